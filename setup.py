@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build description of the ament_python package."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "mmsam_ros"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Camera, LiDAR and thermal in, labelled masks out: the MM SAM-adapter as a ROS 2 node.",
+    license="Apache-2.0",
+    maintainer="The mmsam_ros maintainers",
+    maintainer_email="maintainers@mmsam-ros.example",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+        (f"share/{PACKAGE}/models", sorted(glob("models/*.*"))),
+    ],
+    python_requires=">=3.11",
+    install_requires=["setuptools"],
+    zip_safe=True,
+    entry_points={
+        "console_scripts": [
+            "segment = mmsam_ros.ros.node:main",
+            "replay = mmsam_ros.ros.replay:main",
+            "mmsam = mmsam_ros.cli.main:main",
+        ],
+    },
+)
