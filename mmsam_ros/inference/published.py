@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inference with the published geometries, on prepared tensors (architecture, section 9).
+
+The benchmark numbers are computed this way; a frame from sensors goes through the `Segmenter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+Window = tuple[int, int, int, int]  # top, bottom, left, right
+Network = Callable[[Tensor], Tensor]
+
+
+def resize_logits(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear resize (B, classes, h, w) -> (B, classes, *size)."""
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def whole(network: Network, image: Tensor, size: Size) -> Tensor:
+    """Whole image (B, C, h, w), as for DeLiVER: logits to the input's size, then to `size`."""
+    return resize_logits(resize_logits(network(image), image.shape[-2:]), size)
+
+
+def whole_padded(network: Network, image: Tensor, keep: Size) -> Tensor:
+    """Padded image (B, C, h, w), as for FMB: the top left `keep` (height, width) of its logits."""
+    logits = resize_logits(network(image), image.shape[-2:])
+    return logits[:, :, : keep[0], : keep[1]]
+
+
+def slide_windows(size: Size, crop: Size, stride: Size) -> list[Window]:
+    """Windows over an image, row by row; one that would overrun ends at the border."""
+
+    def starts(length: int, window: int, step: int) -> list[int]:
+        count = max(length - window + step - 1, 0) // step + 1
+        return [max(min(i * step, length - window), 0) for i in range(count)]
+
+    return [
+        (top, min(top + crop[0], size[0]), left, min(left + crop[1], size[1]))
+        for top in starts(size[0], crop[0], stride[0])
+        for left in starts(size[1], crop[1], stride[1])
+    ]
+
+
+def sliding_window(network: Network, image: Tensor, crop: Size, stride: Size) -> Tensor:
+    """Mean of the windows' logits, each resized to its window, as for MUSES.
+
+    Args:
+        network: (B, C, h, w) -> logits (B, classes, h', w').
+        image: (B, C, H, W).
+
+    Returns:
+        (B, classes, H, W).
+    """
+    size = (image.shape[-2], image.shape[-1])
+    total: Tensor | None = None
+    count = torch.zeros(size, device=image.device)
+    for top, bottom, left, right in slide_windows(size, crop, stride):
+        logits = network(image[:, :, top:bottom, left:right])
+        logits = resize_logits(logits, (bottom - top, right - left)).float()
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], *size)
+        total[:, :, top:bottom, left:right] += logits
+        count[top:bottom, left:right] += 1
+    assert total is not None  # slide_windows gives at least one
+    return total / count

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MM SAM-adapter (arXiv 2509.10408): network and configuration, without files or devices."""
+
+from mmsam_ros.model.config import (
+    EncoderConfig,
+    FusionConfig,
+    HeadConfig,
+    InteractionConfig,
+    ModelConfig,
+    TrunkConfig,
+    config_from_released,
+)
+from mmsam_ros.model.errors import ModelError
+from mmsam_ros.model.network import MMSAMAdapter, build_model
+from mmsam_ros.model.randomise import randomise
+from mmsam_ros.model.strict import from_mapping, near_match
+
+__all__ = [
+    "EncoderConfig",
+    "FusionConfig",
+    "HeadConfig",
+    "InteractionConfig",
+    "MMSAMAdapter",
+    "ModelConfig",
+    "ModelError",
+    "TrunkConfig",
+    "build_model",
+    "config_from_released",
+    "from_mapping",
+    "near_match",
+    "randomise",
+]

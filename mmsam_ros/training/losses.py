@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses: cross-entropy with online hard example mining (OHEM), as the published recipe has it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class OhemCrossEntropy(nn.Module):
+    """Mean cross-entropy over the pixels that the network finds hard.
+
+    With p the softmax probability of the true class over all valid pixels of the batch, sorted
+    ascending, the cut is max(p[min(min_kept, n - 1)], threshold); pixels with p < cut count.
+
+    Attributes:
+        threshold: probability up to which every pixel counts.
+        min_kept: pixels of the batch that count at least, where there are so many.
+        ignore_index: label without loss.
+        weight: per-class factors (classes,), or None; the mean stays over the number of pixels.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        threshold: float = 0.7,
+        min_kept: int = 100_000,
+        ignore_index: int = 255,
+        weight: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.min_kept = min_kept
+        self.ignore_index = ignore_index
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, classes, h, w), resized to the labels (B, H, W) -> scalar.
+
+        Without a pixel to count (all ignored, or none strictly below the cut) the loss is 0 and
+        keeps the graph.
+        """
+        labels = labels.long()
+        logits = F.interpolate(
+            logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False
+        )
+        valid = labels != self.ignore_index
+        if not bool(valid.any()):
+            return logits.sum() * 0.0
+        losses = F.cross_entropy(
+            logits, labels, self.weight, ignore_index=self.ignore_index, reduction="none"
+        )[valid]
+        with torch.no_grad():
+            target = labels.masked_fill(~valid, 0)[:, None]
+            p = logits.softmax(dim=1).gather(1, target)[:, 0][valid]
+            k = min(self.min_kept, p.numel() - 1)
+            cut = p.kthvalue(k + 1).values.clamp(min=self.threshold)
+            hard = p < cut
+        if not bool(hard.any()):
+            return losses.sum() * 0.0
+        return losses[hard].mean()

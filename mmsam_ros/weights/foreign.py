@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading foreign checkpoint files safely, and start weights for the encoder and the trunks."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.model.convnext import ConvNeXtTrunk
+from mmsam_ros.weights.errors import WeightsError
+from mmsam_ros.weights.released import raise_differences
+
+
+def _inert_numpy_types() -> list[Any]:
+    """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
+    from numpy._core import multiarray
+
+    dtypes = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    types: list[Any] = [np.ndarray, np.dtype, *dtypes]
+    for name in ("scalar", "_reconstruct"):
+        function = getattr(multiarray, name)
+        # files written under numpy 1 name the old module
+        types += [function, (function, f"numpy.core.multiarray.{name}")]
+    return types
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a `.safetensors`, `.pth` or `.pt` file, on the CPU.
+
+    Pickles are read with `weights_only=True` and inert numpy types allowed besides. A wrapping
+    dictionary ("state_dict", "model", "model_state") is unwrapped.
+
+    Raises:
+        WeightsError: no such file, a class that is not allowed (named), or no tensors inside.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        with torch.serialization.safe_globals(_inert_numpy_types()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: {_refused(path, error)}") from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: not a PyTorch checkpoint ({error})") from error
+    return _unwrap(content, path)
+
+
+def _refused(path: Path, error: pickle.UnpicklingError) -> str:
+    """The reason in one line, with the classes that were refused."""
+    named = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?) +([\w.]+)", str(error))
+    if named:
+        return (
+            f"refused: the pickle names the class {named[1]}, which is not a tensor, plain value "
+            "or inert numpy type"
+        )
+    return f"refused by the safe unpickler: {str(error).splitlines()[0]}"
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model_state", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"{path}: holds no state dict, found {type(content).__name__}")
+    strange = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
+    if strange:
+        raise WeightsError(f"{path}: not tensors: {', '.join(strange[:5])}")
+    return {str(k): v for k, v in content.items()}
+
+
+def load_sam_encoder(model: MMSAMAdapter, path: str | Path) -> None:
+    """Load an official SAM checkpoint's image encoder (B, L or H) into the network's encoder.
+
+    The neck, prompt encoder and mask decoder are left out.
+
+    Raises:
+        WeightsError: lists missing, unexpected and misshapen keys.
+    """
+    prefix = "image_encoder."
+    state = read_checkpoint(path)
+    if any(name.startswith(prefix) for name in state):
+        state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    state = {n: v for n, v in state.items() if not n.startswith("neck.")}
+    _load_part(model.encoder, state, f"{path}: SAM image encoder")
+
+
+def load_convnext(model: MMSAMAdapter, source: str) -> None:
+    """Load ConvNeXt weights into every trunk; the output norms start at identity.
+
+    Args:
+        source: a checkpoint file (timm or original names), or a timm model name, which timm
+            downloads.
+
+    Raises:
+        WeightsError: lists missing, unexpected and misshapen keys.
+    """
+    if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).exists():
+        from timm.models.convnext import checkpoint_filter_fn
+
+        state = read_checkpoint(source)
+        if "downsample_layers.0.0.weight" in state:  # the original authors' names
+            try:
+                state = checkpoint_filter_fn(state, model.prior.trunks["rgb"])
+            except KeyError as error:
+                raise WeightsError(f"{source}: unexpected key {error}") from error
+    else:
+        import timm
+
+        if not timm.is_model(source):
+            raise WeightsError(f"{source!r} is neither a file nor a timm model name")
+        state = timm.create_model(source, pretrained=True).state_dict()
+    state = {n: v for n, v in state.items() if n.startswith(("stem.", "stages."))}
+    for name, trunk in model.prior.trunks.items():
+        assert isinstance(trunk, ConvNeXtTrunk)
+        norms = {f"norms.{k}": v for k, v in trunk.norms.state_dict().items()}
+        _load_part(trunk, {**state, **norms}, f"{source}: ConvNeXt trunk {name!r}")
+
+
+def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    own = module.state_dict()
+    raise_differences(
+        what,
+        missing=[n for n in own if n not in state],
+        unexpected=[n for n in state if n not in own],
+        misshapen=[
+            f"{n} (found {tuple(state[n].shape)}, expected {tuple(v.shape)})"
+            for n, v in own.items()
+            if n in state and state[n].shape != v.shape
+        ],
+    )
+    module.load_state_dict(dict(state))

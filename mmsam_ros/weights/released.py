@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Foreign state dicts to ours: the released MM SAM-adapter, official SAM, ConvNeXt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmsam_ros.model import ModelConfig, build_model
+from mmsam_ros.weights.errors import WeightsError
+
+State = Mapping[str, Tensor]
+
+# Released name -> ours, tried in order; {aux} is the auxiliary's name in the configuration.
+_RELEASED_RULES: list[tuple[str, str]] = [
+    (r"backbone\.(pos_embed|patch_embed\..*|blocks\..*)", r"encoder.\1"),
+    (r"backbone\.level_embed", "level_embed"),
+    (r"backbone\.up\.(.*)", r"up.\1"),
+    (r"backbone\.norm([1-4])\.(.*)", r"norms.<\1>.\2"),
+    (r"backbone\.spm\.fc([1-4])\.(.*)", r"prior.projections.<\1>.\2"),
+    (
+        r"backbone\.interactions\.(\d+)\.(.*?)(dwconv\.dwconv)(.*)",
+        r"interactions.\1.\2dwconv\4",
+    ),
+    (r"backbone\.interactions\.(.*)", r"interactions.\1"),
+    # twin ConvNeXt
+    (r"backbone\.spm\.twin_conv\.downsample_layers_([xy])\.0\.(.*)", r"prior.trunks.@\1.stem.\2"),
+    (
+        r"backbone\.spm\.twin_conv\.downsample_layers_([xy])\.(\d)\.(.*)",
+        r"prior.trunks.@\1.stages.\2.downsample.\3",
+    ),
+    (
+        r"backbone\.spm\.twin_conv\.stages_([xy])\.(\d)\.(\d+)\.(.*)",
+        r"prior.trunks.@\1.stages.\2.blocks.\3.\4",
+    ),
+    (r"backbone\.spm\.twin_conv\.norm_([xy])(\d)\.(.*)", r"prior.trunks.@\1.norms.\2.\3"),
+    # Road-Fusion; the released names call the auxiliary "sne"
+    (
+        r"backbone\.spm\.smart_fusion\.(global|local)_feature_encoder_(rgb|sne)\.(\d)\.(.*)",
+        r"prior.fusion.{aux}.\3.\1_\2.\4",
+    ),
+    (r"backbone\.spm\.smart_fusion\.fuse_blocks\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.cross.\2"),
+    (
+        r"backbone\.spm\.smart_fusion\.detail_feature_extractions\.(\d)\.(.*)",
+        r"prior.fusion.{aux}.\1.detail.\2",
+    ),
+    (
+        r"backbone\.spm\.smart_fusion\.enhance_blocks\.(\d)\.conv_atten\.(.*)",
+        r"prior.fusion.{aux}.\1.recalibration.\2",
+    ),
+    (r"backbone\.spm\.smart_fusion\.scale_layers\.(\d)\.(scale[12])", r"prior.fusion.{aux}.\1.\2"),
+    (
+        r"backbone\.spm\.smart_fusion\.ca_blocks\.(\d)\.coord_atten\.(.*)",
+        r"prior.fusion.{aux}.\1.coordinate.\2",
+    ),
+    (r"decode_head\.convs\.(\d)\.(.*)", r"head.levels.\1.\2"),
+    (r"decode_head\.fusion_conv\.(.*)", r"head.fuse.\1"),
+    (r"decode_head\.conv_seg\.(.*)", r"head.classifier.\1"),
+]
+
+# Parts of names that differ below the units.
+_RENAMES: list[tuple[str, str]] = [
+    (r"_sne\.", "_aux."),
+    (r"\.depthwise_conv\.", ".conv_dw."),
+    (r"\.pointwise_conv([12])\.", r".mlp.fc\1."),
+    (r"\.norm1\.body\.", ".norm."),
+    (r"\.attn\.qkv1\.", ".qkv."),
+    (r"\.attn\.qkv2\.", ".qkv_conv."),
+    (r"(global_\w+)\.attn\.proj\.", r"\1.proj."),
+    (r"(global_\w+)\.attn\.scale2$", r"\1.residual_scale"),
+    (r"(global_\w+)\.attn\.scale$", r"\1.temperature"),
+    (r"\.bottleneckBlock\.0\.", ".expand."),
+    (r"\.bottleneckBlock\.2\.", ".depthwise."),
+    (r"\.bottleneckBlock\.4\.", ".reduce."),
+    (r"\.gammax\.scale$", ".gamma_rgb"),
+    (r"\.gammay\.scale$", ".gamma_aux"),
+    (r"(fusion\.\w+\.\d)\.scale1$", r"\1.global_scale"),
+    (r"(fusion\.\w+\.\d)\.scale2$", r"\1.detail_scale"),
+    (r"\.detail\.dwconv\.", ".detail.conv."),
+    (r"\.recalibration\.gn\.", ".recalibration.norm."),
+    (r"\.coordinate\.conv1\.", ".coordinate.reduce."),
+    (r"\.coordinate\.bn1\.", ".coordinate.norm."),
+    (r"\.coordinate\.conv_([hw])\.", r".coordinate.gate_\1."),
+    (r"(head\.[\w.]+)\.bn\.", r"\1.norm."),
+]
+
+
+def released_name(name: str, auxiliary: str) -> str:
+    """Our name of a released key ("backbone.…", "decode_head.…").
+
+    Raises:
+        WeightsError: no rule covers the key.
+    """
+    for pattern, replacement in _RELEASED_RULES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            ours = match.expand(replacement)
+            break
+    else:
+        raise WeightsError(f"unexpected key {name!r} in a released MM SAM-adapter state")
+    ours = re.sub(r"<(\d)>", lambda m: str(int(m[1]) - 1), ours)  # released levels count from 1
+    ours = ours.replace("@x", "rgb").replace("@y", auxiliary).replace("{aux}", auxiliary)
+    if ours.startswith(("prior.", "head.")):
+        for pattern, replacement in _RENAMES:
+            ours = re.sub(pattern, replacement, ours)
+    return ours
+
+
+def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
+    """The released MM SAM-adapter's state dict under our names, in float32.
+
+    Args:
+        state: keys as released, perhaps with `module.` in front.
+        config: the network that it belongs to.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and misshapen key.
+    """
+    converted: dict[str, Tensor] = {}
+    unexpected = []
+    for name, value in state.items():
+        try:
+            ours = released_name(name.removeprefix("module."), config.auxiliary)
+        except WeightsError:
+            unexpected.append(name)
+            continue
+        converted[ours] = value.float() if value.is_floating_point() else value
+    check_state(converted, config, unexpected=unexpected, what="released state")
+    return converted
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a network, without allocating it."""
+    with torch.device("meta"):
+        model = build_model(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def check_state(
+    state: State, config: ModelConfig, *, unexpected: list[str] | None = None, what: str
+) -> None:
+    """Compare names and shapes of a whole state with the network's.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and misshapen key.
+    """
+    expected = expected_shapes(config)
+    raise_differences(
+        what,
+        missing=[n for n in expected if n not in state],
+        unexpected=[*(unexpected or []), *(n for n in state if n not in expected)],
+        misshapen=[
+            f"{n} (found {tuple(state[n].shape)}, expected {shape})"
+            for n, shape in expected.items()
+            if n in state and tuple(state[n].shape) != shape
+        ],
+    )
+
+
+def raise_differences(
+    what: str, *, missing: list[str], unexpected: list[str], misshapen: list[str]
+) -> None:
+    """Raise a WeightsError that lists what differs; return where nothing does."""
+    parts = [
+        f"{len(names)} {kind}: {', '.join(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+    if parts:
+        raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An absent auxiliary is the empty raster, whatever its buffer holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, randomise
+
+EMPTY = (-0.2, 0.3, 0.1)
+
+
+@pytest.fixture(scope="module")
+def model() -> MMSAMAdapter:
+    config = ModelConfig.preset("nano", num_classes=5, empty=EMPTY)
+    network = build_model(config)
+    randomise(network, seed=1)
+    return network.eval()
+
+
+def images(batch: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    rgb, aux = torch.randn(2, batch, 3, 128, 192, generator=generator)
+    return rgb, aux
+
+
+@torch.no_grad()
+def test_absent_equals_the_empty_raster(model: MMSAMAdapter) -> None:
+    rgb, aux = images(2)
+    raster = torch.tensor(EMPTY)[None, :, None, None].expand_as(rgb)
+    expected = model({"rgb": rgb, "lidar": raster})
+    torch.testing.assert_close(model({"rgb": rgb}), expected, atol=1e-5, rtol=1e-5)
+    assert (model({"rgb": rgb, "lidar": aux}) - expected).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_buffers_of_absent_samples_do_not_matter(model: MMSAMAdapter) -> None:
+    rgb, aux = images(3)
+    present = {"lidar": torch.tensor([True, False, True])}
+    outputs = []
+    for filler in (0.0, 5.0, float("nan")):
+        buffer = aux.clone()
+        buffer[1] = filler
+        outputs.append(model({"rgb": rgb, "lidar": buffer}, present))
+    assert bool(outputs[0].isfinite().all())
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@torch.no_grad()
+def test_mixed_batch_equals_its_samples(model: MMSAMAdapter) -> None:
+    rgb, aux = images(2)
+    mixed = model({"rgb": rgb, "lidar": aux}, {"lidar": torch.tensor([True, False])})
+    alone = [model({"rgb": rgb[:1], "lidar": aux[:1]}), model({"rgb": rgb[1:]})]
+    torch.testing.assert_close(mixed, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_a_mixed_batch_are_finite_and_skip_the_absent(model: MMSAMAdapter) -> None:
+    rgb, aux = images(2)
+    aux[1] = float("nan")
+    aux.requires_grad_()
+    model.zero_grad()
+    model({"rgb": rgb, "lidar": aux}, {"lidar": torch.tensor([True, False])}).sum().backward()
+    assert aux.grad is not None
+    assert aux.grad[0].abs().sum() > 0
+    assert aux.grad[1].abs().sum() == 0
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@torch.no_grad()
+def test_cached_features_follow_the_weights() -> None:
+    model = build_model(ModelConfig.preset("nano", num_classes=5)).eval()
+    randomise(model, seed=1)
+    rgb, _ = images(1)
+    model({"rgb": rgb})
+    state = randomise(build_model(model.config), seed=2).state_dict()
+    model.load_state_dict(state)
+    fresh = build_model(model.config).eval()
+    fresh.load_state_dict(state)
+    assert torch.equal(model({"rgb": rgb}), fresh({"rgb": rgb}))
