@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,18 +54,31 @@ def sliding_window(network: Network, image: Tensor, crop: Size, stride: Size) ->
     Args:
         network: (B, C, h, w) -> logits (B, classes, h', w').
         image: (B, C, H, W).
+        crop: (height, width) of a window.
+        stride: step of the windows (rows, columns).
 
     Returns:
-        (B, classes, H, W).
+        (B, classes, H, W), float32.
     """
-    size = (image.shape[-2], image.shape[-1])
+
+    def run(window: Window) -> Tensor:
+        top, bottom, left, right = window
+        return network(image[:, :, top:bottom, left:right])
+
+    return average_windows(run, (image.shape[-2], image.shape[-1]), crop, stride)
+
+
+def average_windows(
+    run: Callable[[Window], Tensor], size: Size, crop: Size, stride: Size
+) -> Tensor:
+    """Mean over overlapping windows of what `run` gives for each: (B, classes, *size) float32."""
     total: Tensor | None = None
-    count = torch.zeros(size, device=image.device)
-    for top, bottom, left, right in slide_windows(size, crop, stride):
-        logits = network(image[:, :, top:bottom, left:right])
-        logits = resize_logits(logits, (bottom - top, right - left)).float()
+    for window in slide_windows(size, crop, stride):
+        top, bottom, left, right = window
+        logits = resize_logits(run(window).float(), (bottom - top, right - left))
         if total is None:
             total = logits.new_zeros(*logits.shape[:2], *size)
+            count = logits.new_zeros(size)
         total[:, :, top:bottom, left:right] += logits
         count[top:bottom, left:right] += 1
     assert total is not None  # slide_windows gives at least one

@@ -2,6 +2,38 @@
 """Reading, converting, verifying and naming weights."""
 
 from mmsam_ros.weights.errors import WeightsError
+from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_model
+from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
 from mmsam_ros.weights.released import convert_released
+from mmsam_ros.weights.settings import SETTINGS, make_spec, setting_config
+from mmsam_ros.weights.spec import (
+    Channel,
+    Geometry,
+    ModalityInput,
+    Presence,
+    Provenance,
+    Score,
+    Spec,
+)
 
-__all__ = ["WeightsError", "convert_released"]
+__all__ = [
+    "SETTINGS",
+    "Channel",
+    "Geometry",
+    "ModalityInput",
+    "Presence",
+    "Provenance",
+    "Score",
+    "Spec",
+    "WeightsError",
+    "convert_released",
+    "file_sha256",
+    "load_convnext",
+    "load_model",
+    "load_sam_encoder",
+    "make_spec",
+    "read_checkpoint",
+    "read_spec",
+    "save_model",
+    "setting_config",
+]

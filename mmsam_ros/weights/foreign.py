@@ -52,15 +52,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_inert_numpy_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: {_refused(path, error)}") from error
+        raise WeightsError(f"{path}: {_refused(error)}") from error
     except (RuntimeError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not a PyTorch checkpoint ({error})") from error
     return _unwrap(content, path)
 
 
-def _refused(path: Path, error: pickle.UnpicklingError) -> str:
+def _refused(error: pickle.UnpicklingError) -> str:
     """The reason in one line, with the classes that were refused."""
-    named = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?) +([\w.]+)", str(error))
+    named = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
     if named:
         return (
             f"refused: the pickle names the class {named[1]}, which is not a tensor, plain value "

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam bag`: what can be had from a recording."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "bag"
+HELP = "work with rosbag2 recordings"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="bag_verb", required=True, metavar="VERB")
+    calib = verbs.add_parser(
+        "calib",
+        help="calibration of a recording as a parameter file of the node",
+        description="Write a ROS 2 parameter file with the camera models of a recording and the "
+        "sensors' poses in the camera frame. Topics that are not named are found by type.",
+    )
+    calib.add_argument("bag", type=Path, help="rosbag2 folder, or a bare .mcap or .db3 file")
+    calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
+    calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
+    calib.add_argument("--lidar", metavar="TOPIC", help="PointCloud2")
+    calib.add_argument("-o", "--output", type=Path, help="file to write (default: print it)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
+
+    parameters = read_parameters(
+        args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar
+    )
+    text = parameters_yaml(parameters)
+    if args.output is None:
+        print(text, end="")
+    else:
+        args.output.write_text(text, encoding="utf-8")
+        print(f"{args.output}: {', '.join(parameters)}")
+    return 0

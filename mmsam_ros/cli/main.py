@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of `mmsam`: finds the verb, runs it, turns the package's errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmsam_ros import __version__
+from mmsam_ros.cli import weights
+from mmsam_ros.cli.errors import user_errors
+
+VERBS = (weights,)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every verb."""
+    parser = argparse.ArgumentParser(prog="mmsam", description="Tools of mmsam_ros.")
+    parser.add_argument("--version", action="version", version=f"mmsam_ros {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for module in VERBS:
+        verb = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 on success, 2 on an error that the user can mend."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except user_errors() as error:
+        print(f"mmsam: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

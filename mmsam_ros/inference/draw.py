@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of labels: colours, overlay, one class highlighted. All images are rgb8 (H, W, 3)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def colorise(labels: Image, palette: Image) -> Image:
+    """Labels (H, W) through a palette (256, 3)."""
+    return palette[labels]
+
+
+def overlay(rgb: Image, labels: Image, palette: Image, opacity: float = 0.5) -> Image:
+    """The camera image with the classes' colours over it; unlabelled pixels stay as they are."""
+    blended = cv2.addWeighted(rgb, 1 - opacity, colorise(labels, palette), opacity, 0)
+    unlabelled = labels == 255
+    if unlabelled.any():
+        blended[unlabelled] = rgb[unlabelled]
+    return np.asarray(blended, np.uint8)
+
+
+def highlight(
+    rgb: Image, labels: Image, class_id: int, color: tuple[int, int, int], opacity: float = 0.6
+) -> Image:
+    """The camera image with one class in its colour and everything else darkened by half."""
+    picture = np.asarray(cv2.convertScaleAbs(rgb, alpha=0.5), np.uint8)
+    inside = labels == class_id
+    tint = np.asarray(color, np.float32) * opacity
+    picture[inside] = (rgb[inside] * (1 - opacity) + tint).astype(np.uint8)
+    return picture

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frame of native sensor data to normalised network inputs, as the spec says."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.sensors import (
+    FIELDS,
+    Frame,
+    LidarPoints,
+    SensorError,
+    SensorImage,
+    decode_raster,
+    rasterise,
+    register,
+    scale_thermal,
+)
+from mmsam_ros.weights import ModalityInput, Spec
+
+Planes = NDArray[np.float32]  # (h, w, channels)
+
+
+def prepare(
+    frame: Frame, spec: Spec, plan: Plan, device: torch.device
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Network inputs (1, 3, *plan.padded) by modality, and the sensors that they were made of.
+
+    Sensors that the spec does not read are left aside. A modality all of whose sensors are
+    missing is left out; where only some are, the missing ones' channels are empty.
+
+    Raises:
+        InferenceError: a sensor's data does not fit the weights; names it.
+    """
+    rgb = torch.from_numpy(frame.rgb).to(device).permute(2, 0, 1)[None].float()
+    inputs = {"rgb": _normalise(_resize(rgb, plan.canvas), spec.inputs["rgb"], plan)}
+    name = spec.config.auxiliary
+    given = spec.inputs[name]
+    planes = {
+        source: _source_planes(source, given, frame, plan)
+        for source in given.sources
+        if source in frame.sensors
+    }
+    if planes:
+        stacked = _compose(planes, given, plan.canvas)
+        raster = torch.from_numpy(stacked).to(device).permute(2, 0, 1)[None]
+        inputs[name] = _normalise(raster, given, plan)
+    return inputs, tuple(planes)
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, C, h, w) -> (1, C, *size), bilinear without antialiasing, as training resizes."""
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def _normalise(raw: Tensor, given: ModalityInput, plan: Plan) -> Tensor:
+    """(1, 3, h, w) raw -> (raw * scale - mean) / std, padded."""
+    scale, mean, std = (
+        torch.tensor(values, device=raw.device)[:, None, None]
+        for values in (given.scale, given.mean, given.std)
+    )
+    return plan.pad((raw * scale - mean) / std)
+
+
+def _compose(planes: dict[str, Planes], given: ModalityInput, canvas: tuple[int, int]) -> Planes:
+    """The modality's three channels out of its sources' planes; missing ones are zero."""
+    stacked = np.zeros((*canvas, 3), np.float32)
+    for k, channel in enumerate(given.channels):
+        if channel.source in planes:
+            fields = FIELDS[given.encoding[channel.source]]
+            stacked[..., k] = planes[channel.source][..., fields.index(channel.field)]
+    return stacked
+
+
+def _source_planes(source: str, given: ModalityInput, frame: Frame, plan: Plan) -> Planes:
+    data, encoding = frame.sensors[source], given.encoding[source]
+    try:
+        if isinstance(data, LidarPoints):
+            return _points(source, data, encoding, given.growth, frame, plan.canvas)
+        if source == "thermal":
+            return _thermal(data, encoding, given, plan)
+        return _raster(data, encoding, plan)
+    except SensorError as error:
+        raise InferenceError(f"{source}: {error}") from error
+
+
+def _points(
+    source: str,
+    cloud: LidarPoints,
+    encoding: str,
+    growth: int,
+    frame: Frame,
+    canvas: tuple[int, int],
+) -> Planes:
+    if FIELDS[encoding] != ("range", "intensity", "height"):
+        raise InferenceError(
+            f"{source}: these weights read rasters encoded as {encoding}, which cannot be made of "
+            "points; publish the projected image on lidar/image instead"
+        )
+    if frame.camera is None:
+        raise InferenceError(f"{source}: points need a camera model, found none")
+    camera = frame.camera.scaled(canvas[1], canvas[0])
+    return rasterise(cloud.xyz, cloud.intensity, camera, cloud.T_camera_lidar, growth=growth)
+
+
+def _thermal(image: SensorImage, encoding: str, given: ModalityInput, plan: Plan) -> Planes:
+    scaled = scale_thermal(image.data, encoding, given.limits)
+    value, valid = register(scaled, image.registration, plan.native, plan.canvas)
+    # outside the thermal camera's view the channel is empty
+    return np.where(valid, value, np.float32(0))[..., None]
+
+
+def _raster(image: SensorImage, encoding: str, plan: Plan) -> Planes:
+    """A raster in the camera's view; a coarser one (low-resolution events) is enlarged first."""
+    raster = torch.from_numpy(decode_raster(image.data, encoding)).permute(2, 0, 1)[None]
+    if raster.shape[-2:] != plan.native:
+        raster = F.interpolate(raster, size=plan.native, mode="nearest-exact")
+    return _resize(raster, plan.canvas)[0].permute(1, 2, 0).numpy()

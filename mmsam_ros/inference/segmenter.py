@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One frame in, one labelled mask out: what node, evaluation and command line share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.prepare import prepare
+from mmsam_ros.inference.published import Window, average_windows
+from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.sensors import Frame
+from mmsam_ros.weights import Geometry, Spec, load_model
+from mmsam_ros.weights.spec import check_geometry
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the network says of a frame.
+
+    Attributes:
+        labels: uint8 (H, W) at the camera's size, training ids.
+        confidence: uint8 (H, W), 255 times the winning class's probability; None if not asked.
+        present: sensors besides the camera that the network saw.
+        timings: milliseconds by step: prepare, network, labels.
+    """
+
+    labels: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None
+    present: tuple[str, ...]
+    timings: Mapping[str, float]
+
+
+class Segmenter:
+    """A network with everything between sensors and labels.
+
+    Args:
+        model: the network.
+        spec: what belongs to it.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        precision: "fp32" or "bf16".
+        geometry: instead of the spec's.
+
+    Raises:
+        InferenceError: no such device or precision.
+        WeightsError: the geometry does not fit the network.
+    """
+
+    def __init__(
+        self,
+        model: MMSAMAdapter,
+        spec: Spec,
+        device: str = "auto",
+        precision: str = "fp32",
+        geometry: Geometry | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InferenceError(f"precision: found {precision!r}, expected one of {PRECISIONS}")
+        self.spec = spec
+        self.geometry = geometry or spec.geometry
+        check_geometry(self.geometry, spec.config)
+        self.device = _device(device)
+        self.precision = precision
+        self.model = model.eval().to(self.device)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: str = "fp32",
+        geometry: Geometry | None = None,
+    ) -> Segmenter:
+        """A segmenter from a weights file; errors as `load_model` and the constructor."""
+        model, spec = load_model(path)
+        return cls(model, spec, device, precision, geometry)
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
+        """Segment a frame of native sensor data.
+
+        Raises:
+            InferenceError: a sensor's data does not fit the weights; names it.
+        """
+        marks = [self._now()]
+        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
+        inputs, present = prepare(frame, self.spec, plan, self.device)
+        marks.append(self._now())
+        logits = plan.restore(self._logits(inputs, plan))
+        marks.append(self._now())
+        certainty: NDArray[np.uint8] | None = None
+        if confidence:
+            best = logits.softmax(dim=1).amax(dim=1)[0]
+            certainty = (best * 255).round().to(torch.uint8).cpu().numpy()
+        labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        marks.append(self._now())
+        steps = ("prepare", "network", "labels")
+        timings = {s: 1e3 * (b - a) for s, a, b in zip(steps, marks, marks[1:], strict=False)}
+        return Result(labels, certainty, present, timings)
+
+    def _logits(self, inputs: dict[str, Tensor], plan: Plan) -> Tensor:
+        """Float32 logits of the padded input, (1, classes, h, w)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if self.geometry.mode != "slide":
+                return self.model(inputs).float()
+            return self._slide(inputs, plan)
+
+    def _slide(self, inputs: dict[str, Tensor], plan: Plan) -> Tensor:
+        """Windows over every modality at once; an absent auxiliary is absent in all of them."""
+        assert self.geometry.stride is not None  # the spec is validated
+
+        def run(window: Window) -> Tensor:
+            top, bottom, left, right = window
+            return self.model({m: x[:, :, top:bottom, left:right] for m, x in inputs.items()})
+
+        return average_windows(run, plan.padded, self.geometry.size, self.geometry.stride)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InferenceError(f"device: found {name!r}, expected auto, cpu or cuda[:N]") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InferenceError(f"device: found {name!r}, expected auto, cpu or cuda[:N]")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InferenceError(
+            f"device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device

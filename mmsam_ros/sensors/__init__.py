@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all rooms know about sensors: classes, encodings, cameras, projection, registration."""
+
+from __future__ import annotations
+
+from mmsam_ros.sensors.camera import CameraModel
+from mmsam_ros.sensors.classes import CLASS_SETS, NO_LABEL, ClassInfo, palette, topic_names
+from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS, decode_raster
+from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
+from mmsam_ros.sensors.projection import project, rasterise
+from mmsam_ros.sensors.registration import Registration, register
+from mmsam_ros.sensors.thermal import scale_thermal
+
+__all__ = [
+    "CLASS_SETS",
+    "ENCODINGS",
+    "FIELDS",
+    "NO_LABEL",
+    "CameraModel",
+    "ClassInfo",
+    "Frame",
+    "LidarPoints",
+    "Registration",
+    "SensorError",
+    "SensorImage",
+    "decode_raster",
+    "palette",
+    "project",
+    "rasterise",
+    "register",
+    "scale_thermal",
+    "topic_names",
+]

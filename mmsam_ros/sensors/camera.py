@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera models: points in the camera's optical frame to pixels, as sensor_msgs/CameraInfo defines.
+
+Pixel coordinates are continuous: pixel i covers [i, i + 1), as in the MUSES tools. A calibration is
+taken as it is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from numpy.polynomial import polynomial as poly
+from numpy.typing import ArrayLike, NDArray
+
+from mmsam_ros.sensors.errors import SensorError
+
+Array = NDArray[np.float64]
+
+# Model -> lengths that D may have.
+_LENGTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
+)
+_MESSAGE_MODELS = tuple(name for name in _LENGTHS if name != "none")
+
+
+@dataclass(frozen=True, eq=False)
+class CameraModel:
+    """A calibrated camera.
+
+    width, height: size in pixels of the image as published (after binning and region of interest).
+    K: (3, 3) intrinsics. D: distortion coefficients in CameraInfo's order. distortion: "none",
+    "plumb_bob", "rational_polynomial" or "equidistant". R: (3, 3) rectification and offset: (3,)
+    4th column of P, both without effect (identity, zero) for a raw image.
+
+    A point p maps to K R p + offset without distortion, to K distort(p) with it.
+    SensorError names the field that is unusable.
+    """
+
+    width: int
+    height: int
+    K: Array
+    D: Array
+    distortion: str
+    R: Array
+    offset: Array
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value < 1:
+                raise SensorError(f"camera {name} is {value}, expected at least 1 pixel")
+        for name, shape in (("K", (3, 3)), ("R", (3, 3)), ("offset", (3,))):
+            object.__setattr__(self, name, _array(f"camera {name}", getattr(self, name), shape))
+        check_intrinsics("camera K", self.K)
+        check_rotation("camera R", self.R)
+        if self.distortion not in _LENGTHS:
+            raise SensorError(
+                f"camera distortion is {self.distortion!r}, expected one of {', '.join(_LENGTHS)}"
+            )
+        coefficients = np.asarray(self.D, np.float64)
+        _check_coefficients("camera D", coefficients, self.distortion)
+        object.__setattr__(self, "D", coefficients)
+        if self.distortion != "none" and (self.offset.any() or not np.allclose(self.R, np.eye(3))):
+            raise SensorError(
+                f"camera distortion is {self.distortion!r} with a rectification, "
+                "expected 'none': a rectified image has no distortion left"
+            )
+
+    @classmethod
+    def from_info(
+        cls,
+        *,
+        width: int,
+        height: int,
+        k: ArrayLike,
+        d: ArrayLike,
+        distortion_model: str,
+        r: ArrayLike,
+        p: ArrayLike,
+        binning_x: int,
+        binning_y: int,
+        roi: Sequence[int],
+        rectified: bool | None = None,
+    ) -> CameraModel:
+        """The camera of an image from the fields of its sensor_msgs/CameraInfo.
+
+        width, height: the full, unbinned size. k (9), r (9), p (12): row-major. roi: (x_offset,
+        y_offset, width, height) in full, unbinned pixels; all zero means the full image. A binning
+        of 0 means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None
+        decides by itself: rectified where D is empty or zero and P is filled in. (Four zeros
+        under "equidistant" still are a fisheye lens, so raw.)
+
+        SensorError names the field, what it holds and what was expected.
+        """
+        if width < 1 or height < 1:
+            raise SensorError(f"CameraInfo size is {width}x{height}, expected at least 1x1")
+        coefficients = np.asarray(d, np.float64).ravel()
+        k_matrix = _reshape("CameraInfo.k", k, (3, 3))
+        r_matrix = _reshape("CameraInfo.r", r, (3, 3))
+        p_matrix = _reshape("CameraInfo.p", p, (3, 4))
+        distortion = _distortion(distortion_model, coefficients)
+        if rectified is None:
+            rectified = p_matrix[0, 0] != 0 and (distortion == "none" or coefficients.size == 0)
+        view, size = _view(width, height, binning_x, binning_y, roi)
+        if rectified:
+            check_intrinsics("CameraInfo.p", p_matrix[:, :3])
+            matrix = view @ p_matrix
+            if not np.isfinite(matrix).all():
+                raise SensorError(f"CameraInfo.p is {p_matrix.tolist()}, expected finite values")
+            return cls(*size, matrix[:, :3], np.zeros(0), "none", r_matrix, matrix[:, 3])
+        check_intrinsics("CameraInfo.k", k_matrix)
+        _check_coefficients("CameraInfo.d", coefficients, distortion_model, distortion)
+        used = np.zeros(0) if distortion == "none" else coefficients
+        return cls(*size, view @ k_matrix, used, distortion, np.eye(3), np.zeros(3))
+
+    def scaled(self, width: int, height: int) -> CameraModel:
+        """The same camera for its whole image resized to width x height pixels."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        K, offset = scale @ self.K, scale @ self.offset
+        return CameraModel(width, height, K, self.D, self.distortion, self.R, offset)
+
+    def image_points(
+        self, points_camera: ArrayLike
+    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+        """Project points (N, 3), metres in the optical frame (z forward, x right, y down).
+
+        Returns u, v (pixels), depth (m, the projection's third row: z after rectification) and
+        valid, each (N,). valid is False for points that are not finite, not in front of the camera
+        or beyond the angle up to which the distortion polynomial grows: there it folds back and
+        would put them into the image. Their u and v mean nothing. Points outside the image are
+        valid here.
+        """
+        points = np.asarray(points_camera, np.float64)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise SensorError(f"camera points have shape {points.shape}, expected (N, 3)")
+        matrix = self.K @ self.R if self.distortion == "none" else np.eye(3)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            a, b, depth = matrix @ points.T + self.offset[:, None]
+            x, y = a / depth, b / depth
+            valid = (depth > 0) & np.isfinite(depth)
+            if self.distortion != "none":
+                x, y, inside = self._distort(x, y)
+                (fx, skew, cx), (_, fy, cy) = self.K[:2]
+                x, y = fx * x + skew * y + cx, fy * y + cy
+                valid &= inside
+            valid &= np.isfinite(x) & np.isfinite(y)
+        return x, y, depth, valid
+
+    @cached_property
+    def limit(self) -> float:
+        """Largest usable undistorted radius (equidistant: angle in radians), exclusive; or inf."""
+        if self.distortion == "none":
+            return np.inf
+        if self.distortion == "equidistant":
+            theta = np.concatenate([[1.0], self.D])
+            return _first_root(theta * np.arange(1.0, 10.0, 2.0))
+        over, under = self._radial
+        slope = poly.polysub(
+            poly.polymul(poly.polyadd(over, 2 * poly.polymulx(poly.polyder(over))), under),
+            2 * poly.polymulx(poly.polymul(over, poly.polyder(under))),
+        )
+        return min(_first_root(slope), _first_root(under))
+
+    @property
+    def _radial(self) -> tuple[Array, Array]:
+        """Numerator and denominator of the radial factor, ascending powers of r squared."""
+        k1, k2, _, _, k3, *rest = [*self.D, 0.0]
+        return np.array([1.0, k1, k2, k3]), np.array([1.0, *rest[:3]])
+
+    def _distort(self, x: Array, y: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        square = x * x + y * y
+        if self.distortion == "equidistant":
+            r = np.sqrt(square)
+            theta = np.arctan(r)
+            bent = theta * poly.polyval(theta * theta, [1.0, *self.D])
+            factor = np.divide(bent, r, out=np.ones_like(r), where=r > 1e-12)
+            return x * factor, y * factor, theta < self.limit
+        over, under = self._radial
+        factor = poly.polyval(square, over) / poly.polyval(square, under)
+        p1, p2 = self.D[2:4]
+        xd = x * factor + 2 * p1 * x * y + p2 * (square + 2 * x * x)
+        yd = y * factor + p1 * (square + 2 * y * y) + 2 * p2 * x * y
+        return xd, yd, square < self.limit**2
+
+
+def _first_root(coefficients: NDArray[np.floating]) -> float:
+    """Square root of the smallest positive real root of a polynomial in r squared; inf if none."""
+    # Trimmed are terms that only count at radii far beyond any lens; as leading ones they overflow.
+    roots = poly.polyroots(poly.polytrim(coefficients, tol=1e-12))
+    real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)]
+    return float(np.sqrt(real.min())) if real.size else np.inf
+
+
+def _array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    array = np.asarray(value, np.float64)
+    if array.shape != shape:
+        raise SensorError(f"{name} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise SensorError(f"{name} is {array.tolist()}, expected finite values")
+    return array
+
+
+def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:
+    array = np.asarray(value, np.float64)
+    if array.size != shape[0] * shape[1]:
+        raise SensorError(f"{name} has {array.size} values, expected {shape[0] * shape[1]}")
+    return array.reshape(shape)
+
+
+def check_rotation(name: str, R: Array) -> None:
+    """Raise SensorError unless R is a rotation, up to the rounding of a hand-written one."""
+    if not np.allclose(R @ R.T, np.eye(3), atol=1e-3) or np.linalg.det(R) < 0:
+        raise SensorError(f"{name} is {R.tolist()}, expected a rotation")
+
+
+def check_intrinsics(name: str, K: Array) -> None:
+    """Raise SensorError unless K is a calibrated camera's matrix."""
+    usable = np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
+    if not usable or not np.array_equal(K[2], (0.0, 0.0, 1.0)):
+        raise SensorError(
+            f"{name} is {K.tolist()}, expected a calibrated camera: finite values, "
+            "positive focal lengths, last row 0 0 1"
+        )
+
+
+def _check_coefficients(name: str, d: Array, model: str, used: str | None = None) -> None:
+    """D must be finite and have a length that its model has (none at all where it is not used)."""
+    lengths = (0, *_LENGTHS.get(model, ())) if used == "none" else _LENGTHS[model]
+    if d.ndim != 1 or d.size not in lengths:
+        expected = " or ".join(map(str, lengths))
+        raise SensorError(f"{name} has {d.size} values for {model!r}, expected {expected}")
+    if not np.isfinite(d).all():
+        raise SensorError(f"{name} is {d.tolist()}, expected finite values")
+
+
+def _distortion(model: str, d: Array) -> str:
+    """The model that applies: "none" where the coefficients say that nothing is distorted."""
+    if model not in _MESSAGE_MODELS and (model or d.any()):
+        raise SensorError(
+            f"CameraInfo.distortion_model is {model!r}, expected one of "
+            f"{', '.join(_MESSAGE_MODELS)} (or empty with an empty d)"
+        )
+    return model if d.any() or model == "equidistant" else "none"
+
+
+def _view(
+    width: int, height: int, binning_x: int, binning_y: int, roi: Sequence[int]
+) -> tuple[Array, tuple[int, int]]:
+    """Region of interest, then binning: matrix on homogeneous pixels, and the published size."""
+    if len(roi) != 4:
+        raise SensorError(f"CameraInfo.roi has {len(roi)} values, expected 4 (x, y, width, height)")
+    x, y, w, h = roi if any(roi) else (0, 0, width, height)
+    if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
+        raise SensorError(
+            f"CameraInfo.roi is {tuple(roi)}, expected a part of the {width}x{height} image"
+        )
+    if min(binning_x, binning_y) < 0 or binning_x > w or binning_y > h:
+        raise SensorError(
+            f"CameraInfo.binning is {binning_x}x{binning_y}, expected 0 up to the size {w}x{h}"
+        )
+    bx, by = max(binning_x, 1), max(binning_y, 1)
+    view = np.array([[1 / bx, 0, -x / bx], [0, 1 / by, -y / by], [0, 0, 1]])
+    return view, (w // bx, h // by)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of semantic classes: training ids, names, colours and overlay topic names.
+
+Ids are training ids; 255 means "no label". Orders and colours follow the DeLiVER, FMB and
+Cityscapes (MUSES) class tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.sensors.errors import SensorError
+
+NO_LABEL = 255
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: training id (0..254), name as its data set writes it, and RGB colour (0..255).
+
+    Raises SensorError for an id or a colour out of range, and for a name that gives no ROS topic
+    token (it needs a letter first, after everything but ASCII letters and digits is stripped).
+    """
+
+    id: int
+    name: str
+    rgb: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.id < NO_LABEL:
+            raise SensorError(f"class {self.name!r}: id is {self.id}, expected 0..{NO_LABEL - 1}")
+        if len(self.rgb) != 3 or not all(0 <= value <= 255 for value in self.rgb):
+            raise SensorError(
+                f"class {self.name!r}: rgb is {self.rgb}, expected three values in 0..255"
+            )
+        if not self.topic[:1].isalpha():
+            raise SensorError(
+                f"class {self.id}: name is {self.name!r}, expected one that starts with a letter"
+            )
+
+    @property
+    def topic(self) -> str:
+        """The name in snake case: "Traffic Light", "TrafficLight" -> "traffic_light"."""
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.name)
+        return re.sub(r"[^0-9A-Za-z]+", "_", words).strip("_").lower()
+
+
+def topic_names(classes: Iterable[ClassInfo]) -> tuple[str, ...]:
+    """Overlay topic token of every class, in order; SensorError names both where two collide."""
+    owners: dict[str, ClassInfo] = {}
+    for info in classes:
+        other = owners.setdefault(info.topic, info)
+        if other is not info:
+            raise SensorError(
+                f"classes {other.id} {other.name!r} and {info.id} {info.name!r} "
+                f"both give the topic {info.topic!r}, expected distinct names"
+            )
+    return tuple(owners)
+
+
+def palette(classes: Iterable[ClassInfo]) -> NDArray[np.uint8]:
+    """Colour table (256, 3) uint8 RGB, indexed by label; ids that no class has are black.
+
+    SensorError where two classes share an id.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    owners: dict[int, ClassInfo] = {}
+    for info in classes:
+        other = owners.setdefault(info.id, info)
+        if other is not info:
+            raise SensorError(f"classes {other.name!r} and {info.name!r} both have id {info.id}")
+        table[info.id] = info.rgb
+    return table
+
+
+def _table(*rows: tuple[str, int, int, int]) -> tuple[ClassInfo, ...]:
+    return tuple(ClassInfo(i, name, (r, g, b)) for i, (name, r, g, b) in enumerate(rows))
+
+
+_DELIVER = _table(
+    ("Building", 70, 70, 70),
+    ("Fence", 100, 40, 40),
+    ("Other", 55, 90, 80),
+    ("Pedestrian", 220, 20, 60),
+    ("Pole", 153, 153, 153),
+    ("RoadLine", 157, 234, 50),
+    ("Road", 128, 64, 128),
+    ("SideWalk", 244, 35, 232),
+    ("Vegetation", 107, 142, 35),
+    ("Cars", 0, 0, 142),
+    ("Wall", 102, 102, 156),
+    ("TrafficSign", 220, 220, 0),
+    ("Sky", 70, 130, 180),
+    ("Ground", 81, 0, 81),
+    ("Bridge", 150, 100, 100),
+    ("RailTrack", 230, 150, 140),
+    ("GroundRail", 180, 165, 180),
+    ("TrafficLight", 250, 170, 30),
+    ("Static", 110, 190, 160),
+    ("Dynamic", 170, 120, 50),
+    ("Water", 45, 60, 150),
+    ("Terrain", 145, 170, 100),
+    ("TwoWheeler", 0, 0, 230),
+    ("Bus", 0, 60, 100),
+    ("Truck", 0, 0, 70),
+)
+
+_FMB = _table(
+    ("Road", 179, 228, 228),
+    ("Sidewalk", 181, 57, 133),
+    ("Building", 67, 162, 177),
+    ("Traffic Light", 200, 178, 50),
+    ("Traffic Sign", 132, 45, 199),
+    ("Vegetation", 66, 172, 84),
+    ("Sky", 179, 73, 79),
+    ("Person", 76, 99, 166),
+    ("Car", 66, 121, 253),
+    ("Truck", 137, 165, 91),
+    ("Bus", 155, 97, 152),
+    ("Motorcycle", 105, 153, 140),
+    ("Bicycle", 222, 215, 158),
+    ("Pole", 135, 113, 90),
+)
+
+_CITYSCAPES = _table(
+    ("road", 128, 64, 128),
+    ("sidewalk", 244, 35, 232),
+    ("building", 70, 70, 70),
+    ("wall", 102, 102, 156),
+    ("fence", 190, 153, 153),
+    ("pole", 153, 153, 153),
+    ("traffic light", 250, 170, 30),
+    ("traffic sign", 220, 220, 0),
+    ("vegetation", 107, 142, 35),
+    ("terrain", 152, 251, 152),
+    ("sky", 70, 130, 180),
+    ("person", 220, 20, 60),
+    ("rider", 255, 0, 0),
+    ("car", 0, 0, 142),
+    ("truck", 0, 0, 70),
+    ("bus", 0, 60, 100),
+    ("train", 0, 80, 100),
+    ("motorcycle", 0, 0, 230),
+    ("bicycle", 119, 11, 32),
+)
+
+_SYNTHETIC = _table(
+    ("road", 128, 64, 128),
+    ("sidewalk", 244, 35, 232),
+    ("building", 70, 70, 70),
+    ("vegetation", 107, 142, 35),
+    ("terrain", 152, 251, 152),
+    ("sky", 70, 130, 180),
+    ("pole", 153, 153, 153),
+    ("traffic sign", 220, 220, 0),
+    ("person", 220, 20, 60),
+    ("rider", 255, 0, 0),
+    ("car", 0, 0, 142),
+    ("truck", 0, 0, 70),
+    ("bicycle", 119, 11, 32),
+    ("lane mark", 255, 255, 255),
+)
+
+CLASS_SETS: Mapping[str, tuple[ClassInfo, ...]] = MappingProxyType(
+    {"deliver": _DELIVER, "fmb": _FMB, "muses": _CITYSCAPES, "synthetic": _SYNTHETIC}
+)

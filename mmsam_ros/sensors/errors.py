@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error that this room raises."""
+
+from __future__ import annotations
+
+
+class SensorError(ValueError):
+    """Unusable sensor data, calibration or class table; the message names the field."""

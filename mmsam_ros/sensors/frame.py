@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one moment looks like to the network's callers: a camera image and what else was there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.sensors.camera import Array, CameraModel
+from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.registration import Registration
+
+
+@dataclass(frozen=True, eq=False)
+class LidarPoints:
+    """A cloud: xyz (N, 3) float32 in metres in the sensor's frame (x forward, y left, z up),
+    intensity (N,) float32 in the sensor's units, and T_camera_lidar (4, 4) float64, which takes
+    the sensor's frame to the camera's optical frame. N may be 0. SensorError for other shapes.
+    """
+
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+    T_camera_lidar: Array
+
+    def __post_init__(self) -> None:
+        if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
+            raise SensorError(f"lidar xyz has shape {self.xyz.shape}, expected (N, 3)")
+        if self.intensity.shape != (len(self.xyz),):
+            raise SensorError(
+                f"lidar intensity has shape {self.intensity.shape}, expected ({len(self.xyz)},)"
+            )
+        if self.T_camera_lidar.shape != (4, 4):
+            raise SensorError(
+                f"T_camera_lidar has shape {self.T_camera_lidar.shape}, expected (4, 4)"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SensorImage:
+    """An image of another sensor as published: (h, w) or (h, w, 3), uint8, uint16 or float32, and
+    how it lies in the camera's view. SensorError for other shapes or types.
+    """
+
+    data: NDArray[np.generic]
+    registration: Registration = field(default_factory=Registration.aligned)
+
+    def __post_init__(self) -> None:
+        shape = self.data.shape
+        if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
+            raise SensorError(f"sensor image has shape {shape}, expected (h, w) or (h, w, 3)")
+        if self.data.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
+            raise SensorError(
+                f"sensor image has dtype {self.data.dtype}, expected uint8, uint16 or float32"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The camera image, rgb (H, W, 3) uint8, what other sensors gave, by source name, and the
+    camera's model. SensorError where a cloud comes without a camera model, or the camera model is
+    one for another image size.
+    """
+
+    rgb: NDArray[np.uint8]
+    sensors: Mapping[str, LidarPoints | SensorImage]
+    camera: CameraModel | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.rgb.shape
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.rgb.dtype != np.uint8:
+            raise SensorError(f"rgb is {self.rgb.dtype} {shape}, expected uint8 (H, W, 3)")
+        if self.camera is None:
+            for name, data in self.sensors.items():
+                if isinstance(data, LidarPoints):
+                    raise SensorError(f"{name} is a point cloud, expected a camera model with it")
+        elif (self.camera.height, self.camera.width) != shape[:2]:
+            raise SensorError(
+                f"camera model is for {self.camera.width}x{self.camera.height} pixels, "
+                f"expected the image's {shape[1]}x{shape[0]}"
+            )

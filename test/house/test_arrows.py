@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rooms import only what they may, and only `ros/` (and cli's replay) imports ROS."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MAY_IMPORT = {
+    "sensors": set(),
+    "model": set(),
+    "weights": {"model", "sensors"},
+    "inference": {"model", "weights", "sensors"},
+    "data": {"sensors"},
+    "training": {"model", "weights", "data", "sensors", "inference"},
+    "ros": {"inference", "weights", "sensors"},
+    "cli": {"sensors", "model", "weights", "inference", "data", "training", "ros"},
+}
+ROS_MODULES = {
+    "ament_index_python",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "message_filters",
+    "rclpy",
+    "rosgraph_msgs",
+    "sensor_msgs",
+    "std_msgs",
+    "tf2_ros",
+    "vision_msgs",
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute names of all modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_arrows(root: Path, room: str) -> None:
+    files = sorted((root / "mmsam_ros" / room).rglob("*.py"))
+    assert files, f"room {room} is empty"
+    for path in files:
+        for module in imported(path):
+            parts = module.split(".")
+            if parts[0] == "mmsam_ros" and len(parts) > 1:
+                assert parts[1] in MAY_IMPORT[room] | {room, "__version__"}, f"{path}: {module}"
+
+
+def test_every_room_is_known(root: Path) -> None:
+    rooms = {p.name for p in (root / "mmsam_ros").iterdir() if p.is_dir()} - {"__pycache__"}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_only_ros_imports_ros(root: Path) -> None:
+    for path in sorted((root / "mmsam_ros").rglob("*.py")):
+        room = path.relative_to(root / "mmsam_ros").parts[0]
+        if room != "ros" and path.name != "replay.py":
+            foreign = {m.split(".")[0] for m in imported(path)} & ROS_MODULES
+            assert not foreign, f"{path}: {foreign}"
+
+
+def test_imports_without_ros_and_without_cuda(root: Path) -> None:
+    """All rooms but `ros` import in a process where ROS cannot be found."""
+    rooms = ", ".join(f"mmsam_ros.{room}" for room in sorted(MAY_IMPORT) if room != "ros")
+    code = f"""
+import sys
+
+class NoRos:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {sorted(ROS_MODULES)!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoRos())
+import {rooms}, mmsam_ros.cli.main
+import torch
+assert not torch.cuda.is_initialized()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_sensors_needs_numpy_alone(root: Path) -> None:
+    code = """
+import sys
+import mmsam_ros.sensors
+heavy = {"torch", "cv2", "scipy", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame in, labels out: geometry, composition of sensors, windows, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmsam_ros.inference import InferenceError, Segmenter
+from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.prepare import prepare
+from mmsam_ros.model import build_model, randomise
+from mmsam_ros.sensors import CameraModel, Frame, LidarPoints, SensorImage, rasterise
+from mmsam_ros.weights import Geometry, Spec, WeightsError, make_spec, setting_config
+
+CPU = torch.device("cpu")
+
+
+def spec_of(setting: str) -> Spec:
+    return make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
+
+
+def segmenter_of(setting: str, geometry: Geometry | None = None) -> Segmenter:
+    spec = spec_of(setting)
+    model = build_model(spec.config)
+    randomise(model, seed=11)
+    return Segmenter(model, spec, device="cpu", geometry=geometry)
+
+
+def camera(width: int, height: int) -> CameraModel:
+    k = [width * 0.7, 0, width / 2, 0, width * 0.7, height / 2, 0, 0, 1]
+    return CameraModel.from_info(
+        width=width,
+        height=height,
+        k=k,
+        d=[],
+        distortion_model="plumb_bob",
+        r=np.eye(3).ravel(),
+        p=[*k[:3], 0, *k[3:6], 0, *k[6:], 0],
+        binning_x=0,
+        binning_y=0,
+        roi=(0, 0, 0, 0),
+    )
+
+
+# x forward, y left, z up -> x right, y down, z forward
+T_CAMERA_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0.2], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+
+
+def frame(width: int = 320, height: int = 200, seed: int = 0) -> Frame:
+    """Random camera image, cloud and 16-bit thermal image."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.uniform((2, -8, -2), (40, 8, 3), (3000, 3)).astype(np.float32)
+    cloud = LidarPoints(xyz, rng.uniform(0, 1, 3000).astype(np.float32), T_CAMERA_LIDAR)
+    thermal = SensorImage(rng.integers(24000, 33000, (120, 160), np.uint16))
+    rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+    return Frame(rgb, {"lidar": cloud, "thermal": thermal}, camera(width, height))
+
+
+@pytest.mark.parametrize(
+    ("mode", "native", "canvas", "padded"),
+    [
+        ("pad", (600, 800), (600, 800), (800, 800)),
+        ("pad", (375, 1242), (242, 800), (800, 800)),
+        ("pad", (1920, 1080), (800, 450), (800, 800)),
+        ("resize", (375, 1242), (800, 800), (800, 800)),
+        ("slide", (1080, 1920), (1080, 1920), (1080, 1920)),
+        ("slide", (375, 1242), (375, 1242), (800, 1242)),
+    ],
+)
+def test_plans(
+    mode: str, native: tuple[int, int], canvas: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    stride = (500, 500) if mode == "slide" else None
+    plan = Plan.of(Geometry(mode, (800, 800), stride, mode != "resize"), native)
+    assert (plan.canvas, plan.padded) == (canvas, padded)
+    logits = torch.randn(1, 3, padded[0] // 4, padded[1] // 4)
+    assert plan.restore(logits).shape == (1, 3, *native)
+
+
+def test_padding_does_not_shift_the_picture() -> None:
+    """A left-right ramp in the logits of the canvas is the same ramp at the camera's size."""
+    plan = Plan.of(Geometry("pad", (128, 192)), (100, 400))
+    ramp = torch.arange(192.0).repeat(128, 1)[None, None]
+    restored = plan.restore(F.avg_pool2d(ramp, 4))[0, 0]
+    expected = (torch.arange(400) + 0.5) * 192 / 400 - 0.5
+    assert (restored[:, 8:-8] - expected[8:-8]).abs().max() < 0.3
+
+
+def test_channels_are_composed_and_normalised() -> None:
+    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
+    plan = Plan.of(spec.geometry, (200, 320))
+    inputs, present = prepare(f, spec, plan, CPU)
+    assert present == ("lidar", "thermal")
+    h, w = plan.canvas
+    assert (h, w) == (120, 192)
+    aux = inputs["lidar_thermal"][0]
+    assert aux.shape == (3, 128, 192)
+    cloud = f.sensors["lidar"]
+    assert isinstance(cloud, LidarPoints)
+    assert f.camera is not None
+    raster = rasterise(cloud.xyz, cloud.intensity, f.camera.scaled(w, h), T_CAMERA_LIDAR, growth=2)
+    assert (raster[..., 0] > 0).mean() > 0.05
+    torch.testing.assert_close(aux[0, :h], torch.from_numpy(raster[..., 0] / 20))
+    torch.testing.assert_close(aux[1, :h], torch.from_numpy(raster[..., 2]))
+    assert 0 <= aux[2].min() < aux[2].max() <= 1
+    assert bool((aux[:, h:] == 0).all())
+    rgb = inputs["rgb"][0]
+    mean = torch.from_numpy(f.rgb).float().mean((0, 1)) / 255
+    expected = (mean - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(rgb[:, :h].mean((1, 2)), expected, atol=0.02, rtol=0)
+
+
+def test_missing_sensors_leave_their_channels_empty() -> None:
+    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
+    plan = Plan.of(spec.geometry, (200, 320))
+    both, _ = prepare(f, spec, plan, CPU)
+    only = dataclasses.replace(f, sensors={"thermal": f.sensors["thermal"]})
+    inputs, present = prepare(only, spec, plan, CPU)
+    assert present == ("thermal",)
+    assert bool((inputs["lidar_thermal"][:, :2] == 0).all())
+    assert torch.equal(inputs["lidar_thermal"][:, 2], both["lidar_thermal"][:, 2])
+    inputs, present = prepare(dataclasses.replace(f, sensors={}), spec, plan, CPU)
+    assert (present, set(inputs)) == ((), {"rgb"})
+
+
+def test_labels_have_the_camera_size_and_depend_on_every_sensor() -> None:
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    full = segmenter(f)
+    assert full.labels.shape == (200, 320)
+    assert full.labels.dtype == np.uint8
+    assert full.labels.max() < segmenter.spec.config.num_classes
+    assert full.confidence is not None
+    assert full.confidence.shape == (200, 320)
+    assert set(full.timings) == {"prepare", "network", "labels"}
+    for name in ("lidar", "thermal"):
+        others = {k: v for k, v in f.sensors.items() if k != name}
+        less = segmenter(dataclasses.replace(f, sensors=others))
+        assert less.present == tuple(others)
+        assert (less.labels != full.labels).mean() > 0.001, name
+
+
+def test_labels_are_the_upsampled_argmax() -> None:
+    """Against the plain way: network, bilinear to the input's size, crop, bilinear, argmax."""
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    plan = Plan.of(segmenter.geometry, (200, 320))
+    inputs, _ = prepare(f, segmenter.spec, plan, CPU)
+    with torch.no_grad():
+        logits = F.interpolate(segmenter.model(inputs), size=(128, 192), mode="bilinear")
+    logits = F.interpolate(logits[:, :, :120], size=(200, 320), mode="bilinear")
+    assert np.array_equal(segmenter(f).labels, logits.argmax(1)[0].numpy())
+    confidence = segmenter(f).confidence
+    assert confidence is not None
+    expected = (logits.softmax(1).amax(1)[0] * 255).round().numpy()
+    assert np.abs(confidence.astype(int) - expected).max() <= 1
+
+
+def test_slide_equals_windows_by_hand() -> None:
+    geometry = Geometry("slide", (128, 192), (100, 128))
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal", geometry), frame()
+    plan = Plan.of(geometry, (200, 320))
+    inputs, _ = prepare(f, segmenter.spec, plan, CPU)
+    total, count = torch.zeros(1, 14, 200, 320), torch.zeros(200, 320)
+    for top in (0, 72):
+        for left in (0, 128):
+            window: dict[str, Tensor] = {
+                m: x[..., top : top + 128, left : left + 192] for m, x in inputs.items()
+            }
+            with torch.no_grad():
+                logits = F.interpolate(segmenter.model(window), size=(128, 192), mode="bilinear")
+            total[..., top : top + 128, left : left + 192] += logits
+            count[top : top + 128, left : left + 192] += 1
+    assert np.array_equal(segmenter(f).labels, (total / count).argmax(1)[0].numpy())
+
+
+def test_bf16_stays_close() -> None:
+    spec = spec_of("synthetic_rgb_lidar_thermal")
+    model = build_model(spec.config)
+    randomise(model, seed=11)
+    plain = Segmenter(model, spec, "cpu", "fp32")(frame()).labels
+    half = Segmenter(model, spec, "cpu", "bf16")(frame()).labels
+    assert (plain == half).mean() > 0.9
+
+
+def test_png8_weights_refuse_points_and_take_rasters() -> None:
+    segmenter, f = segmenter_of("deliver_rgb_lidar"), frame()
+    with pytest.raises(InferenceError, match=r"lidar: .*png8.*lidar/image"):
+        segmenter(f)
+    raster = SensorImage(np.zeros((200, 320, 3), np.uint8))
+    assert segmenter(Frame(f.rgb, {"lidar": raster})).present == ("lidar",)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), "thermal: .*uint8.*uint16"),
+        (np.zeros((4, 4, 3), np.uint16), r"thermal: .*\(4, 4, 3\)"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(data: np.ndarray, message: str) -> None:
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    with pytest.raises(InferenceError, match=message):
+        segmenter(Frame(f.rgb, {"thermal": SensorImage(data)}, f.camera))
+
+
+def test_bad_settings_are_refused() -> None:
+    spec = spec_of("fmb_rgb_thermal")
+    model = build_model(spec.config)
+    with pytest.raises(InferenceError, match="precision: found 'fp16'"):
+        Segmenter(model, spec, "cpu", "fp16")
+    with pytest.raises(InferenceError, match="device: found 'tpu'"):
+        Segmenter(model, spec, "tpu")
+    with pytest.raises(InferenceError, match="cuda:77"):
+        Segmenter(model, spec, "cuda:77")
+    with pytest.raises(WeightsError, match=r"geometry\.size"):
+        Segmenter(model, spec, "cpu", geometry=Geometry("pad", (64, 64)))

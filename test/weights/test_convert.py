@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Foreign checkpoints: safe reading, conversion by the command, start weights."""
+
+from __future__ import annotations
+
+import collections
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from segment_anything.modeling.image_encoder import ImageEncoderViT
+from torch import nn
+
+from mmsam_ros.cli.main import main
+from mmsam_ros.model import (
+    EncoderConfig,
+    ModelConfig,
+    TrunkConfig,
+    build_model,
+    config_from_released,
+    randomise,
+)
+from mmsam_ros.weights import (
+    WeightsError,
+    convert_released,
+    load_convnext,
+    load_model,
+    load_sam_encoder,
+    make_spec,
+    read_checkpoint,
+    read_spec,
+    save_model,
+    setting_config,
+)
+
+
+class NotInert:
+    """A class that an unpickler would have to import."""
+
+
+def write(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_mmcv_like_metadata_is_read(tmp_path: Path) -> None:
+    content = {
+        "meta": {
+            "epoch": 3,
+            "best": np.float64(57.1),
+            "palette": np.arange(6, dtype=np.int64).reshape(2, 3),
+            "classes": ("a", "b"),
+            "order": collections.OrderedDict(a=1),
+        },
+        "state_dict": collections.OrderedDict(w=torch.ones(2)),
+    }
+    state = read_checkpoint(write(tmp_path / "mmcv.pth", content))
+    assert list(state) == ["w"]
+
+
+def test_other_classes_are_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.pth", {"meta": NotInert(), "state_dict": {"w": torch.ones(1)}})
+    with pytest.raises(WeightsError, match=r"bad\.pth: refused.*test_convert\.NotInert"):
+        read_checkpoint(path)
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    path = write(tmp_path / "evil.pth", {"state_dict": Payload()})
+    with pytest.raises(WeightsError, match="refused"):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({}, "holds no state dict"), ([1, 2], "holds no state dict"), ({"a": 1}, "not tensors: a")],
+)
+def test_files_without_a_state_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(write(tmp_path / "x.pth", content))
+
+
+def test_broken_files_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(WeightsError, match=r"broken\.pth"):
+        read_checkpoint(broken)
+    with pytest.raises(WeightsError, match="no such file"):
+        read_checkpoint(tmp_path / "absent.pth")
+
+
+def test_golden_state_round_trip(shared: Path, tmp_path: Path) -> None:
+    """golden_tiny in the released layout -> .pth -> ours -> file -> the same logits."""
+    facts = json.loads((shared / "reference/golden_tiny.json").read_text())
+    tensors = load_file(shared / "reference/golden_tiny.safetensors")
+    state = {
+        "module." + k.removeprefix("state."): v
+        for k, v in tensors.items()
+        if k.startswith("state.")
+    }
+    checkpoint = write(tmp_path / "r.pth", {"meta": {"epoch": np.int64(9)}, "state_dict": state})
+    config = config_from_released(facts["backbone"], facts["head"])
+    model = build_model(config)
+    model.load_state_dict(convert_released(read_checkpoint(checkpoint), config), strict=True)
+    setting = "deliver_rgb_lidar"
+    spec = make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
+    values = spec.to_dict()
+    values["config"] = config.to_dict()
+    values["classes"] = values["classes"][: config.num_classes]
+    values["geometry"]["size"] = [96, 96]
+    save_model(tmp_path / "ours.safetensors", model, type(spec).from_dict(values))
+    loaded, _ = load_model(tmp_path / "ours.safetensors")
+    rgb, aux = tensors["input"].split(3, dim=1)
+    with torch.no_grad():
+        logits = loaded({"rgb": rgb, "lidar": aux})
+    assert (logits - tensors["logits_quarter"]).abs().max() < 1e-4
+
+
+def test_command_converts_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A released-like vit_l cannot be made here in reasonable size: `nano` stands in for it."""
+    out = tmp_path / "start.safetensors"
+    argv = ["weights", "convert", str(out), "--setting", "fmb_rgb_thermal", "--preset", "nano"]
+    assert main(argv) == 0
+    spec = read_spec(out)
+    assert spec.config.num_classes == 14
+    assert spec.sources == ("thermal",)
+    assert "untrained" in spec.provenance.recipe
+    assert main(["weights", "info", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for word in ("Traffic Light", "thermal.value", "pad to 128x192", "untrained", "sha256"):
+        assert word in shown
+
+
+def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["weights", "convert", str(tmp_path / "o"), "--setting", "deliver_rgb_lidr"]
+    assert main(argv) == 2
+    assert "did you mean 'deliver_rgb_lidar'" in capsys.readouterr().err
+    assert main(["weights", "info", str(tmp_path / "absent")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def small_config() -> ModelConfig:
+    return ModelConfig.preset(
+        "nano",
+        num_classes=3,
+        encoder=EncoderConfig(
+            embed_dim=96,
+            depth=4,
+            num_heads=3,
+            window_size=4,
+            global_attn_indexes=(1, 3),
+            pretrained_size=(128, 128),
+        ),
+        trunk=TrunkConfig(depths=(2, 2, 6, 2), widths=(48, 96, 192, 384)),
+    )
+
+
+def test_sam_checkpoint_fills_the_encoder(tmp_path: Path) -> None:
+    sam = ImageEncoderViT(
+        img_size=128,
+        embed_dim=96,
+        depth=4,
+        num_heads=3,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=4,
+        global_attn_indexes=(1, 3),
+    )
+    randomise(sam, seed=9)
+    state = {f"image_encoder.{k}": v for k, v in sam.state_dict().items()}
+    state["mask_decoder.iou_token.weight"] = torch.zeros(1, 4)
+    model = build_model(small_config())
+    load_sam_encoder(model, write(tmp_path / "sam.pth", state))
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, sam.state_dict()[name]), name
+    del state["image_encoder.blocks.0.norm1.weight"]
+    with pytest.raises(WeightsError, match=r"SAM image encoder .*1 missing: blocks\.0\.norm1"):
+        load_sam_encoder(model, write(tmp_path / "sam.pth", state))
+
+
+@pytest.mark.parametrize("names", ["timm", "original"])
+def test_convnext_file_fills_both_trunks(tmp_path: Path, names: str) -> None:
+    source = timm.create_model(
+        "convnext_pico",
+        depths=(2, 2, 6, 2),
+        dims=(48, 96, 192, 384),
+        conv_mlp=False,
+        ls_init_value=1.0,
+    )
+    randomise(source, seed=4)
+    state = dict(source.state_dict())
+    if names == "original":
+        state = {original_name(k): v for k, v in state.items()}
+    model = build_model(small_config())
+    randomise(model, seed=1)
+    load_convnext(model, str(write(tmp_path / "c.pth", {"model": state})))
+    for trunk in model.prior.trunks.values():
+        ours = trunk.state_dict()
+        for name, value in source.state_dict().items():
+            if name.startswith(("stem.", "stages.")):
+                assert torch.equal(ours[name], value), name
+    with pytest.raises(WeightsError, match="neither a file nor a timm model name"):
+        load_convnext(model, "convnext_of_nobody")
+
+
+def original_name(name: str) -> str:
+    """A timm ConvNeXt key under the original authors' name."""
+    if name.startswith("stem."):
+        return name.replace("stem.", "downsample_layers.0.")
+    name = name.replace("head.norm.", "norm.").replace("head.fc.", "head.")
+    parts = name.split(".")
+    if parts[0] == "stages" and parts[2] == "downsample":
+        return ".".join(["downsample_layers", parts[1], *parts[3:]])
+    name = name.replace(".blocks.", ".").replace("conv_dw", "dwconv")
+    return name.replace("mlp.fc", "pwconv")

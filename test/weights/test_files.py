@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights file: round trip, validation, atomic writing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mmsam_ros.model import build_model, randomise
+from mmsam_ros.weights import (
+    SETTINGS,
+    Spec,
+    WeightsError,
+    load_model,
+    make_spec,
+    read_spec,
+    save_model,
+    setting_config,
+)
+
+SETTING = "synthetic_rgb_lidar_thermal"
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return make_spec(SETTING, setting_config(SETTING, "nano"), data="none", recipe="test", seed=3)
+
+
+@pytest.fixture(scope="module")
+def weights_file(spec: Spec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
+    model = build_model(spec.config)
+    randomise(model, seed=5)
+    save_model(path, model, spec)
+    return path
+
+
+def rewrite(source: Path, target: Path, **changes: str | None) -> Path:
+    """A copy of a weights file with other metadata values (None: key left out)."""
+    with safe_open(source, framework="pt") as file:
+        metadata = dict(file.metadata())
+    for key, value in changes.items():
+        metadata.pop(key)
+        if value is not None:
+            metadata[key] = value
+    save_file(load_file(source), target, metadata)
+    return target
+
+
+def test_round_trip(weights_file: Path, spec: Spec) -> None:
+    model, loaded = load_model(weights_file)
+    assert loaded == spec
+    assert not model.training
+    expected = randomise(build_model(spec.config), seed=5).state_dict()
+    state = model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert list(weights_file.parent.iterdir()) == [weights_file]  # no partial file is left
+
+
+def test_half_precision_files_load_as_float32(weights_file: Path, tmp_path: Path) -> None:
+    full = load_file(weights_file)
+    state = {n: v.half() if v.is_floating_point() else v for n, v in full.items()}
+    with safe_open(weights_file, framework="pt") as file:
+        save_file(state, tmp_path / "half.safetensors", file.metadata())
+    model, _ = load_model(tmp_path / "half.safetensors")
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_setting_makes_a_valid_spec(name: str) -> None:
+    for preset in ("vit_l", "tiny"):
+        spec = make_spec(name, setting_config(name, preset), data="d", recipe="r")
+        assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def change(spec: Spec, path: str, value: Any) -> dict[str, Any]:
+    """The spec as plain values with one of them replaced."""
+    values: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
+    *parents, leaf = path.split("/")
+    node: Any = values
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    node[int(leaf) if isinstance(node, list) else leaf] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("geometry/mode", "stretch", "geometry.mode"),
+        ("geometry/size", [100, 100], "geometry.size"),
+        ("geometry/stride", [64, 64], "geometry.stride"),
+        ("geometry/strid", None, "unknown key 'strid'; did you mean 'stride'"),
+        ("geometry/keep_ratio", False, "geometry.keep_ratio"),
+        ("geometry/interpolation", "cubic", "geometry.interpolation"),
+        ("classes/0/id", 7, "classes"),
+        ("classes/1/name", "road", "classes"),
+        ("classes/1/rgb", [0, 0, 300], "class 'sidewalk': rgb"),
+        ("inputs/lidar_thermal/std", [1.0, 0.0, 1.0], "inputs.lidar_thermal.std"),
+        ("inputs/lidar_thermal/mean", [1.0, 0.0, 0.0], "config.empty"),
+        ("inputs/lidar_thermal/scale", [1.0, float("inf"), 0.0], "scale"),
+        ("inputs/lidar_thermal/growth", 0, "growth"),
+        ("inputs/lidar_thermal/limits", None, "limits"),
+        ("inputs/lidar_thermal/limits", [5.0, 5.0], "limits"),
+        ("inputs/lidar_thermal/encoding/lidar", "png9", "encoding.lidar"),
+        ("inputs/lidar_thermal/channels/0/field", "colour", "channels"),
+        ("inputs/lidar_thermal/channels/0/source", "sonar", "encoding"),
+        ("inputs/rgb/channels", 3, "expected a list"),
+        ("config/num_classes", 3, "classes"),
+        ("config/encoder/depht", 3, "did you mean 'depth'"),
+        ("presence/scores", {"camera": {"miou": "x", "dataset": "d"}}, "presence.scores"),
+    ],
+)
+def test_bad_specs_are_refused_by_name(spec: Spec, path: str, value: Any, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        Spec.from_dict(change(spec, path, value))
+
+
+def test_bad_files_are_refused_by_name(weights_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.safetensors: no such file"):
+        load_model(tmp_path / "absent.safetensors")
+    text = tmp_path / "text.safetensors"
+    text.write_text("not tensors")
+    with pytest.raises(WeightsError, match=r"text\.safetensors: not a safetensors file"):
+        load_model(text)
+    other = rewrite(weights_file, tmp_path / "a.safetensors", format=json.dumps("mmsam/9"))
+    with pytest.raises(WeightsError, match=r'format is "mmsam/9", expected \'mmsam/1\''):
+        read_spec(other)
+    other = rewrite(weights_file, tmp_path / "b.safetensors", inputs=None)
+    with pytest.raises(WeightsError, match="metadata key 'inputs' is missing"):
+        read_spec(other)
+    other = rewrite(weights_file, tmp_path / "c.safetensors", classes="[{")
+    with pytest.raises(WeightsError, match="metadata key 'classes' is not JSON"):
+        read_spec(other)
+
+
+def test_tensors_that_do_not_fit_are_listed(weights_file: Path, tmp_path: Path) -> None:
+    state = load_file(weights_file)
+    state.pop("level_embed")
+    state["strange"] = torch.zeros(1)
+    state["head.classifier.bias"] = torch.zeros(2)
+    with safe_open(weights_file, framework="pt") as file:
+        save_file(state, tmp_path / "x.safetensors", file.metadata())
+    with pytest.raises(WeightsError, match="1 missing: level_embed; 1 unexpected: strange; 1 mis"):
+        load_model(tmp_path / "x.safetensors")
+
+
+def test_a_model_of_another_configuration_is_not_saved(spec: Spec, tmp_path: Path) -> None:
+    other = build_model(setting_config(SETTING, "nano", (64, 64)))
+    with pytest.raises(WeightsError, match="configuration"):
+        save_model(tmp_path / "x.safetensors", other, spec)
+    assert not list(tmp_path.iterdir())
