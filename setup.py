@@ -28,7 +28,7 @@ setup(
     zip_safe=True,
     entry_points={
         "console_scripts": [
-            "segment = mmsam_ros.ros.node:main",
+            "segment = mmsam_ros.ros.main:main",
             "replay = mmsam_ros.ros.replay:main",
             "mmsam = mmsam_ros.cli.main:main",
         ],

@@ -107,6 +107,8 @@ def _info(path: Path) -> int:
     shapes = expected_shapes(spec.config).values()
     elements = sum(_product(shape) for shape in shapes)
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     for key, value in _facts(spec):
         table.add_row(key, value)
     table.add_row("parameters", f"{elements / 1e6:.1f} M in {len(shapes)} tensors")

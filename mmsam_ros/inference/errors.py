@@ -3,4 +3,8 @@
 
 
 class InferenceError(ValueError):
-    """A frame or a device that these weights cannot run on."""
+    """A frame or a device that these weights cannot run on; `source` names the sensor, if one."""
+
+    def __init__(self, message: str, source: str = "") -> None:
+        super().__init__(f"{source}: {message}" if source else message)
+        self.source = source

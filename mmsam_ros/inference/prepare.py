@@ -89,7 +89,7 @@ def _source_planes(source: str, given: ModalityInput, frame: Frame, plan: Plan) 
             return _thermal(data, encoding, given, plan)
         return _raster(data, encoding, plan)
     except SensorError as error:
-        raise InferenceError(f"{source}: {error}") from error
+        raise InferenceError(str(error), source) from error
 
 
 def _points(
@@ -102,11 +102,12 @@ def _points(
 ) -> Planes:
     if FIELDS[encoding] != ("range", "intensity", "height"):
         raise InferenceError(
-            f"{source}: these weights read rasters encoded as {encoding}, which cannot be made of "
-            "points; publish the projected image on lidar/image instead"
+            f"these weights read rasters encoded as {encoding}, which cannot be made of points; "
+            "publish the projected image on lidar/image instead",
+            source,
         )
     if frame.camera is None:
-        raise InferenceError(f"{source}: points need a camera model, found none")
+        raise InferenceError("points need a camera model, found none", source)
     camera = frame.camera.scaled(canvas[1], canvas[0])
     return rasterise(cloud.xyz, cloud.intensity, camera, cloud.T_camera_lidar, growth=growth)
 

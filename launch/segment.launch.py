@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the node `mmsam`, and on request a bag and RViz.
+
+ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
+"""
+
+import os
+import shutil
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+SHARE = get_package_share_directory("mmsam_ros")
+
+ARGUMENTS = [
+    ("weights", "", "weights file (.safetensors)"),
+    ("device", "auto", "auto, cpu, cuda, cuda:N"),
+    ("precision", "fp32", "fp32, bf16"),
+    ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameters of the node"),
+    ("calibration", "", "further parameters, written by `mmsam bag calib`"),
+    ("namespace", "", "namespace of the node"),
+    ("image_topic", "camera/image", "camera image; compressed: its name + /compressed"),
+    ("camera_info_topic", "camera/camera_info", "CameraInfo of the camera"),
+    ("points_topic", "lidar/points", "LiDAR PointCloud2"),
+    ("lidar_image_topic", "lidar/image", "LiDAR already projected, instead of points"),
+    ("thermal_topic", "thermal/image", "thermal image"),
+    ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
+    ("registration", "none", "thermal to camera: none, homography, rotation"),
+    ("bag", "", "rosbag2 recording to play"),
+    ("loop", "false", "play the bag again and again"),
+    ("rate", "1.0", "speed of the bag"),
+    ("rviz", "false", "start RViz"),
+]
+TOPICS = [
+    ("camera/image", "image_topic"),
+    ("camera/camera_info", "camera_info_topic"),
+    ("lidar/points", "points_topic"),
+    ("lidar/image", "lidar_image_topic"),
+    ("thermal/image", "thermal_topic"),
+    ("thermal/camera_info", "thermal_info_topic"),
+]
+
+
+def shared_memory():
+    """Environment under which Fast DDS passes images between processes without loss.
+
+    Left alone where another middleware runs or the user has a profile of their own.
+    """
+    fast_dds = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
+    if not fast_dds or "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
+        return {}
+    return {"FASTRTPS_DEFAULT_PROFILES_FILE": os.path.join(SHARE, "config", "fastdds_shm.xml")}
+
+
+def start_node(context):
+    """The node, once the arguments are known."""
+    values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    files = [values[name] for name in ("params_file", "calibration") if values[name]]
+    given = {
+        "weights": values["weights"],
+        "device": values["device"],
+        "precision": values["precision"],
+        "thermal.registration": values["registration"],
+    }
+    node = Node(
+        package="mmsam_ros",
+        executable="segment",
+        name="mmsam",
+        namespace=values["namespace"],
+        parameters=[*files, given],
+        remappings=[(topic, values[argument]) for topic, argument in TOPICS],
+        additional_env=shared_memory(),
+        output="screen",
+    )
+    return [node]
+
+
+def start_bag(context):
+    """The bag's player: `ros2 bag play` where it exists, else ours."""
+    bag, rate = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate"))
+    loop = LaunchConfiguration("loop").perform(context).lower() in ("true", "1")
+    if not bag:
+        return []
+    if has_bag_play():
+        command = ["ros2", "bag", "play", bag, "--rate", rate]
+    else:
+        command = ["ros2", "run", "mmsam_ros", "replay", bag, "--rate", rate]
+    if loop:
+        command.append("--loop")
+    return [ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")]
+
+
+def has_bag_play():
+    """Whether `ros2 bag play` is installed."""
+    try:
+        get_package_share_directory("ros2bag")
+    except LookupError:
+        return False
+    return shutil.which("ros2") is not None
+
+
+def generate_launch_description():
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, default, text in ARGUMENTS
+    ]
+    rviz = ExecuteProcess(cmd=["rviz2"], condition=IfCondition(LaunchConfiguration("rviz")))
+    return LaunchDescription(
+        [*arguments, OpaqueFunction(function=start_node), OpaqueFunction(function=start_bag), rviz]
+    )

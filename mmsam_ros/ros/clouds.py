@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/PointCloud2 to arrays, by field name, datatype, offset and byte order.
+
+Wrong messages are refused by a `RosError` whose `reason` is "fields", "step", "data_length" or
+"intensity".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.ros.errors import RosError
+
+# sensor_msgs/PointField datatypes
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+_INTENSITY = ("intensity", "i", "reflectivity")
+
+
+def cloud_points(
+    message: Any, *, needs_intensity: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
+
+    Without an intensity field the intensity is 0, unless the weights read it.
+
+    Raises:
+        RosError: a field is missing or lies outside a point, or sizes contradict each other.
+    """
+    fields = {str(f.name): f for f in message.fields}
+    missing = [name for name in "xyz" if name not in fields]
+    if missing:
+        raise RosError(f"fields are {sorted(fields)}, expected x, y and z among them", "fields")
+    named = next((name for name in _INTENSITY if name in fields), None)
+    if named is None and needs_intensity:
+        raise RosError(
+            f"fields are {sorted(fields)}, expected one of {', '.join(_INTENSITY)}, which these "
+            "weights read",
+            "intensity",
+        )
+    points = _structured(message, [fields[n] for n in ("x", "y", "z", named) if n is not None])
+    xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
+    if named is None:
+        return xyz, np.zeros(len(xyz), np.float32)
+    return xyz, points[named].astype(np.float32)
+
+
+def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
+    """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
+    height, width = int(message.height), int(message.width)
+    point_step, row_step = int(message.point_step), int(message.row_step)
+    order = ">" if message.is_bigendian else "<"
+    formats = []
+    for field in fields:
+        if field.datatype not in _TYPES:
+            raise RosError(
+                f"field {field.name!r} has datatype {field.datatype}, expected 1 to 8", "fields"
+            )
+        formats.append(order + _TYPES[field.datatype])
+        end = int(field.offset) + np.dtype(formats[-1]).itemsize
+        if end > point_step:
+            raise RosError(
+                f"field {field.name!r} ends at byte {end}, expected within point_step {point_step}",
+                "fields",
+            )
+    if row_step < width * point_step:
+        raise RosError(
+            f"row_step is {row_step}, expected at least {width * point_step} ({width} points of "
+            f"{point_step} bytes)",
+            "step",
+        )
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != height * row_step:
+        raise RosError(
+            f"data has {data.size} bytes, expected {height * row_step} (height {height} x "
+            f"row_step {row_step})",
+            "data_length",
+        )
+    kind = np.dtype(
+        {
+            "names": [str(f.name) for f in fields],
+            "formats": formats,
+            "offsets": [int(f.offset) for f in fields],
+            "itemsize": point_step,
+        }
+    )
+    if data.size == 0:
+        return np.empty(0, kind)
+    rows = data.reshape(height, row_step)[:, : width * point_step]
+    return np.ascontiguousarray(rows).view(kind).reshape(-1)

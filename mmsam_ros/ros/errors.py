@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error of this room."""
+
+from __future__ import annotations
+
+
+class RosError(RuntimeError):
+    """A topic, message, bag or parameter is not what the ROS side needs.
+
+    `reason` is the short word under which a refused message is counted.
+    """
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/Image and CompressedImage to arrays, and arrays to Image.
+
+Messages are read by attribute, so those that `rosbags` decodes work as well; rclpy is not needed.
+Everything in a message is checked before it is used: a wrong one is refused by a `RosError` whose
+`reason` is "encoding", "size", "step", "data_length" or "compressed".
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.ros.errors import RosError
+
+Array = NDArray[Any]
+MAX_SIDE = 16384
+
+# encoding: (type, channels) as sensor_msgs/image_encodings.hpp has them
+ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
+    "rgb8": (np.uint8, 3),
+    "bgr8": (np.uint8, 3),
+    "rgba8": (np.uint8, 4),
+    "bgra8": (np.uint8, 4),
+    "mono8": (np.uint8, 1),
+    "mono16": (np.uint16, 1),
+    "8UC1": (np.uint8, 1),
+    "8UC3": (np.uint8, 3),
+    "16UC1": (np.uint16, 1),
+    "16UC3": (np.uint16, 3),
+    "32FC1": (np.float32, 1),
+    "32FC3": (np.float32, 3),
+    "bayer_rggb8": (np.uint8, 1),
+    "bayer_bggr8": (np.uint8, 1),
+    "bayer_gbrg8": (np.uint8, 1),
+    "bayer_grbg8": (np.uint8, 1),
+}
+
+# OpenCV names a Bayer pattern by its second row's second and third pixel.
+_TO_RGB: dict[str, int] = {
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB,
+    "8UC1": cv2.COLOR_GRAY2RGB,
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+}
+_CAMERA = ("rgb8", *_TO_RGB)
+_THERMAL = ("mono8", "mono16", "8UC1", "16UC1")
+_RASTER = ("rgb8", "bgr8", "mono8", "8UC1", "8UC3", "16UC3", "32FC3")
+
+# (message, encodings that will do) -> (pixels (H, W[, C]), encoding)
+Reader = Callable[[Any, tuple[str, ...]], tuple[Array, str]]
+
+
+def camera_rgb(message: Any, read: Reader | None = None) -> NDArray[np.uint8]:
+    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8.
+
+    Raises:
+        RosError: the message is malformed, or no camera image.
+    """
+    if is_compressed(message):
+        return _rgb(decompress(message, cv2.IMREAD_COLOR))
+    pixels, encoding = (read or read_pixels)(message, _CAMERA)
+    if encoding == "rgb8":
+        return pixels
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
+
+
+def thermal_counts(message: Any, read: Reader | None = None) -> Array:
+    """A thermal Image or CompressedImage -> (h, w) uint8 or uint16, as sent.
+
+    Raises:
+        RosError: the message is malformed, or no single-channel 8- or 16-bit image.
+    """
+    if not is_compressed(message):
+        return (read or read_pixels)(message, _THERMAL)[0]
+    pixels = decompress(message, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
+        pixels = np.ascontiguousarray(pixels[..., 0])  # a grey picture stored as colour
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
+        raise RosError(
+            f"image data is {pixels.dtype} {pixels.shape}, expected one channel of 8 or 16 bits",
+            "encoding",
+        )
+    return pixels
+
+
+def raster_values(message: Any, read: Reader | None = None) -> Array:
+    """A projected raster (LiDAR, events, depth) -> (H, W, 3) uint8, uint16 or float32, as sent.
+
+    Colour order is R, G, B; a single channel is repeated.
+
+    Raises:
+        RosError: the message is malformed, or no raster.
+    """
+    if is_compressed(message):
+        pixels = decompress(message, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 2:
+            return np.repeat(pixels[..., None], 3, axis=2)
+        return np.ascontiguousarray(pixels[..., 2::-1])  # OpenCV reads B, G, R[, A]
+    pixels, encoding = (read or read_pixels)(message, _RASTER)
+    if encoding == "bgr8":
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def is_compressed(message: Any) -> bool:
+    """Whether this is a CompressedImage (which has a format instead of an encoding)."""
+    return hasattr(message, "format")
+
+
+def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
+    """The pixels of an Image without a copy where its layout permits: (H, W) or (H, W, C).
+
+    Row padding and either byte order are understood; the result is in native order.
+
+    Raises:
+        RosError: encoding not in `allowed`, or sizes that contradict each other.
+    """
+    encoding = str(message.encoding)
+    if encoding not in ENCODINGS or encoding not in allowed:
+        known = ", ".join(allowed)
+        raise RosError(f"encoding is {encoding!r}, expected one of {known}", "encoding")
+    kind, channels = ENCODINGS[encoding]
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
+    item = np.dtype(kind).itemsize
+    row = width * channels * item
+    if step < row or step % item:
+        raise RosError(
+            f"step is {step}, expected at least {row} ({width} pixels of {encoding}) and a "
+            f"multiple of {item}",
+            "step",
+        )
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != height * step:
+        raise RosError(
+            f"data has {data.size} bytes, expected {height * step} (height {height} x step {step})",
+            "data_length",
+        )
+    rows = data.reshape(height, step)[:, :row]
+    kinds = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    pixels = np.ascontiguousarray(rows).view(kinds)  # copies padded rows only
+    if not pixels.dtype.isnative:
+        pixels = pixels.astype(kind)
+    return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
+
+
+def decompress(message: Any, flags: int) -> Array:
+    """The pixels of a CompressedImage as OpenCV gives them (B, G, R).
+
+    Raises:
+        RosError: another format than JPEG or PNG, or broken data.
+    """
+    form = str(message.format)
+    if "compressedDepth" in form or not any(
+        kind in form.lower() for kind in ("jpeg", "jpg", "png")
+    ):
+        raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size == 0:
+        raise RosError("data is empty, expected a jpeg or png", "compressed")
+    try:
+        pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise RosError(
+            f"{form} data of {data.size} bytes is broken ({error})", "compressed"
+        ) from error
+    if pixels is None:
+        raise RosError(f"{form} data of {data.size} bytes cannot be decoded", "compressed")
+    return np.asarray(pixels)
+
+
+def _rgb(bgr: Array) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def fill_image(message: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
+    """Write pixels (H, W) or (H, W, 3) uint8 into a sensor_msgs/Image; returns it.
+
+    Anything but an `array.array` makes the generated setter check every byte (rosidl_python #79).
+    """
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(pixels).data.cast("B"))
+    message.height, message.width = int(pixels.shape[0]), int(pixels.shape[1])
+    message.encoding = encoding
+    message.is_bigendian = 0
+    message.step = int(pixels.nbytes // pixels.shape[0])
+    message.data = data
+    return message
+
+
+def cv_bridge_reader() -> Reader:
+    """`read_pixels` by cv_bridge, for `image_backend: cv_bridge`.
+
+    Raises:
+        RosError: cv_bridge is not installed.
+    """
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError as error:
+        raise RosError(
+            f"image_backend is 'cv_bridge', but it is not installed ({error})"
+        ) from error
+    bridge = CvBridge()
+
+    def read(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
+        read_pixels(message, allowed)  # cv_bridge crashes on sizes that contradict each other
+        try:
+            return np.asarray(bridge.imgmsg_to_cv2(message)), str(message.encoding)
+        except CvBridgeError as error:
+            raise RosError(f"cv_bridge: {error}", "encoding") from error
+
+    return read

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node `mmsam`: synchronised sensors in, labelled masks out (`ros2 run mmsam_ros segment`).
+
+Callbacks only store; one worker thread decodes, infers and publishes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from mmsam_ros.inference import InferenceError, Result, Segmenter, tune_allocator
+from mmsam_ros.model import ModelError
+from mmsam_ros.ros.camera_info import camera_model_from_parameters
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.extrinsics import Extrinsics
+from mmsam_ros.ros.frames import CameraInfos, FrameBuilder, ThermalAlignment, opencv_homography
+from mmsam_ros.ros.images import cv_bridge_reader, read_pixels
+from mmsam_ros.ros.inputs import Candidate, Input
+from mmsam_ros.ros.outputs import Outputs
+from mmsam_ros.ros.parameters import NetworkParameters, NodeParameters, ParameterReader
+from mmsam_ros.ros.statistics import Statistics, diagnose
+from mmsam_ros.ros.stock_sync import StockSynchroniser
+from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
+from mmsam_ros.ros.worker import Worker
+from mmsam_ros.sensors import Frame, SensorError
+from mmsam_ros.weights import Geometry, WeightsError
+
+NODE = "mmsam"
+GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
+DIAGNOSTICS_PERIOD = 1.0
+LOG_PERIOD = 5.0  # seconds between two lines about the same stream and reason
+
+# What a user can mend; the node says it in one line and does not start.
+StartErrors = (
+    RosError,
+    WeightsError,
+    ModelError,
+    SensorError,
+    InferenceError,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+
+
+class SegmentNode(Node):
+    """Reads camera, LiDAR, thermal and what else the weights name; publishes masks.
+
+    Raises:
+        RosError, WeightsError, InferenceError: parameters or weights that cannot be run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NODE)
+        reader = ParameterReader(self)
+        network = reader.network()
+        self._segmenter = load_segmenter(network)
+        spec = self._segmenter.spec
+        parameters = reader.node(spec.sources)
+        self._facts = self._describe(network, parameters)
+        self._statistics = Statistics()
+        self._refusals: dict[str, str] = {}
+        self._log_times: dict[tuple[str, str], float] = {}
+        self._infos = CameraInfos(parameters.rectified)
+        for name, values in parameters.infos.items():
+            rectified = parameters.rectified if name == CAMERA else None
+            self._infos.fix(name, camera_model_from_parameters(values, name, rectified))
+        poses = Extrinsics(self, parameters.extrinsics)
+        self._facts["extrinsics"] = poses.source
+        self._builder = FrameBuilder(
+            spec, self._infos, poses, _alignment(parameters), _reader(parameters)
+        )
+        self._outputs = Outputs(self, spec)
+        self._facts["label_info"] = "yes" if self._outputs.has_label_info else "no vision_msgs"
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._sync: Synchroniser | StockSynchroniser = _synchroniser(parameters)
+        drop = partial(self._sync.settle, outcome="dropped", reason="busy")
+        self._worker = Worker(self._sync, self._process, drop)
+        self._inputs = self._make_inputs(parameters)
+        self._worker.start()
+        self.create_timer(GRAPH_PERIOD, self._watch_graph)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        self.get_logger().info(f"ready: {', '.join(f'{k} {v}' for k, v in self._facts.items())}")
+
+    def stop(self) -> None:
+        """End the worker; what still waits is counted as dropped."""
+        self._worker.stop()
+        for synced in self._sync.flush(time.monotonic()):
+            self._sync.settle(synced, "dropped", "shutdown")
+
+    def _describe(self, network: NetworkParameters, parameters: NodeParameters) -> dict[str, Any]:
+        """Settings for the log and diagnostics; what is not the default or falls back is logged."""
+        segmenter = self._segmenter
+        geometry = segmenter.geometry
+        size = f"{geometry.size[0]}x{geometry.size[1]}"
+        if geometry != segmenter.spec.geometry:
+            self.get_logger().warning(
+                f"geometry is {geometry.mode} to {size}, the weights were made for "
+                f"{segmenter.spec.geometry.mode}"
+            )
+        if network.device == "auto" and segmenter.device.type == "cpu":
+            self.get_logger().warning("device auto: no CUDA device found, running on the CPU")
+        return {
+            "weights": Path(network.weights).name,
+            "recipe": segmenter.spec.provenance.recipe,
+            "device": str(segmenter.device),
+            "precision": network.precision,
+            "geometry": f"{geometry.mode} {size}",
+            "inputs": "+".join((CAMERA, *segmenter.spec.sources)),
+            "sync_backend": parameters.sync_backend,
+            "image_backend": parameters.image_backend,
+        }
+
+    def _make_inputs(self, parameters: NodeParameters) -> list[Input]:
+        def images(topic: str, name: str) -> list[Candidate]:
+            base = self.resolve_topic_name(topic)
+            both = {
+                "raw": Candidate(base, Image),
+                "compressed": Candidate(f"{base}/compressed", CompressedImage),
+            }
+            transport = parameters.transports[name]
+            return list(both.values()) if transport == "auto" else [both[transport]]
+
+        def make(
+            stream: str, candidates: list[Candidate], callback: Callable[[Any], None]
+        ) -> Input:
+            return Input(self, stream, candidates, parameters.reliability, callback)
+
+        inputs = [make(CAMERA, images("camera/image", CAMERA), partial(self._store, CAMERA))]
+        for source in self._segmenter.spec.sources:
+            candidates = images(f"{source}/image", source)
+            if source == "lidar":
+                points = Candidate(self.resolve_topic_name("lidar/points"), PointCloud2)
+                candidates.insert(0, points)
+            inputs.append(make(source, candidates, partial(self._store, source)))
+        wanted = {"camera"} | ({"thermal"} if parameters.registration == "rotation" else set())
+        for name in sorted(wanted - set(parameters.infos)):
+            topic = self.resolve_topic_name(f"{name}/camera_info")
+            update = partial(self._infos.update, name)
+            inputs.append(make(f"{name}_info", [Candidate(topic, CameraInfo)], update))
+        return inputs
+
+    def _watch_graph(self) -> None:
+        """Follow publishers as they come and go; a sensor that nobody publishes is not awaited."""
+        for stream in self._inputs:
+            published = stream.update()
+            if stream.stream in self._segmenter.spec.sources:
+                self._sync.expect(stream.stream, published)
+        self._worker.put([])
+
+    def _store(self, stream: str, message: Any) -> None:
+        now = time.monotonic()
+        stamp = message.header.stamp
+        self._worker.put(self._sync.add(stream, stamp.sec * 10**9 + stamp.nanosec, message, now))
+
+    def _process(self, synced: SyncedSet) -> None:
+        """Decode, infer, publish, settle: the worker's thread. Never raises."""
+        try:
+            frame, refused = self._builder.build(synced, self._refuse)
+            frame, result = self._segment(frame, refused)
+            self._outputs.publish(synced.camera.message.header, frame.rgb, result)
+        except (RosError, SensorError, InferenceError) as error:
+            reason = getattr(error, "reason", "invalid")
+            self._refuse(CAMERA, RosError(str(error), reason))
+            self._sync.settle(synced, "refused", reason)
+        except Exception:  # the last barrier: a bug costs one frame, not the node
+            self.get_logger().error(f"frame lost to a defect:\n{traceback.format_exc()}")
+            self._sync.settle(synced, "refused", "defect")
+        else:
+            self._statistics.mask(synced.camera.arrival, result.present, result.timings)
+            self._sync.settle(synced, "used", refused=refused)
+
+    def _segment(self, frame: Frame, refused: dict[str, str]) -> tuple[Frame, Result]:
+        """Infer; a sensor whose data does not fit the weights is refused and left out."""
+        while True:
+            try:
+                return frame, self._segmenter(frame, confidence=self._outputs.wants_confidence)
+            except InferenceError as error:
+                if error.source not in frame.sensors:
+                    raise
+                refused[error.source] = "weights"
+                self._refuse(error.source, RosError(str(error), "weights"))
+                others = {k: v for k, v in frame.sensors.items() if k != error.source}
+                frame = dataclasses.replace(frame, sensors=others)
+
+    def _refuse(self, stream: str, error: RosError) -> None:
+        """Log a refusal, the same stream and reason not more often than every few seconds."""
+        self._refusals[stream] = f"{error.reason}: {error}"
+        now, key = time.monotonic(), (stream, error.reason)
+        if now >= self._log_times.get(key, 0.0):
+            self._log_times[key] = now + LOG_PERIOD
+            self.get_logger().warning(f"{stream} refused ({error.reason}): {error}")
+
+    def _publish_diagnostics(self) -> None:
+        topics = {f"topic.{i.stream}": i.topic or "none published" for i in self._inputs}
+        status = diagnose(
+            f"{self.get_fully_qualified_name()}: segmentation",
+            str(self._facts["weights"]),
+            self._statistics.snapshot(),
+            self._sync.counts(),
+            self._facts | topics,
+            dict(self._refusals),
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def load_segmenter(network: NetworkParameters) -> Segmenter:
+    """The segmenter of the parameters.
+
+    Raises:
+        RosError: no weights are named.
+        WeightsError, InferenceError: as `Segmenter.load`.
+    """
+    if not network.weights:
+        raise RosError(
+            "parameter weights: found none, expected a weights file; make one with "
+            "'mmsam weights convert FILE --setting ...'"
+        )
+    segmenter = Segmenter.load(network.weights, network.device, network.precision)
+    own = segmenter.spec.geometry
+    mode = network.geometry_mode or own.mode
+    step = network.geometry_stride
+    if mode == own.mode and not step:
+        return segmenter
+    if mode == "slide":
+        stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
+    elif step:
+        raise RosError(
+            f"parameter geometry.stride: found {step} with geometry.mode {mode!r}, "
+            "expected it with 'slide' only"
+        )
+    else:
+        stride = None
+    geometry = Geometry(mode, own.size, stride, keep_ratio=mode != "resize")
+    return Segmenter(segmenter.model, segmenter.spec, network.device, network.precision, geometry)
+
+
+def _alignment(parameters: NodeParameters) -> ThermalAlignment:
+    matrix = opencv_homography(parameters.homography) if parameters.homography else None
+    return ThermalAlignment(parameters.registration, matrix)
+
+
+def _reader(parameters: NodeParameters) -> Any:
+    return cv_bridge_reader() if parameters.image_backend == "cv_bridge" else read_pixels
+
+
+def _synchroniser(parameters: NodeParameters) -> Synchroniser | StockSynchroniser:
+    if parameters.sync_backend == "message_filters":
+        return StockSynchroniser(parameters.sync)
+    return Synchroniser(parameters.sync)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the node until it is told to stop; 2 where it cannot start."""
+    tune_allocator()
+    rclpy.init(args=list(args) if args is not None else None)
+    node: SegmentNode | None = None
+    try:
+        node = SegmentNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except StartErrors as error:
+        if node is not None:
+            raise
+        rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
+        return 2
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the closing
+        if node is not None:
+            node.stop()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

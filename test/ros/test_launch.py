@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file, as far as it can be checked without `ros2 launch` (not on pip).
+
+Its functions run with recorders in place of the launch packages' constructors, which shows that it
+is valid Python, which actions it makes and with what; not that `launch` accepts them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SUBSTITUTES = {
+    "launch": ["LaunchDescription"],
+    "launch.actions": ["DeclareLaunchArgument", "ExecuteProcess", "OpaqueFunction"],
+    "launch.conditions": ["IfCondition"],
+    "launch_ros": [],
+    "launch_ros.actions": ["Node"],
+}
+
+
+@dataclass
+class Recorded:
+    """A constructor call."""
+
+    kind: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def recorder(kind: str) -> Callable[..., Recorded]:
+    return lambda *args, **kwargs: Recorded(kind, args, kwargs)
+
+
+@pytest.fixture
+def launch(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The launch file as a module; `share` is the repository."""
+    for module, names in SUBSTITUTES.items():
+        fake = types.ModuleType(module)
+        for name in names:
+            setattr(fake, name, recorder(name))
+        monkeypatch.setitem(sys.modules, module, fake)
+    substitutions = types.ModuleType("launch.substitutions")
+
+    class LaunchConfiguration:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def perform(self, context: dict[str, str]) -> str:
+            return context[self.name]
+
+    substitutions.LaunchConfiguration = LaunchConfiguration  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "launch.substitutions", substitutions)
+    prefix = tmp_path / "prefix"
+    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
+    (prefix / "share/ament_index/resource_index/packages/mmsam_ros").touch()
+    (prefix / "share/mmsam_ros").symlink_to(root)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    spec = importlib.util.spec_from_file_location(
+        "segment_launch", root / "launch/segment.launch.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def context(launch: Any, **values: str) -> dict[str, str]:
+    return {name: default for name, default, _ in launch.ARGUMENTS} | values
+
+
+def test_every_argument_is_declared(launch: Any) -> None:
+    description = launch.generate_launch_description()
+    actions = description.args[0]
+    declared = {a.args[0] for a in actions if a.kind == "DeclareLaunchArgument"}
+    assert declared >= {
+        "weights", "device", "precision", "params_file", "bag", "loop", "rate", "rviz",
+        "image_topic", "points_topic", "thermal_topic",
+    }  # fmt: skip
+    used = {
+        node.args[0].value
+        for node in ast.walk(ast.parse(Path(launch.__file__).read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "LaunchConfiguration"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert used <= declared
+
+
+def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> None:
+    given = context(launch, weights="/w.safetensors", image_topic="/cam", calibration="/c.yaml")
+    (node,) = launch.start_node(given)
+    assert (node.kwargs["package"], node.kwargs["executable"]) == ("mmsam_ros", "segment")
+    assert node.kwargs["name"] == "mmsam"
+    file, calibration, values = node.kwargs["parameters"]
+    assert "/**/mmsam" in yaml.safe_load(Path(file).read_text())
+    assert calibration == "/c.yaml"
+    assert values["weights"] == "/w.safetensors"
+    assert ("camera/image", "/cam") in node.kwargs["remappings"]
+    profile = node.kwargs["additional_env"]["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
+
+
+def test_parameters_and_remappings_exist_in_the_node(launch: Any, root: Path) -> None:
+    (node,) = launch.start_node(context(launch))
+    sources = "".join(p.read_text() for p in (root / "mmsam_ros/ros").glob("*.py"))
+    for name in node.kwargs["parameters"][-1]:
+        assert f'"{name}"' in sources, name
+    for topic, _ in node.kwargs["remappings"]:
+        assert f'"{topic}"' in sources or f"/{topic.split('/')[1]}" in sources, topic
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp"),
+        ("FASTRTPS_DEFAULT_PROFILES_FILE", "/own.xml"),
+    ],
+)
+def test_the_profile_is_not_forced(
+    launch: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert launch.shared_memory() == {}
+
+
+def test_bag_is_played_by_what_there_is(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.start_bag(context(launch)) == []
+    (ours,) = launch.start_bag(context(launch, bag="/b", rate="0.5", loop="true"))
+    assert ours.kwargs["cmd"] == [
+        "ros2", "run", "mmsam_ros", "replay", "/b", "--rate", "0.5", "--loop",
+    ]  # fmt: skip
+    monkeypatch.setattr(launch, "has_bag_play", lambda: True)
+    (stock,) = launch.start_bag(context(launch, bag="/b"))
+    assert stock.kwargs["cmd"] == ["ros2", "bag", "play", "/b", "--rate", "1.0"]

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node between processes over DDS: outputs, accounting, malformed messages, jumps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import (
+    LATCHED,
+    LIDAR_POSE,
+    Client,
+    NodeProcess,
+    camera_info,
+    cloud,
+    free_domain,
+    image,
+    nano_weights,
+    running,
+)
+from malformed import CASES, Case
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import String
+
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.sensors import CLASS_SETS, topic_names
+
+pytestmark = pytest.mark.dds
+SIZE = 1024  # pixels a side: 1 MP
+SETTING = "synthetic_rgb_lidar_thermal"
+STEP = 100_000_000  # ns between frames
+CLASSES = topic_names(CLASS_SETS["synthetic"])
+
+
+class Rig:
+    """Publishes three sensors into a running node and waits for its masks."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.camera = client.publisher(Image, "/camera/image")
+        self.info = client.publisher(CameraInfo, "/camera/camera_info")
+        self.lidar = client.publisher(PointCloud2, "/lidar/points")
+        self.thermal = client.publisher(Image, "/thermal/image")
+        self.masks = client.record(Image, "/mmsam/semantic")
+        rng = np.random.default_rng(4)
+        self.rgb = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        spread = ((2, -8, -2, 0), (40, 8, 3, 1))
+        self.points = rng.uniform(*spread, (20000, 4)).astype(np.float32)
+        self.counts = rng.integers(24000, 33000, (240, 320), np.uint16)
+        self.stamp = 5 * 10**9
+        publishers = (self.camera, self.info, self.lidar, self.thermal)
+        self.client.spin_until(
+            lambda: (
+                all(p.get_subscription_count() for p in publishers)
+                and client.node.count_publishers("/mmsam/semantic")
+            ),
+            "the node subscribes",
+        )
+        self.info.publish(camera_info(0, SIZE, SIZE))
+
+    def next_stamp(self) -> int:
+        self.stamp += STEP
+        return self.stamp
+
+    def send(self, stamp: int, **instead: Any) -> None:
+        """One frame of all sensors; `instead` replaces (None: leaves out) some of them."""
+        messages = {
+            "lidar": cloud(stamp + 2_000_000, self.points),
+            "thermal": image(stamp + 3_000_000, self.counts, "mono16", "thermal"),
+            "camera": image(stamp, self.rgb, "rgb8"),
+        } | instead
+        for name, message in messages.items():
+            if message is not None:
+                getattr(self, name).publish(message)
+
+    def mask(self, stamp: int) -> Image:
+        """The mask of a stamp, once it is there."""
+
+        def of_stamp() -> list[Image]:
+            return [m for m in self.masks if stamp_of(m) == stamp]
+
+        self.client.spin_until(of_stamp, f"a mask for {stamp}")
+        return of_stamp()[0]
+
+
+def stamp_of(message: Any) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def pixels(message: Image) -> np.ndarray:
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nano_weights(tmp_path_factory.mktemp("weights") / "nano.safetensors", SETTING)
+
+
+@pytest.fixture(scope="module")
+def node(weights: Path) -> Iterator[tuple[NodeProcess, Client]]:
+    with running(
+        free_domain(), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", LIDAR_POSE,
+        "-p", "sync.deadline:=2.0", "-p", "thermal.max_age:=0.0", "-p", "lidar.max_age:=0.0",
+    ) as pair:  # fmt: skip
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def rig(node: tuple[NodeProcess, Client]) -> Rig:
+    return Rig(node[1])
+
+
+def outcome_sums(facts: dict[str, str]) -> dict[str, tuple[int, int]]:
+    """Per stream: (received, all outcomes and what still waits)."""
+    sums = {}
+    for stream in ("camera", "lidar", "thermal"):
+        tally = {
+            k.removeprefix(f"{stream}."): int(v)
+            for k, v in facts.items()
+            if k.startswith(f"{stream}.")
+        }
+        received = tally.pop("received")
+        sums[stream] = (received, sum(tally.values()))
+    return sums
+
+
+def test_every_output_has_the_camera_stamp_frame_and_size(rig: Rig) -> None:
+    names = ["semantic", "confidence", "color", "overlay", *(f"overlay/{c}" for c in CLASSES)]
+    outputs = {n: rig.client.record(Image, f"/mmsam/{n}") for n in names}
+    rig.client.spin_until(
+        lambda: all(rig.client.node.count_publishers(f"/mmsam/{n}") for n in names), "outputs"
+    )
+    stamps = []
+    for _ in range(3):
+        stamp = rig.next_stamp()
+        rig.send(stamp)
+        rig.mask(stamp)
+        stamps.append(stamp)
+    last = stamps[-1]
+    rig.client.spin_until(
+        lambda: all(any(stamp_of(m) == last for m in got) for got in outputs.values()),
+        "all outputs of the last frame",
+    )
+    for name, got in outputs.items():
+        encoding = "mono8" if name in ("semantic", "confidence") else "rgb8"
+        got = [m for m in got if stamp_of(m) in stamps]
+        assert got, name
+        for message in got:
+            assert message.header.frame_id == "camera", name
+            assert (message.height, message.width, message.encoding) == (SIZE, SIZE, encoding)
+            assert len(message.data) == SIZE * message.step
+        assert len({stamp_of(m) for m in got}) == len(got), name
+    assert pixels(outputs["semantic"][-1]).max() < len(CLASSES)
+
+
+def test_mask_equals_the_segmenter(rig: Rig, weights: Path) -> None:
+    """The mask that comes over DDS is what the same data gives in this process."""
+    stamp = rig.next_stamp()
+    rig.send(stamp)
+    assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
+
+
+def expected_mask(rig: Rig, weights: Path, *, without: tuple[str, ...] = ()) -> np.ndarray:
+    """By the Segmenter, from the arrays instead of the messages."""
+    from mmsam_ros.ros.calibration import pose_matrix
+    from mmsam_ros.ros.camera_info import camera_model
+    from mmsam_ros.sensors import Frame, LidarPoints, SensorImage
+
+    pose = pose_matrix([0.0, 0.2, 0.0], [0.5, -0.5, 0.5, 0.5])
+    sensors = {
+        "lidar": LidarPoints(rig.points[:, :3].copy(), rig.points[:, 3].copy(), pose),
+        "thermal": SensorImage(rig.counts),
+    }
+    frame = Frame(
+        rig.rgb,
+        {k: v for k, v in sensors.items() if k not in without},
+        camera_model(camera_info(0, SIZE, SIZE), None),
+    )
+    return Segmenter.load(weights, device="cpu")(frame).labels
+
+
+def test_classes_are_latched(rig: Rig) -> None:
+    tables = rig.client.record(String, "/mmsam/classes", LATCHED)
+    rig.client.spin_until(lambda: tables, "the class table")
+    table = json.loads(tables[0].data)
+    assert [c["name"] for c in table["classes"]] == [c.name for c in CLASS_SETS["synthetic"]]
+    assert table["no_label"] == 255
+
+
+def test_label_info_is_latched(rig: Rig) -> None:
+    messages = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not on pip")
+    infos = rig.client.record(messages.LabelInfo, "/mmsam/label_info", LATCHED)
+    rig.client.spin_until(lambda: infos, "label info")
+    assert [c.class_id for c in infos[0].class_map] == list(range(len(CLASSES)))
+
+
+def test_missing_sensors_are_reported_and_change_the_mask(rig: Rig, weights: Path) -> None:
+    stamp = rig.next_stamp()
+    rig.send(stamp, thermal=None)
+    mask = pixels(rig.mask(stamp))
+    assert np.array_equal(mask, expected_mask(rig, weights, without=("thermal",)))
+    assert int(rig.client.diagnostics()["fused.camera+lidar"]) >= 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_malformed_messages_are_refused_and_the_next_is_right(
+    rig: Rig, weights: Path, case: Case
+) -> None:
+    key = f"{case.stream}.refused:{case.reason}"
+    before = int(rig.client.diagnostics().get(key, 0))
+    stamp = rig.next_stamp()
+    good = rig_message(rig, case.stream, stamp)
+    rig.send(stamp, **{case.stream: case.spoil(good)})
+    if case.stream != "camera":  # the frame goes on without the sensor
+        mask = pixels(rig.mask(stamp))
+        assert np.array_equal(mask, expected_mask(rig, weights, without=(case.stream,)))
+    stamp = rig.next_stamp()
+    rig.send(stamp)
+    assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
+    facts: dict[str, str] = {}
+
+    def counted() -> bool:
+        facts.update(rig.client.diagnostics())
+        return int(facts.get(key, 0)) == before + 1
+
+    rig.client.spin_until(counted, f"{key} counts {before + 1}, found {facts.get(key)}")
+    assert case.reason in facts[f"last_refusal.{case.stream}"]
+
+
+def rig_message(rig: Rig, stream: str, stamp: int) -> Any:
+    if stream == "camera":
+        return image(stamp, rig.rgb, "rgb8")
+    if stream == "lidar":
+        return cloud(stamp + 2_000_000, rig.points)
+    return image(stamp + 3_000_000, rig.counts, "mono16", "thermal")
+
+
+def test_a_wrong_camera_info_costs_the_points_only(rig: Rig, weights: Path) -> None:
+    wrong = camera_info(0, SIZE, SIZE)
+    wrong.k = [0.0] * 9
+    wrong.p = [0.0] * 12
+    for info, reason in ((wrong, "camera_info"), (camera_info(0, 640, 480), "camera_info")):
+        rig.info.publish(info)
+        key = f"lidar.refused:{reason}"
+        before = int(rig.client.diagnostics().get(key, 0))
+        stamp = rig.next_stamp()
+        rig.send(stamp)
+        mask = pixels(rig.mask(stamp))
+        assert np.array_equal(mask, expected_mask(rig, weights, without=("lidar",)))
+        rig.client.spin_until(
+            lambda b=before, k=key: int(rig.client.diagnostics().get(k, 0)) > b, f"{key} counts"
+        )
+    rig.info.publish(camera_info(0, SIZE, SIZE))
+    stamp = rig.next_stamp()
+    rig.send(stamp)
+    assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
+
+
+def test_a_burst_is_accounted_for(rig: Rig) -> None:
+    """More frames than the network can take: each is published or counted with a reason."""
+    count = 15
+    already = len(rig.masks)
+    for _ in range(count):
+        rig.send(rig.next_stamp())
+    rig.mask(rig.stamp)  # the newest wins
+    facts = rig.client.diagnostics()
+    rig.client.spin_until(
+        lambda: facts.update(rig.client.diagnostics()) or int(facts["camera.waiting"]) == 0,
+        "nothing waits",
+    )
+    for stream, (received, explained) in outcome_sums(facts).items():
+        assert received == explained, stream
+    assert len(rig.masks) == int(facts["camera.used"]), "every mask is counted once"
+    assert 1 <= len(rig.masks) - already <= count
+
+
+def test_a_backward_jump_keeps_working(rig: Rig, weights: Path) -> None:
+    rig.stamp = 10**9
+    for _ in range(3):
+        stamp = rig.next_stamp()
+        rig.send(stamp)
+        assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
+
+
+def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
+    import cv2
+
+    with running(
+        free_domain(1), "-p", f"weights:={weights}", "-p", "device:=cpu", "-r", "__ns:=/front",
+        "-r", "camera/image:=/cam/color",
+    ) as (_, client):  # fmt: skip
+        publisher = client.publisher(CompressedImage, "/cam/color/compressed")
+        masks = client.record(Image, "/front/mmsam/semantic")
+        client.spin_until(publisher.get_subscription_count, "subscription to compressed")
+        rgb = np.full((120, 160, 3), 90, np.uint8)
+        message = CompressedImage(format="jpeg")
+        message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
+        message.header.frame_id = "front"
+        publisher.publish(message)
+        client.spin_until(lambda: masks, "a mask")
+        assert (masks[0].height, masks[0].width) == (120, 160)
+        assert masks[0].header.frame_id == "front"
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["-p", "weights:=/absent.safetensors"], "/absent.safetensors: no such file"),
+        (["-p", "lidar.slob:=0.1"], "parameter 'lidar.slob' does not exist; did you mean 'lidar.s"),
+        (["-p", "lidar.slop:=near"], "lidar.slop"),
+    ],
+)
+def test_wrong_parameters_stop_the_node_with_the_reason(
+    weights: Path, args: list[str], reason: str
+) -> None:
+    node = NodeProcess(free_domain(2), "-p", f"weights:={weights}", *args)
+    code = node.process.wait(60)
+    assert code == 2, node.output
+    assert "cannot start" in node.output
+    assert reason in node.output
+    assert "Traceback" not in node.output

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings of real sensors through `mmsam replay` and the node: a mask for every camera frame."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import ROOT, Client, environment, free_domain, nano_weights, running
+from sensor_msgs.msg import Image
+
+from mmsam_ros.cli.main import main as mmsam
+
+pytestmark = pytest.mark.dds
+
+
+def replay(bag: Path, domain: int, *args: str) -> None:
+    """Play a bag in a process of its own, slowly enough for one frame at a time."""
+    command = [sys.executable, "-m", "mmsam_ros.cli.main", "replay", str(bag), *args]
+    done = subprocess.run(
+        command, env=environment(domain), cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_masks(client: Client, masks: list[Image], size: tuple[int, int], count: int) -> None:
+    client.spin_until(lambda: len(masks) >= count, f"{count} masks, found {len(masks)}")
+    assert len(masks) == count
+    assert len({(m.header.stamp.sec, m.header.stamp.nanosec) for m in masks}) == count
+    for mask in masks:
+        assert (mask.height, mask.width) == size
+        assert np.frombuffer(mask.data, np.uint8).max() < 19
+
+
+def test_kitti_camera_and_lidar(shared: Path, tmp_path: Path) -> None:
+    bag = shared / "data/kitti_camera_lidar_mcap"
+    weights = nano_weights(tmp_path / "nano.safetensors", "muses_rgb_lidar")
+    calibration = tmp_path / "calibration.yaml"
+    assert mmsam(["bag", "calib", str(bag), "-o", str(calibration)]) == 0
+    domain = free_domain(3)
+    with running(
+        domain, "--params-file", str(ROOT / "config/segment.yaml"),
+        "--params-file", str(calibration), "-p", f"weights:={weights}", "-p", "device:=cpu",
+        "-p", "geometry.mode:=pad", "-r", "camera/image:=/kitti/camera_color_left/image_raw",
+        "-r", "lidar/points:=/kitti/velo/pointcloud",
+    ) as (node, client):  # fmt: skip
+        masks = client.record(Image, "/mmsam/semantic")
+        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        replay(bag, domain, "--rate", "0.2")
+        check_masks(client, masks, (375, 1242), 4)
+        facts = client.diagnostics()
+        assert facts["topic.camera"] == "/kitti/camera_color_left/image_raw/compressed"
+        assert (facts["fused.camera+lidar"], facts["camera.used"]) == ("4", "4"), node.output
+        assert "geometry is pad" in node.output  # an override is logged
+
+
+def test_rgb_and_thermal(shared: Path, tmp_path: Path) -> None:
+    bag = shared / "data/rgb_thermal_mcap"
+    weights = nano_weights(tmp_path / "nano.safetensors", "fmb_rgb_thermal")
+    domain = free_domain(4)
+    with running(
+        domain, "-p", f"weights:={weights}", "-p", "device:=cpu",
+        "-r", "camera/image:=/rgb/image_raw", "-r", "thermal/image:=/thermal/image_raw",
+    ) as (node, client):  # fmt: skip
+        masks = client.record(Image, "/mmsam/semantic")
+        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        replay(bag, domain, "--rate", "0.2")
+        check_masks(client, masks, (480, 640), 5)
+        facts = client.diagnostics()
+        assert (facts["fused.camera+thermal"], facts["camera.used"]) == ("5", "5"), node.output
