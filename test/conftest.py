@@ -9,7 +9,7 @@ from pathlib import Path
 # before anything loads torch: see mmsam_ros/ros/main.py
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import pytest  # noqa: E402
+import pytest
 
 ROOT = Path(__file__).parents[1]
 

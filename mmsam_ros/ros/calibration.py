@@ -7,9 +7,8 @@ says, for those who record without CameraInfo or want to keep a calibration besi
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.ros.bags import open_decoded
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.sensors import CameraModel, SensorError
+from mmsam_ros.sensors import CameraModel, SensorError, pose_matrix, pose_values
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -38,40 +37,6 @@ class StaticTransform:
     parent: str
     child: str
     matrix: Matrix
-
-
-def pose_matrix(translation: Sequence[float], quaternion: Sequence[float]) -> Matrix:
-    """(x, y, z), (qx, qy, qz, qw) -> (4, 4); the quaternion need not have unit length."""
-    q = np.asarray(quaternion, np.float64)
-    norm = np.linalg.norm(q)
-    if not (np.isfinite(norm) and norm > 1e-6 and np.isfinite(translation).all()):
-        raise RosError(f"pose {[*translation, *quaternion]} is not finite or has a zero rotation")
-    x, y, z, w = q / norm
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.eye(3) + 2 * np.array(
-        [
-            [-y * y - z * z, x * y - z * w, x * z + y * w],
-            [x * y + z * w, -x * x - z * z, y * z - x * w],
-            [x * z - y * w, y * z + x * w, -x * x - y * y],
-        ]
-    )
-    matrix[:3, 3] = translation
-    return matrix
-
-
-def pose_values(matrix: Matrix) -> list[float]:
-    """(4, 4) -> [x, y, z, qx, qy, qz, qw], qw >= 0: the inverse of `pose_matrix`."""
-    m = matrix[:3, :3]
-    # 4 q q^T, whose longest column gives q without a division by something small (Bar-Itzhack)
-    products = np.empty((4, 4))
-    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        products[i, i] = 1 + m[i, i] - m[j, j] - m[k, k]
-        products[i, j] = products[j, i] = m[i, j] + m[j, i]
-        products[i, 3] = products[3, i] = m[k, j] - m[j, k]
-    products[3, 3] = 1 + np.trace(m)
-    q = products[:, np.argmax(np.diag(products))]
-    q = q / np.linalg.norm(q) * math.copysign(1.0, q[3])
-    return [float(value) for value in (*matrix[:3, 3], *q)]
 
 
 def transform_chain(transforms: Iterable[StaticTransform], target: str, source: str) -> Matrix:
@@ -192,8 +157,11 @@ def _static_transforms(reader: AnyReader) -> list[StaticTransform]:
         message: Any = reader.deserialize(data, connection.msgtype)
         for stamped in message.transforms:
             t, q = stamped.transform.translation, stamped.transform.rotation
-            matrix = pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
             parent, child = stamped.header.frame_id, stamped.child_frame_id
+            try:
+                matrix = pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+            except SensorError as error:
+                raise RosError(f"{connection.topic}: {parent!r} to {child!r}: {error}") from error
             transforms.append(StaticTransform(parent.lstrip("/"), child.lstrip("/"), matrix))
     return transforms
 

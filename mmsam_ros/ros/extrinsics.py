@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.ros.calibration import pose_matrix
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.sensors import SensorError, pose_matrix
 
 Matrix = NDArray[np.float64]
 
@@ -71,5 +71,5 @@ def _pose(sensor: str, values: Sequence[float]) -> Matrix:
         )
     try:
         return pose_matrix(values[:3], values[3:])
-    except RosError as error:
+    except SensorError as error:
         raise RosError(f"parameter {sensor}.extrinsics: {error}") from error

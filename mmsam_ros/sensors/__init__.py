@@ -8,6 +8,7 @@ from mmsam_ros.sensors.classes import CLASS_SETS, NO_LABEL, ClassInfo, palette, 
 from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS, decode_raster
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
+from mmsam_ros.sensors.poses import pose_matrix, pose_values
 from mmsam_ros.sensors.projection import project, rasterise
 from mmsam_ros.sensors.registration import Registration, register
 from mmsam_ros.sensors.thermal import scale_thermal
@@ -26,6 +27,8 @@ __all__ = [
     "SensorImage",
     "decode_raster",
     "palette",
+    "pose_matrix",
+    "pose_values",
     "project",
     "rasterise",
     "register",

@@ -80,7 +80,7 @@ _COMPOSED = ModalityInput(
     {"lidar": "muses_raw", "thermal": "mono16"},
     std=(20.0, 1.0, 255.0),
     growth=2,
-    limits=(24315.0, 32315.0),
+    limits=(26000.0, 31500.0),
 )
 
 SETTINGS: dict[str, Setting] = {

@@ -166,9 +166,8 @@ def test_mask_equals_the_segmenter(rig: Rig, weights: Path) -> None:
 
 def expected_mask(rig: Rig, weights: Path, *, without: tuple[str, ...] = ()) -> np.ndarray:
     """By the Segmenter, from the arrays instead of the messages."""
-    from mmsam_ros.ros.calibration import pose_matrix
     from mmsam_ros.ros.camera_info import camera_model
-    from mmsam_ros.sensors import Frame, LidarPoints, SensorImage
+    from mmsam_ros.sensors import Frame, LidarPoints, SensorImage, pose_matrix
 
     pose = pose_matrix([0.0, 0.2, 0.0], [0.5, -0.5, 0.5, 0.5])
     sensors = {

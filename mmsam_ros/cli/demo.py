@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam demo`: a synthetic drive through the installed node, over DDS, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsam_ros.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from mmsam_ros.ros.recorder import Recorder
+
+NAME = "demo"
+HELP = "play a synthetic drive into the installed node and write pictures, video and a summary"
+
+SETTING = "synthetic_rgb_lidar_thermal"
+SECONDS = 10.0
+CAMERA_RATE = 5.0  # Hz
+SHARE = 0.4  # of the time between two camera frames that the network may take
+MIN_MASKED, MIN_FUSED = 0.9, 0.8
+IMAGE, TEXT = "sensor_msgs/msg/Image", "std_msgs/msg/String"
+OUTPUTS = {"/mmsam/semantic": IMAGE, "/mmsam/color": IMAGE, "/mmsam/overlay": IMAGE}
+CLASSES = "/mmsam/classes"
+DIAGNOSTICS = "/diagnostics"
+REMAPS = {"camera/image": "/camera/image_raw", "thermal/image": "/thermal/image_raw"}
+DOMAIN = "87"  # where nothing else listens, unless the user has set one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("--install", type=Path, default=Path("install"), help="colcon's prefix")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write")
+    parser.add_argument("--weights", type=Path, help="weights (default: tiny, untrained)")
+    parser.add_argument("--seed", type=int, default=3, help="of the synthetic world")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render, run, check, report; 1 where too few frames came through."""
+    from mmsam_ros.cli.demo_report import write_report
+    from mmsam_ros.data.synthetic.bag import TOPICS
+    from mmsam_ros.ros.recorder import write_labelled_bag
+    from mmsam_ros.weights import read_spec
+
+    out: Path = args.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    os.environ |= _environment(args.install)
+    bag = _render(out, args.seed)
+    weights = args.weights or _untrained(out)
+    rate = _sustainable_rate(weights)
+    print(f"demo: replaying at {rate:.2f} times real time, which this machine carries", flush=True)
+    facts, recorder = _drive(args.install, out, bag, weights, rate)
+    labelled = out / "labelled_bag"
+    topics = {t: r for t, r in recorder.topics.items() if t != DIAGNOSTICS}
+    write_labelled_bag(bag, labelled, topics)
+    spec = read_spec(weights)
+    summary = _summary(facts, recorder, rate)
+    page = write_report(out, bag, recorder.topics["/mmsam/semantic"], spec, facts, summary)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    assert "/camera/image_raw" in TOPICS
+    for key, value in summary.items():
+        print(f"  {key}: {value}")
+    print(f"demo: pictures, video and summary: {page}\ndemo: labelled bag: {labelled}")
+    if not summary["holds"]:
+        print("demo: FAILED: too few frames got a mask or too few fused all three sensors")
+        return 1
+    return 0
+
+
+def _environment(install: Path) -> dict[str, str]:
+    """For all processes: a DDS domain of our own, and large messages where Fast DDS runs."""
+    given = os.environ
+    changes = {
+        "ROS_DOMAIN_ID": given.get("ROS_DOMAIN_ID", DOMAIN),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": given.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
+    }
+    fast_dds = given.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
+    profile = install.resolve() / "mmsam_ros/share/mmsam_ros/config/fastdds_shm.xml"
+    if fast_dds and "FASTRTPS_DEFAULT_PROFILES_FILE" not in given:
+        changes["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
+    return changes
+
+
+def _render(out: Path, seed: int) -> Path:
+    """The three-sensor bag and its calibration as node parameters."""
+    from mmsam_ros.cli import main
+
+    bag = out / "bag"
+    common = ["--seed", str(seed), "--seconds", str(SECONDS), "--camera-rate", str(CAMERA_RATE)]
+    for command in (
+        ["synth", "bag", str(bag), *common],
+        ["bag", "calib", str(bag), "-o", str(out / "calibration.yaml")],
+    ):
+        if main.main(command) != 0:
+            raise CliError(f"mmsam {' '.join(command)} failed")
+    return bag
+
+
+def _untrained(out: Path) -> Path:
+    from mmsam_ros.cli import main
+
+    path = out / "tiny_untrained.safetensors"
+    command = ["weights", "convert", str(path), "--setting", SETTING, "--preset", "tiny"]
+    if main.main(command) != 0:
+        raise CliError(f"mmsam {' '.join(command)} failed")
+    return path
+
+
+def _sustainable_rate(weights: Path) -> float:
+    """Replay speed at which the network takes `SHARE` of the time between camera frames."""
+    import statistics
+
+    import numpy as np
+
+    from mmsam_ros.inference import Segmenter
+    from mmsam_ros.sensors import Frame
+
+    segmenter = Segmenter.load(weights)
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), {})
+    times = [sum(segmenter(frame).timings.values()) / 1e3 for _ in range(4)]
+    return round(min(1.0, SHARE / (statistics.median(times[1:]) * CAMERA_RATE)), 2)
+
+
+def _drive(
+    install: Path, out: Path, bag: Path, weights: Path, rate: float
+) -> tuple[dict[str, str], Recorder]:
+    """Play the bag into the node; its last diagnostics and everything that was recorded."""
+    from mmsam_ros.ros.recorder import Recorder
+
+    topics = OUTPUTS | {CLASSES: TEXT, DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray"}
+    node = _installed(install, "segment") + ["--ros-args"]
+    for name, target in REMAPS.items():
+        node += ["-r", f"{name}:={target}"]
+    for file in (
+        install / "mmsam_ros/share/mmsam_ros/config/segment.yaml",
+        out / "calibration.yaml",
+    ):
+        node += ["--params-file", str(file.resolve())]
+    # the deadline runs on the steady clock, the bag at another rate
+    for name, value in {
+        "weights": weights, "thermal.registration": "rotation", "sync.deadline": 0.1 / rate,
+    }.items():  # fmt: skip
+        node += ["-p", f"{name}:={value}"]
+    with (
+        Recorder(topics, latched=(CLASSES,)) as recorder,
+        _process(node, out / "node.log") as alive,
+    ):
+        ready = recorder.spin_until(
+            lambda: not alive() or recorder.published("/mmsam/semantic"), timeout=60
+        )
+        if not (ready and alive()):
+            raise CliError(f"the node did not start:\n{(out / 'node.log').read_text()}")
+        replay = [*_installed(install, "replay"), str(bag), "--rate", str(rate)]
+        with _process(replay, out / "replay.log") as playing:
+            recorder.spin_until(lambda: not playing(), timeout=60 + SECONDS / rate)
+        diagnostics = recorder.topics[DIAGNOSTICS]
+        seen = len(diagnostics.data)
+        recorder.spin_until(
+            lambda: len(diagnostics.data) > seen and int(_facts(recorder)["camera.waiting"]) == 0,
+            20,
+        )
+        return _facts(recorder), recorder
+
+
+def _installed(install: Path, executable: str) -> list[str]:
+    """The command of an installed executable, in the environment that its setup file makes."""
+    path = install.resolve() / "mmsam_ros/lib/mmsam_ros" / executable
+    if not path.is_file():
+        raise CliError(f"{path} is not there; run `make build`, or name the prefix with --install")
+    source = f'source "{install.resolve()}/setup.bash" && exec "$0" "$@"'
+    return ["bash", "-c", source, str(path)]
+
+
+@contextmanager
+def _process(command: list[str], log: Path) -> Iterator[Any]:
+    """A process that ends as by Ctrl-C when left; yields whether it still runs."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            yield lambda: process.poll() is None
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                print(f"demo: {command[3]} had to be killed, see {log}", file=sys.stderr)
+
+
+def _facts(recorder: Recorder) -> dict[str, str]:
+    """The node's figures of the newest diagnostics message."""
+    status = recorder.topics[DIAGNOSTICS].decode(-1).status[0]
+    return {value.key: value.value for value in status.values}
+
+
+def _summary(facts: Mapping[str, str], recorder: Recorder, rate: float) -> dict[str, Any]:
+    """What came through, and whether it is enough."""
+    frames = round(SECONDS * CAMERA_RATE)
+    masks = len(recorder.topics["/mmsam/semantic"].data)
+    fused = int(facts.get("fused.camera+lidar+thermal", 0))
+    masked_share, fused_share = masks / frames, fused / max(masks, 1)
+    return {
+        "camera_frames": frames,
+        "masks": masks,
+        "masks_with_all_three_sensors": fused,
+        "replay_rate": rate,
+        "latency_p50_ms": float(facts["latency_p50_ms"] or "nan"),
+        "latency_p95_ms": float(facts["latency_p95_ms"] or "nan"),
+        "weights": facts["recipe"],
+        "holds": masked_share >= MIN_MASKED and fused_share >= MIN_FUSED,
+    }

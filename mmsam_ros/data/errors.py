@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data room's error."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """A data set, an option of the synthetic world or an output folder cannot be used; says why."""

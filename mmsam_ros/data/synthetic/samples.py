@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vehicle with three sensors in a world: single frames of a sensor, or samples for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.data.synthetic import camera, lidar, thermal
+from mmsam_ros.data.synthetic.lidar import Cloud
+from mmsam_ros.data.synthetic.raycast import Caster
+from mmsam_ros.data.synthetic.rig import Rig, make_rig
+from mmsam_ros.data.synthetic.street import build_street
+from mmsam_ros.data.synthetic.world import World, generator
+
+_CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf)."""
+
+    rgb: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    distance: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Everything of one instant, each sensor from its own place; calibration is in `rig`."""
+
+    time: float
+    picture: Picture
+    cloud: Cloud
+    thermal: NDArray[np.uint16]
+    rig: Rig
+
+
+class Vehicle:
+    """Renders any sensor's frame at any time; the same time gives the same frame, in any order."""
+
+    def __init__(self, world: World, rig: Rig) -> None:
+        self.world, self.rig = world, rig
+        self.caster = Caster(world)
+
+    def _noise(self, sensor: int, time: float) -> np.random.Generator:
+        return generator(self.world.seed, sensor, round(time * 1e9))
+
+    def camera(self, time: float) -> Picture:
+        """The camera's picture at `time` (s), with true labels."""
+        T = self.world.ego.at(time) @ self.rig.camera.T_base
+        noise = self._noise(_CAMERA, time)
+        return Picture(*camera.render(self.caster, self.rig.camera, T, time, noise))
+
+    def lidar(self, time: float) -> Cloud:
+        """One turn of the LiDAR from `time` (s) on."""
+        T = self.world.ego.at(time) @ self.rig.lidar.T_base
+        noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
+        return lidar.scan(self.caster, self.rig.lidar, T, time, noise, turn=turn)
+
+    def thermal(self, time: float) -> NDArray[np.uint16]:
+        """The thermal image at `time` (s), hundredths of a kelvin."""
+        T = self.world.ego.at(time) @ self.rig.thermal.T_base
+        noise = self._noise(_THERMAL, time)
+        return thermal.render(self.caster, self.rig.thermal, T, time, noise)
+
+
+def samples(
+    seed: int, count: int, *, night: bool = False, rig: Rig | None = None, interval: float = 0.5
+) -> Iterator[Sample]:
+    """`count` instants of one drive, `interval` seconds apart, all sensors at the same time."""
+    rig = rig or make_rig()
+    vehicle = Vehicle(build_street(seed, night=night, seconds=count * interval), rig)
+    for i in range(count):
+        time = i * interval
+        yield Sample(time, vehicle.camera(time), vehicle.lidar(time), vehicle.thermal(time), rig)
