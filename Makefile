@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONUNBUFFERED := 1
+# see mmsam_ros/ros/main.py
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup test lint demo build clean
 
@@ -37,7 +39,7 @@ build: $(STAMP)
 		--build-base build --install-base install
 
 demo: build
-	$(BIN)/python -m mmsam_ros.cli.main demo --install install --out out/demo
+	$(BIN)/python benchmarks/demo.py --install install --out out/demo
 
 clean:
 	rm -rf build install log out

@@ -10,7 +10,7 @@ PACKAGE = "mmsam_ros"
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="Camera, LiDAR and thermal in, labelled masks out: the MM SAM-adapter as a ROS 2 node.",
+    description="Camera, LiDAR and thermal in, labelled masks out, as a ROS 2 node.",
     license="Apache-2.0",
     maintainer="The mmsam_ros maintainers",
     maintainer_email="maintainers@mmsam-ros.example",

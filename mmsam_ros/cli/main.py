@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from mmsam_ros import __version__
-from mmsam_ros.cli import bag, demo, replay, synth, weights
+from mmsam_ros.cli import bag, replay, synth, weights
 from mmsam_ros.cli.errors import user_errors
 
-VERBS = (weights, bag, replay, synth, demo)
+VERBS = (weights, bag, replay, synth)
 
 
 def build_parser() -> argparse.ArgumentParser:

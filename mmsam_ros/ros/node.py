@@ -23,7 +23,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from mmsam_ros.inference import InferenceError, Result, Segmenter, tune_allocator
-from mmsam_ros.model import ModelError
 from mmsam_ros.ros.camera_info import camera_model_from_parameters
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.extrinsics import Extrinsics
@@ -48,7 +47,6 @@ LOG_PERIOD = 5.0  # seconds between two lines about the same stream and reason
 StartErrors = (
     RosError,
     WeightsError,
-    ModelError,
     SensorError,
     InferenceError,
     InvalidParameterTypeException,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading, converting, verifying and naming weights."""
 
+from mmsam_ros.model import near_match
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_model
 from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "load_sam_encoder",
     "make_spec",
+    "near_match",
     "read_checkpoint",
     "read_spec",
     "save_model",

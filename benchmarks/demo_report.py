@@ -12,14 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from recorder import Recorded
+from sheet import sheet
 
-from mmsam_ros.inference.sheet import sheet
 from mmsam_ros.ros.bags import open_decoded
 from mmsam_ros.ros.calibration import read_parameters
 from mmsam_ros.ros.camera_info import camera_model
 from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.images import camera_rgb, read_pixels, thermal_counts
-from mmsam_ros.ros.recorder import Recorded
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage, pose_matrix
 from mmsam_ros.weights import Spec
 
@@ -156,12 +156,9 @@ def _page(
 ) -> str:
     streams = ("camera", *spec.sources)
     outcomes = {
-        f"{stream} {outcome}": facts[key]
-        for stream in streams
-        for key in facts
-        if key.startswith(f"{stream}.")
-        and (outcome := key.removeprefix(f"{stream}."))
-        and facts[key] != "0"
+        key.replace(".", " ", 1): count
+        for key, count in facts.items()
+        if key.split(".")[0] in streams and count.isdigit() and count != "0"
     }
     fused = {k.removeprefix("fused."): v for k, v in facts.items() if k.startswith("fused.")}
     return PAGE.substitute(

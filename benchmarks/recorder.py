@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import rclpy
 from rclpy.context import Context
@@ -19,6 +19,9 @@ from rclpy.serialization import deserialize_message
 from mmsam_ros.ros.bags import open_raw
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.replay import message_class
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import ConnectionExtRosbag2
 
 DEPTH = 100
 
@@ -116,7 +119,12 @@ def write_labelled_bag(source: Path, target: Path, topics: Mapping[str, Recorded
                 messages.append((stamp, connection, bytes(data)))
         messages.sort(key=lambda m: m[0])
         copies = {
-            c.id: writer.add_connection(c.topic, c.msgtype, typestore=store)
+            c.id: writer.add_connection(
+                c.topic,
+                c.msgtype,
+                typestore=store,
+                offered_qos_profiles=cast("ConnectionExtRosbag2", c.ext).offered_qos_profiles,
+            )
             for c in reader.connections
         }
         for connection, stamp, data in reader.messages():
