@@ -27,7 +27,7 @@ from demo_report import write_report
 from recorder import Recorder, write_labelled_bag
 
 from mmsam_ros.cli.main import main as mmsam
-from mmsam_ros.inference import Segmenter
+from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.sensors import Frame
 from mmsam_ros.weights import read_spec
 
@@ -115,6 +115,7 @@ def _untrained(out: Path) -> Path:
 
 def _sustainable_rate(weights: Path) -> float:
     """Replay speed at which the network takes `SHARE` of the time between camera frames."""
+    tune_allocator()  # as the node does
     segmenter = Segmenter.load(weights)
     frame = Frame(np.zeros((480, 640, 3), np.uint8), {})
     times = [sum(segmenter(frame).timings.values()) / 1e3 for _ in range(4)]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
-    # OpenMP threads that spin while they wait make a forward pass on the CPU ten times slower as
-    # soon as another process wants one of the cores. Read when torch loads, so it is set before.
+    # OpenMP threads that spin while they wait take the cores from other processes and from each
+    # other (benchmarks/results/network_cpu.json). Read when torch loads, so it is set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mmsam_ros.ros.node import run
 
