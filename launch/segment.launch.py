@@ -36,6 +36,7 @@ ARGUMENTS = [
     ("rate", "1.0", "speed of the bag"),
     ("rviz", "false", "start RViz"),
 ]
+DEADLINE = 0.1  # s, the node's default
 TOPICS = [
     ("camera/image", "image_topic"),
     ("camera/camera_info", "camera_info_topic"),
@@ -67,6 +68,9 @@ def start_node(context):
         "precision": values["precision"],
         "thermal.registration": values["registration"],
     }
+    if values["bag"] and float(values["rate"]) < 1.0:
+        # the deadline runs on the steady clock: a slow bag's messages lie further apart
+        given["sync.deadline"] = DEADLINE / float(values["rate"])
     node = Node(
         package="mmsam_ros",
         executable="segment",

@@ -113,6 +113,13 @@ def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> Non
     assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
 
 
+def test_a_slow_bag_gets_a_longer_deadline(launch: Any) -> None:
+    (node,) = launch.start_node(context(launch, bag="/b", rate="0.25"))
+    assert node.kwargs["parameters"][-1]["sync.deadline"] == 0.4
+    (node,) = launch.start_node(context(launch, bag="/b"))
+    assert "sync.deadline" not in node.kwargs["parameters"][-1]
+
+
 def test_parameters_and_remappings_exist_in_the_node(launch: Any, root: Path) -> None:
     (node,) = launch.start_node(context(launch))
     sources = "".join(p.read_text() for p in (root / "mmsam_ros/ros").glob("*.py"))

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +74,21 @@ def test_rgb_and_thermal(shared: Path, tmp_path: Path) -> None:
         check_masks(client, masks, (480, 640), 5)
         facts = client.diagnostics()
         assert (facts["fused.camera+thermal"], facts["camera.used"]) == ("5", "5"), node.output
+        # a looping bag keeps working, sensors fused, also after time has jumped back twice
+        with looping(bag, domain, "--rate", "0.5"):
+            client.spin_until(lambda: len(masks) >= 5 + 12, "masks of three loops")
+        facts = client.diagnostics()
+        assert int(facts["fused.camera+thermal"]) >= len(masks) - 2, facts
+
+
+@contextmanager
+def looping(bag: Path, domain: int, *args: str) -> Iterator[None]:
+    """Play a bag again and again until left; it must end cleanly."""
+    command = [sys.executable, "-m", "mmsam_ros.cli.main", "replay", str(bag), "--loop", *args]
+    process = subprocess.Popen(command, env=environment(domain), cwd=ROOT)
+    try:
+        yield
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synchronised messages to frames: calibration, registration, rasters, held messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import camera_info, cloud, image
+from numpy.typing import NDArray
+
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.frames import CameraInfos, FrameBuilder, ThermalAlignment, opencv_homography
+from mmsam_ros.ros.sync import Entry, SyncedSet
+from mmsam_ros.sensors import LidarPoints, SensorImage
+from mmsam_ros.weights import Spec, make_spec, setting_config
+
+ALIGNED = ThermalAlignment("none")
+RGB = np.full((48, 64, 3), 80, np.uint8)
+POINTS = np.array([[5, 0, 0, 0.5], [8, 1, 0, 0.1]], np.float32)
+
+
+class Poses:
+    """A fixed pose for every frame but "lost"."""
+
+    def __init__(self, matrix: NDArray[np.float64]) -> None:
+        self.matrix = matrix
+
+    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str) -> NDArray[np.float64]:
+        if sensor_frame == "lost":
+            raise RosError("no pose", "no_extrinsics")
+        return self.matrix
+
+
+def spec(setting: str = "synthetic_rgb_lidar_thermal") -> Spec:
+    return make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
+
+
+def builder(
+    alignment: ThermalAlignment = ALIGNED,
+    *,
+    pose: NDArray[np.float64] | None = None,
+    setting: str = "synthetic_rgb_lidar_thermal",
+) -> FrameBuilder:
+    infos = CameraInfos()
+    infos.update("camera", camera_info(0, 64, 48))
+    infos.update("thermal", camera_info(0, 32, 24))
+    poses = Poses(np.eye(4) if pose is None else pose)
+    return FrameBuilder(spec(setting), infos, poses, alignment)
+
+
+def synced(**messages: Any) -> SyncedSet:
+    entries = {n: Entry(n, 0, m, 0) for n, m in messages.items()}
+    camera = Entry("camera", 0, image(0, RGB, "rgb8"), 0)
+    return SyncedSet(camera, entries, frozenset())
+
+
+def ignore(_stream: str, _error: RosError) -> None:
+    """For sets in which nothing is refused."""
+
+
+def test_points_come_with_their_pose() -> None:
+    pose = np.eye(4)
+    pose[0, 3] = 0.25
+    frame, refused = builder(pose=pose).build(synced(lidar=cloud(0, POINTS)), ignore)
+    points = frame.sensors["lidar"]
+    assert isinstance(points, LidarPoints)
+    assert np.array_equal(points.xyz, POINTS[:, :3])
+    assert np.array_equal(points.T_camera_lidar, pose)
+    assert refused == {}
+    assert frame.camera is not None
+
+
+def test_refusals_name_their_stream_and_leave_the_rest() -> None:
+    told: list[tuple[str, str]] = []
+    lost = cloud(0, POINTS)
+    lost.header.frame_id = "lost"
+    warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
+    frame, refused = builder().build(
+        synced(lidar=lost, thermal=warm), lambda stream, error: told.append((stream, error.reason))
+    )
+    assert refused == {"lidar": "no_extrinsics"}
+    assert told == [("lidar", "no_extrinsics")]
+    assert set(frame.sensors) == {"thermal"}
+
+
+def test_a_projected_raster_needs_no_calibration() -> None:
+    metres = np.random.default_rng(0).normal(size=(48, 64, 3)).astype(np.float32)
+    frame, _ = builder(setting="muses_rgb_lidar").build(
+        synced(lidar=image(0, metres, "32FC3")), ignore
+    )
+    data = frame.sensors["lidar"]
+    assert isinstance(data, SensorImage)
+    assert np.array_equal(data.data, metres)
+
+
+def test_a_held_message_is_decoded_once() -> None:
+    build = builder()
+    first = synced(lidar=cloud(0, POINTS))
+    frame, _ = build.build(first, ignore)
+    again = SyncedSet(first.camera, first.auxiliaries, frozenset({"lidar"}))
+    held, _ = build.build(again, ignore)
+    ours, theirs = frame.sensors["lidar"], held.sensors["lidar"]
+    assert isinstance(ours, LidarPoints)
+    assert isinstance(theirs, LidarPoints)
+    assert ours.xyz is theirs.xyz
+
+
+def homography(alignment: ThermalAlignment, pose: NDArray[np.float64] | None = None) -> Any:
+    warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
+    frame, _ = builder(alignment, pose=pose).build(synced(thermal=warm), ignore)
+    data = frame.sensors["thermal"]
+    assert isinstance(data, SensorImage)
+    return data.registration.homography
+
+
+def test_registration_modes() -> None:
+    assert homography(ThermalAlignment("none")) is None
+    matrix = opencv_homography([2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0])
+    given = homography(ThermalAlignment("homography", matrix))
+    # OpenCV maps pixel 0 to pixel 0: centre 0.5 to centre 0.5
+    np.testing.assert_allclose(given @ [0.5, 0.5, 1], [0.5, 0.5, 1])
+    angle = 0.02
+    turn = np.eye(4)
+    turn[:3, :3] = [
+        [np.cos(angle), 0, np.sin(angle)],
+        [0, 1, 0],
+        [-np.sin(angle), 0, np.cos(angle)],
+    ]
+    rotated = homography(ThermalAlignment("rotation"), turn)
+    centre = rotated @ [16, 12, 1]  # straight ahead of the thermal camera
+    f = 0.7 * 64
+    np.testing.assert_allclose(centre[:2] / centre[2], [32 + f * np.tan(angle), 24], atol=1e-9)
+
+
+@pytest.mark.parametrize("values", [[1.0] * 8, [float("nan")] * 9])
+def test_wrong_homographies_are_refused(values: list[float]) -> None:
+    with pytest.raises(RosError, match=r"thermal\.homography"):
+        opencv_homography(values)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs follow their publishers: topic, transport and QoS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from harness import Client, free_domain
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from mmsam_ros.ros.inputs import Candidate, Input
+
+pytestmark = pytest.mark.dds
+RAW, COMPRESSED = Candidate("/cam", Image), Candidate("/cam/compressed", CompressedImage)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(free_domain(5))
+    yield client
+    client.close()
+
+
+def offer(reliability: ReliabilityPolicy, durability: DurabilityPolicy | None = None) -> QoSProfile:
+    return QoSProfile(
+        depth=3, reliability=reliability, durability=durability or DurabilityPolicy.VOLATILE
+    )
+
+
+def subscribed(client: Client, topic: str) -> list[tuple[ReliabilityPolicy, DurabilityPolicy]]:
+    infos = client.node.get_subscriptions_info_by_topic(topic)
+    return [(i.qos_profile.reliability, i.qos_profile.durability) for i in infos]
+
+
+def follow(client: Client, stream: Input, topic: str, expected: object) -> None:
+    def settled() -> bool:
+        stream.update()
+        return subscribed(client, topic) == expected
+
+    client.spin_until(settled, f"{topic} subscribed as {expected}")
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_qos_follows_the_publisher(client: Client, reliability: ReliabilityPolicy) -> None:
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    assert not stream.update()
+    assert stream.topic is None
+    client.node.create_publisher(Image, "/cam", offer(reliability))
+    follow(client, stream, "/cam", [(reliability, DurabilityPolicy.VOLATILE)])
+    assert stream.update()
+
+
+def test_latched_publishers_are_read_latched(client: Client) -> None:
+    latched = offer(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+    client.node.create_publisher(Image, "/cam", latched)
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    expected = [(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)]
+    follow(client, stream, "/cam", expected)
+
+
+def test_a_weaker_publisher_that_joins_is_heard_too(client: Client) -> None:
+    client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.RELIABLE))
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    follow(client, stream, "/cam", [(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)])
+    client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.BEST_EFFORT))
+    follow(client, stream, "/cam", [(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)])
+
+
+def test_given_reliability_subscribes_at_once(client: Client) -> None:
+    Input(client.node, "camera", [RAW], "best_effort", lambda _: None)
+    expected = [(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)]
+    client.spin_until(lambda: subscribed(client, "/cam") == expected, "a subscription")
+
+
+def test_raw_and_compressed_are_never_both_read(client: Client) -> None:
+    stream = Input(client.node, "camera", [RAW, COMPRESSED], "auto", lambda _: None)
+    compressed = client.node.create_publisher(CompressedImage, "/cam/compressed", 3)
+    reliable = [(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)]
+    follow(client, stream, "/cam/compressed", reliable)
+    client.node.create_publisher(Image, "/cam", 3)  # what runs already is kept
+    client.spin_until(lambda: client.node.count_publishers("/cam"), "the raw publisher")
+    stream.update()
+    assert stream.topic == "/cam/compressed"
+    client.node.destroy_publisher(compressed)
+    follow(client, stream, "/cam", reliable)
+    assert subscribed(client, "/cam/compressed") == []
