@@ -70,13 +70,15 @@ def _convert(args: argparse.Namespace) -> int:
     if args.released and (args.sam or args.convnext):
         raise CliError("--released is a whole network: --sam and --convnext do not go with it")
     config = setting_config(args.setting, args.preset, args.size)
-    torch.manual_seed(args.seed)
-    model = build_model(config)
     sources = [str(s) for s in (args.released, args.sam, args.convnext) if s]
     if args.released:
-        model.load_state_dict(convert_released(read_checkpoint(args.released), config))
+        with torch.device("meta"):
+            model = build_model(config)
+        model.load_state_dict(convert_released(read_checkpoint(args.released), config), assign=True)
         recipe = "released MM SAM-adapter, converted"
     else:
+        torch.manual_seed(args.seed)
+        model = build_model(config)
         if args.sam:
             load_sam_encoder(model, args.sam)
         if args.convnext:
@@ -85,6 +87,7 @@ def _convert(args: argparse.Namespace) -> int:
     spec = make_spec(
         args.setting,
         config,
+        trained=bool(args.released),
         data=args.setting if args.released else "none",
         recipe=recipe,
         seed=None if args.released else args.seed,
@@ -139,7 +142,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
         rows.append((f"input {name}", f"{channels} ({encodings})"))
     rows.append(("classes", ", ".join(f"{c.id} {c.name}" for c in spec.classes)))
     trained = "; ".join(" + ".join(s) for s in spec.presence.trained_subsets)
-    rows.append(("trained with", trained or "unknown"))
+    rows.append(("trained with", trained or "nothing"))
     for subset, score in spec.presence.scores.items():
         rows.append((f"mIoU {subset}", f"{score.miou:.2f} on {score.dataset}"))
     rows.append(("recipe", f"{provenance.recipe} (data: {provenance.data})"))

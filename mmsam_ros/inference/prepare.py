@@ -38,7 +38,8 @@ def prepare(
     Raises:
         InferenceError: a sensor's data does not fit the weights; names it.
     """
-    rgb = torch.from_numpy(frame.rgb).to(device).permute(2, 0, 1)[None].float()
+    image = np.require(frame.rgb, requirements=["C", "W"])  # torch takes no other; copies at need
+    rgb = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()
     inputs = {"rgb": _normalise(_resize(rgb, plan.canvas), spec.inputs["rgb"], plan)}
     name = spec.config.auxiliary
     given = spec.inputs[name]
@@ -87,7 +88,7 @@ def _source_planes(source: str, given: ModalityInput, frame: Frame, plan: Plan) 
             return _points(source, data, encoding, given.growth, frame, plan.canvas)
         if source == "thermal":
             return _thermal(data, encoding, given, plan)
-        return _raster(data, encoding, plan)
+        return _raster(source, data, encoding, plan)
     except SensorError as error:
         raise InferenceError(str(error), source) from error
 
@@ -119,9 +120,17 @@ def _thermal(image: SensorImage, encoding: str, given: ModalityInput, plan: Plan
     return np.where(valid, value, np.float32(0))[..., None]
 
 
-def _raster(image: SensorImage, encoding: str, plan: Plan) -> Planes:
+def _raster(source: str, image: SensorImage, encoding: str, plan: Plan) -> Planes:
     """A raster in the camera's view; a coarser one (low-resolution events) is enlarged first."""
+    height, width = image.data.shape[:2]
+    skew = (width * plan.native[0]) / (height * plan.native[1])
+    if image.registration.homography is not None or not 0.98 < skew < 1.02:
+        raise InferenceError(
+            f"raster of {width}x{height} pixels, expected one in the camera's view of "
+            f"{plan.native[1]}x{plan.native[0]} (a coarser one of the same shape will do)",
+            source,
+        )
     raster = torch.from_numpy(decode_raster(image.data, encoding)).permute(2, 0, 1)[None]
     if raster.shape[-2:] != plan.native:
-        raster = F.interpolate(raster, size=plan.native, mode="nearest-exact")
+        raster = F.interpolate(raster, size=plan.native, mode="nearest")  # as OpenCV
     return _resize(raster, plan.canvas)[0].permute(1, 2, 0).numpy()

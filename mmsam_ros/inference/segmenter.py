@@ -72,7 +72,12 @@ class Segmenter:
         check_geometry(self.geometry, spec.config)
         self.device = _device(device)
         self.precision = precision
-        self.model = model.eval().to(self.device)
+        try:
+            self.model = model.eval().to(self.device)
+        except RuntimeError as error:  # out of memory, no driver
+            raise InferenceError(
+                f"device {device}: the network cannot be put there ({error})"
+            ) from error
 
     @classmethod
     def load(

@@ -7,15 +7,20 @@ Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.strict import from_mapping, near_match
 
 STRIDE = 32  # the coarsest level; image sides are multiples of it
 NUM_LEVELS = 4
+MAX_SIDE = 8192  # pixels
 Size = tuple[int, int]
 
 
@@ -288,7 +293,56 @@ def _require(holds: bool, field: str, found: object, expected: str) -> None:
         raise ModelError(f"{field}: found {found!r}, expected {expected}")
 
 
+def _check_numbers(config: ModelConfig) -> None:
+    """Every number in its range, before anything is divided by it."""
+    encoder, trunk, interaction = config.encoder, config.trunk, config.interaction
+    fusion, head = config.fusion, config.head
+    whole: dict[str, tuple[int, int, int]] = {
+        "num_classes": (config.num_classes, 1, 254),
+        "encoder.embed_dim": (encoder.embed_dim, 1, 8192),
+        "encoder.depth": (encoder.depth, NUM_LEVELS, 256),
+        "encoder.num_heads": (encoder.num_heads, 1, 256),
+        "encoder.patch_size": (encoder.patch_size, 16, 16),
+        "encoder.window_size": (encoder.window_size, 1, 256),
+        "fusion.num_heads": (fusion.num_heads, 1, 256),
+        "fusion.groups": (fusion.groups, 1, 256),
+        "fusion.norm_groups": (fusion.norm_groups, 1, 256),
+        "interaction.num_heads": (interaction.num_heads, 1, 256),
+        "interaction.num_points": (interaction.num_points, 1, 64),
+        "interaction.num_extra_extractors": (interaction.num_extra_extractors, 0, 16),
+        "head.channels": (head.channels, 1, 8192),
+        **{f"trunk.depths[{i}]": (n, 1, 256) for i, n in enumerate(trunk.depths)},
+        **{f"trunk.widths[{i}]": (n, 1, 8192) for i, n in enumerate(trunk.widths)},
+        **{f"image_size[{i}]": (n, STRIDE, MAX_SIDE) for i, n in enumerate(config.image_size)},
+    }
+    for field, (value, low, high) in whole.items():
+        _require(low <= value <= high, field, value, f"{low} to {high}")
+    ratios = {
+        "encoder.mlp_ratio": encoder.mlp_ratio,
+        "interaction.value_ratio": interaction.value_ratio,
+        "interaction.ffn_ratio": interaction.ffn_ratio,
+    }
+    for field, ratio in ratios.items():
+        hidden = encoder.embed_dim * ratio
+        _require(1 <= hidden <= 65536, field, ratio, "a width of 1 to 65536 with embed_dim")
+    rates = {
+        "trunk.drop_path_rate": trunk.drop_path_rate,
+        "interaction.drop_path_rate": interaction.drop_path_rate,
+        "head.dropout": head.dropout,
+    }
+    for field, rate in rates.items():
+        _require(0 <= rate < 1, field, rate, "0 to 1, 1 excluded")
+    _require(all(map(math.isfinite, config.empty)), "empty", config.empty, "finite values")
+    blocks = encoder.global_attn_indexes
+    inside = all(0 <= k < encoder.depth for k in blocks)
+    _require(inside, "encoder.global_attn_indexes", blocks, f"blocks 0 to {encoder.depth - 1}")
+    for name in config.modalities:
+        named = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not hasattr(nn.ModuleDict, name)
+        _require(bool(named), "modalities", name, "lower-case names that no module method has")
+
+
 def _validate(config: ModelConfig) -> None:
+    _check_numbers(config)
     encoder, interaction, fusion = config.encoder, config.interaction, config.fusion
     names = config.modalities
     _require(
@@ -297,7 +351,6 @@ def _validate(config: ModelConfig) -> None:
         names,
         "'rgb' and one auxiliary (its three channels may be composed of several sensors)",
     )
-    _require(0 < config.num_classes < 255, "num_classes", config.num_classes, "1 to 254")
     for field, size in (
         ("image_size", config.image_size),
         ("encoder.pretrained_size", encoder.pretrained_size),
@@ -305,7 +358,6 @@ def _validate(config: ModelConfig) -> None:
         stride = STRIDE if field == "image_size" else encoder.patch_size
         holds = all(side > 0 and side % stride == 0 for side in size)
         _require(holds, field, size, f"positive multiples of {stride}")
-    _require(encoder.patch_size == 16, "encoder.patch_size", encoder.patch_size, "16")
     _require(
         encoder.embed_dim % encoder.num_heads == 0,
         "encoder.embed_dim",

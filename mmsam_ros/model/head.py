@@ -38,4 +38,6 @@ class SegFormerHead(nn.Module):
             F.interpolate(unit(x), size=size, mode="bilinear", align_corners=False)
             for unit, x in zip(self.levels, maps, strict=True)
         ]
-        return self.classifier(self.dropout(self.fuse(torch.cat(resized, dim=1))))
+        fused = self.dropout(self.fuse(torch.cat(resized, dim=1)))
+        with torch.autocast(fused.device.type, enabled=False):
+            return self.classifier(fused.float())  # in half precision the best classes would tie

@@ -111,12 +111,16 @@ class MMSAMAdapter(nn.Module):
                 f"image size {size[0]}x{size[1]} (height x width) does not fit this network; "
                 f"it takes {sizes}"
             )
+        if "rgb" in present:
+            raise ModelError("present: found 'rgb', which is always there; expected auxiliaries")
         mask = present.get(self.config.auxiliary)
         if mask is not None and (mask.dtype != torch.bool or mask.shape != rgb.shape[:1]):
             raise ModelError(
                 f"present[{self.config.auxiliary!r}]: found {mask.dtype} {tuple(mask.shape)}, "
                 f"expected bool ({rgb.shape[0]},)"
             )
+        if mask is not None and self.config.auxiliary not in inputs and bool(mask.any()):
+            raise ModelError(f"{self.config.auxiliary}: declared present, but not in the inputs")
         return mask
 
 

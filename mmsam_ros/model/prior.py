@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -41,7 +41,6 @@ class SpatialPrior(nn.Module):
             nn.Conv2d(2 * d, config.encoder.embed_dim, 1) for d in widths
         )
         self._empty_features: dict[tuple[Any, ...], list[Tensor]] = {}
-        self.register_load_state_dict_post_hook(lambda *_: self._empty_features.clear())
 
     @property
     def levels(self) -> nn.ModuleList:
@@ -81,16 +80,13 @@ class SpatialPrior(nn.Module):
 
         if self.training or torch.is_grad_enabled():
             return compute()
-        autocast = torch.is_autocast_enabled(rgb.device.type)
-        key = (*rgb.shape[-2:], rgb.dtype, rgb.device, autocast)
+        device = rgb.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rgb.dtype
+        # versions count in-place changes, so the features follow the weights however they change
+        weights = tuple((id(p), p._version) for p in self.trunks[self.auxiliary].parameters())
+        key = (*rgb.shape[-2:], dtype, rgb.device, weights)
         if key not in self._empty_features:
+            if any(known[-1] != weights for known in self._empty_features):
+                self._empty_features.clear()
             self._empty_features[key] = compute()
         return self._empty_features[key]
-
-    def train(self, mode: bool = True) -> SpatialPrior:
-        self._empty_features.clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpatialPrior:
-        self._empty_features.clear()
-        return super()._apply(fn, recurse)

@@ -42,4 +42,4 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             module.running_mean.copy_(0.2 * normal(module.running_mean.shape))
             spread = torch.rand(module.running_var.shape, generator=generator)
             module.running_var.copy_(0.5 + spread)
-    return model.train(model.training)  # drops what was cached of the old weights
+    return model

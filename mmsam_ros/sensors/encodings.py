@@ -78,6 +78,8 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
     """
     check_image(image, encoding)
     values = np.array(image, np.float32)
+    if image.dtype.kind == "f" and not np.isfinite(values).all():
+        raise SensorError(f"{encoding} image holds NaN or infinite values, expected 0 where empty")
     if encoding == "muses_png16":
         values /= 150.0
         values -= 100.0

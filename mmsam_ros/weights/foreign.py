@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter
@@ -21,15 +25,27 @@ from mmsam_ros.weights.released import raise_differences
 
 def _inert_numpy_types() -> list[Any]:
     """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
-    from numpy._core import multiarray
-
-    dtypes = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    types: list[Any] = [np.ndarray, np.dtype, *dtypes]
+    name = "numpy.core.multiarray" if np.__version__ < "2" else "numpy._core.multiarray"
+    multiarray = importlib.import_module(name)
+    types: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLefd")]
     for name in ("scalar", "_reconstruct"):
-        function = getattr(multiarray, name)
-        # files written under numpy 1 name the old module
-        types += [function, (function, f"numpy.core.multiarray.{name}")]
+        # numpy 1 and 2 name different modules, whichever reads the file
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            types.append((getattr(multiarray, name), f"{module}.{name}"))
     return types
+
+
+# What a damaged file makes the unpickler raise.
+_BROKEN = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -45,15 +61,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: not a safetensors file ({error})") from error
     try:
         with torch.serialization.safe_globals(_inert_numpy_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_refused(error)}") from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except _BROKEN as error:
         raise WeightsError(f"{path}: not a PyTorch checkpoint ({error})") from error
     return _unwrap(content, path)
 
@@ -98,11 +115,11 @@ def load_sam_encoder(model: MMSAMAdapter, path: str | Path) -> None:
 
 
 def load_convnext(model: MMSAMAdapter, source: str) -> None:
-    """Load ConvNeXt weights into every trunk; the output norms start at identity.
+    """Load ConvNeXt weights into every trunk; the output norms stay as they are.
 
     Args:
-        source: a checkpoint file (timm or original names), or a timm model name, which timm
-            downloads.
+        source: a checkpoint file (timm's, the original authors' or mmpretrain's names), or a timm
+            model name, which timm downloads.
 
     Raises:
         WeightsError: lists missing, unexpected and misshapen keys.
@@ -111,6 +128,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         from timm.models.convnext import checkpoint_filter_fn
 
         state = read_checkpoint(source)
+        state = {_plain_convnext_name(n): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:
                 state = checkpoint_filter_fn(state, model.prior.trunks["rgb"])
@@ -121,12 +139,21 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
 
         if not timm.is_model(source):
             raise WeightsError(f"{source!r} is neither a file nor a timm model name")
-        state = timm.create_model(source, pretrained=True).state_dict()
+        try:
+            state = timm.create_model(source, pretrained=True).state_dict()
+        except (RuntimeError, OSError, ValueError) as error:  # no network, no such weights
+            raise WeightsError(f"{source}: timm has no weights of it here ({error})") from error
     state = {n: v for n, v in state.items() if n.startswith(("stem.", "stages."))}
     for name, trunk in model.prior.trunks.items():
         assert isinstance(trunk, ConvNeXtTrunk)
         norms = {f"norms.{k}": v for k, v in trunk.norms.state_dict().items()}
         _load_part(trunk, {**state, **norms}, f"{source}: ConvNeXt trunk {name!r}")
+
+
+def _plain_convnext_name(name: str) -> str:
+    """mmpretrain's names for what the original authors call dwconv and pwconv."""
+    name = name.removeprefix("backbone.").replace("depthwise_conv", "dwconv")
+    return name.replace("pointwise_conv", "pwconv")
 
 
 def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -69,6 +69,7 @@ _MUSES_EVENT = ModalityInput(
     {"event": "event_counts"},
     mean=(0.08768561, 0.08779435, 0.0),
     std=(0.4479273728, 0.4006636355, 1.0),
+    growth=2,
 )
 _FMB_THERMAL = ModalityInput(
     _channels("thermal", "value", "value", "value"), {"thermal": "mono8"}, scale=_BYTE
@@ -125,12 +126,13 @@ def setting_config(name: str, preset: str = "vit_l", image_size: Size | None = N
     )
 
 
-def make_spec(name: str, config: ModelConfig, **provenance: Any) -> Spec:
+def make_spec(name: str, config: ModelConfig, *, trained: bool = False, **provenance: Any) -> Spec:
     """The spec of a setting for a network of its modalities.
 
     Args:
         name: a key of `SETTINGS`.
         config: the network; its image size becomes the geometry's.
+        trained: whether the weights have seen all sensors of the setting.
         provenance: fields of `Provenance` besides the package's version.
 
     Raises:
@@ -139,8 +141,8 @@ def make_spec(name: str, config: ModelConfig, **provenance: Any) -> Spec:
     setting = find_setting(name)
     stride = setting.stride
     if stride is not None and config.image_size != setting.image_size:
-        rows, columns = config.image_size  # the same overlap at another window
-        stride = (rows * stride[0] // 1024, columns * stride[1] // 1024)
+        (rows, columns), (full_rows, full_columns) = config.image_size, setting.image_size
+        stride = (rows * stride[0] // full_rows, columns * stride[1] // full_columns)
     return Spec(
         config=config,
         inputs={"rgb": _RGB, setting.auxiliary: setting.aux_input},
@@ -148,6 +150,6 @@ def make_spec(name: str, config: ModelConfig, **provenance: Any) -> Spec:
         geometry=Geometry(
             setting.mode, config.image_size, stride, keep_ratio=setting.mode != "resize"
         ),
-        presence=Presence(trained_subsets=(("camera", *setting.aux_input.sources),)),
+        presence=Presence((("camera", *setting.aux_input.sources),) if trained else ()),
         provenance=Provenance(**provenance, package_version=__version__),
     )

@@ -133,6 +133,7 @@ class Spec:
         _check_classes(self)
         _check_inputs(self)
         check_geometry(self.geometry, self.config)
+        _check_presence(self)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -184,12 +185,10 @@ def _check_classes(spec: Spec) -> None:
 def _check_inputs(spec: Spec) -> None:
     modalities = spec.config.modalities
     _require(set(spec.inputs) == set(modalities), "inputs", sorted(spec.inputs), str(modalities))
-    _require(
-        spec.inputs["rgb"].sources == ("camera",),
-        "inputs.rgb.channels",
-        spec.inputs["rgb"].sources,
-        "the source 'camera'",
-    )
+    rgb = [(c.source, c.field) for c in spec.inputs["rgb"].channels]
+    expected_rgb = [("camera", name) for name in FIELDS["rgb8"]]
+    _require(rgb == expected_rgb, "inputs.rgb.channels", rgb, str(expected_rgb))
+    _require("camera" not in spec.sources, "inputs", spec.sources, "'camera' for rgb only")
     for name, given in spec.inputs.items():
         _check_input(f"inputs.{name}", given)
     empty, expected = spec.config.empty, spec.inputs[spec.config.auxiliary].empty
@@ -210,16 +209,25 @@ def _check_input(key: str, given: ModalityInput) -> None:
     for triple in ("scale", "mean", "std"):
         values = getattr(given, triple)
         _require(all(map(math.isfinite, values)), f"{key}.{triple}", values, "finite values")
-    _require(all(s > 0 for s in given.std), f"{key}.std", given.std, "positive values")
+    _require(all(s >= 1e-6 for s in given.std), f"{key}.std", given.std, "at least 1e-6")
     _require(1 <= given.growth <= 31, f"{key}.growth", given.growth, "1 to 31 pixels")
     needs_limits = given.encoding.get("thermal") == "mono16"
-    ordered = given.limits is not None and given.limits[0] < given.limits[1]
+    ordered = given.limits is not None and -math.inf < given.limits[0] < given.limits[1] < math.inf
     _require(
         ordered if needs_limits else given.limits is None,
         f"{key}.limits",
         given.limits,
         "[low, high] counts" if needs_limits else "none (only mono16 thermal has limits)",
     )
+
+
+def _check_presence(spec: Spec) -> None:
+    known = {"camera", *spec.sources}
+    subsets = [*spec.presence.trained_subsets, *(k.split("+") for k in spec.presence.scores)]
+    for subset in subsets:
+        _require(set(subset) <= known, "presence", "+".join(subset), f"sensors of {sorted(known)}")
+    for subset, score in spec.presence.scores.items():
+        _require(0 <= score.miou <= 100, f"presence.scores.{subset}", score.miou, "0 to 100")
 
 
 def check_geometry(geometry: Geometry, config: ModelConfig) -> None:

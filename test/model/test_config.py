@@ -108,3 +108,41 @@ def test_bad_inputs_are_named() -> None:
         model({"rgb": image, "lidar": image[:1]})
     with pytest.raises(ModelError, match=r"expected bool \(2,\)"):
         model({"rgb": image}, {"lidar": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("encoder.num_heads", 0),
+        ("encoder.window_size", -3),
+        ("encoder.embed_dim", -64),
+        ("encoder.mlp_ratio", float("inf")),
+        ("encoder.global_attn_indexes", [99]),
+        ("trunk.depths", [1, 0, 1, 1]),
+        ("trunk.widths", [16, 32, -64, 96]),
+        ("trunk.drop_path_rate", 5.0),
+        ("fusion.groups", 0),
+        ("fusion.norm_groups", 0),
+        ("interaction.num_heads", 0),
+        ("interaction.num_points", 0),
+        ("interaction.value_ratio", 0.0),
+        ("interaction.ffn_ratio", 0.0),
+        ("interaction.num_extra_extractors", -1),
+        ("head.channels", 0),
+        ("head.dropout", 2.0),
+        ("image_size", [32, 32 * 10**9]),
+        ("modalities", ["rgb", "a.b"]),
+        ("modalities", ["rgb", "keys"]),
+        ("modalities", ["rgb", ""]),
+        ("empty", [0.0, float("nan"), 0.0]),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(path: str, value: object) -> None:
+    values = ModelConfig.preset("nano", num_classes=3).to_dict()
+    *parents, leaf = path.split(".")
+    node = values
+    for key in parents:
+        node = node[key]
+    node[leaf] = value
+    with pytest.raises(ModelError, match=path.replace(".", r"\.")):
+        ModelConfig.from_dict(values)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, randomise
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model, randomise
 
 EMPTY = (-0.2, 0.3, 0.1)
 
@@ -80,3 +83,37 @@ def test_cached_features_follow_the_weights() -> None:
     fresh = build_model(model.config).eval()
     fresh.load_state_dict(state)
     assert torch.equal(model({"rgb": rgb}), fresh({"rgb": rgb}))
+
+
+@torch.no_grad()
+def test_cached_features_follow_changes_in_place_and_copies() -> None:
+    """As an exponential moving average makes them."""
+    model = build_model(ModelConfig.preset("nano", num_classes=5)).eval()
+    randomise(model, seed=1)
+    rgb, _ = images(1)
+    before = model({"rgb": rgb})
+    clone = copy.deepcopy(model)
+    for parameter in clone.parameters():
+        parameter.mul_(0.9)
+    fresh = build_model(model.config).eval()
+    fresh.load_state_dict(clone.state_dict())
+    assert torch.equal(clone({"rgb": rgb}), fresh({"rgb": rgb}))
+    assert torch.equal(model({"rgb": rgb}), before)
+    pickle.dumps(model)
+
+
+@torch.no_grad()
+def test_presence_under_autocast(model: MMSAMAdapter) -> None:
+    rgb, aux = images(2)
+    plain = model({"rgb": rgb})
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model({"rgb": rgb, "lidar": aux}, {"lidar": torch.tensor([True, False])})
+    assert (mixed[1] - plain[1]).abs().mean() < 0.1 * plain[1].std()
+
+
+def test_contradictions_are_refused(model: MMSAMAdapter) -> None:
+    rgb, _ = images(1)
+    with pytest.raises(ModelError, match="lidar: declared present, but not in the inputs"):
+        model({"rgb": rgb}, {"lidar": torch.tensor([True])})
+    with pytest.raises(ModelError, match="'rgb', which is always there"):
+        model({"rgb": rgb}, {"rgb": torch.tensor([True])})

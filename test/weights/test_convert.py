@@ -34,10 +34,10 @@ from mmsam_ros.weights import (
     load_sam_encoder,
     make_spec,
     read_checkpoint,
-    read_spec,
     save_model,
     setting_config,
 )
+from mmsam_ros.weights.released import released_name
 
 
 class NotInert:
@@ -97,6 +97,14 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(WeightsError, match=r"broken\.pth"):
         read_checkpoint(broken)
+    for content in (b"hello", b"\x80\x02\x85", b""):
+        broken.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"broken\.pth"):
+            read_checkpoint(broken)
+    corrupt = tmp_path / "corrupt.safetensors"
+    corrupt.write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match=r"corrupt\.safetensors"):
+        read_checkpoint(corrupt)
     with pytest.raises(WeightsError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
 
@@ -128,15 +136,47 @@ def test_golden_state_round_trip(shared: Path, tmp_path: Path) -> None:
     assert (logits - tensors["logits_quarter"]).abs().max() < 1e-4
 
 
-def test_command_converts_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A released-like vit_l cannot be made here in reasonable size: `nano` stands in for it."""
+def released_names(shared: Path) -> list[str]:
+    """All keys of the released network; `nano` has the same structure with fewer blocks."""
+    groups = json.loads((shared / "reference/param_groups.json").read_text())["groups"]
+    stems = {n.removesuffix(".weight") for n in groups if n.endswith("weight")}
+    leaves = ("running_mean", "running_var", "num_batches_tracked")
+    return [*groups, *(f"{stem}.{leaf}" for stem in stems for leaf in leaves)]
+
+
+def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) -> None:
+    setting, released = "deliver_rgb_event", tmp_path / "released.pth"
+    model = build_model(setting_config(setting, "nano"))
+    ours = randomise(model, seed=8).state_dict()
+    state = {
+        n: ours[released_name(n, "event")]
+        for n in released_names(shared)
+        if released_name(n, "event") in ours
+    }
+    assert len(state) == len(ours)
+    write(released, {"meta": {"epoch": np.int64(99)}, "state_dict": state})
+    out = tmp_path / "ours.safetensors"
+    argv = ["weights", "convert", str(out), "--setting", setting, "--preset", "nano"]
+    assert main([*argv, "--released", str(released)]) == 0
+    loaded, spec = load_model(out)
+    assert all(torch.equal(value, ours[name]) for name, value in loaded.state_dict().items())
+    assert spec.provenance.source == "released.pth"
+    assert len(spec.provenance.source_sha256) == 64
+    assert spec.presence.trained_subsets == (("camera", "event"),)
+
+
+def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "start.safetensors"
+    trunk = build_model(setting_config("fmb_rgb_thermal", "nano")).prior.trunks["rgb"]
+    state = {n: v for n, v in randomise(trunk, seed=2).state_dict().items() if "norms" not in n}
+    convnext = write(tmp_path / "convnext.pth", state)
     argv = ["weights", "convert", str(out), "--setting", "fmb_rgb_thermal", "--preset", "nano"]
-    assert main(argv) == 0
-    spec = read_spec(out)
-    assert spec.config.num_classes == 14
+    assert main([*argv, "--convnext", str(convnext)]) == 0
+    model, spec = load_model(out)
+    for name, value in state.items():
+        assert torch.equal(model.prior.trunks["thermal"].state_dict()[name], value)
     assert spec.sources == ("thermal",)
-    assert "untrained" in spec.provenance.recipe
+    assert spec.presence.trained_subsets == ()
     assert main(["weights", "info", str(out)]) == 0
     shown = capsys.readouterr().out
     for word in ("Traffic Light", "thermal.value", "pad to 128x192", "untrained", "sha256"):
@@ -190,7 +230,7 @@ def test_sam_checkpoint_fills_the_encoder(tmp_path: Path) -> None:
         load_sam_encoder(model, write(tmp_path / "sam.pth", state))
 
 
-@pytest.mark.parametrize("names", ["timm", "original"])
+@pytest.mark.parametrize("names", ["timm", "original", "mmpretrain"])
 def test_convnext_file_fills_both_trunks(tmp_path: Path, names: str) -> None:
     source = timm.create_model(
         "convnext_pico",
@@ -201,8 +241,15 @@ def test_convnext_file_fills_both_trunks(tmp_path: Path, names: str) -> None:
     )
     randomise(source, seed=4)
     state = dict(source.state_dict())
-    if names == "original":
+    if names != "timm":
         state = {original_name(k): v for k, v in state.items()}
+    if names == "mmpretrain":
+        long = {"dwconv": "depthwise_conv", "pwconv": "pointwise_conv"}
+        for short, name in long.items():
+            state = {
+                f"backbone.{k.removeprefix('backbone.')}".replace(short, name): v
+                for k, v in state.items()
+            }
     model = build_model(small_config())
     randomise(model, seed=1)
     load_convnext(model, str(write(tmp_path / "c.pth", {"model": state})))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings hold the benchmarks' published numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmsam_ros.weights import SETTINGS, make_spec, setting_config
+
+BYTE = pytest.approx((1 / 255,) * 3)
+# name: classes, size, mode, stride, sources, scale, mean, std
+PUBLISHED = {
+    "deliver_rgb_depth": (25, (1024, 1024), "pad", None, ("depth",), BYTE, (0, 0, 0), (1, 1, 1)),
+    "deliver_rgb_event": (25, (1024, 1024), "pad", None, ("event",), BYTE, (0, 0, 0), (1, 1, 1)),
+    "deliver_rgb_lidar": (25, (1024, 1024), "pad", None, ("lidar",), BYTE, (0, 0, 0), (1, 1, 1)),
+    "fmb_rgb_thermal": (14, (800, 800), "pad", None, ("thermal",), BYTE, (0, 0, 0), (1, 1, 1)),
+    "muses_rgb_lidar": (
+        19, (1024, 1024), "slide", (640, 640), ("lidar",), (1, 1, 1),
+        (1.4628459, 1.8271197, 0.07808967), (7.55678107, 9.85001751, 0.67012253),
+    ),
+    "muses_rgb_event": (
+        19, (1024, 1024), "slide", (640, 640), ("event",), (1, 1, 1),
+        (0.08768561, 0.08779435, 0.0), (0.4479273728, 0.4006636355, 1.0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_numbers(name: str) -> None:
+    count, size, mode, stride, sources, scale, mean, std = PUBLISHED[name]
+    spec = make_spec(name, setting_config(name), data="", recipe="")
+    assert (len(spec.classes), spec.geometry.size) == (count, size)
+    assert (spec.geometry.mode, spec.geometry.stride, spec.sources) == (mode, stride, sources)
+    given = spec.inputs[spec.config.auxiliary]
+    assert (given.scale, given.mean, given.std) == (scale, mean, std)
+    rgb = spec.inputs["rgb"]
+    assert (rgb.mean, rgb.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert rgb.scale == BYTE
+
+
+def test_every_benchmark_has_a_setting() -> None:
+    assert set(SETTINGS) == {*PUBLISHED, "synthetic_rgb_lidar_thermal"}
