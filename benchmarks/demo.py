@@ -147,14 +147,17 @@ def _drive(
             raise SystemExit(f"demo: the node did not start:\n{log.read_text()}")
         replay = [*_installed(install, "replay"), str(bag), "--rate", str(rate)]
         with _process(replay, out / "replay.log") as playing:
-            recorder.spin_until(lambda: not playing(), timeout=60 + SECONDS / rate)
+            played = recorder.spin_until(lambda: not playing(), timeout=60 + SECONDS / rate)
+        if not played or "played" not in (out / "replay.log").read_text():
+            raise SystemExit(f"demo: the replay failed:\n{(out / 'replay.log').read_text()}")
         diagnostics = recorder.topics[DIAGNOSTICS]
         seen = len(diagnostics.data)
 
         def finished() -> bool:
             return len(diagnostics.data) > seen and _facts(recorder)["camera.waiting"] == "0"
 
-        recorder.spin_until(finished, timeout=20)
+        if not recorder.spin_until(finished, timeout=20):
+            raise SystemExit(f"demo: the node does not come to an end:\n{log.read_text()}")
         return _facts(recorder), recorder
 
 

@@ -8,8 +8,14 @@ import os
 import shutil
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
 from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -18,9 +24,10 @@ from launch import LaunchDescription
 SHARE = get_package_share_directory("mmsam_ros")
 
 ARGUMENTS = [
+    # where these are empty, the parameters file decides
     ("weights", "", "weights file (.safetensors)"),
-    ("device", "auto", "auto, cpu, cuda, cuda:N"),
-    ("precision", "fp32", "fp32, bf16"),
+    ("device", "", "auto, cpu, cuda, cuda:N"),
+    ("precision", "", "fp32, bf16"),
     ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameters of the node"),
     ("calibration", "", "further parameters, written by `mmsam bag calib`"),
     ("namespace", "", "namespace of the node"),
@@ -30,13 +37,12 @@ ARGUMENTS = [
     ("lidar_image_topic", "lidar/image", "LiDAR already projected, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
-    ("registration", "none", "thermal to camera: none, homography, rotation"),
+    ("registration", "", "thermal to camera: none, homography, rotation"),
     ("bag", "", "rosbag2 recording to play"),
     ("loop", "false", "play the bag again and again"),
-    ("rate", "1.0", "speed of the bag"),
+    ("rate", "1.0", "speed of the bag; a slow one wants a longer sync.deadline"),
     ("rviz", "false", "start RViz"),
 ]
-DEADLINE = 0.1  # s, the node's default
 TOPICS = [
     ("camera/image", "image_topic"),
     ("camera/camera_info", "camera_info_topic"),
@@ -58,45 +64,55 @@ def shared_memory():
     return {"FASTRTPS_DEFAULT_PROFILES_FILE": os.path.join(SHARE, "config", "fastdds_shm.xml")}
 
 
-def start_node(context):
-    """The node, once the arguments are known."""
+def start(context):
+    """The node, and the bag's player as soon as the node is ready."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     files = [values[name] for name in ("params_file", "calibration") if values[name]]
-    given = {
+    arguments = {
         "weights": values["weights"],
         "device": values["device"],
         "precision": values["precision"],
         "thermal.registration": values["registration"],
     }
-    if values["bag"] and float(values["rate"]) < 1.0:
-        # the deadline runs on the steady clock: a slow bag's messages lie further apart
-        given["sync.deadline"] = DEADLINE / float(values["rate"])
     node = Node(
         package="mmsam_ros",
         executable="segment",
         name="mmsam",
         namespace=values["namespace"],
-        parameters=[*files, given],
+        parameters=[*files, {name: value for name, value in arguments.items() if value}],
         remappings=[(topic, values[argument]) for topic, argument in TOPICS],
         additional_env=shared_memory(),
         output="screen",
     )
-    return [node]
+    if not values["bag"]:
+        return [node]
+    started = []
+
+    def when_ready(event):
+        if b"ready:" not in event.text or started:
+            return None
+        started.append(True)
+        return [player(values)]
+
+    return [RegisterEventHandler(OnProcessIO(target_action=node, on_stderr=when_ready)), node]
 
 
-def start_bag(context):
-    """The bag's player: `ros2 bag play` where it exists, else ours."""
-    bag, rate = (LaunchConfiguration(name).perform(context) for name in ("bag", "rate"))
-    loop = LaunchConfiguration("loop").perform(context).lower() in ("true", "1")
-    if not bag:
-        return []
+def player(values):
+    """`ros2 bag play` where it exists, else our replay."""
+    options = [values["bag"], "--rate", values["rate"]]
+    if values["loop"].lower() in ("true", "1"):
+        options.append("--loop")
     if has_bag_play():
-        command = ["ros2", "bag", "play", bag, "--rate", rate]
-    else:
-        command = ["ros2", "run", "mmsam_ros", "replay", bag, "--rate", rate]
-    if loop:
-        command.append("--loop")
-    return [ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")]
+        # it does not wait for subscribers, and the node subscribes when it sees the publishers
+        command = ["ros2", "bag", "play", *options, "--delay", "3"]
+        return ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")
+    return Node(
+        package="mmsam_ros",
+        executable="replay",
+        arguments=options,
+        additional_env=shared_memory(),
+        output="screen",
+    )
 
 
 def has_bag_play():
@@ -114,6 +130,4 @@ def generate_launch_description():
         for name, default, text in ARGUMENTS
     ]
     rviz = ExecuteProcess(cmd=["rviz2"], condition=IfCondition(LaunchConfiguration("rviz")))
-    return LaunchDescription(
-        [*arguments, OpaqueFunction(function=start_node), OpaqueFunction(function=start_bag), rviz]
-    )
+    return LaunchDescription([*arguments, OpaqueFunction(function=start), rviz])

@@ -16,6 +16,7 @@ from mmsam_ros.ros.errors import RosError
 
 # sensor_msgs/PointField datatypes
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+MAX_POINT_STEP = 4096  # bytes
 _INTENSITY = ("intensity", "i", "reflectivity")
 
 
@@ -65,6 +66,8 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
                 f"field {field.name!r} ends at byte {end}, expected within point_step {point_step}",
                 "fields",
             )
+    if point_step > MAX_POINT_STEP:
+        raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
     if row_step < width * point_step:
         raise RosError(
             f"row_step is {row_step}, expected at least {width * point_step} ({width} points of "

@@ -134,12 +134,10 @@ class FrameBuilder:
         """The camera's model for this image size, or why there is none."""
         try:
             model = self._infos.model("camera")
+            _check_size("camera/camera_info", model, width, height)
         except RosError as error:
             return error
-        if (model.width, model.height) == (width, height):
-            return model
-        text = f"is for {model.width}x{model.height} pixels, the image has {width}x{height}"
-        return RosError(f"camera_info {text}", "camera_info")
+        return model
 
     def _sensor(
         self, name: str, entry: Entry, camera: CameraModel | RosError, camera_frame: str
@@ -154,9 +152,14 @@ class FrameBuilder:
                 pose = self._poses.lookup(name, camera_frame, frame_id)
                 xyz, intensity = entry.decoded
                 return LidarPoints(xyz, intensity, pose)
-            if name == "thermal":
-                return SensorImage(entry.decoded, self._registration(camera_frame, frame_id))
-            return SensorImage(entry.decoded)
+            if name != "thermal":
+                return SensorImage(entry.decoded)
+            if self._thermal.mode == "rotation":
+                if isinstance(camera, RosError):
+                    raise camera
+                registration = self._rotation(entry, camera, camera_frame, frame_id)
+                return SensorImage(entry.decoded, registration)
+            return SensorImage(entry.decoded, Registration(self._thermal.homography))
         except SensorError as error:
             raise RosError(str(error), "data") from error
 
@@ -167,16 +170,24 @@ class FrameBuilder:
             return thermal_counts(message, self._read)
         return raster_values(message, self._read)
 
-    def _registration(self, camera_frame: str, thermal_frame: str) -> Registration:
-        if self._thermal.mode == "none":
-            return Registration.aligned()
-        if self._thermal.mode == "homography":
-            assert self._thermal.homography is not None  # parameters are validated together
-            return Registration.from_homography(self._thermal.homography)
-        camera, thermal = self._infos.model("camera"), self._infos.model("thermal")
+    def _rotation(
+        self, entry: Entry, camera: CameraModel, camera_frame: str, thermal_frame: str
+    ) -> Registration:
+        """Parallax is ignored; both models must be of the images that they come with."""
+        thermal = self._infos.model("thermal")
+        height, width = entry.decoded.shape
+        _check_size("thermal/camera_info", thermal, width, height)
         pose = self._poses.lookup("thermal", camera_frame, thermal_frame)
         rotation = camera.R @ pose[:3, :3] @ thermal.R.T
         return Registration.from_rotation(camera.K, rotation, thermal.K)
+
+
+def _check_size(name: str, model: CameraModel, width: int, height: int) -> None:
+    if (model.width, model.height) != (width, height):
+        raise RosError(
+            f"{name} is for {model.width}x{model.height} pixels, the image has {width}x{height}",
+            "camera_info",
+        )
 
 
 def opencv_homography(values: Mapping[int, float] | list[float]) -> Matrix:

@@ -21,6 +21,12 @@ class Candidate:
     topic: str
     kind: type
 
+    @property
+    def type_name(self) -> str:
+        """As the graph names it, "sensor_msgs/msg/Image"."""
+        package, _, _ = self.kind.__module__.partition(".")
+        return f"{package}/msg/{self.kind.__name__}"
+
 
 class Input:
     """Subscribes to the first candidate that has publishers, never to two.
@@ -47,6 +53,7 @@ class Input:
         self.stream = stream
         self._node, self._candidates, self._callback = node, candidates, callback
         self._reliability = reliability
+        self._warned: set[tuple[str, str]] = set()
         self._subscription: Subscription | None = None
         self._current: tuple[Candidate, QoSProfile] | None = None
         if reliability != "auto" and len(candidates) == 1:
@@ -54,8 +61,8 @@ class Input:
 
     @property
     def topic(self) -> str | None:
-        """The topic that is read now."""
-        return self._current[0].topic if self._current else None
+        """The topic that is read now, as it is after remapping."""
+        return self._subscription.topic_name if self._subscription else None
 
     def update(self) -> bool:
         """Follow what is published now; returns whether this stream has a publisher."""
@@ -75,9 +82,21 @@ class Input:
             order.sort(key=lambda c: c is not self._current[0])  # type: ignore[index]
         for candidate in order:
             publishers = self._node.get_publishers_info_by_topic(candidate.topic)
+            fitting = [p for p in publishers if p.topic_type == candidate.type_name]
+            if fitting:
+                return candidate, fitting
             if publishers:
-                return candidate, publishers
+                self._warn_of_type(candidate, publishers[0].topic_type)
         return None
+
+    def _warn_of_type(self, candidate: Candidate, found: str) -> None:
+        """A publisher that cannot be read would otherwise go unnoticed; said once."""
+        if (candidate.topic, found) not in self._warned:
+            self._warned.add((candidate.topic, found))
+            self._node.get_logger().warning(
+                f"{self.stream}: {candidate.topic} is published as {found}, expected "
+                f"{candidate.type_name}: not read"
+            )
 
     def _qos(self, publishers: list[Any]) -> QoSProfile:
         """What every publisher can serve: reliable or latched only where all of them are."""

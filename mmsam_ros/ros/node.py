@@ -17,8 +17,10 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
@@ -35,10 +37,11 @@ from mmsam_ros.ros.statistics import Statistics, diagnose
 from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
 from mmsam_ros.ros.worker import Worker
-from mmsam_ros.sensors import Frame, SensorError
+from mmsam_ros.sensors import FIELDS, Frame, SensorError
 from mmsam_ros.weights import Geometry, WeightsError
 
 NODE = "mmsam"
+RCLError = rclpy_implementation.RCLError
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
 DIAGNOSTICS_PERIOD = 1.0
 LOG_PERIOD = 5.0  # seconds between two lines about the same stream and reason
@@ -64,10 +67,9 @@ class SegmentNode(Node):
     def __init__(self) -> None:
         super().__init__(NODE)
         reader = ParameterReader(self)
-        network = reader.network()
+        network, parameters = reader.network(), reader.node()
         self._segmenter = load_segmenter(network)
         spec = self._segmenter.spec
-        parameters = reader.node(spec.sources)
         self._facts = self._describe(network, parameters)
         self._statistics = Statistics()
         self._refusals: dict[str, str] = {}
@@ -84,13 +86,13 @@ class SegmentNode(Node):
         self._outputs = Outputs(self, spec)
         self._facts["label_info"] = "yes" if self._outputs.has_label_info else "no vision_msgs"
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._sync: Synchroniser | StockSynchroniser = _synchroniser(parameters)
-        drop = partial(self._sync.settle, outcome="dropped", reason="busy")
-        self._worker = Worker(self._sync, self._process, drop)
+        self._sync = _synchroniser(parameters, spec.sources)
+        self._worker = Worker(self._sync, self._process, self._drop)
         self._inputs = self._make_inputs(parameters)
         self._worker.start()
-        self.create_timer(GRAPH_PERIOD, self._watch_graph)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
+        self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
         self.get_logger().info(f"ready: {', '.join(f'{k} {v}' for k, v in self._facts.items())}")
 
     def stop(self) -> None:
@@ -124,10 +126,10 @@ class SegmentNode(Node):
 
     def _make_inputs(self, parameters: NodeParameters) -> list[Input]:
         def images(topic: str, name: str) -> list[Candidate]:
-            base = self.resolve_topic_name(topic)
+            compressed = f"{self.resolve_topic_name(topic)}/compressed"
             both = {
-                "raw": Candidate(base, Image),
-                "compressed": Candidate(f"{base}/compressed", CompressedImage),
+                "raw": Candidate(topic, Image),
+                "compressed": Candidate(compressed, CompressedImage),
             }
             transport = parameters.transports[name]
             return list(both.values()) if transport == "auto" else [both[transport]]
@@ -138,17 +140,21 @@ class SegmentNode(Node):
             return Input(self, stream, candidates, parameters.reliability, callback)
 
         inputs = [make(CAMERA, images("camera/image", CAMERA), partial(self._store, CAMERA))]
-        for source in self._segmenter.spec.sources:
+        spec = self._segmenter.spec
+        for source in spec.sources:
             candidates = images(f"{source}/image", source)
             if source == "lidar":
-                points = Candidate(self.resolve_topic_name("lidar/points"), PointCloud2)
-                candidates.insert(0, points)
+                # weights that read another raster than points make prefer that, if it is there
+                encoding = spec.inputs[spec.config.auxiliary].encoding[source]
+                made_of_points = FIELDS[encoding] == FIELDS["muses_raw"]
+                points = Candidate("lidar/points", PointCloud2)
+                candidates.insert(0 if made_of_points else len(candidates), points)
             inputs.append(make(source, candidates, partial(self._store, source)))
         wanted = {"camera"} | ({"thermal"} if parameters.registration == "rotation" else set())
         for name in sorted(wanted - set(parameters.infos)):
-            topic = self.resolve_topic_name(f"{name}/camera_info")
             update = partial(self._infos.update, name)
-            inputs.append(make(f"{name}_info", [Candidate(topic, CameraInfo)], update))
+            info = Candidate(f"{name}/camera_info", CameraInfo)
+            inputs.append(make(f"{name}_info", [info], update))
         return inputs
 
     def _watch_graph(self) -> None:
@@ -157,12 +163,15 @@ class SegmentNode(Node):
             published = stream.update()
             if stream.stream in self._segmenter.spec.sources:
                 self._sync.expect(stream.stream, published)
-        self._worker.put([])
+        self._worker.wake()
 
     def _store(self, stream: str, message: Any) -> None:
-        now = time.monotonic()
         stamp = message.header.stamp
-        self._worker.put(self._sync.add(stream, stamp.sec * 10**9 + stamp.nanosec, message, now))
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        self._worker.feed(stream, stamp_ns, message, time.monotonic())
+
+    def _drop(self, synced: SyncedSet, reason: str) -> None:
+        self._sync.settle(synced, "dropped", reason)
 
     def _process(self, synced: SyncedSet) -> None:
         """Decode, infer, publish, settle: the worker's thread. Never raises."""
@@ -174,8 +183,11 @@ class SegmentNode(Node):
             reason = getattr(error, "reason", "invalid")
             self._refuse(CAMERA, RosError(str(error), reason))
             self._sync.settle(synced, "refused", reason)
-        except Exception:  # the last barrier: a bug costs one frame, not the node
-            self.get_logger().error(f"frame lost to a defect:\n{traceback.format_exc()}")
+        except Exception as error:  # the last barrier: a bug costs one frame, not the node
+            if not self.context.ok():
+                self._drop(synced, "shutdown")
+                return
+            self._refuse(CAMERA, RosError(traceback.format_exc(), f"defect {type(error).__name__}"))
             self._sync.settle(synced, "refused", "defect")
         else:
             self._statistics.mask(synced.camera.arrival, result.present, result.timings)
@@ -257,29 +269,32 @@ def _reader(parameters: NodeParameters) -> Any:
     return cv_bridge_reader() if parameters.image_backend == "cv_bridge" else read_pixels
 
 
-def _synchroniser(parameters: NodeParameters) -> Synchroniser | StockSynchroniser:
+def _synchroniser(
+    parameters: NodeParameters, sources: tuple[str, ...]
+) -> Synchroniser | StockSynchroniser:
     if parameters.sync_backend == "message_filters":
-        return StockSynchroniser(parameters.sync)
-    return Synchroniser(parameters.sync)
+        return StockSynchroniser(parameters.sync(sources))
+    return Synchroniser(parameters.sync(sources))
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop; 2 where it cannot start."""
     tune_allocator()
-    rclpy.init(args=list(args) if args is not None else None)
     node: SegmentNode | None = None
     try:
+        rclpy.init(args=list(args) if args is not None else None)
         node = SegmentNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
-    except StartErrors as error:
-        if node is not None:
-            raise
-        rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
-        return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except (*StartErrors, RCLError) as error:
+        if node is None:
+            rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
+            return 2
+        if rclpy.ok():  # else a callback met the end of the context
+            raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the closing
         if node is not None:

@@ -22,6 +22,7 @@ from mmsam_ros.weights import near_match
 # Set by ROS itself, whatever a node declares.
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 CAMERA_INFO_LENGTHS = {"k": 9, "r": 9, "p": 12}
+DEADLINE, SLOP, MAX_AGE = 0.1, 0.05, 0.2  # seconds; defaults
 SENSORS = ("lidar", "thermal", "event", "depth")  # one parameter file serves all weights
 REGISTRATIONS = ("none", "homography", "rotation")
 GEOMETRIES = ("", "pad", "resize", "slide")
@@ -29,7 +30,7 @@ GEOMETRIES = ("", "pad", "resize", "slide")
 
 @dataclass(frozen=True)
 class NetworkParameters:
-    """What is known before the weights are read."""
+    """What the network is loaded with."""
 
     weights: str
     device: str
@@ -40,10 +41,13 @@ class NetworkParameters:
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """What depends on the sensors that the weights read.
+    """Everything else.
 
     Attributes:
-        sync: matching of the sensors to the camera.
+        auxiliaries: matching of every known sensor to the camera.
+        deadline: longest wait for a camera frame's set, seconds.
+        jump: step back in time that resets matching, seconds.
+        queue: messages buffered by sensor.
         sync_backend: `native` or `message_filters`.
         image_backend: `native` or `cv_bridge`.
         reliability: of the inputs: `auto` follows the publishers.
@@ -55,7 +59,10 @@ class NodeParameters:
         homography: nine values for `homography`.
     """
 
-    sync: SyncConfig
+    auxiliaries: dict[str, AuxiliarySync]
+    deadline: float
+    jump: float
+    queue: int
     sync_backend: str
     image_backend: str
     reliability: str
@@ -65,6 +72,11 @@ class NodeParameters:
     extrinsics: dict[str, list[float]]
     registration: str
     homography: list[float]
+
+    def sync(self, sources: tuple[str, ...]) -> SyncConfig:
+        """Matching of the sensors that the weights read."""
+        auxiliaries = {name: self.auxiliaries[name] for name in sources}
+        return SyncConfig(auxiliaries, self.deadline, self.queue, self.jump)
 
 
 class ParameterReader:
@@ -94,8 +106,8 @@ class ParameterReader:
             ),
         )
 
-    def node(self, sources: tuple[str, ...]) -> NodeParameters:
-        """Declare and read everything else; `sources` are the sensors besides the camera.
+    def node(self) -> NodeParameters:
+        """Declare and read everything else.
 
         Raises:
             RosError: a value that is not allowed, or a name that no parameter has.
@@ -104,18 +116,16 @@ class ParameterReader:
             "sync_backend", ("native", "message_filters"), "What matches sensors to the camera."
         )
         deadline = self._seconds(
-            "sync.deadline", 0.1, 10.0, "Longest wait for a camera frame's set."
+            "sync.deadline", DEADLINE, 10.0, "Longest wait for a camera frame's set."
         )
         jump = self._seconds("sync.jump", 0.05, 60.0, "Step back in time that resets matching.")
         queue = self._integer("sync.queue", 30, 1, 1000, "Messages buffered by sensor.")
         auxiliaries = {name: self._auxiliary(name) for name in SENSORS}
         parameters = NodeParameters(
-            sync=SyncConfig(
-                {name: auxiliaries[name] for name in sources},
-                deadline=deadline,
-                queue=queue,
-                jump=jump,
-            ),
+            auxiliaries=auxiliaries,
+            deadline=deadline,
+            jump=jump,
+            queue=queue,
             sync_backend=backend,
             image_backend=self._choice(
                 "image_backend", ("native", "cv_bridge"), "What reads the pixels of an Image."
@@ -124,8 +134,8 @@ class ParameterReader:
                 "input_reliability", ("auto", "reliable", "best_effort"), "auto: as published."
             ),
             transports={name: self._transport(name) for name in ("camera", *SENSORS)},
-            rectified={"auto": None, "true": True, "false": False}[
-                self._choice("camera.rectified", ("auto", "true", "false"), "auto: by CameraInfo.")
+            rectified={"auto": None, "rectified": True, "raw": False}[
+                self._choice("camera.image", ("auto", "rectified", "raw"), "auto: by CameraInfo.")
             ],
             infos=self._infos(),
             extrinsics=self._extrinsics(),
@@ -142,12 +152,12 @@ class ParameterReader:
 
     def _auxiliary(self, name: str) -> AuxiliarySync:
         return AuxiliarySync(
-            slop=self._seconds(f"{name}.slop", 0.05, 10.0, "Greatest distance of a match."),
+            slop=self._seconds(f"{name}.slop", SLOP, 10.0, "Greatest distance of a match."),
             offset=self._seconds(
                 f"{name}.offset", 0.0, 10.0, "Added to the sensor's stamps.", signed=True
             ),
             max_age=self._seconds(
-                f"{name}.max_age", 0.2, 60.0, "Age up to which an earlier message is reused."
+                f"{name}.max_age", MAX_AGE, 60.0, "Age up to which an earlier message is reused."
             ),
             min_interval=self._seconds(
                 f"{name}.min_interval", 0.0, 10.0, "Least time between messages; 0: unknown."
@@ -156,15 +166,17 @@ class ParameterReader:
 
     def _check_together(self, parameters: NodeParameters) -> None:
         if parameters.sync_backend == "message_filters":
-            given = self._node._parameter_overrides
-            own = ["sync.deadline"]
-            for name in parameters.sync.auxiliaries:
-                own += [f"{name}.offset", f"{name}.max_age", f"{name}.min_interval"]
-            for name in own:
-                if name in given:
+            default = AuxiliarySync(SLOP, max_age=MAX_AGE)
+            own: dict[str, tuple[float, float]] = {"sync.deadline": (parameters.deadline, DEADLINE)}
+            for name, auxiliary in parameters.auxiliaries.items():
+                for field in ("offset", "max_age", "min_interval"):
+                    own[f"{name}.{field}"] = (getattr(auxiliary, field), getattr(default, field))
+            for name, (value, usual) in own.items():
+                if value != usual:
                     raise RosError(
-                        f"parameter {name}: sync_backend 'message_filters' publishes complete sets "
-                        "only and knows no deadline, offset or reuse; leave it out or use 'native'"
+                        f"parameter {name}: found {value}, but sync_backend 'message_filters' "
+                        "publishes complete sets only and knows no deadline, offset or reuse; "
+                        "leave it out or use 'native'"
                     )
         if (parameters.registration == "homography") != bool(parameters.homography):
             raise RosError(
@@ -173,11 +185,13 @@ class ParameterReader:
             )
 
     def _refuse_unknown(self) -> None:
-        """A misspelt name would otherwise be ignored without a word."""
+        """A misspelt name stops the node; one that is near nothing may be meant for all nodes."""
         for name in self._node._parameter_overrides:
             if name not in self.declared and not name.startswith(_OF_ROS):
                 hint = near_match(name, self.declared)
-                raise RosError(f"parameter {name!r} does not exist{hint}")
+                if "did you mean" in hint:
+                    raise RosError(f"parameter {name!r} does not exist{hint}")
+                self._node.get_logger().warning(f"parameter {name!r} does not exist: ignored")
 
     def _transport(self, name: str) -> str:
         return self._choice(

@@ -13,21 +13,41 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-WINDOW = 200  # frames over which rate and latency are taken
+WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A published mask; times on the steady clock, seconds."""
+
+    published: float
+    latency: float
+    sensors: tuple[str, ...]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """Figures over the last frames; times in seconds, None where there is nothing yet."""
+    """All masks so far, how often which sensors were fused, and the masks of the last seconds."""
 
     masks: int
-    rate: float | None
-    latency_p50: float | None
-    latency_p95: float | None
-    age: float | None
     fused: Mapping[str, int]
-    timings: Mapping[str, float]
+    age: float | None
+    recent: tuple[Mask, ...]
+
+    @property
+    def rate(self) -> float | None:
+        """Masks a second."""
+        if len(self.recent) < 2:
+            return None
+        return (len(self.recent) - 1) / (self.recent[-1].published - self.recent[0].published)
+
+    def latency(self, percentile: float) -> float | None:
+        """Seconds from the camera message's arrival to the mask."""
+        if not self.recent:
+            return None
+        return float(np.percentile([mask.latency for mask in self.recent], percentile))
 
 
 class Statistics:
@@ -35,36 +55,29 @@ class Statistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latencies: deque[float] = deque(maxlen=WINDOW)
-        self._published: deque[float] = deque(maxlen=WINDOW)
+        self._recent: deque[Mask] = deque()
         self._fused: Counter[str] = Counter()
-        self._timings: dict[str, float] = {}
-        self._masks = 0
+        self._last: float | None = None
 
     def mask(self, arrival: float, sensors: tuple[str, ...], timings: Mapping[str, float]) -> None:
         """A mask was published for a camera message that arrived at `arrival` (steady clock)."""
         now = time.monotonic()
         with self._lock:
-            self._masks += 1
-            self._latencies.append(now - arrival)
-            self._published.append(now)
+            self._recent.append(Mask(now, now - arrival, sensors, dict(timings)))
             self._fused["+".join(("camera", *sensors))] += 1
-            self._timings = dict(timings)
+            self._last = now
 
     def snapshot(self) -> Snapshot:
         """The figures now."""
+        now = time.monotonic()
         with self._lock:
-            times, latencies = list(self._published), list(self._latencies)
-            span = times[-1] - times[0] if len(times) > 1 else 0.0
-            p50, p95 = np.percentile(latencies, (50, 95)) if latencies else (None, None)
+            while self._recent and self._recent[0].published < now - WINDOW:
+                self._recent.popleft()
             return Snapshot(
-                masks=self._masks,
-                rate=(len(times) - 1) / span if span > 0 else None,
-                latency_p50=None if p50 is None else float(p50),
-                latency_p95=None if p95 is None else float(p95),
-                age=time.monotonic() - times[-1] if times else None,
+                masks=self._fused.total(),
                 fused=dict(self._fused),
-                timings=self._timings,
+                age=None if self._last is None else now - self._last,
+                recent=tuple(self._recent),
             )
 
 
@@ -90,10 +103,11 @@ def diagnose(
     values: dict[str, Any] = {
         "masks": snapshot.masks,
         "rate_hz": _rounded(snapshot.rate),
-        "latency_p50_ms": _rounded(snapshot.latency_p50, 1e3),
-        "latency_p95_ms": _rounded(snapshot.latency_p95, 1e3),
+        "latency_p50_ms": _rounded(snapshot.latency(50), 1e3),
+        "latency_p95_ms": _rounded(snapshot.latency(95), 1e3),
     }
-    values |= {f"step_{step}_ms": round(ms, 1) for step, ms in snapshot.timings.items()}
+    timings = snapshot.recent[-1].timings if snapshot.recent else {}
+    values |= {f"step_{step}_ms": round(ms, 1) for step, ms in timings.items()}
     values |= {f"fused.{sensors}": n for sensors, n in sorted(snapshot.fused.items())}
     for stream, tally in counts.items():
         values |= {f"{stream}.{outcome}": n for outcome, n in tally.items()}
@@ -119,7 +133,8 @@ def _level(snapshot: Snapshot, counts: Mapping[str, Mapping[str, int]]) -> tuple
         return DiagnosticStatus.WARN, "no mask yet"
     if snapshot.age > SILENCE:
         return DiagnosticStatus.WARN, f"no mask for {snapshot.age:.0f} s"
-    missing = [s for s, tally in counts.items() if not tally["received"]]
+    seen = {sensor for mask in snapshot.recent for sensor in mask.sensors}
+    missing = [stream for stream in counts if stream != "camera" and stream not in seen]
     if missing:
         return DiagnosticStatus.WARN, f"running without {', '.join(missing)}"
     return DiagnosticStatus.OK, "running"

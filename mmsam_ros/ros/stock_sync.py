@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """message_filters' ApproximateTimeSynchronizer behind our synchroniser's interface.
 
-For `sync_backend: message_filters`. It publishes complete sets only, matches nothing for a while
-after time jumps back, and does not say what became of the messages that it did not match: those
-are counted as "unaccounted".
+For `sync_backend: message_filters`. It publishes complete sets only, matches nothing more after
+time has jumped back (a looped bag), and does not say what became of the messages that it did not
+match: those are counted as "unaccounted".
 """
 
 from __future__ import annotations

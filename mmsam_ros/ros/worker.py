@@ -6,13 +6,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from mmsam_ros.ros.sync import SyncedSet
 
 
 class Source(Protocol):
     """The part of a synchroniser that the worker needs."""
+
+    def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
+        """Take a message; the sets that this closed."""
 
     def poll(self, now: float) -> list[SyncedSet]:
         """Sets whose deadline has passed."""
@@ -28,16 +31,17 @@ class Worker:
     while it is idle is all processed, in order.
 
     Args:
-        source: asked for sets whose deadline passes while nothing else happens.
+        source: gets the messages; asked for sets whose deadline passes meanwhile.
         process: handles a set; must not raise.
-        drop: told of a set that a newer one replaced.
+        drop: told of a set that is not processed, and why: "busy" (a newer one replaced it) or
+            "shutdown".
     """
 
     def __init__(
         self,
         source: Source,
         process: Callable[[SyncedSet], None],
-        drop: Callable[[SyncedSet], None],
+        drop: Callable[[SyncedSet, str], None],
     ) -> None:
         self._source, self._process, self._drop = source, process, drop
         self._condition = threading.Condition()
@@ -57,37 +61,41 @@ class Worker:
             self._condition.notify()
         self._thread.join()
         for synced in self._waiting:
-            self._drop(synced)
+            self._drop(synced, "shutdown")
         self._waiting.clear()
 
-    def put(self, sets: list[SyncedSet]) -> None:
-        """Hand over sets that closed; also call it with none, as deadlines may have changed."""
+    def feed(self, stream: str, stamp_ns: int, message: Any, now: float) -> None:
+        """Add a message to the source; sets that it closes are handed over in their order."""
         with self._condition:
-            self._take(sets)
+            self._take(self._source.add(stream, stamp_ns, message, now))
+            self._condition.notify()
+
+    def wake(self) -> None:
+        """Look again at what is due: the source's expectations may have changed."""
+        with self._condition:
             self._condition.notify()
 
     def _take(self, sets: list[SyncedSet]) -> None:
-        if not sets:
-            return
         waiting = [*self._waiting, *sets]
         if self._busy:
             for synced in waiting[:-1]:
-                self._drop(synced)
+                self._drop(synced, "busy")
             waiting = waiting[-1:]
         self._waiting = waiting
 
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
+            self._take(self._source.poll(time.monotonic()))  # what came due meanwhile: newest wins
             self._busy = False
             while not self._stopping:
-                self._take(self._source.poll(time.monotonic()))
                 if self._waiting:
                     self._busy = True
                     return self._waiting.pop(0)
                 deadline = self._source.next_deadline()
                 timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 self._condition.wait(timeout)
+                self._take(self._source.poll(time.monotonic()))
         return None
 
     def _run(self) -> None:

@@ -138,3 +138,19 @@ def test_registration_modes() -> None:
 def test_wrong_homographies_are_refused(values: list[float]) -> None:
     with pytest.raises(RosError, match=r"thermal\.homography"):
         opencv_homography(values)
+
+
+def test_calibrations_of_another_size_are_refused() -> None:
+    """Warping by a model of another image size would be wrong without a word."""
+    small = image(0, np.zeros((12, 16), np.uint16), "mono16", "thermal")
+    frame, refused = builder(ThermalAlignment("rotation")).build(synced(thermal=small), ignore)
+    assert refused == {"thermal": "camera_info"}
+    assert frame.sensors == {}
+
+
+def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> None:
+    bare = cloud(0, POINTS, {"x": 0, "y": 4, "z": 8})
+    _, refused = builder(setting="muses_rgb_lidar").build(synced(lidar=bare), ignore)
+    assert refused == {"lidar": "intensity"}
+    frame, refused = builder().build(synced(lidar=bare), ignore)
+    assert (refused, set(frame.sensors)) == ({}, {"lidar"})

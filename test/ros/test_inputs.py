@@ -86,3 +86,11 @@ def test_raw_and_compressed_are_never_both_read(client: Client) -> None:
     client.node.destroy_publisher(compressed)
     follow(client, stream, "/cam", reliable)
     assert subscribed(client, "/cam/compressed") == []
+
+
+def test_a_topic_of_another_type_is_not_read(client: Client) -> None:
+    client.node.create_publisher(CompressedImage, "/cam", 3)
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    client.spin_until(lambda: client.node.count_publishers("/cam"), "the publisher")
+    assert not stream.update()
+    assert subscribed(client, "/cam") == []

@@ -21,7 +21,13 @@ import yaml
 
 SUBSTITUTES = {
     "launch": ["LaunchDescription"],
-    "launch.actions": ["DeclareLaunchArgument", "ExecuteProcess", "OpaqueFunction"],
+    "launch.actions": [
+        "DeclareLaunchArgument",
+        "ExecuteProcess",
+        "OpaqueFunction",
+        "RegisterEventHandler",
+    ],
+    "launch.event_handlers": ["OnProcessIO"],
     "launch.conditions": ["IfCondition"],
     "launch_ros": [],
     "launch_ros.actions": ["Node"],
@@ -101,7 +107,7 @@ def test_every_argument_is_declared(launch: Any) -> None:
 
 def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> None:
     given = context(launch, weights="/w.safetensors", image_topic="/cam", calibration="/c.yaml")
-    (node,) = launch.start_node(given)
+    (node,) = launch.start(given)
     assert (node.kwargs["package"], node.kwargs["executable"]) == ("mmsam_ros", "segment")
     assert node.kwargs["name"] == "mmsam"
     file, calibration, values = node.kwargs["parameters"]
@@ -113,20 +119,23 @@ def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> Non
     assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
 
 
-def test_a_slow_bag_gets_a_longer_deadline(launch: Any) -> None:
-    (node,) = launch.start_node(context(launch, bag="/b", rate="0.25"))
-    assert node.kwargs["parameters"][-1]["sync.deadline"] == 0.4
-    (node,) = launch.start_node(context(launch, bag="/b"))
-    assert "sync.deadline" not in node.kwargs["parameters"][-1]
+def test_without_arguments_the_parameters_file_decides(launch: Any) -> None:
+    (node,) = launch.start(context(launch, params_file="/mine.yaml"))
+    assert node.kwargs["parameters"] == ["/mine.yaml", {}]
 
 
 def test_parameters_and_remappings_exist_in_the_node(launch: Any, root: Path) -> None:
-    (node,) = launch.start_node(context(launch))
+    given = {"weights": "w", "device": "cpu", "precision": "bf16", "registration": "none"}
+    (node,) = launch.start(context(launch, **given))
     sources = "".join(p.read_text() for p in (root / "mmsam_ros/ros").glob("*.py"))
-    for name in node.kwargs["parameters"][-1]:
+    values = node.kwargs["parameters"][-1]
+    assert len(values) == 4
+    for name in values:
         assert f'"{name}"' in sources, name
-    for topic, _ in node.kwargs["remappings"]:
-        assert f'"{topic}"' in sources or f"/{topic.split('/')[1]}" in sources, topic
+    assert {topic for topic, _ in node.kwargs["remappings"]} == {
+        "camera/image", "camera/camera_info", "lidar/points", "lidar/image", "thermal/image",
+        "thermal/camera_info",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -143,12 +152,18 @@ def test_the_profile_is_not_forced(
     assert launch.shared_memory() == {}
 
 
-def test_bag_is_played_by_what_there_is(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.start_bag(context(launch)) == []
-    (ours,) = launch.start_bag(context(launch, bag="/b", rate="0.5", loop="true"))
-    assert ours.kwargs["cmd"] == [
-        "ros2", "run", "mmsam_ros", "replay", "/b", "--rate", "0.5", "--loop",
-    ]  # fmt: skip
+def test_the_bag_starts_when_the_node_is_ready(
+    launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, node = launch.start(context(launch, bag="/b", rate="0.5", loop="true"))
+    watch = handler.args[0]
+    assert watch.kwargs["target_action"] is node
+    on_stderr = watch.kwargs["on_stderr"]
+    assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
+    (ours,) = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
+    assert (ours.kwargs["package"], ours.kwargs["executable"]) == ("mmsam_ros", "replay")
+    assert ours.kwargs["arguments"] == ["/b", "--rate", "0.5", "--loop"]
+    assert on_stderr(types.SimpleNamespace(text=b"ready: again")) is None
     monkeypatch.setattr(launch, "has_bag_play", lambda: True)
-    (stock,) = launch.start_bag(context(launch, bag="/b"))
-    assert stock.kwargs["cmd"] == ["ros2", "bag", "play", "/b", "--rate", "1.0"]
+    stock = launch.player(context(launch, bag="/b"))
+    assert stock.kwargs["cmd"][:6] == ["ros2", "bag", "play", "/b", "--rate", "1.0"]

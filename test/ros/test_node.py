@@ -134,17 +134,21 @@ def test_every_output_has_the_camera_stamp_frame_and_size(rig: Rig) -> None:
     rig.client.spin_until(
         lambda: all(rig.client.node.count_publishers(f"/mmsam/{n}") for n in names), "outputs"
     )
-    stamps = []
-    for _ in range(3):
-        stamp = rig.next_stamp()
-        rig.send(stamp)
-        rig.mask(stamp)
-        stamps.append(stamp)
-    last = stamps[-1]
-    rig.client.spin_until(
-        lambda: all(any(stamp_of(m) == last for m in got) for got in outputs.values()),
-        "all outputs of the last frame",
-    )
+    stamps: list[int] = []
+
+    def all_of_a_frame() -> bool:
+        """Every output of one frame; frames are sent until all subscriptions have matched."""
+        complete = set(stamps)
+        for got in outputs.values():
+            complete &= {stamp_of(m) for m in got}
+        if complete:
+            return True
+        if not stamps or any(stamp_of(m) == stamps[-1] for m in outputs["semantic"]):
+            stamps.append(rig.next_stamp())
+            rig.send(stamps[-1])
+        return False
+
+    rig.client.spin_until(all_of_a_frame, "all outputs of one frame")
     for name, got in outputs.items():
         encoding = "mono8" if name in ("semantic", "confidence") else "rgb8"
         got = [m for m in got if stamp_of(m) in stamps]
@@ -259,6 +263,16 @@ def test_a_wrong_camera_info_costs_the_points_only(rig: Rig, weights: Path) -> N
     assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
 
 
+def test_an_empty_cloud_is_valid(rig: Rig, weights: Path) -> None:
+    stamp = rig.next_stamp()
+    rig.send(stamp, lidar=cloud(stamp + 2_000_000, np.zeros((0, 4), np.float32)))
+    mask = pixels(rig.mask(stamp))
+    assert np.array_equal(mask, expected_mask(rig, weights, without=("lidar",)))
+    before = int(rig.client.diagnostics()["lidar.received"])
+    assert before > 0
+    assert "lidar.refused:empty" not in rig.client.diagnostics()
+
+
 def test_a_burst_is_accounted_for(rig: Rig) -> None:
     """More frames than the network can take: each is published or counted with a reason."""
     count = 15
@@ -273,7 +287,9 @@ def test_a_burst_is_accounted_for(rig: Rig) -> None:
     )
     for stream, (received, explained) in outcome_sums(facts).items():
         assert received == explained, stream
-    assert len(rig.masks) == int(facts["camera.used"]), "every mask is counted once"
+    used = int(facts["camera.used"])
+    rig.client.spin_until(lambda: len(rig.masks) >= used, f"{used} masks")
+    assert len(rig.masks) == used, "every mask is counted once"
     assert 1 <= len(rig.masks) - already <= count
 
 
@@ -299,10 +315,32 @@ def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
         message = CompressedImage(format="jpeg")
         message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
         message.header.frame_id = "front"
+        broken = CompressedImage(format="jpeg", header=message.header)
+        broken.data.frombytes(message.data.tobytes()[:40])
+        publisher.publish(broken)
+        client.spin_until(
+            lambda: client.diagnostics().get("camera.refused:compressed") == "1", "the refusal"
+        )
         publisher.publish(message)
         client.spin_until(lambda: masks, "a mask")
         assert (masks[0].height, masks[0].width) == (120, 160)
         assert masks[0].header.frame_id == "front"
+
+
+def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
+    """`running` asserts exit code 0 and no traceback."""
+    with running(
+        free_domain(7), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "use_sim_time:=true"
+    ) as (node, client):
+        publisher = client.publisher(Image, "/camera/image")
+        masks = client.record(Image, "/mmsam/semantic")
+        client.spin_until(publisher.get_subscription_count, "the camera is read, without a /clock")
+        rgb = np.zeros((SIZE, SIZE, 3), np.uint8)
+        for k in range(20):
+            publisher.publish(image(k * STEP, rgb, "rgb8"))
+        client.spin_until(lambda: masks, "the first mask")
+        node.stop()
+        assert "defect" not in node.output
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,14 @@ def read(context: Context, **values: Any) -> NodeParameters:
     try:
         reader = ParameterReader(node)
         reader.network()
-        return reader.node(SOURCES)
+        return reader.node()
     finally:
         node.destroy_node()
 
 
 def test_defaults(context: Context) -> None:
     parameters = read(context)
-    assert set(parameters.sync.auxiliaries) == set(SOURCES)
+    assert set(parameters.sync(SOURCES).auxiliaries) == set(SOURCES)
     assert parameters.infos == {}
     assert parameters.extrinsics == {}
     assert parameters.rectified is None
@@ -51,12 +52,12 @@ def test_defaults(context: Context) -> None:
 def test_values_arrive(context: Context) -> None:
     pose = [0.0, 0.1, 0.2, 0.0, 0.0, 0.0, 1.0]
     parameters = read(
-        context, lidar__slop=0.02, lidar__extrinsics=pose, camera__rectified="true",
+        context, lidar__slop=0.02, lidar__extrinsics=pose, camera__image="rectified",
         thermal__offset=-0.01, camera__info__width=640, camera__info__height=480,
         camera__info__k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
     )  # fmt: skip
-    assert parameters.sync.auxiliaries["lidar"].slop == 0.02
-    assert parameters.sync.auxiliaries["thermal"].offset == -0.01
+    assert parameters.sync(SOURCES).auxiliaries["lidar"].slop == 0.02
+    assert parameters.sync(SOURCES).auxiliaries["thermal"].offset == -0.01
     assert parameters.extrinsics == {"lidar": pose}
     assert parameters.rectified is True
     assert parameters.infos["camera"]["width"] == 640
@@ -115,14 +116,23 @@ def test_the_shipped_file_holds_the_defaults(context: Context, root: Path) -> No
     node = rclpy.create_node("mmsam", context=context)
     reader = ParameterReader(node)
     reader.network()
-    reader.node(SOURCES)
+    reader.node()
     declared = {n: node.get_parameter_or(n).value for n in reader.declared}
     node.destroy_node()
     assert set(given) <= set(declared)
-    different = {n for n, v in given.items() if declared[n] != v}
-    assert different <= {"thermal.slop"}
-    documented = (root / "config/segment.yaml").read_text()
+    assert {n for n, v in given.items() if declared[n] != v} == set()
+    text = (root / "config/segment.yaml").read_text()
+    documented = set(re.findall(r"^[ #]*([a-z_]+):", text, re.MULTILINE))
     for name in declared:
         sensor, _, leaf = name.partition(".")
         if sensor not in SENSORS[2:] and leaf != "info.frame_id":
             assert (leaf.rsplit(".", 1)[-1] or sensor) in documented, name
+
+
+def test_the_shipped_values_go_with_message_filters(context: Context) -> None:
+    read(context, sync_backend="message_filters", sync__deadline=0.1, lidar__max_age=0.2)
+
+
+def test_names_that_are_near_nothing_are_left_alone(context: Context) -> None:
+    """They may be meant for all nodes of a machine."""
+    read(context, favourite_colour="green", use_sim_time=False)

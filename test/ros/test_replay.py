@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness import free_domain
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -40,7 +41,7 @@ STEP = 100_000_000  # ns between the messages of a stream
 FRAMES = 6
 IMAGE, CLOUD, STATIC, LATCHED = "/camera/image", "/lidar/points", "/tf_static", "/about"
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
-DOMAIN = "71"
+DOMAIN = str(free_domain(6))
 
 BEST_EFFORT = Qos(
     QosHistory.KEEP_LAST,

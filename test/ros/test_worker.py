@@ -17,7 +17,7 @@ class Log:
 
     def __init__(self) -> None:
         self.done: list[int] = []
-        self.dropped: list[int] = []
+        self.dropped: list[tuple[int, str]] = []
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
         self.finished = threading.Semaphore(0)
@@ -28,39 +28,40 @@ class Log:
         self.done.append(synced.camera.stamp_ns)
         self.finished.release()
 
-    def drop(self, synced: SyncedSet) -> None:
-        self.dropped.append(synced.camera.stamp_ns)
+    def drop(self, synced: SyncedSet, reason: str) -> None:
+        self.dropped.append((synced.camera.stamp_ns, reason))
 
 
-def make(log: Log, deadline: float = 0.0) -> tuple[Synchroniser, Worker]:
+def make(log: Log, deadline: float = 0.0) -> Worker:
     streams = {"lidar": AuxiliarySync(slop=0.01)} if deadline else {}
     sync = Synchroniser(SyncConfig(streams, deadline=deadline))
     worker = Worker(sync, log.process, log.drop)
     worker.start()
-    return sync, worker
+    return worker
 
 
 def test_newest_wins_while_busy() -> None:
     log = Log()
-    sync, worker = make(log)
-    worker.put(sync.add(CAMERA, 1, None, time.monotonic()))
+    worker = make(log)
+    worker.feed(CAMERA, 1, None, time.monotonic())
     assert log.entered.acquire(timeout=WAIT)  # busy with frame 1
     for stamp in (2, 3, 4):
-        worker.put(sync.add(CAMERA, stamp, None, time.monotonic()))
+        worker.feed(CAMERA, stamp, None, time.monotonic())
     log.gate.set()
     assert log.finished.acquire(timeout=WAIT)
     assert log.finished.acquire(timeout=WAIT)
     worker.stop()
-    assert (log.done, log.dropped) == ([1, 4], [2, 3])
+    assert (log.done, log.dropped) == ([1, 4], [(2, "busy"), (3, "busy")])
 
 
 def test_sets_that_close_together_while_idle_are_all_processed() -> None:
     log = Log()
     log.gate.set()
-    sync, worker = make(log)
+    worker = make(log, deadline=WAIT)
     now = time.monotonic()
-    sets = [s for stamp in (1, 2, 3) for s in sync.add(CAMERA, stamp, None, now)]
-    worker.put(sets)
+    for stamp in (1, 2, 3):  # all wait for the LiDAR, whose next message completes them
+        worker.feed(CAMERA, stamp, None, now)
+    worker.feed("lidar", 4, None, now)
     for _ in range(3):
         assert log.finished.acquire(timeout=WAIT)
     worker.stop()
@@ -70,8 +71,8 @@ def test_sets_that_close_together_while_idle_are_all_processed() -> None:
 def test_a_deadline_passes_without_further_messages() -> None:
     log = Log()
     log.gate.set()
-    sync, worker = make(log, deadline=0.05)
-    worker.put(sync.add(CAMERA, 7, None, time.monotonic()))
+    worker = make(log, deadline=0.05)
+    worker.feed(CAMERA, 7, None, time.monotonic())
     assert log.finished.acquire(timeout=WAIT)
     worker.stop()
     assert log.done == [7]
@@ -79,14 +80,31 @@ def test_a_deadline_passes_without_further_messages() -> None:
 
 def test_stopping_drops_what_waits() -> None:
     log = Log()
-    sync, worker = make(log)
-    worker.put(sync.add(CAMERA, 1, None, time.monotonic()))
+    worker = make(log)
+    worker.feed(CAMERA, 1, None, time.monotonic())
     assert log.entered.acquire(timeout=WAIT)
-    worker.put(sync.add(CAMERA, 2, None, time.monotonic()))
+    worker.feed(CAMERA, 2, None, time.monotonic())
     stopper = threading.Thread(target=worker.stop)
     stopper.start()
     log.gate.set()
     stopper.join(WAIT)
     assert not stopper.is_alive()
     assert log.done[0] == 1
-    assert sorted(log.done + log.dropped) == [1, 2]
+    assert log.done == [1, 2] or log.dropped == [(2, "shutdown")]
+
+
+def test_what_came_due_while_busy_is_not_processed_late() -> None:
+    """Frames whose deadline passes during inference: only the newest is worth a pass."""
+    log = Log()
+    worker = make(log, deadline=0.01)
+    worker.feed(CAMERA, 10**9, None, time.monotonic())
+    assert log.entered.acquire(timeout=WAIT)
+    past = time.monotonic() - 1.0  # already due when the worker comes back
+    for stamp in (2, 3, 4):
+        worker.feed(CAMERA, stamp * 10**9, None, past)
+    log.gate.set()
+    assert log.finished.acquire(timeout=WAIT)
+    assert log.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert log.done == [10**9, 4 * 10**9]
+    assert log.dropped == [(2 * 10**9, "busy"), (3 * 10**9, "busy")]
