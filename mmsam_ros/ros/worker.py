@@ -76,6 +76,8 @@ class Worker:
             self._condition.notify()
 
     def _take(self, sets: list[SyncedSet]) -> None:
+        if not sets:
+            return
         waiting = [*self._waiting, *sets]
         if self._busy:
             for synced in waiting[:-1]:
