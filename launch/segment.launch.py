@@ -67,19 +67,22 @@ def shared_memory():
 def start(context):
     """The node, and the bag's player as soon as the node is ready."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    files = [values[name] for name in ("params_file", "calibration") if values[name]]
+    parameters = [values[name] for name in ("params_file", "calibration") if values[name]]
     arguments = {
         "weights": values["weights"],
         "device": values["device"],
         "precision": values["precision"],
         "thermal.registration": values["registration"],
     }
+    given = {name: value for name, value in arguments.items() if value}
+    if given:
+        parameters.append(given)
     node = Node(
         package="mmsam_ros",
         executable="segment",
         name="mmsam",
         namespace=values["namespace"],
-        parameters=[*files, {name: value for name, value in arguments.items() if value}],
+        parameters=parameters,
         remappings=[(topic, values[argument]) for topic, argument in TOPICS],
         additional_env=shared_memory(),
         output="screen",

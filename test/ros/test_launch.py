@@ -121,7 +121,7 @@ def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> Non
 
 def test_without_arguments_the_parameters_file_decides(launch: Any) -> None:
     (node,) = launch.start(context(launch, params_file="/mine.yaml"))
-    assert node.kwargs["parameters"] == ["/mine.yaml", {}]
+    assert node.kwargs["parameters"] == ["/mine.yaml"]
 
 
 def test_parameters_and_remappings_exist_in_the_node(launch: Any, root: Path) -> None:
