@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a frame's size to the network's input and back (design of the spec's `geometry`)."""
+"""From a frame's size to the network's input and back."""
 
 from __future__ import annotations
 

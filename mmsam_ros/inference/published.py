@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference with the published geometries, on prepared tensors (architecture, section 9).
+"""Inference with the published geometries, on prepared tensors.
 
 The benchmark numbers are computed this way; a frame from sensors goes through the `Segmenter`.
 """

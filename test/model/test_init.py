@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network starts as published (architecture, section 11)."""
+"""The network starts as published."""
 
 from __future__ import annotations
 

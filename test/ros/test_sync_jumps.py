@@ -14,7 +14,7 @@ from mmsam_ros.ros.sync import AuxiliarySync
 @pytest.mark.parametrize("order", list(itertools.permutations(("camera", "lidar", "thermal"))))
 @pytest.mark.parametrize("max_age", [0.0, 0.3])
 def test_looped_bag_with_a_drop_out_loses_no_frame(order: tuple[str, ...], max_age: float) -> None:
-    """anchors E.2: the stock synchroniser gives 80, 0, 0 here."""
+    """A sensor drops out before the end of a bag: the stock synchroniser gives 80, 0, 0 sets."""
     sync = feed(lidar=AuxiliarySync(0.02), thermal=AuxiliarySync(0.02, max_age=max_age))
     for loop, step, stream in itertools.product(range(3), range(100), order):
         if stream != "thermal" or step < 80:
