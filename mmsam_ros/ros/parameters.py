@@ -22,7 +22,7 @@ from mmsam_ros.weights import near_match
 # Set by ROS itself, whatever a node declares.
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 CAMERA_INFO_LENGTHS = {"k": 9, "r": 9, "p": 12}
-DEADLINE, SLOP, MAX_AGE = 0.1, 0.05, 0.2  # seconds; defaults
+DEADLINE, SLOP, MAX_AGE, LEARN = 0.1, 0.05, 0.2, -1.0  # seconds; defaults
 SENSORS = ("lidar", "thermal", "event", "depth")  # one parameter file serves all weights
 REGISTRATIONS = ("none", "homography", "rotation")
 GEOMETRIES = ("", "pad", "resize", "slide")
@@ -151,6 +151,13 @@ class ParameterReader:
         return parameters
 
     def _auxiliary(self, name: str) -> AuxiliarySync:
+        interval = self._seconds(
+            f"{name}.min_interval",
+            LEARN,
+            10.0,
+            "Least time between messages; 0: unknown, negative: learned.",
+            signed=True,
+        )
         return AuxiliarySync(
             slop=self._seconds(f"{name}.slop", SLOP, 10.0, "Greatest distance of a match."),
             offset=self._seconds(
@@ -159,15 +166,15 @@ class ParameterReader:
             max_age=self._seconds(
                 f"{name}.max_age", MAX_AGE, 60.0, "Age up to which an earlier message is reused."
             ),
-            min_interval=self._seconds(
-                f"{name}.min_interval", 0.0, 10.0, "Least time between messages; 0: unknown."
-            ),
+            min_interval=None if interval < 0 else interval,
         )
 
     def _check_together(self, parameters: NodeParameters) -> None:
         if parameters.sync_backend == "message_filters":
-            default = AuxiliarySync(SLOP, max_age=MAX_AGE)
-            own: dict[str, tuple[float, float]] = {"sync.deadline": (parameters.deadline, DEADLINE)}
+            default = AuxiliarySync(SLOP, max_age=MAX_AGE, min_interval=None)
+            own: dict[str, tuple[float | None, float | None]] = {
+                "sync.deadline": (parameters.deadline, DEADLINE)
+            }
             for name, auxiliary in parameters.auxiliaries.items():
                 for field in ("offset", "max_age", "min_interval"):
                     own[f"{name}.{field}"] = (getattr(auxiliary, field), getattr(default, field))

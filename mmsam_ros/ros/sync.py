@@ -30,6 +30,7 @@ from mmsam_ros.ros.errors import RosError
 
 CAMERA = "camera"
 OUTCOMES = ("used", "held", "late")  # besides "dropped:<reason>" and "refused:<reason>"
+LEARNED, MARGIN = 10, 0.8  # intervals that are looked at; share of the least that is relied on
 _USED, _HELD, _REFUSED, _DROPPED = 3, 2, 1, 0  # which set's outcome counts for a shared message
 
 
@@ -39,14 +40,14 @@ class AuxiliarySync:
 
     `stamp + offset` is compared with the camera's stamp. `slop`: greatest distance of a match.
     `max_age`: an earlier message outside `slop` is reused ("held") up to this age. `min_interval`:
-    least time between two messages of the sensor, where known; a sensor that is stamped just before
-    the camera then need not be waited for (0: unknown).
+    least time between two messages of the sensor; one that is stamped just before the camera then
+    need not be waited for. 0: unknown, every frame waits; None: learned from the stream.
     """
 
     slop: float
     offset: float = 0.0
     max_age: float = 0.0
-    min_interval: float = 0.0
+    min_interval: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class SyncConfig:
         for name, auxiliary in self.auxiliaries.items():
             if name == CAMERA:
                 raise RosError(f"sync: {CAMERA!r} is the reference and cannot be an auxiliary")
-            values |= {f"{name}.{key}": value for key, value in vars(auxiliary).items()}
+            given = {key: value for key, value in vars(auxiliary).items() if value is not None}
+            values |= {f"{name}.{key}": value for key, value in given.items()}
         for key, value in values.items():
             if not math.isfinite(value) or (value < 0 and not key.endswith(".offset")):
                 raise RosError(f"sync: {key} is {value}, expected a finite time >= 0 s")
@@ -111,7 +113,10 @@ class _Auxiliary:
 
     def __init__(self, config: AuxiliarySync, queue: int) -> None:
         self.slop, self.offset = _ns(config.slop), _ns(config.offset)
-        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
+        self.max_age = _ns(config.max_age)
+        learns = config.min_interval is None
+        self.min_interval = None if learns else _ns(config.min_interval or 0.0)
+        self.intervals: deque[int] = deque(maxlen=LEARNED)  # the last ones between two messages
         self.buffer: list[Entry] = []  # the camera's timeline, in order of time
         self.ahead: list[Entry] = []  # after this stream's own jump, until the camera follows
         self.newest: int | None = None  # of the present timeline
@@ -126,7 +131,15 @@ class _Auxiliary:
             return True
         if self.split is not None:
             return self.leads
-        return self.newest is not None and 2 * max(0, camera - self.newest) <= self.min_interval
+        if self.newest is None:
+            return False
+        return 2 * max(0, camera - self.newest) <= self._least_interval()
+
+    def _least_interval(self) -> int:
+        """Time within which the sensor sends no second message."""
+        if self.min_interval is not None:
+            return self.min_interval
+        return round(MARGIN * min(self.intervals)) if len(self.intervals) == LEARNED else 0
 
     def match(self, camera: int) -> tuple[Entry | None, bool]:
         """The entry for a camera message (the newer of two equally near ones), whether held."""
@@ -294,6 +307,8 @@ class Synchroniser:
     def _add_auxiliary(self, auxiliary: _Auxiliary, entry: Entry) -> None:
         time_ns, end = entry.time_ns, auxiliary.newest
         jumped = end is not None and time_ns < end - self._jump
+        if end is not None and time_ns > end:
+            auxiliary.intervals.append(time_ns - end)
         auxiliary.newest = time_ns if end is None or jumped else max(end, time_ns)
         if auxiliary.split is not None and not auxiliary.leads:  # the camera has jumped before
             if not jumped and not _nearer(time_ns, self._newest or 0, auxiliary.split):

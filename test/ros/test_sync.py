@@ -49,6 +49,32 @@ def test_known_interval_spares_the_wait() -> None:
     assert sync("camera", 1100) == []  # the next one comes at 1140 at the earliest: nearer
 
 
+def test_learned_interval_spares_the_wait() -> None:
+    """A LiDAR at 10 Hz that is stamped 7 ms before the camera: KITTI's rig."""
+    sync = feed(lidar=AuxiliarySync(slop=0.02, min_interval=None))
+    waited = []
+    for k in range(20):
+        stamp = 100 * k
+        sync("lidar", stamp - 7, at=stamp)
+        waited.append(not sync("camera", stamp, at=stamp))
+        sync.until(stamp + 60)
+    assert waited == [True] * 10 + [False] * 10  # ten intervals are known after eleven messages
+    assert [stamps(s) for s in sync.sets] == [
+        {"camera": 100 * k, "lidar": 100 * k - 7} for k in range(20)
+    ]
+    assert sync.check()["lidar"]["used"] == 19  # the last one may still serve
+
+
+def test_learned_interval_does_not_trust_a_sensor_that_just_sent_two() -> None:
+    sync = feed(lidar=AuxiliarySync(slop=0.02, min_interval=None))
+    for k in range(11):
+        sync("lidar", 100 * k, at=100 * k)
+    sync("lidar", 1004, at=1004)  # an interval of 4 ms
+    assert not sync("camera", 1010, at=1010)  # a nearer one may come
+    sync("lidar", 1012, at=1012)
+    assert stamps(sync.sets[0]) == {"camera": 1010, "lidar": 1012}
+
+
 def test_equal_stamp_closes_at_once_in_either_order() -> None:
     for first, second in itertools.permutations(("camera", "lidar")):
         sync = feed()
