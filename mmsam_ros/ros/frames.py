@@ -6,7 +6,7 @@ Works on anything with a message's attributes; rclpy is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,10 +76,13 @@ class CameraInfos:
 
 @dataclass(frozen=True)
 class ThermalAlignment:
-    """`mode`: none, homography or rotation; `homography` (3, 3) for the second."""
+    """How the thermal image lies in the camera's view.
 
-    mode: str
-    homography: Matrix | None = None
+    `rotation`: by camera models and pose of each message; else `fixed`.
+    """
+
+    rotation: bool = False
+    fixed: Registration = field(default_factory=Registration.aligned)
 
 
 class FrameBuilder:
@@ -154,12 +157,12 @@ class FrameBuilder:
                 return LidarPoints(xyz, intensity, pose)
             if name != "thermal":
                 return SensorImage(entry.decoded)
-            if self._thermal.mode == "rotation":
+            if self._thermal.rotation:
                 if isinstance(camera, RosError):
                     raise camera
                 registration = self._rotation(entry, camera, camera_frame, frame_id)
                 return SensorImage(entry.decoded, registration)
-            return SensorImage(entry.decoded, Registration(self._thermal.homography))
+            return SensorImage(entry.decoded, self._thermal.fixed)
         except SensorError as error:
             raise RosError(str(error), "data") from error
 
@@ -190,16 +193,17 @@ def _check_size(name: str, model: CameraModel, width: int, height: int) -> None:
         )
 
 
-def opencv_homography(values: Mapping[int, float] | list[float]) -> Matrix:
-    """A homography thermal -> camera as OpenCV finds it (pixel centres at integers) in ours.
+def opencv_homography(values: list[float]) -> Registration:
+    """A homography thermal -> camera as OpenCV finds it (pixel centres at integers).
 
     Ours counts pixel centres at + 0.5.
 
     Raises:
-        RosError: not nine finite values.
+        RosError: not nine finite values of an invertible matrix.
     """
-    matrix = np.asarray(values, np.float64)
-    if matrix.size != 9 or not np.isfinite(matrix).all():
-        raise RosError(f"parameter thermal.homography: found {values}, expected 9 finite values")
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    return shift @ matrix.reshape(3, 3) @ np.linalg.inv(shift)
+    try:
+        matrix = np.asarray(values, np.float64).reshape(3, 3)
+        return Registration.from_homography(shift @ matrix @ np.linalg.inv(shift))
+    except ValueError as error:  # SensorError among them
+        raise RosError(f"parameter thermal.homography: found {values}: {error}") from error

@@ -261,8 +261,9 @@ def load_segmenter(network: NetworkParameters) -> Segmenter:
 
 
 def _alignment(parameters: NodeParameters) -> ThermalAlignment:
-    matrix = opencv_homography(parameters.homography) if parameters.homography else None
-    return ThermalAlignment(parameters.registration, matrix)
+    if parameters.registration == "homography":
+        return ThermalAlignment(fixed=opencv_homography(parameters.homography))
+    return ThermalAlignment(rotation=parameters.registration == "rotation")
 
 
 def _reader(parameters: NodeParameters) -> Any:

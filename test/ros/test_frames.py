@@ -16,7 +16,7 @@ from mmsam_ros.ros.sync import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, SensorImage
 from mmsam_ros.weights import Spec, make_spec, setting_config
 
-ALIGNED = ThermalAlignment("none")
+ALIGNED = ThermalAlignment()
 RGB = np.full((48, 64, 3), 80, np.uint8)
 POINTS = np.array([[5, 0, 0, 0.5], [8, 1, 0, 0.1]], np.float32)
 
@@ -116,11 +116,12 @@ def homography(alignment: ThermalAlignment, pose: NDArray[np.float64] | None = N
 
 
 def test_registration_modes() -> None:
-    assert homography(ThermalAlignment("none")) is None
-    matrix = opencv_homography([2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0])
-    given = homography(ThermalAlignment("homography", matrix))
-    # OpenCV maps pixel 0 to pixel 0: centre 0.5 to centre 0.5
-    np.testing.assert_allclose(given @ [0.5, 0.5, 1], [0.5, 0.5, 1])
+    assert homography(ALIGNED) is None
+    for sign in (1.0, -1.0):  # the scale of a homography means nothing
+        matrix = [sign * v for v in (2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0)]
+        given = homography(ThermalAlignment(fixed=opencv_homography(matrix)))
+        # OpenCV maps pixel 0 to pixel 0: centre 0.5 to centre 0.5
+        np.testing.assert_allclose(given @ [0.5, 0.5, 1], [0.5, 0.5, 1])
     angle = 0.02
     turn = np.eye(4)
     turn[:3, :3] = [
@@ -128,13 +129,13 @@ def test_registration_modes() -> None:
         [0, 1, 0],
         [-np.sin(angle), 0, np.cos(angle)],
     ]
-    rotated = homography(ThermalAlignment("rotation"), turn)
+    rotated = homography(ThermalAlignment(rotation=True), turn)
     centre = rotated @ [16, 12, 1]  # straight ahead of the thermal camera
     f = 0.7 * 64
     np.testing.assert_allclose(centre[:2] / centre[2], [32 + f * np.tan(angle), 24], atol=1e-9)
 
 
-@pytest.mark.parametrize("values", [[1.0] * 8, [float("nan")] * 9])
+@pytest.mark.parametrize("values", [[1.0] * 8, [float("nan")] * 9, [1.0] * 9])
 def test_wrong_homographies_are_refused(values: list[float]) -> None:
     with pytest.raises(RosError, match=r"thermal\.homography"):
         opencv_homography(values)
@@ -143,7 +144,7 @@ def test_wrong_homographies_are_refused(values: list[float]) -> None:
 def test_calibrations_of_another_size_are_refused() -> None:
     """Warping by a model of another image size would be wrong without a word."""
     small = image(0, np.zeros((12, 16), np.uint16), "mono16", "thermal")
-    frame, refused = builder(ThermalAlignment("rotation")).build(synced(thermal=small), ignore)
+    frame, refused = builder(ThermalAlignment(rotation=True)).build(synced(thermal=small), ignore)
     assert refused == {"thermal": "camera_info"}
     assert frame.sensors == {}
 
