@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw MUSES recordings into the RGB camera's view: the tree `projected_to_rgb` that training reads.
+
+By default the projection is the one that the node makes of a live cloud: points in front of the
+camera, the nearest wins, a proper rotation for the motion, event counts that saturate. `parity`
+makes what the official MUSES tool makes instead: points behind the camera fold into the image, the
+last point of the file wins, K in single precision, a rotation that overwrites its input while it
+reads it, event counts that wrap at 256.
+
+The RGB images count as free of distortion, as they do for the tool.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.muses_raw import (
+    RAW,
+    Array,
+    Calibration,
+    RawFrame,
+    read_cloud,
+    read_events,
+    read_json,
+    read_motion,
+)
+from mmsam_ros.sensors import CameraModel, rasterise
+
+WIDTH, HEIGHT = 1920, 1080
+
+_MIN_RANGE = 1.0
+_KERNEL = np.ones((2, 2), np.uint8)
+
+
+@dataclass(frozen=True)
+class ProjectionOptions:
+    """How to project.
+
+    Attributes:
+        motion_compensation: bring every LiDAR point to the middle of the camera's exposure.
+        parity: do what the official tool does instead of what is right.
+        growth: enlarge points and events to 2 x 2 pixels, to the right and down.
+    """
+
+    motion_compensation: bool = False
+    parity: bool = False
+    growth: bool = True
+
+
+def record_options(out: Path, options: ProjectionOptions) -> None:
+    """Note the options in `projection.json`, so that one tree never mixes two projections.
+
+    DataError where the tree was begun with others, or by somebody else.
+    """
+    path, wanted = out / "projection.json", asdict(options)
+    if not path.exists() and not any((out / folder).exists() for folder, _ in RAW.values()):
+        _write(path, json.dumps(wanted, indent=1).encode())
+    found = read_json(path)
+    if found != wanted:
+        raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
+
+
+def project_frame(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> None:
+    """Read one raw file, project it and write its raster, whole or not at all.
+
+    DataError or OSError names the file that cannot be read.
+    """
+    if frame.source == "event":
+        pixels, positive = read_events(frame.path)
+        raster: NDArray[Any] = event_raster(pixels, positive, calibration, options)
+    else:
+        cloud = _read_lidar(frame, calibration, options)
+        raster = lidar_raster(cloud, calibration, options)
+    if frame.target.suffix == ".png":
+        stored = np.clip(np.rint((raster + 100.0) * 150.0), 0, 65535).astype(np.uint16)
+        _write(frame.target, cv2.imencode(".png", stored[..., ::-1])[1].tobytes())
+    else:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, raster)
+        _write(frame.target, buffer.getvalue())
+
+
+def _read_lidar(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> Array:
+    cloud = read_cloud(frame.path)
+    if options.parity:  # elsewhere `rasterise` does it
+        cloud = cloud[np.linalg.norm(cloud[:, :3], axis=1) >= _MIN_RANGE]
+    if options.motion_compensation:
+        if frame.exposure is None:
+            raise DataError(f"{frame.path}: meta.json does not tell its camera exposure")
+        rates, speed = read_motion(frame.gnss)
+        cloud[:, :3] = compensate_motion(
+            cloud[:, :3],
+            cloud[:, 5] - frame.exposure,
+            rates,
+            speed,
+            calibration.t_gnss_lidar,
+            in_place=options.parity,
+        )
+    return cloud
+
+
+def compensate_motion(
+    points: Array, since: Array, rates: Array, speed: float, T: Array, *, in_place: bool = False
+) -> Array:
+    """LiDAR points (N, 3) as they would lie at the exposure; measured `since` (N,) s after it.
+
+    T: (4, 4), vehicle <- LiDAR. The vehicle moves with speed (m/s) along its x axis and turns with
+    rates (3,) (rad/s) about its axes. in_place: the official tool's rotation, which computes y with
+    the new x, and z with both.
+    """
+    moved = points @ T[:3, :3].T + T[:3, 3]
+    moved[:, 0] += speed * since
+    turn = np.broadcast_to(np.eye(3), (len(points), 3, 3))
+    for axis, rate in enumerate(rates):
+        turn = _rotations(axis, rate * since) @ turn
+    source = moved if in_place else moved.copy()
+    for axis in range(3):
+        moved[:, axis] = (turn[:, axis] * source).sum(axis=1)
+    back = np.linalg.inv(T)
+    return moved @ back[:3, :3].T + back[:3, 3]
+
+
+def lidar_raster(
+    cloud: Array, calibration: Calibration, options: ProjectionOptions
+) -> NDArray[np.float32]:
+    """Cloud (N, >= 4) -> `muses_raw` float32 (1080, 1920, 3): range, intensity, height."""
+    points, intensity = cloud[:, :3], cloud[:, 3]
+    T = calibration.t_rgb_lidar
+    if not options.parity:
+        camera = CameraModel(
+            WIDTH, HEIGHT, calibration.k_rgb, np.zeros(0), "none", np.eye(3), np.zeros(3)
+        )
+        return rasterise(points, intensity, camera, T, growth=2 if options.growth else 1)
+    pixels = (points @ T[:3, :3].T + T[:3, 3]) @ calibration.k_rgb.astype(np.float32).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u, v = pixels[:, 0] / pixels[:, 2], pixels[:, 1] / pixels[:, 2]
+    keep = (u > 0) & (u < WIDTH - 1) & (v > 0) & (v < HEIGHT - 1)
+    values = np.stack([np.linalg.norm(points, axis=1), intensity, points[:, 2]], axis=1)
+    raster = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+    raster[v[keep].astype(np.int64), u[keep].astype(np.int64)] = values[keep]
+    if options.growth:
+        # Shifted, so that a negative height beats an empty neighbour.
+        raster[raster.any(axis=2), 2] += 255.0
+        raster = np.asarray(cv2.dilate(raster, _KERNEL), np.float32)
+        raster[raster.any(axis=2), 2] -= 255.0
+    return raster
+
+
+def event_raster(
+    pixels: Array, positive: NDArray[np.bool_], calibration: Calibration, options: ProjectionOptions
+) -> NDArray[np.uint8]:
+    """Events (N, 2) -> `event_counts` uint8 (1080, 1920, 3): positive, negative, zero.
+
+    Events have no depth: the cameras' offset is ignored, so that a rotation is left.
+    """
+    if not len(pixels):  # OpenCV takes no empty array
+        return np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    rays = cv2.undistortPoints(pixels[:, None], calibration.k_event, calibration.d_event)
+    homogeneous = np.append(rays[:, 0], np.ones((len(pixels), 1)), axis=1)
+    x, y, z = calibration.k_rgb @ calibration.t_rgb_event[:3, :3] @ homogeneous.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u, v = np.rint(x / z), np.rint(y / z)
+    keep = (z > 0) & (u >= 0) & (u < WIDTH) & (v >= 0) & (v < HEIGHT)
+    cell = ((v[keep] * WIDTH + u[keep]) * 3 + ~positive[keep]).astype(np.int64)
+    counts = np.bincount(cell, minlength=HEIGHT * WIDTH * 3)
+    if not options.parity:
+        counts = np.minimum(counts, 255)
+    raster = counts.astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
+    return np.asarray(cv2.dilate(raster, _KERNEL), np.uint8) if options.growth else raster
+
+
+def _rotations(axis: int, angles: Array) -> Array:
+    """Rotations (N, 3, 3) about one axis."""
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    matrices = np.tile(np.eye(3), (len(angles), 1, 1))
+    matrices[:, a, a] = matrices[:, b, b] = np.cos(angles)
+    matrices[:, b, a] = np.sin(angles)
+    matrices[:, a, b] = -matrices[:, b, a]
+    return matrices
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentation of training frames: the published recipe (arXiv 2509.10408), seeded by torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.frames import Sample
+from mmsam_ros.sensors import NO_LABEL
+
+# A window is redrawn at most so often, and the stricter rule repeats that at most so often.
+_REDRAWS = 10
+
+
+def _check(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise DataError(f"augment.{name} is {value!r}, expected {expected}")
+
+
+def _check_range(name: str, value: tuple[float, float], low: float) -> None:
+    holds = len(value) == 2 and low <= value[0] <= value[1] < math.inf
+    _check(name, value, holds, f"(low, high) with {low} <= low <= high")
+
+
+@dataclass(frozen=True)
+class PhotometricConfig:
+    """Photometric distortion of the RGB image.
+
+    Attributes:
+        probability: of each of the four steps.
+        brightness: largest offset added or taken away, grey levels.
+        contrast: range of the factor.
+        saturation: range of the factor, in HSV.
+        hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
+    """
+
+    probability: float = 0.5
+    brightness: float = 32.0
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: int = 18
+
+    def __post_init__(self) -> None:
+        for name, high in (("probability", 1), ("brightness", 255), ("hue", 90)):
+            value = getattr(self, name)
+            _check(f"photometric.{name}", value, 0 <= value <= high, f"0 to {high}")
+        _check_range("photometric.contrast", self.contrast, 0)
+        _check_range("photometric.saturation", self.saturation, 0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What `Augment` does; the defaults are DeLiVER's.
+
+    Attributes:
+        base_size: (height, width) that the random factor multiplies.
+        crop: (height, width) of the window.
+        scale: range of the random factor.
+        blur: probability of the Gaussian blur.
+        flip: probability of the horizontal flip.
+        max_class_share: a window is redrawn where one class has this share of the labelled pixels.
+        two_classes: MUSES's rule: keep drawing until a window holds two classes (bounded).
+    """
+
+    base_size: tuple[int, int] = (1042, 1042)
+    crop: tuple[int, int] = (1024, 1024)
+    scale: tuple[float, float] = (0.5, 2.0)
+    blur: float = 0.2
+    flip: float = 0.5
+    max_class_share: float = 0.75
+    two_classes: bool = False
+    photometric: PhotometricConfig = PhotometricConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("base_size", "crop"):
+            size = getattr(self, name)
+            _check(name, size, len(size) == 2 and min(size) >= 1, "(height, width) of at least 1")
+        _check_range("scale", self.scale, 0.01)
+        for name in ("blur", "flip", "max_class_share"):
+            value = getattr(self, name)
+            _check(name, value, 0 <= value <= 1, "0 to 1")
+
+
+class Augment(nn.Module):
+    """Blur, resize, crop, flip and photometric distortion, in the recipe's order.
+
+    RGB, all sources and the label are resized, cropped and flipped together; blur and distortion
+    touch RGB alone. Distortion starts from and leaves whole grey levels.
+
+    Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, sources with
+    raw channel values, label uint8; of the crop's size at most, not padded, not normalised.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        super().__init__()
+        self.blur = v2.RandomApply([v2.GaussianBlur(3, sigma=0.8)], p=config.blur)
+        self.joint = v2.Compose(
+            [
+                RandomResize(config.base_size, config.scale),
+                RandomCrop(config.crop, config.max_class_share, config.two_classes),
+                v2.RandomHorizontalFlip(config.flip),
+            ]
+        )
+        self.photometric = PhotometricDistortion(config.photometric)
+
+    def forward(self, sample: Sample) -> Sample:
+        rgb = self.blur(tv_tensors.Image(sample["rgb"], dtype=torch.float32))
+        # v2 would pass sources by that are plain tensors
+        sources = {name: tv_tensors.Image(source) for name, source in sample["sources"].items()}
+        out = self.joint({**sample, "rgb": rgb, "sources": sources})
+        levels = tv_tensors.Image(out["rgb"].round(), dtype=torch.uint8)
+        out["rgb"] = tv_tensors.Image(self.photometric(levels), dtype=torch.float32)
+        return cast(Sample, out)
+
+
+class RandomResize(v2.Transform):
+    """One factor for all images, at which they just fit into base_size times a random ratio.
+
+    Bilinear with half-pixel centres and no antialiasing; labels take OpenCV's nearest pixel.
+    """
+
+    def __init__(self, base_size: tuple[int, int], scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.base_size, self.scale = base_size, scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        ratio = _uniform(*self.scale)
+        short, long = sorted(max(1, int(side * ratio)) for side in self.base_size)
+        size = v2.query_size(flat_inputs)
+        factor = min(long / max(size), short / min(size))
+        return {"size": [max(1, int(side * factor + 0.5)) for side in size]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Mask):
+            return F.resize(inpt, params["size"], v2.InterpolationMode.BILINEAR, antialias=False)
+        # Rounded as OpenCV does: torch's "nearest" takes another row where a border falls on one.
+        rows, columns = (
+            (torch.arange(new, dtype=torch.float64) * (1 / (new / old))).long().clamp(max=old - 1)
+            for new, old in zip(params["size"], inpt.shape[-2:], strict=True)
+        )
+        return tv_tensors.wrap(inpt[..., rows[:, None], columns], like=inpt)
+
+
+class RandomCrop(v2.Transform):
+    """A window of at most `size`; an axis that is shorter is taken whole.
+
+    Drawn again, at most ten times, while it holds one class only or one class has max_class_share
+    or more of its labelled pixels; the tenth is kept as it is. With two_classes this is repeated,
+    at most ten times, until the window holds two classes. Without a label any window will do.
+    """
+
+    def __init__(self, size: tuple[int, int], max_class_share: float, two_classes: bool) -> None:
+        super().__init__()
+        self.size, self.max_class_share = size, max_class_share
+        self.rounds = _REDRAWS if two_classes else 1
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        size = v2.query_size(flat_inputs)
+        label = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
+        if label is None:
+            return self._draw(size)
+        for _ in range(self.rounds):
+            window = self._redraw(size, label)
+            if len(_counts(label, window)) > 1:
+                break
+        return window
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.crop(inpt, **params)
+
+    def _draw(self, size: tuple[int, int]) -> dict[str, int]:
+        (top, height), (left, width) = (
+            (int(torch.randint(max(whole - part, 0) + 1, ())), min(whole, part))
+            for whole, part in zip(size, self.size, strict=True)
+        )
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def _redraw(self, size: tuple[int, int], label: Tensor) -> dict[str, int]:
+        window = self._draw(size)
+        for _ in range(_REDRAWS):
+            counts = _counts(label, window)
+            if len(counts) > 1 and int(counts.max()) < self.max_class_share * int(counts.sum()):
+                break
+            window = self._draw(size)
+        return window
+
+
+def _counts(label: Tensor, window: dict[str, int]) -> Tensor:
+    """Pixels of each class in the window; classes that are not there are left out."""
+    counts = torch.bincount(F.crop(label, **window).flatten(), minlength=NO_LABEL + 1)[:NO_LABEL]
+    return counts[counts > 0]
+
+
+class PhotometricDistortion(v2.Transform):
+    """Brightness, contrast, saturation and hue of a uint8 RGB image, each by chance.
+
+    A coin decides whether contrast comes before or after saturation and hue. Every step rounds
+    and clips to 0..255; hue and saturation are those of OpenCV's 8-bit HSV (hue 0..179).
+    """
+
+    def __init__(self, config: PhotometricConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The steps in order, each with its offset, factor, factor or shift."""
+        c = self.config
+        steps = [("brightness", (-c.brightness, c.brightness))]
+        steps += [("saturation", c.saturation), ("hue", (-c.hue, c.hue))]
+        steps.insert(1 if torch.rand(()) < 0.5 else 3, ("contrast", c.contrast))
+        fired = [step for step in steps if torch.rand(()) < c.probability]
+        return {"steps": [(name, _uniform(*between)) for name, between in fired]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not params["steps"]:
+            return inpt
+        image = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        for name, value in params["steps"]:
+            image = _distort(image, name, value)
+        return tv_tensors.wrap(torch.from_numpy(image).permute(2, 0, 1).contiguous(), like=inpt)
+
+
+def _distort(image: NDArray[np.uint8], name: str, value: float) -> NDArray[np.uint8]:
+    levels = np.arange(256.0)
+    if name == "hue":
+        changed = (levels + math.floor(value)) % 180
+    else:
+        changed = levels + value if name == "brightness" else levels * value
+    table = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    if name in ("brightness", "contrast"):
+        return table[image]
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    channel = hsv[..., 0 if name == "hue" else 1]
+    channel[...] = table[channel]
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(()).uniform_(low, high))
