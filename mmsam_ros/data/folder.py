@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data set of one's own: images/, a folder per auxiliary, labels/, meta.json and calib.json.
+
+LiDAR is a raster in the camera's view, or points (.npy: x, y, z, intensity) that calib.json
+projects. Thermal is in the camera's view, or calib.json registers it; `frame_gain` is applied here,
+to the whole frame, so that such an image has 0..255 already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.frames import SPLITS, FrameSet, Record
+from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array
+from mmsam_ros.data.words import check_keys, check_word
+from mmsam_ros.sensors import (
+    ENCODINGS,
+    CameraModel,
+    ClassInfo,
+    Registration,
+    SensorError,
+    rasterise,
+    register,
+    scale_thermal,
+    topic_names,
+)
+
+FORMAT = "mmsam-folder/1"
+SOURCES = tuple(source for source in ENCODINGS if source != "camera")
+_SUFFIXES = {"images": (".png", ".jpg"), "lidar": (".npz", ".npy", ".png"),
+             "event": (".npz", ".png")}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """calib.json: the camera, and how LiDAR and thermal lie to it (None: not needed).
+
+    thermal_size: (height, width) that the registration holds for, None for any.
+    """
+
+    camera: CameraModel
+    T_camera_lidar: Any = None
+    registration: Registration | None = None
+    thermal_size: Size | None = None
+
+
+@dataclass(frozen=True)
+class FolderReader(Reader):
+    """Projects points and registers thermal images.
+
+    Attributes:
+        calibration: None where the folder has no calib.json.
+        growth: side of the square that a projected point covers, in pixels.
+    """
+
+    calibration: Calibration | None = None
+    growth: int = 2
+
+    def source(self, source: str, record: Record, size: Size) -> Planes:
+        path = record.sources[source]
+        try:
+            if path.suffix == ".npy":
+                return self._points(path, size)
+            planes = super().source(source, record, size)
+            return self._thermal(path, planes, size) if source == "thermal" else planes
+        except SensorError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def _points(self, path: Path, size: Size) -> Planes:
+        if self.calibration is None or self.calibration.T_camera_lidar is None:
+            raise DataError(f"{path}: points need lidar.T_camera_lidar in calib.json")
+        points = read_array(path)
+        if points.ndim != 2 or points.shape[1] < 4:
+            raise DataError(f"{path}: points have shape {points.shape}, expected (N, 4) or more")
+        camera = self._camera(path, size)
+        T = self.calibration.T_camera_lidar
+        return rasterise(points, points[:, 3], camera, T, growth=self.growth)
+
+    def _thermal(self, path: Path, planes: Planes, size: Size) -> Planes:
+        if self.encodings["thermal"] == "frame_gain":
+            planes = scale_thermal(planes[..., 0].astype(np.uint16), "frame_gain", None)[..., None]
+        if self.calibration is None or self.calibration.registration is None:
+            return planes
+        expected = self.calibration.thermal_size
+        if expected and planes.shape[:2] != expected:
+            raise DataError(
+                f"{path}: is {planes.shape[1]}x{planes.shape[0]}, but calib.json's thermal camera "
+                f"is {expected[1]}x{expected[0]}"
+            )
+        self._camera(path, size)
+        return register(planes, self.calibration.registration, size, size)[0]
+
+    def _camera(self, path: Path, size: Size) -> CameraModel:
+        assert self.calibration is not None
+        camera = self.calibration.camera
+        if (camera.height, camera.width) != size:
+            raise DataError(
+                f"{path}: its image is {size[1]}x{size[0]}, but calib.json's camera is "
+                f"{camera.width}x{camera.height}"
+            )
+        return camera
+
+
+def read_meta(root: Path) -> Mapping[str, Any]:
+    """meta.json, with its keys and words checked; classes still are plain values."""
+    path = root / "meta.json"
+    meta = check_keys(
+        str(path), _json(path), ("format", "classes", "encodings", "splits"),
+        ("limits", "subsets", "growth"),
+    )  # fmt: skip
+    if meta["format"] != FORMAT:
+        raise DataError(f"{path}: format is {meta['format']!r}, expected {FORMAT!r}")
+    check_keys(f"{path}: encodings", meta["encodings"], (), SOURCES)
+    for source, encoding in meta["encodings"].items():
+        check_word(f"{path}: encodings.{source}", encoding, ENCODINGS[source])
+    split_of: dict[str, str] = {}
+    for split, names in check_keys(f"{path}: splits", meta["splits"], (), SPLITS).items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: splits.{split} is {names!r}, expected a list of names")
+        for name in names:
+            if name in split_of:
+                raise DataError(f"{path}: {name!r} is in {split_of[name]} and in {split}")
+            split_of[name] = split
+    subsets = meta.get("subsets", {})
+    for key, words in check_keys(f"{path}: subsets", subsets, (), subsets).items():
+        check_keys(f"{path}: subsets.{key}", words, (), split_of)
+    thermal, limits = meta["encodings"].get("thermal", "mono8"), meta.get("limits")
+    try:
+        pixel = np.ones((1, 1), np.uint8 if thermal == "mono8" else np.uint16)
+        scale_thermal(pixel, thermal, limits)
+    except (SensorError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: limits is {limits!r}: {error}") from error
+    growth = meta.get("growth", 1)
+    if not isinstance(growth, int) or growth < 1:
+        raise DataError(f"{path}: growth is {growth!r}, expected a whole number of at least 1")
+    return meta
+
+
+def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = None) -> FrameSet:
+    """The frames of a split; their files are not opened yet. Test labels may all be absent."""
+    meta = read_meta(root)
+    for source in sources:
+        check_word(f"{root / 'meta.json'}: encodings", source, meta["encodings"])
+    classes = _classes(root / "meta.json", meta["classes"])
+    subsets = meta.get("subsets", {})
+    names = meta["splits"].get(split, ())
+    labels = {name: root / "labels" / f"{name}.png" for name in names}
+    withheld = split == "test" and not any(path.is_file() for path in labels.values())
+    records = [
+        Record(
+            name,
+            _find(root, "images", name),
+            {source: _find(root, source, name) for source in sources},
+            None if withheld else labels[name],
+            {key: words[name] for key, words in subsets.items() if name in words},
+        )
+        for name in names
+    ]
+    encodings = {source: meta["encodings"][source] for source in sources}
+    reader = FolderReader(
+        encodings, id_table(len(classes)), _calibration(root / "calib.json"), meta.get("growth", 2)
+    )
+    limits = None
+    if "thermal" in sources and "limits" in meta:
+        limits = (float(meta["limits"][0]), float(meta["limits"][1]))
+    return FrameSet("folder", split, tuple(records), classes, encodings, reader, limits)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _classes(path: Path, values: Sequence[Any]) -> tuple[ClassInfo, ...]:
+    try:
+        rows = [check_keys(f"{path}: classes", row, ("id", "name", "rgb")) for row in values]
+        classes = [ClassInfo(row["id"], row["name"], tuple(row["rgb"])) for row in rows]
+        topic_names(classes)
+    except (SensorError, TypeError) as error:
+        raise DataError(f"{path}: classes: {error}") from error
+    classes.sort(key=lambda info: info.id)
+    if [info.id for info in classes] != list(range(len(classes))) or not classes:
+        raise DataError(f"{path}: class ids are {[c.id for c in classes]}, expected 0, 1, 2, …")
+    return tuple(classes)
+
+
+def _calibration(path: Path) -> Calibration | None:
+    if not path.is_file():
+        return None
+    calib = check_keys(str(path), _json(path), ("camera",), ("lidar", "thermal"))
+    check_keys(f"{path}: camera", calib["camera"], ("width", "height", "K", "D", "model"))
+    if "lidar" in calib:
+        check_keys(f"{path}: lidar", calib["lidar"], ("T_camera_lidar",))
+    if "homography" in (thermal := calib.get("thermal", {})):
+        check_keys(f"{path}: thermal", thermal, ("homography",))
+    elif "thermal" in calib:
+        check_keys(f"{path}: thermal", thermal, ("width", "height", "K", "R_camera_thermal"))
+    try:
+        return _build_calibration(calib["camera"], calib.get("lidar", {}), thermal)
+    except (SensorError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _build_calibration(
+    camera: Mapping[str, Any], lidar: Mapping[str, Any], thermal: Mapping[str, Any]
+) -> Calibration:
+    model = CameraModel.from_info(
+        width=camera["width"], height=camera["height"], k=camera["K"], d=camera["D"],
+        distortion_model=camera["model"], r=np.eye(3), p=np.zeros(12), binning_x=1, binning_y=1,
+        roi=(0, 0, 0, 0), rectified=False,
+    )  # fmt: skip
+    registration, thermal_size = None, None
+    if "homography" in thermal:
+        registration = Registration.from_homography(thermal["homography"])
+    elif thermal:
+        R = thermal["R_camera_thermal"]
+        registration = Registration.from_rotation(camera["K"], R, thermal["K"])
+        thermal_size = (thermal["height"], thermal["width"])
+    return Calibration(model, lidar.get("T_camera_lidar"), registration, thermal_size)
+
+
+def _find(root: Path, folder: str, name: str) -> Path:
+    """The one file of this name; where there is none, the path that it would be expected at."""
+    paths = [root / folder / f"{name}{suffix}" for suffix in _SUFFIXES.get(folder, (".png",))]
+    found = [path for path in paths if path.is_file()]
+    if len(found) > 1:
+        raise DataError(f"{found[0]} and {found[1].name} are both there, expected one of them")
+    return (found or paths)[0]

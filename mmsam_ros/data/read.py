@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of one frame into a sample: images, rasters and labels as they are stored."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision import tv_tensors
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.frames import Record, Sample
+from mmsam_ros.sensors import FIELDS, NO_LABEL, SensorError, decode_raster
+
+Array = NDArray[Any]
+Planes = NDArray[np.float32]  # (H, W, C)
+Size = tuple[int, int]
+
+_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a record; the data sets override what differs.
+
+    Attributes:
+        encodings: of the sources.
+        ids: training id of each stored label value (256), -1 where a value has none.
+    """
+
+    encodings: Mapping[str, str]
+    ids: NDArray[np.int16]
+
+    def __call__(self, record: Record) -> Sample:
+        """The frame; DataError names a file that is missing, broken or does not fit."""
+        rgb = read_rgb(record.image)
+        sample = Sample(name=record.name, rgb=_image(rgb), sources={})
+        for source, path in record.sources.items():
+            planes = self.source(source, record, rgb.shape[:2])
+            _same_size(path, planes, record, rgb)
+            sample["sources"][source] = _image(planes)
+        if record.label is not None:
+            label = self.label(record.label)
+            _same_size(record.label, label, record, rgb)
+            sample["label"] = tv_tensors.Mask(torch.from_numpy(label))
+        return sample
+
+    def source(self, source: str, record: Record, size: Size) -> Planes:
+        """Channel values of an auxiliary source, for an RGB image of `size`."""
+        return read_raster(record.sources[source], self.encodings[source])
+
+    def label(self, path: Path) -> NDArray[np.uint8]:
+        """Training ids (H, W), 255 where there is none."""
+        return decode_label(path, read_image(path), self.ids)
+
+
+def id_table(count: int, offset: int = 0) -> NDArray[np.int16]:
+    """Training id of each stored value: value - offset for `count` classes; 255 is no label, and
+    with an offset 0 as well; -1 for values that mean nothing.
+    """
+    table = np.full(256, -1, np.int16)
+    table[offset : offset + count] = np.arange(count)
+    table[[NO_LABEL, *range(offset)]] = NO_LABEL
+    return table
+
+
+def read_image(path: Path) -> Array:
+    """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
+    data = _bytes(path)
+    # OpenCV fills up a JPEG that was cut off; entropy-coded data never holds these two markers
+    whole = data[:2] != b"\xff\xd8" or data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None or not whole:
+        raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image")
+    if image.ndim == 3:
+        order = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        image = cv2.cvtColor(image, order)
+    return image
+
+
+def read_array(path: Path) -> Array:
+    """The array `arr_0` of an .npz file, or the one of an .npy file."""
+    try:
+        loaded = np.load(path)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return np.asarray(loaded["arr_0"])
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing") from error
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: is broken, expected an array ({error})") from error
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """An RGB image (H, W, 3); alpha is dropped, a single channel is replicated."""
+    image = _three_channels(read_image(path))
+    if image.dtype != np.uint8:
+        raise DataError(f"{path}: RGB image is {image.dtype}, expected uint8")
+    return image
+
+
+def read_raster(path: Path, encoding: str) -> Planes:
+    """Channel values (H, W, C) float32 of a stored raster, as `sensors.decode_raster` gives them.
+
+    An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
+    a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
+    """
+    image = read_array(path) if path.suffix == ".npz" else read_image(path)
+    if encoding == "muses_raw" and path.suffix == ".png":
+        encoding = "muses_png16"
+    elif encoding == "png8":
+        image = _three_channels(image)
+    elif len(FIELDS[encoding]) == 1 and image.ndim == 3:
+        if (image[..., :3] != image[..., :1]).any():
+            raise DataError(f"{path}: {encoding} image has colours, expected a grey one")
+        image = image[..., 0]
+    try:
+        return decode_raster(image, encoding)
+    except SensorError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def decode_label(path: Path, image: Array, ids: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """Stored values (H, W) uint8 to training ids; DataError for values that `ids` does not know."""
+    if image.ndim != 2 or image.dtype != np.uint8:
+        raise DataError(f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W)")
+    label = ids[image]
+    if (label < 0).any():
+        unknown = ", ".join(map(str, np.unique(image[label < 0])[:8]))
+        raise DataError(f"{path}: label values {unknown}, expected {_ranges(ids)}")
+    return label.astype(np.uint8)
+
+
+def missing_files(records: Iterable[Record]) -> list[Path]:
+    """The records' files that are not there."""
+    paths = (
+        path
+        for record in records
+        for path in (record.image, *record.sources.values(), record.label)
+    )
+    return [path for path in paths if path is not None and not path.is_file()]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _three_channels(image: Array) -> Array:
+    return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
+
+
+def _image(planes: Array) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())
+
+
+def _same_size(path: Path, array: Array, record: Record, rgb: Array) -> None:
+    if array.shape[:2] != rgb.shape[:2]:
+        (h, w), (height, width) = array.shape[:2], rgb.shape[:2]
+        raise DataError(f"{path}: is {w}x{h}, but {record.image} is {width}x{height}")
+
+
+def _ranges(ids: NDArray[np.int16]) -> str:
+    known = np.flatnonzero(ids >= 0)
+    return f"{known[0]}..{known[-2]} and {NO_LABEL}"

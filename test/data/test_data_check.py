@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam data check` finds each fault that was planted, counts, and computes the statistics."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from trees import make_deliver, make_fmb, make_folder, make_muses
+
+from mmsam_ros.cli import data
+from mmsam_ros.data.check import Report, check_dataset
+
+DELIVER = ("depth", "event", "lidar")
+
+
+def run(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    return data.run(parser.parse_args(["check", *argv]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "sources"),
+    [
+        ("deliver", make_deliver, DELIVER),
+        ("fmb", make_fmb, ("thermal",)),
+        ("muses", make_muses, ("lidar", "event")),
+        ("folder", make_folder, ("lidar", "thermal")),
+    ],
+)
+def test_a_whole_tree_has_no_faults(
+    tmp_path: Path, kind: str, make: Callable[[Path], Path], sources: tuple[str, ...]
+) -> None:
+    done: list[tuple[int, int]] = []
+    root = make(tmp_path)
+    lists = root / "lists" if kind == "fmb" else ""
+    report = check_dataset(kind, root, sources, lists, lambda i, n: done.append((i, n)))
+    assert report.faults == []
+    assert {split: counts["all"] for split, counts in report.counts.items()} == {
+        "train": 4, "val": 2, "test": 2,
+    }  # fmt: skip
+    assert done == [(i, 8) for i in range(1, 9)]
+    assert list(report.forms) == ["rgb", *sources, "label"]
+    assert set(report.statistics) == set(sources)
+    # counts that differ from the published ones are notes
+    assert any("published are" in note for note in report.notes) == (kind != "folder")
+
+
+def test_every_deliver_fault_is_found(tmp_path: Path) -> None:
+    root = make_deliver(tmp_path, per_split={"train": 5, "val": 1, "test": 1})
+    files = {
+        kind: sorted(root.glob(f"{top}/*/train/*/*_{kind}_front.png"))
+        for top, kind in (("img", "rgb"), ("hha", "depth"), ("event", "event"),
+                          ("lidar", "lidar"), ("semantic", "semantic"))
+    }  # fmt: skip
+    gone, cut, small, label, image = (
+        files["depth"][0], files["lidar"][0], files["event"][2], files["semantic"][2],
+        files["rgb"][4],
+    )  # fmt: skip
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:200])
+    cv2.imwrite(str(small), np.zeros((8, 8), np.uint8))
+    cv2.imwrite(str(label), np.full((64, 64), 77, np.uint8))
+    image.write_bytes(b"")
+    report = check_dataset("deliver", root, DELIVER)
+    for path, what in (
+        (gone, "is missing"), (cut, "is broken"), (small, "is 8x8, but"),
+        (label, "label values 77"), (image, "is broken"),
+    ):  # fmt: skip
+        assert sum(fault.startswith(f"{path}: {what}") for fault in report.faults) == 1, path
+    assert len(report.faults) == 5
+    assert report.counts["train"]["all"] == 5
+
+
+def test_what_cannot_be_scanned_is_a_fault(tmp_path: Path) -> None:
+    root = make_deliver(tmp_path, per_split={"train": 1, "test": 1})
+    stray = root / "img/rainy/train/MAP_1_point1/000000_rgb_front.png"
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    report = check_dataset("deliver", root, DELIVER)
+    assert len(report.faults) == 2
+    assert f"{stray}: weather: unknown 'rainy'; did you mean 'rain'?" in report.faults
+    assert "found no frames of the split 'val'" in report.faults[1]
+    assert report.counts["test"]["all"] == 1
+
+
+def test_counts_by_group_and_forms(tmp_path: Path) -> None:
+    root = make_deliver(tmp_path, per_split={"train": 6, "val": 1, "test": 1})
+    report = check_dataset("deliver", root, DELIVER)
+    assert report.counts["train"]["weather=cloud"] == 2
+    assert report.counts["train"]["case=eventlowres"] == 1
+    assert report.counts["train"]["difficulty=hard"] == 1
+    assert "test: 1 frames of all, published are 1897" in report.notes
+    assert "test: 0 frames of case=lidarjitter, published are 99" in report.notes
+    assert report.forms["rgb"] == {"64x64 RGBA, 8 bit": 8}
+    assert report.forms["event"] == {"64x64 grey, 8 bit": 7, "32x32 grey, 8 bit": 1}
+    assert "8 RGB images are 64x64 RGBA, 8 bit, published is 1042x1042" in report.notes
+    assert "8 coloured LiDAR variants are not read" in report.notes
+    present = {6, 12, 9, 3, 255}
+    assert set(np.flatnonzero(report.pixels["train"])) == present
+    assert report.pixels["train"].sum() == 6 * 64 * 64
+
+
+def test_lists(tmp_path: Path) -> None:
+    root = make_fmb(tmp_path)
+    (root / "lists/train_easy_files.txt").write_text("00001.png\n")
+    report = check_dataset("fmb", root, ("thermal",), root / "lists")
+    assert report.faults == []
+    assert "1 images are in no split, such as 00003" in report.notes
+    (root / "lists/val_easy_files.txt").write_text("00001.png\n")
+    report = check_dataset("fmb", root, ("thermal",), root / "lists")
+    assert len(report.faults) == 1
+    assert "00001.png is in" in report.faults[0]
+    assert any("lists" in fault for fault in check_dataset("fmb", root, ()).faults)
+
+
+def test_statistics_follow_the_rule_of_the_muses_tools(tmp_path: Path) -> None:
+    root = make_muses(tmp_path, per_split={"train": 3, "val": 1, "test": 1})
+    paths = sorted(root.glob("projected_to_rgb/lidar/train/**/*.npz"))
+    for scale, path in zip((1, 2, 4), paths, strict=True):
+        np.savez(path, scale * np.load(path)["arr_0"])
+    images = [np.load(path)["arr_0"].reshape(-1, 3).astype(np.float64) for path in paths]
+    means = np.stack([image.mean(0) for image in images])
+    variance = means.var(0) + np.stack([image.var(0) for image in images]).mean(0)
+    found = check_dataset("muses", root, ("lidar",)).statistics["lidar"]
+    assert found.fields == ("range", "intensity", "height")
+    assert found.mean == pytest.approx(means.mean(0))
+    assert found.std == pytest.approx(np.sqrt(variance))
+    assert found.low == pytest.approx(np.min(images, axis=(0, 1)))
+    assert found.high == pytest.approx(np.max(images, axis=(0, 1)))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_muses(tmp_path)
+    assert run("--dataset", "muses", "--root", str(root)) == 0
+    out = capsys.readouterr().out
+    assert "1.4628, 7.5568" in out  # the published constants of range, beside what was found
+    assert "faults: 0" in out
+    for path in (root / "frame_camera").rglob("*.png"):
+        path.write_bytes(b"")
+    assert run("--dataset", "muses", "--root", str(root), "--sources", "event") == 1
+    assert "faults: 8" in capsys.readouterr().out
+
+
+def test_command_lists_so_many_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder(tmp_path, (), per_split={"train": 30, "val": 1, "test": 1})
+    for path in (root / "labels").glob("train*.png"):
+        path.unlink()
+    argv = ("--dataset", "folder", "--root", str(root))
+    assert run(*argv) == 1
+    out = capsys.readouterr().out
+    assert out.count("is missing") == 20
+    assert "... and 10 more" in out
+    assert run(*argv, "--all") == 1
+    assert capsys.readouterr().out.count("is missing") == 30
+
+
+def test_an_empty_report_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_dataset("deliver", tmp_path, ()).counts == Report().counts
+    assert run("--dataset", "deliver", "--root", str(tmp_path)) == 1
+    assert "neither img/" in capsys.readouterr().out

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small trees in the exact layouts of the data sets, with pictures that a network can learn.
+
+Every picture has four classes of its data set: a sky above, a road below, a box and a disc on it,
+and an unlabelled strip at the bottom. A class has one colour in RGB and one value in every
+auxiliary. The same seed gives the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.data.frames import FrameSet, Sample
+from mmsam_ros.sensors import CLASS_SETS, ENCODINGS, NO_LABEL
+
+Bytes = NDArray[np.uint8]
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+Size = tuple[int, int]
+
+SPLITS: Mapping[str, int] = {"train": 4, "val": 2, "test": 2}
+# training ids of sky, road, box and disc
+PICTURED = {"deliver": (12, 6, 9, 3), "fmb": (6, 0, 8, 7), "muses": (10, 0, 13, 11)}
+FOLDER_CLASSES = tuple(CLASS_SETS["synthetic"][i] for i in (5, 0, 10, 8))
+DELIVER_CASES = (
+    "", "underexposure", "motionblur", "eventlowres", "overexposure", "lidarjitter",
+)  # fmt: skip
+WEATHERS = ("cloud", "fog", "night", "rain", "sun")
+
+
+def make_deliver(
+    root: Path,
+    layout: str = "raw",
+    *,
+    size: Size = (64, 64),
+    per_split: Mapping[str, int] = SPLITS,
+    cases: Sequence[str] = DELIVER_CASES,
+    sources: Sequence[str] = ("depth", "event", "lidar"),
+    seed: int = 0,
+) -> Path:
+    """DeLiVER as it is downloaded (`raw`) or as the paper's converter leaves it (`flat`).
+
+    The i-th frame of a split has the i-th weather and case, in turn. Raw, RGB and labels are RGBA,
+    events have a single channel (half the size in eventlowres), `depth/` holds something else than
+    `hha/`, and coloured variants lie beside the LiDAR files. Returns root.
+    """
+    for split, i in _frames(per_split):
+        rng = _rng(seed, split, i)
+        rgb, index, label = picture(rng, size, "deliver")
+        weather, case = WEATHERS[i % len(WEATHERS)], cases[i % len(cases)]
+        sequence = f"MAP_{1 + list(per_split).index(split)}_point{100 + i}" + (
+            f"_{case}" if case else ""
+        )
+        frame = f"{i:0{6 + i % 3}d}"
+        aux = {source: png8(index, source) for source in sources}
+        if "event" in aux:
+            aux["event"] = aux["event"][..., 0]
+            if case == "eventlowres":
+                aux["event"] = aux["event"][::2, ::2]
+        if layout == "flat":
+            folder = {"train": "training", "val": "validation", "test": "test"}[split]
+            stem = root / "samples" / "{}" / folder / f"{weather}_{sequence}_{frame}"
+            _write(f"{stem}_rgb_front.png".format("images"), rgb)
+            _write(f"{stem}_semantic_front.png".format("annotations"), label)
+            for source, image in aux.items():
+                full = cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
+                    np.uint8
+                )
+                _write(f"{stem}_{source}_front.png".format(source), full)
+            continue
+        stem = root / "{}" / weather / split / sequence / frame
+        opaque = np.full((*size, 1), 255, np.uint8)
+        _write(f"{stem}_rgb_front.png".format("img"), np.concatenate([rgb, opaque], 2))
+        raw = np.where(label == NO_LABEL, 0, label + 1).astype(np.uint8)
+        rgba = np.concatenate([raw[..., None], rgb[..., :2], opaque], 2)
+        _write(f"{stem}_semantic_front.png".format("semantic"), rgba)
+        for source, image in aux.items():
+            folder = "hha" if source == "depth" else source
+            _write(f"{stem}_{source}_front.png".format(folder), image)
+        _write(f"{stem}_depth_front.png".format("depth"), rgb)
+        _write(f"{stem}_lidar_front_color.png".format("lidar"), rgb)
+    return root
+
+
+def make_fmb(
+    root: Path,
+    moved: bool = False,
+    *,
+    size: Size = (60, 80),
+    per_split: Mapping[str, int] = SPLITS,
+    seed: int = 0,
+) -> Path:
+    """FMB as it is downloaded, or as the paper's scripts move its files.
+
+    Returns root. The lists lie in root/lists; every second frame of a split is hard.
+    """
+    lists: dict[str, list[str]] = {}
+    for number, (split, i) in enumerate(_frames(per_split), start=1):
+        rgb, index, label = picture(_rng(seed, split, i), size, "fmb")
+        name, difficulty = f"{number:05d}.png", ("easy", "hard")[i % 2]
+        lists.setdefault(f"{split}_{difficulty}_files.txt", []).append(name)
+        folder = root / (split if moved or split != "val" else "train")
+        visible = folder / "Visible" / (difficulty if moved else "")
+        _write(visible / name, rgb)
+        _write(folder / "Infrared" / name, (40 + 60 * index).astype(np.uint8))
+        raw = np.where(label == NO_LABEL, 0, label + 1).astype(np.uint8)
+        _write(folder / "Label" / name, raw)
+        _write(folder / "color" / name, rgb)
+    for file, names in lists.items():
+        _write_text(root / "lists" / file, "".join(f"{name}\n" for name in names))
+    return root
+
+
+def make_muses(
+    root: Path,
+    *,
+    size: Size = (54, 96),
+    per_split: Mapping[str, int] = SPLITS,
+    sources: Sequence[str] = ("lidar", "event"),
+    test_labels: bool = False,
+    seed: int = 0,
+) -> Path:
+    """MUSES with `projected_to_rgb/` as the official tool writes it. Returns root."""
+    conditions = list(itertools.product(("clear", "fog", "rain", "snow"), ("day", "night")))
+    for number, (split, i) in enumerate(_frames(per_split), start=1):
+        rgb, index, label = picture(_rng(seed, split, i), size, "muses")
+        weather, time = conditions[(3 * i) % len(conditions)]
+        place = Path(split, weather, time)
+        name = f"REC{number:04d}_frame_{100 + number:06d}"
+        _write(root / "frame_camera" / place / f"{name}_frame_camera.png", rgb)
+        if split != "test" or test_labels:
+            _write(root / "gt_semantic" / place / f"{name}_gt_labelTrainIds.png", label)
+        for source in sources:
+            stem = "event_camera" if source == "event" else source
+            array = event_counts(index) if source == "event" else muses_raw(index)
+            path = root / "projected_to_rgb" / stem / place / f"{name}_{stem}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(path, array)
+    return root
+
+
+def make_folder(
+    root: Path,
+    sources: Sequence[str] = ("lidar", "thermal"),
+    *,
+    encodings: Mapping[str, str] | None = None,
+    size: Size = (64, 96),
+    per_split: Mapping[str, int] = SPLITS,
+    calibrated: bool = False,
+    seed: int = 0,
+) -> Path:
+    """A folder data set of one's own; every second frame has weather fog, the others clear.
+
+    encodings: of the sources, by default muses_raw, mono16, event_counts and png8. calibrated:
+    LiDAR as points, thermal at half the size and registered by calib.json. Returns root.
+    """
+    default = {"lidar": "muses_raw", "thermal": "mono16", "event": "event_counts", "depth": "png8"}
+    chosen = {source: (encodings or default).get(source, default[source]) for source in sources}
+    splits: dict[str, list[str]] = {split: [] for split in per_split}
+    weather = {}
+    for split, i in _frames(per_split):
+        rgb, index, label = picture(_rng(seed, split, i), size, "folder")
+        name = f"{split}_{i:04d}"
+        splits[split].append(name)
+        weather[name] = ("clear", "fog")[i % 2]
+        _write(root / "images" / f"{name}.png", rgb)
+        _write(root / "labels" / f"{name}.png", label)
+        for source, encoding in chosen.items():
+            assert encoding in ENCODINGS[source]
+            stem = root / source / name
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            if calibrated and source == "lidar":
+                np.save(f"{stem}.npy", points(index))
+            elif encoding in ("muses_raw", "event_counts"):
+                array = muses_raw(index) if source == "lidar" else event_counts(index)
+                np.savez_compressed(f"{stem}.npz", array)
+            else:
+                image = encoded(index, source, encoding)
+                half = calibrated and source == "thermal"
+                _write(f"{stem}.png", image[::2, ::2] if half else image)
+    meta: dict[str, object] = {
+        "format": "mmsam-folder/1",
+        "classes": [
+            {"id": i, "name": info.name, "rgb": info.rgb} for i, info in enumerate(FOLDER_CLASSES)
+        ],
+        "encodings": chosen,
+        "splits": splits,
+        "subsets": {"weather": weather},
+    }
+    if chosen.get("thermal") == "mono16":
+        meta["limits"] = [26000, 31500]
+    _write_text(root / "meta.json", json.dumps(meta, indent=1))
+    if calibrated:
+        _write_text(root / "calib.json", json.dumps(calibration(size), indent=1))
+    return root
+
+
+def picture(rng: np.random.Generator, size: Size, kind: str) -> tuple[Bytes, Bytes, Bytes]:
+    """RGB (h, w, 3), index of the class (h, w) 0..3, and label: training id, 255 at the bottom."""
+    h, w = size
+    index = np.zeros(size, np.uint8)
+    index[int(h * rng.uniform(0.35, 0.5)) :] = 1
+    top, left = int(h * rng.uniform(0.3, 0.5)), int(w * rng.uniform(0.05, 0.3))
+    index[top : top + h // 3, left : left + w // 4] = 2
+    centre = int(w * rng.uniform(0.6, 0.85)), int(h * rng.uniform(0.4, 0.6))
+    cv2.circle(index, centre, h // 6, 3, -1)
+    if kind == "folder":
+        ids, classes = np.arange(4, dtype=np.uint8), FOLDER_CLASSES
+    else:
+        ids = np.array(PICTURED[kind], np.uint8)
+        classes = tuple(CLASS_SETS[kind][i] for i in ids)
+    colours = np.array([info.rgb for info in classes], np.int64)
+    noise = rng.integers(-12, 13, (*size, 3))
+    rgb = np.clip(colours[index] + noise, 0, 255).astype(np.uint8)
+    label = ids[index]
+    label[-max(1, h // 32) :] = NO_LABEL
+    return rgb, index, label
+
+
+def png8(index: Bytes, source: str) -> Bytes:
+    """Three channels of 8 bit, other ones for every source."""
+    shift = ("depth", "event", "lidar").index(source) if source != "thermal" else 0
+    channels = [60 * index, 200 - 50 * index, np.full_like(index, 20 * (shift + 1))]
+    return np.stack(channels, 2).astype(np.uint8)
+
+
+def muses_raw(index: Bytes) -> NDArray[np.float32]:
+    """Range, intensity and height at every second pixel of a chequerboard, 0 elsewhere."""
+    values = np.stack([5.0 + 10 * index, 1.0 + 20 * index, index - 1.5], 2).astype(np.float32)
+    values[np.indices(index.shape).sum(axis=0) % 2 == 1] = 0
+    return values
+
+
+def event_counts(index: Bytes) -> Bytes:
+    return np.stack([index, 3 - index, np.zeros_like(index)], 2).astype(np.uint8)
+
+
+def encoded(index: Bytes, source: str, encoding: str) -> Image:
+    """What a folder's PNG of this encoding holds."""
+    if encoding == "png8":
+        return png8(index, source)
+    if encoding == "muses_png16":
+        return ((muses_raw(index) + 100) * 150).round().astype(np.uint16)
+    if encoding == "mono16":
+        return (26500 + 1500 * index.astype(np.uint16)).astype(np.uint16)
+    return (40 + 60 * index).astype(np.uint8)
+
+
+def points(index: Bytes) -> NDArray[np.float32]:
+    """Points x, y, z, intensity (m, forward-left-up) through the centre of every second pixel."""
+    h, w = index.shape
+    rows, columns = np.meshgrid(np.arange(0, h, 2), np.arange(0, w, 2), indexing="ij")
+    depth = 5.0 + 10 * index[::2, ::2]
+    x = (columns + 0.5 - w / 2) / w * depth
+    y = (rows + 0.5 - h / 2) / w * depth
+    values = [depth, -x, -y, 1.0 + 20 * index[::2, ::2]]
+    return np.stack([value.ravel() for value in values], 1).astype(np.float32)
+
+
+def calibration(size: Size) -> dict[str, object]:
+    """calib.json that fits `points` and a thermal image of half the size."""
+    h, w = size
+    K = [[w, 0, w / 2], [0, w, h / 2], [0, 0, 1]]
+    return {
+        "camera": {"width": w, "height": h, "K": K, "D": [], "model": "plumb_bob"},
+        "lidar": {"T_camera_lidar": [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]},
+        "thermal": {"homography": [[2, 0, 0], [0, 2, 0], [0, 0, 1]]},
+    }
+
+
+def samples(frames: FrameSet) -> list[Sample]:
+    """All frames of a set."""
+    return [frames[i] for i in range(len(frames))]
+
+
+def stored(path: Path) -> Image:
+    """An image file as OpenCV reads it: BGR order."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image.astype(np.uint16) if image.dtype == np.uint16 else image.astype(np.uint8)
+
+
+def _frames(per_split: Mapping[str, int]) -> list[tuple[str, int]]:
+    return [(split, i) for split, count in per_split.items() for i in range(count)]
+
+
+def _rng(seed: int, split: str, i: int) -> np.random.Generator:
+    return np.random.default_rng([seed, ("train", "val", "test").index(split), i])
+
+
+def _write(path: str | Path, image: Image) -> None:
+    """A PNG of an RGB, RGBA or single-channel image."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 3:
+        order = [2, 1, 0, 3][: image.shape[2]]
+        image = image[..., order]
+    assert cv2.imwrite(str(path), np.ascontiguousarray(image)), path
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
