@@ -77,7 +77,9 @@ def _print(console: Console, kind: str, report: Report) -> None:
             f"{names[i]} {100 * pixels[i] / pixels.sum():.2g}"
             for i in map(int, np.flatnonzero(pixels))
         )
-        console.print(f"{split} labels, % of pixels: {', '.join(shares)}", highlight=False)
+        console.print(
+            f"{split} labels, % of pixels: {', '.join(shares) or 'none'}", highlight=False
+        )
     if report.statistics:
         console.print(_statistics(kind, report))
 

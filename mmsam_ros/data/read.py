@@ -75,7 +75,7 @@ def id_table(count: int, offset: int = 0) -> NDArray[np.int16]:
 def read_image(path: Path) -> Array:
     """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
     data = _bytes(path)
-    # OpenCV fills up a JPEG that was cut off; entropy-coded data never holds these two markers
+    # OpenCV 4 fills up a JPEG that was cut off; entropy-coded data never holds these two markers
     whole = data[:2] != b"\xff\xd8" or data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

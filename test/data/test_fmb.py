@@ -82,6 +82,9 @@ def test_labels_and_thermal(tmp_path: Path) -> None:
     cv2.imwrite(str(frames.records[0].label), label + 1)
     with pytest.raises(DataError, match=r"Label/00001.png: label values 15, expected 0..14 and"):
         frames[0]
+    cv2.imwrite(str(frames.records[0].label), label[:50])
+    with pytest.raises(DataError, match=r"Label/00001.png: is 80x50, but .*00001.png is 80x60"):
+        frames[0]
     cv2.imwrite(str(frames.records[0].label), np.repeat(label[..., None], 3, 2))
     with pytest.raises(DataError, match=r"label is uint8 \(60, 80, 3\), expected uint8 \(H, W\)"):
         frames[0]

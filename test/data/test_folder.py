@@ -123,7 +123,7 @@ def test_images_may_be_jpeg(tmp_path: Path) -> None:
     expected = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1).float()
     assert (rgb - expected).abs().mean() < 12
     data = frames.records[0].image.read_bytes()
-    frames.records[0].image.write_bytes(data[: len(data) * 2 // 3])  # OpenCV fills it up in grey
+    frames.records[0].image.write_bytes(data[: len(data) * 2 // 3])  # OpenCV 4 fills it up in grey
     with pytest.raises(DataError, match=r"val_0000.jpg: is broken"):
         frames[0]
     png.touch()
