@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.normalise import compose, normalise
 from mmsam_ros.sensors import (
     FIELDS,
     Frame,
@@ -40,19 +41,20 @@ def prepare(
     """
     image = np.require(frame.rgb, requirements=["C", "W"])  # torch takes no other; copies at need
     rgb = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()
-    inputs = {"rgb": _normalise(_resize(rgb, plan.canvas), spec.inputs["rgb"], plan)}
-    name = spec.config.auxiliary
-    given = spec.inputs[name]
-    planes = {
-        source: _source_planes(source, given, frame, plan)
-        for source in given.sources
-        if source in frame.sensors
-    }
-    if planes:
-        stacked = _compose(planes, given, plan.canvas)
-        raster = torch.from_numpy(stacked).to(device).permute(2, 0, 1)[None]
-        inputs[name] = _normalise(raster, given, plan)
-    return inputs, tuple(planes)
+    inputs = {"rgb": plan.pad(normalise(_resize(rgb, plan.canvas), spec.inputs["rgb"]))}
+    seen: dict[str, None] = {}
+    for name in spec.config.auxiliaries:
+        given = spec.inputs[name]
+        planes = {
+            source: torch.from_numpy(_source_planes(source, given, frame, plan)).permute(2, 0, 1)
+            for source in given.sources
+            if source in frame.sensors
+        }
+        if planes:
+            raster = compose(planes, given, plan.canvas).to(device)[None]
+            inputs[name] = plan.pad(normalise(raster, given))
+            seen |= dict.fromkeys(planes)
+    return inputs, tuple(seen)
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -60,25 +62,6 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == size:
         return image
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-
-
-def _normalise(raw: Tensor, given: ModalityInput, plan: Plan) -> Tensor:
-    """(1, 3, h, w) raw -> (raw * scale - mean) / std, padded."""
-    scale, mean, std = (
-        torch.tensor(values, device=raw.device)[:, None, None]
-        for values in (given.scale, given.mean, given.std)
-    )
-    return plan.pad((raw * scale - mean) / std)
-
-
-def _compose(planes: dict[str, Planes], given: ModalityInput, canvas: tuple[int, int]) -> Planes:
-    """The modality's three channels out of its sources' planes; missing ones are zero."""
-    stacked = np.zeros((*canvas, 3), np.float32)
-    for k, channel in enumerate(given.channels):
-        if channel.source in planes:
-            fields = FIELDS[given.encoding[channel.source]]
-            stacked[..., k] = planes[channel.source][..., fields.index(channel.field)]
-    return stacked
 
 
 def _source_planes(source: str, given: ModalityInput, frame: Frame, plan: Plan) -> Planes:

@@ -7,6 +7,7 @@ from mmsam_ros.model.config import (
     HeadConfig,
     InteractionConfig,
     ModelConfig,
+    PriorConfig,
     TrunkConfig,
     config_from_released,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "MMSAMAdapter",
     "ModelConfig",
     "ModelError",
+    "PriorConfig",
     "TrunkConfig",
     "build_model",
     "config_from_released",

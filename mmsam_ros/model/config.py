@@ -7,20 +7,14 @@ Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.strict import from_mapping, near_match
+from mmsam_ros.model.validate import STRIDE, validate
 
-STRIDE = 32  # the coarsest level; image sides are multiples of it
-NUM_LEVELS = 4
-MAX_SIDE = 8192  # pixels
 Size = tuple[int, int]
 
 
@@ -31,6 +25,8 @@ class EncoderConfig:
     Attributes:
         pretrained_size: image size whose patch grid fixes the position tables; they are resized
             to the actual grid in every forward.
+        lora_rank: rank of the low-rank adapters beside the blocks' linear layers; 0: none.
+        lora_targets: linear layers of every block that get one: qkv, proj, lin1, lin2.
     """
 
     embed_dim: int = 1024
@@ -41,6 +37,24 @@ class EncoderConfig:
     window_size: int = 14
     global_attn_indexes: tuple[int, ...] = (5, 11, 17, 23)
     pretrained_size: Size = (1024, 1024)
+    lora_rank: int = 0
+    lora_targets: tuple[str, ...] = ("qkv", "proj")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The spatial prior; the variants are the paper's ablations.
+
+    Attributes:
+        kind: `convnext` (published), `conv` (ViT-Adapter's plain convolutions, RGB only), or
+            `none`: the head reads the encoder alone.
+        reads_rgb: whether the adapter is fed RGB; without, it reads the auxiliary alone.
+        shared: one trunk for all modalities.
+    """
+
+    kind: str = "convnext"
+    reads_rgb: bool = True
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,16 @@ class TrunkConfig:
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Road-Fusion: heads and groups of its convolutions and of its GroupNorm."""
+    """Fusion of RGB and auxiliary maps.
 
+    Attributes:
+        kind: `road` (Road-Fusion, published), `add` or `concat`.
+        num_heads: of Road-Fusion's channel attention.
+        groups: of its convolutions.
+        norm_groups: of its GroupNorm.
+    """
+
+    kind: str = "road"
     num_heads: int = 8
     groups: int = 32
     norm_groups: int = 32
@@ -66,6 +88,9 @@ class InteractionConfig:
     """Injectors and extractors between the adapter and the encoder.
 
     Attributes:
+        kind: `adapter` (published), or `entry`: the prior's features are added to the patch tokens
+            before the first block, and nothing else couples the two.
+        extractor: whether the adapter reads the encoder back.
         block_ranges: first and last encoder block (inclusive) of each of the four interactions.
         value_ratio: width of the deformable attention's values over the embedding's.
         ffn_ratio: hidden width of the extractors' ConvFFN over the embedding's.
@@ -73,6 +98,8 @@ class InteractionConfig:
         drop_path_rate: of every extractor's ConvFFN.
     """
 
+    kind: str = "adapter"
+    extractor: bool = True
     block_ranges: tuple[Size, ...] = ((0, 5), (6, 11), (12, 17), (18, 23))
     num_heads: int = 16
     num_points: int = 4
@@ -96,7 +123,7 @@ class ModelConfig:
 
     Attributes:
         num_classes: channels of the logits.
-        modalities: "rgb" first, then the auxiliary's name.
+        modalities: "rgb" first, then the auxiliary's name, if there is one.
         image_size: (height, width) whose area the fusion's spatial norms are bound to.
         empty: the normalised value of the auxiliary's three channels where it holds nothing
             (raw zero, normalised); what an absent auxiliary is taken for.
@@ -110,18 +137,19 @@ class ModelConfig:
     image_size: Size = (1024, 1024)
     empty: tuple[float, float, float] = (0.0, 0.0, 0.0)
     encoder: EncoderConfig = EncoderConfig()
+    prior: PriorConfig = PriorConfig()
     trunk: TrunkConfig = TrunkConfig()
     fusion: FusionConfig = FusionConfig()
     interaction: InteractionConfig = InteractionConfig()
     head: HeadConfig = HeadConfig()
 
     def __post_init__(self) -> None:
-        _validate(self)
+        validate(self)
 
     @property
-    def auxiliary(self) -> str:
-        """Name of the second modality."""
-        return self.modalities[1]
+    def auxiliaries(self) -> tuple[str, ...]:
+        """The modalities besides RGB."""
+        return self.modalities[1:]
 
     @classmethod
     def preset(
@@ -286,108 +314,3 @@ def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -
         )
     except KeyError as error:
         raise ModelError(f"released configuration: key {error} is missing") from error
-
-
-def _require(holds: bool, field: str, found: object, expected: str) -> None:
-    if not holds:
-        raise ModelError(f"{field}: found {found!r}, expected {expected}")
-
-
-def _check_numbers(config: ModelConfig) -> None:
-    """Every number in its range, before anything is divided by it."""
-    encoder, trunk, interaction = config.encoder, config.trunk, config.interaction
-    fusion, head = config.fusion, config.head
-    whole: dict[str, tuple[int, int, int]] = {
-        "num_classes": (config.num_classes, 1, 254),
-        "encoder.embed_dim": (encoder.embed_dim, 1, 8192),
-        "encoder.depth": (encoder.depth, NUM_LEVELS, 256),
-        "encoder.num_heads": (encoder.num_heads, 1, 256),
-        "encoder.patch_size": (encoder.patch_size, 16, 16),
-        "encoder.window_size": (encoder.window_size, 1, 256),
-        "fusion.num_heads": (fusion.num_heads, 1, 256),
-        "fusion.groups": (fusion.groups, 1, 256),
-        "fusion.norm_groups": (fusion.norm_groups, 1, 256),
-        "interaction.num_heads": (interaction.num_heads, 1, 256),
-        "interaction.num_points": (interaction.num_points, 1, 64),
-        "interaction.num_extra_extractors": (interaction.num_extra_extractors, 0, 16),
-        "head.channels": (head.channels, 1, 8192),
-        **{f"trunk.depths[{i}]": (n, 1, 256) for i, n in enumerate(trunk.depths)},
-        **{f"trunk.widths[{i}]": (n, 1, 8192) for i, n in enumerate(trunk.widths)},
-        **{f"image_size[{i}]": (n, STRIDE, MAX_SIDE) for i, n in enumerate(config.image_size)},
-    }
-    for field, (value, low, high) in whole.items():
-        _require(low <= value <= high, field, value, f"{low} to {high}")
-    ratios = {
-        "encoder.mlp_ratio": encoder.mlp_ratio,
-        "interaction.value_ratio": interaction.value_ratio,
-        "interaction.ffn_ratio": interaction.ffn_ratio,
-    }
-    for field, ratio in ratios.items():
-        hidden = encoder.embed_dim * ratio
-        _require(1 <= hidden <= 65536, field, ratio, "a width of 1 to 65536 with embed_dim")
-    rates = {
-        "trunk.drop_path_rate": trunk.drop_path_rate,
-        "interaction.drop_path_rate": interaction.drop_path_rate,
-        "head.dropout": head.dropout,
-    }
-    for field, rate in rates.items():
-        _require(0 <= rate < 1, field, rate, "0 to 1, 1 excluded")
-    _require(all(map(math.isfinite, config.empty)), "empty", config.empty, "finite values")
-    blocks = encoder.global_attn_indexes
-    inside = all(0 <= k < encoder.depth for k in blocks)
-    _require(inside, "encoder.global_attn_indexes", blocks, f"blocks 0 to {encoder.depth - 1}")
-    for name in config.modalities:
-        named = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not hasattr(nn.ModuleDict, name)
-        _require(bool(named), "modalities", name, "lower-case names that no module method has")
-
-
-def _validate(config: ModelConfig) -> None:
-    _check_numbers(config)
-    encoder, interaction, fusion = config.encoder, config.interaction, config.fusion
-    names = config.modalities
-    _require(
-        len(names) == 2 and names[0] == "rgb" and names[1] != "rgb",
-        "modalities",
-        names,
-        "'rgb' and one auxiliary (its three channels may be composed of several sensors)",
-    )
-    for field, size in (
-        ("image_size", config.image_size),
-        ("encoder.pretrained_size", encoder.pretrained_size),
-    ):
-        stride = STRIDE if field == "image_size" else encoder.patch_size
-        holds = all(side > 0 and side % stride == 0 for side in size)
-        _require(holds, field, size, f"positive multiples of {stride}")
-    _require(
-        encoder.embed_dim % encoder.num_heads == 0,
-        "encoder.embed_dim",
-        encoder.embed_dim,
-        f"a multiple of num_heads {encoder.num_heads}",
-    )
-    value_dim = int(encoder.embed_dim * interaction.value_ratio)
-    _require(
-        value_dim % interaction.num_heads == 0,
-        "interaction.num_heads",
-        interaction.num_heads,
-        f"a divisor of the value width {value_dim}",
-    )
-    covered = [k for first, last in interaction.block_ranges for k in range(first, last + 1)]
-    _require(
-        len(interaction.block_ranges) == NUM_LEVELS and covered == list(range(encoder.depth)),
-        "interaction.block_ranges",
-        interaction.block_ranges,
-        f"four ranges that cover blocks 0..{encoder.depth - 1} in order",
-    )
-    for width in config.trunk.widths:
-        _require(
-            width % fusion.groups == 0 and width % fusion.num_heads == 0,
-            "trunk.widths",
-            config.trunk.widths,
-            f"multiples of fusion.groups {fusion.groups} and fusion.num_heads {fusion.num_heads}",
-        )
-        _require(
-            2 * width % fusion.norm_groups == 0,
-            "fusion.norm_groups",
-            fusion.norm_groups,
-            f"a divisor of twice each trunk width {config.trunk.widths}",
-        )

@@ -14,6 +14,7 @@ from segment_anything.modeling.image_encoder import Block, PatchEmbed
 from torch import Tensor, nn
 
 from mmsam_ros.model.config import EncoderConfig
+from mmsam_ros.model.lora import add_lora
 
 
 class SAMEncoder(nn.Module):
@@ -40,6 +41,8 @@ class SAMEncoder(nn.Module):
             )
             for index in range(config.depth)
         )
+        if config.lora_rank:
+            add_lora(self.blocks, config.lora_rank, config.lora_targets)
 
     def embed(self, rgb_BChw: Tensor) -> Tensor:
         """Image (B, 3, h, w), normalised -> tokens (B, H, W, C) with positions added."""

@@ -11,6 +11,8 @@ from torch import nn
 from mmsam_ros.model.deformable import DeformableAttention
 from mmsam_ros.model.fusion import CoordinateAttention, Recalibration
 from mmsam_ros.model.interaction import ConvFFN
+from mmsam_ros.model.plain_prior import PlainPrior
+from mmsam_ros.model.prior import SpatialPrior
 
 if TYPE_CHECKING:
     from mmsam_ros.model.network import MMSAMAdapter
@@ -18,23 +20,17 @@ if TYPE_CHECKING:
 
 def initialise(model: MMSAMAdapter) -> None:
     """Set every parameter that does not already start as published by its constructor."""
-    nn.init.normal_(model.level_embed)
+    if model.level_embed is not None:
+        nn.init.normal_(model.level_embed)
     for module in model.encoder.modules():
         if isinstance(module, nn.Linear):
             _linear(module)
         elif isinstance(module, nn.Conv2d):
             _fan_out(module)
-    for module in model.prior.trunks.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.reset_parameters()
-    for module in model.prior.fusion.modules():
-        if isinstance(module, Recalibration | CoordinateAttention):
-            for conv in module.children():
-                if isinstance(conv, nn.Conv2d):
-                    _kaiming(conv)
-    for projection in model.prior.projections:
-        _fan_out(projection)
-    _fan_out(model.up)
+    if model.prior is not None:
+        _initialise_prior(model.prior)
+    if model.up is not None:
+        _fan_out(model.up)
     for module in model.interactions.modules():
         if isinstance(module, ConvFFN):
             _linear(module.fc1)
@@ -46,6 +42,24 @@ def initialise(model: MMSAMAdapter) -> None:
         if isinstance(module, nn.Conv2d):
             _kaiming(module)
     nn.init.normal_(model.head.classifier.weight, std=0.01)
+
+
+def _initialise_prior(prior: SpatialPrior | PlainPrior) -> None:
+    if isinstance(prior, PlainPrior):
+        for module in [*prior.stem.modules(), *prior.stages.modules()]:
+            if isinstance(module, nn.Conv2d):
+                _fan_out(module)
+    else:
+        for module in prior.trunks.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
+        for module in prior.fusion.modules():
+            if isinstance(module, Recalibration | CoordinateAttention):
+                for conv in module.children():
+                    if isinstance(conv, nn.Conv2d):
+                        _kaiming(conv)
+    for projection in prior.projections:
+        _fan_out(projection)
 
 
 def _linear(module: nn.Linear) -> None:

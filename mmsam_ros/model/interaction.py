@@ -98,14 +98,14 @@ class Extractor(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Injector, a range of encoder blocks, extractor (and extra extractors)."""
+    """Injector, a range of encoder blocks, extractor (and extra extractors), if there are any."""
 
     def __init__(self, encoder: EncoderConfig, config: InteractionConfig, extra: int) -> None:
         super().__init__()
         self.injector = Injector(encoder.embed_dim, config)
-        self.extractor = Extractor(encoder.embed_dim, config)
+        self.extractor = Extractor(encoder.embed_dim, config) if config.extractor else None
         self.extra_extractors = nn.ModuleList(
-            Extractor(encoder.embed_dim, config) for _ in range(extra)
+            Extractor(encoder.embed_dim, config) for _ in range(extra if config.extractor else 0)
         )
 
     def forward(
@@ -114,7 +114,8 @@ class Interaction(nn.Module):
         """Returns (x, c) after this interaction; `blocks` maps tokens (B, H, W, C) to the same."""
         x = self.injector(x, c, grids)
         x = blocks(x.unflatten(1, grids.encoder[0])).flatten(1, 2)
-        c = self.extractor(c, x, grids)
+        if self.extractor is not None:
+            c = self.extractor(c, x, grids)
         for extractor in self.extra_extractors:
             c = extractor(c, x, grids)
         return x, c

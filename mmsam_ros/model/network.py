@@ -10,34 +10,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, legal_sizes
+from mmsam_ros.model.config import ModelConfig, legal_sizes
 from mmsam_ros.model.encoder import SAMEncoder
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.head import SegFormerHead
 from mmsam_ros.model.init import initialise
 from mmsam_ros.model.interaction import Interaction, TokenGrids
+from mmsam_ros.model.plain_prior import PlainPrior
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.model.strict import near_match
+from mmsam_ros.model.validate import NUM_LEVELS
 
 
 class MMSAMAdapter(nn.Module):
-    """RGB and one auxiliary image in, logits at a quarter of the size out."""
+    """RGB and one auxiliary image in, logits at a quarter of the size out.
+
+    Attributes:
+        prior: None where the configuration has none.
+        level_embed, up: None where adapter and encoder do not interact; `interactions` is empty.
+        entry_gamma: with `interaction.kind: entry`, the scale of what the prior adds to the patch
+            tokens; from 1e-6, as the injectors' gamma.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim, interaction = config.encoder.embed_dim, config.interaction
         self.config = config
         self.encoder = SAMEncoder(config.encoder)
-        self.prior = SpatialPrior(config)
-        self.level_embed = nn.Parameter(torch.zeros(3, dim))
-        last = NUM_LEVELS - 1
-        self.interactions = nn.ModuleList(
-            Interaction(
-                config.encoder, interaction, interaction.num_extra_extractors if i == last else 0
+        self.prior = _prior(config)
+        self.level_embed: nn.Parameter | None = None
+        self.up: nn.ConvTranspose2d | None = None
+        self.entry_gamma: nn.Parameter | None = None
+        self.interactions = nn.ModuleList()
+        if self.prior is not None and interaction.kind == "entry":
+            self.entry_gamma = nn.Parameter(torch.full((dim,), 1e-6))
+        elif self.prior is not None:
+            self.level_embed = nn.Parameter(torch.zeros(3, dim))
+            last = NUM_LEVELS - 1
+            self.interactions.extend(
+                Interaction(
+                    config.encoder,
+                    interaction,
+                    interaction.num_extra_extractors if i == last else 0,
+                )
+                for i in range(NUM_LEVELS)
             )
-            for i in range(NUM_LEVELS)
-        )
-        self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+            self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
         self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(NUM_LEVELS))
         self.head = SegFormerHead(dim, config.num_classes, config.head)
         initialise(self)
@@ -58,19 +76,39 @@ class MMSAMAdapter(nn.Module):
             ModelError: an unknown modality, a wrong shape, or a size that this network cannot
                 take (the message lists those that it can).
         """
-        mask = self._check(inputs, present)
-        return self.head(self.forward_features(inputs, mask))
+        self._check(inputs, present or {})
+        return self.head(self.forward_features(inputs, present))
 
     def forward_features(
-        self, inputs: Mapping[str, Tensor], aux_present: Tensor | None = None
+        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
         """The four maps (B, C, …) at strides 4, 8, 16, 32 that the head reads."""
-        rgb = inputs["rgb"]
-        grids = TokenGrids.of(rgb.shape[-2], rgb.shape[-1], rgb.device)
-        c1, *coarse = self.prior(inputs, aux_present)
+        x = self.encoder.embed(inputs["rgb"])
+        prior_maps = [] if self.prior is None else self.prior(inputs, present)
+        if self.level_embed is not None:
+            x_maps, maps = self._interact(x, prior_maps)
+        else:
+            if self.entry_gamma is not None:
+                x = x + self.entry_gamma * _at_stride_16(prior_maps).permute(0, 2, 3, 1)
+            x_maps, maps = self._encode(x), None
+        scales = (4.0, 2.0, 1.0, 0.5)
+        read = [_rescale(x_map, scale) for x_map, scale in zip(x_maps, scales, strict=True)]
+        if maps is not None:
+            read = [m + r for m, r in zip(maps, read, strict=True)]
+        return [norm(r) for norm, r in zip(self.norms, read, strict=True)]
+
+    def _interact(
+        self, x_BHWC: Tensor, prior_maps: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The encoder's maps at stride 16 after each interaction, and the adapter's four maps."""
+        assert self.level_embed is not None
+        assert self.up is not None
+        height, width = (16 * side for side in x_BHWC.shape[1:3])
+        grids = TokenGrids.of(height, width, x_BHWC.device)
+        c1, *coarse = prior_maps
         tokens = [m.flatten(2).transpose(1, 2) for m in coarse]
         c = torch.cat([t + e for t, e in zip(tokens, self.level_embed, strict=True)], dim=1)
-        x = self.encoder.embed(rgb).flatten(1, 2)
+        x = x_BHWC.flatten(1, 2)
         x_maps = []
         for interaction, (first, last) in zip(
             self.interactions, self.config.interaction.block_ranges, strict=True
@@ -79,18 +117,18 @@ class MMSAMAdapter(nn.Module):
             x_maps.append(x.transpose(1, 2).unflatten(-1, grids.encoder[0]))
         maps = [c1, *_token_maps(c, grids)]
         maps[0] = self.up(maps[1]) + c1
-        scales = (4.0, 2.0, 1.0, 0.5)
-        return [
-            norm(m + _rescale(x_map, scale))
-            for norm, m, x_map, scale in zip(self.norms, maps, x_maps, scales, strict=True)
-        ]
+        return x_maps, maps
 
-    def _check(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None
-    ) -> Tensor | None:
-        """Validate the inputs; the auxiliary's presence mask, or None."""
+    def _encode(self, x_BHWC: Tensor) -> list[Tensor]:
+        """The encoder's maps after each range of blocks, without an adapter between them."""
+        x_maps = []
+        for first, last in self.config.interaction.block_ranges:
+            x_BHWC = self.encoder.run(x_BHWC, first, last)
+            x_maps.append(x_BHWC.permute(0, 3, 1, 2))
+        return x_maps
+
+    def _check(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
         known = self.config.modalities
-        present = present or {}
         for name in (*inputs, *present):
             if name not in known:
                 raise ModelError(f"unknown modality {name!r}{near_match(name, known)}")
@@ -113,15 +151,27 @@ class MMSAMAdapter(nn.Module):
             )
         if "rgb" in present:
             raise ModelError("present: found 'rgb', which is always there; expected auxiliaries")
-        mask = present.get(self.config.auxiliary)
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != rgb.shape[:1]):
-            raise ModelError(
-                f"present[{self.config.auxiliary!r}]: found {mask.dtype} {tuple(mask.shape)}, "
-                f"expected bool ({rgb.shape[0]},)"
-            )
-        if mask is not None and self.config.auxiliary not in inputs and bool(mask.any()):
-            raise ModelError(f"{self.config.auxiliary}: declared present, but not in the inputs")
-        return mask
+        for name, mask in present.items():
+            if mask.dtype != torch.bool or mask.shape != rgb.shape[:1]:
+                raise ModelError(
+                    f"present[{name!r}]: found {mask.dtype} {tuple(mask.shape)}, "
+                    f"expected bool ({rgb.shape[0]},)"
+                )
+            if name not in inputs and bool(mask.any()):
+                raise ModelError(f"{name}: declared present, but not in the inputs")
+
+
+def _prior(config: ModelConfig) -> SpatialPrior | PlainPrior | None:
+    if config.prior.kind == "none":
+        return None
+    return PlainPrior(config) if config.prior.kind == "conv" else SpatialPrior(config)
+
+
+def _at_stride_16(maps: list[Tensor]) -> Tensor:
+    """Maps (B, C, …) at strides 4, 8, 16, 32 -> their sum (B, C, H, W) at stride 16."""
+    size = (maps[2].shape[-2], maps[2].shape[-1])
+    finer = [F.adaptive_avg_pool2d(m, size) for m in maps[:2]]
+    return finer[0] + finer[1] + maps[2] + _rescale(maps[3], 2.0)
 
 
 def _token_maps(c: Tensor, grids: TokenGrids) -> list[Tensor]:

@@ -105,7 +105,7 @@ class FrameBuilder:
         read: Reader = read_pixels,
     ) -> None:
         self._infos, self._poses, self._thermal, self._read = infos, poses, thermal, read
-        channels = spec.inputs[spec.config.auxiliary].channels
+        channels = [c for name in spec.config.auxiliaries for c in spec.inputs[name].channels]
         self._needs_intensity = any(c.field == "intensity" for c in channels)
 
     def build(

@@ -145,8 +145,7 @@ class SegmentNode(Node):
             candidates = images(f"{source}/image", source)
             if source == "lidar":
                 # weights that read another raster than points make prefer that, if it is there
-                encoding = spec.inputs[spec.config.auxiliary].encoding[source]
-                made_of_points = FIELDS[encoding] == FIELDS["muses_raw"]
+                made_of_points = FIELDS[spec.encodings[source]] == FIELDS["muses_raw"]
                 points = Candidate("lidar/points", PointCloud2)
                 candidates.insert(0 if made_of_points else len(candidates), points)
             inputs.append(make(source, candidates, partial(self._store, source)))

@@ -6,7 +6,14 @@ from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_model
 from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
 from mmsam_ros.weights.released import convert_released
-from mmsam_ros.weights.settings import SETTINGS, make_spec, setting_config
+from mmsam_ros.weights.settings import (
+    SETTINGS,
+    Setting,
+    find_setting,
+    folder_setting,
+    make_spec,
+    setting_config,
+)
 from mmsam_ros.weights.spec import (
     Channel,
     Geometry,
@@ -25,10 +32,13 @@ __all__ = [
     "Presence",
     "Provenance",
     "Score",
+    "Setting",
     "Spec",
     "WeightsError",
     "convert_released",
     "file_sha256",
+    "find_setting",
+    "folder_setting",
     "load_convnext",
     "load_model",
     "load_sam_encoder",

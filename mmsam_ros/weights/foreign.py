@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pickle
 import re
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.model.convnext import ConvNeXtTrunk
+from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.released import raise_differences
 
@@ -34,6 +36,13 @@ def _inert_numpy_types() -> list[Any]:
             types.append((getattr(multiarray, name), f"{module}.{name}"))
     return types
 
+
+SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+SAM_FILES = {  # a name ends in the first digits of the file's MD5
+    "sam_vit_b": "sam_vit_b_01ec64.pth",
+    "sam_vit_l": "sam_vit_l_0b3195.pth",
+    "sam_vit_h": "sam_vit_h_4b8939.pth",
+}
 
 # What a damaged file makes the unpickler raise.
 _BROKEN = (
@@ -98,20 +107,49 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in content.items()}
 
 
-def load_sam_encoder(model: MMSAMAdapter, path: str | Path) -> None:
+def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
     """Load an official SAM checkpoint's image encoder (B, L or H) into the network's encoder.
 
-    The neck, prompt encoder and mask decoder are left out.
+    The neck, prompt encoder and mask decoder are left out; LoRA's parameters stay as they are.
+
+    Args:
+        model: the network.
+        source: the file, or its name (`sam_vit_b`, `sam_vit_l`, `sam_vit_h`), which is downloaded
+            once into torch.hub's folder.
 
     Raises:
-        WeightsError: lists missing, unexpected and misshapen keys.
+        WeightsError: no such file, a download that fails or whose hash is not the published one,
+            or lists missing, unexpected and misshapen keys.
     """
+    path = _official_sam(str(source)) if str(source) in SAM_FILES else Path(source)
     prefix = "image_encoder."
     state = read_checkpoint(path)
     if any(name.startswith(prefix) for name in state):
         state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
     state = {n: v for n, v in state.items() if not n.startswith("neck.")}
+    state |= {n: v for n, v in model.encoder.state_dict().items() if ".lora_" in n}
     _load_part(model.encoder, state, f"{path}: SAM image encoder")
+
+
+def _official_sam(name: str) -> Path:
+    """The official file of a name, downloaded unless it is there."""
+    file = SAM_FILES[name]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(SAM_URL + file, str(path))
+        except OSError as error:
+            raise WeightsError(
+                f"{name}: {SAM_URL}{file} cannot be downloaded ({error}); download it elsewhere "
+                "and give the file"
+            ) from error
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "md5").hexdigest()
+    published = path.stem.rsplit("_", 1)[1]
+    if not digest.startswith(published):
+        raise WeightsError(f"{path}: MD5 is {digest}, expected {published}…; remove the file")
+    return path
 
 
 def load_convnext(model: MMSAMAdapter, source: str) -> None:
@@ -124,6 +162,8 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
     Raises:
         WeightsError: lists missing, unexpected and misshapen keys.
     """
+    if not isinstance(model.prior, SpatialPrior):
+        raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
     if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).exists():
         from timm.models.convnext import checkpoint_filter_fn
 
@@ -131,7 +171,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         state = {_plain_convnext_name(n): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:
-                state = checkpoint_filter_fn(state, model.prior.trunks["rgb"])
+                state = checkpoint_filter_fn(state, next(iter(model.prior.trunks.values())))
             except KeyError as error:
                 raise WeightsError(f"{source}: unexpected key {error}") from error
     else:
@@ -158,6 +198,11 @@ def _plain_convnext_name(name: str) -> str:
 
 def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     own = module.state_dict()
+    # the family's smallest members have 1x1 convolutions for what the others have as linear layers
+    state = {
+        n: v.flatten(1) if n in own and own[n].ndim == 2 and v.ndim == 4 else v
+        for n, v in state.items()
+    }
     raise_differences(
         what,
         missing=[n for n in own if n not in state],

@@ -119,11 +119,13 @@ def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
     Raises:
         WeightsError: lists every missing, unexpected and misshapen key.
     """
+    if len(config.auxiliaries) != 1:
+        raise WeightsError(f"released weights have one auxiliary, found {config.auxiliaries}")
     converted: dict[str, Tensor] = {}
     unexpected = []
     for name, value in state.items():
         try:
-            ours = released_name(name.removeprefix("module."), config.auxiliary)
+            ours = released_name(name.removeprefix("module."), config.auxiliaries[0])
         except WeightsError:
             unexpected.append(name)
             continue

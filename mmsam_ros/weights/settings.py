@@ -6,12 +6,13 @@ A foreign checkpoint's pickle is never asked; the user names the setting.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmsam_ros import __version__
 from mmsam_ros.model import ModelConfig, near_match
-from mmsam_ros.sensors import CLASS_SETS
+from mmsam_ros.sensors import CLASS_SETS, ENCODINGS, FIELDS, ClassInfo
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.spec import (
     Channel,
@@ -28,9 +29,19 @@ PRESETS_WITH_OWN_SIZE = ("tiny", "nano")
 
 @dataclass(frozen=True)
 class Setting:
-    """A benchmark setting; the auxiliary carries its name in the network."""
+    """What a data set gives a network; the auxiliary carries its name in the network.
 
-    classes: str
+    Attributes:
+        name: `deliver_rgb_lidar` and the like.
+        classes: table of the training ids.
+        auxiliary: name of the second modality.
+        aux_input: how its channels come about.
+        image_size: (height, width) of the published network's input.
+        mode, stride: of the geometry.
+    """
+
+    name: str
+    classes: tuple[ClassInfo, ...]
     auxiliary: str
     aux_input: ModalityInput
     image_size: Size
@@ -84,19 +95,23 @@ _COMPOSED = ModalityInput(
     limits=(26000.0, 31500.0),
 )
 
+
+def _setting(classes: str, auxiliary: str, given: ModalityInput, side: int) -> Setting:
+    sensors = "_".join(given.sources)
+    slide = {"mode": "slide", "stride": (640, 640)} if classes == "muses" else {}
+    name = f"{classes}_rgb_{sensors}"
+    return Setting(name, CLASS_SETS[classes], auxiliary, given, (side, side), **slide)  # type: ignore[arg-type]
+
+
 SETTINGS: dict[str, Setting] = {
-    **{
-        f"deliver_rgb_{source}": Setting("deliver", source, _png(source), (1024, 1024))
-        for source in ("depth", "event", "lidar")
-    },
-    "fmb_rgb_thermal": Setting("fmb", "thermal", _FMB_THERMAL, (800, 800)),
-    "muses_rgb_lidar": Setting(
-        "muses", "lidar", _MUSES_LIDAR, (1024, 1024), mode="slide", stride=(640, 640)
-    ),
-    "muses_rgb_event": Setting(
-        "muses", "event", _MUSES_EVENT, (1024, 1024), mode="slide", stride=(640, 640)
-    ),
-    "synthetic_rgb_lidar_thermal": Setting("synthetic", "lidar_thermal", _COMPOSED, (1024, 1024)),
+    setting.name: setting
+    for setting in (
+        *(_setting("deliver", s, _png(s), 1024) for s in ("depth", "event", "lidar")),
+        _setting("fmb", "thermal", _FMB_THERMAL, 800),
+        _setting("muses", "lidar", _MUSES_LIDAR, 1024),
+        _setting("muses", "event", _MUSES_EVENT, 1024),
+        _setting("synthetic", "lidar_thermal", _COMPOSED, 1024),
+    )
 }
 
 
@@ -107,30 +122,98 @@ def find_setting(name: str) -> Setting:
     return SETTINGS[name]
 
 
-def setting_config(name: str, preset: str = "vit_l", image_size: Size | None = None) -> ModelConfig:
+def folder_setting(
+    classes: tuple[ClassInfo, ...],
+    encodings: Mapping[str, str],
+    limits: tuple[float, float] | None = None,
+) -> Setting:
+    """The setting of a data set of one's own.
+
+    One source gives all three channels; several share them: LiDAR range and height (the range
+    alone beside two others), then one channel for each other source.
+
+    Args:
+        classes: table of the training ids.
+        encodings: of each source besides the camera.
+        limits: counts of a 16-bit thermal image that map to 0 and 255.
+
+    Raises:
+        WeightsError: more sources than channels, or an unknown one.
+    """
+    unknown = [f"{s}: {e}" for s, e in encodings.items() if e not in ENCODINGS.get(s, ())]
+    if unknown or not 1 <= len(encodings) <= 3:
+        raise WeightsError(f"sources are {dict(encodings)}, expected 1 to 3 of {dict(ENCODINGS)}")
+    fields = {source: FIELDS[encoding] for source, encoding in encodings.items()}
+    if len(fields) == 1:
+        channels = [(source, (3 * given)[i]) for source, given in fields.items() for i in range(3)]
+    else:
+        channels = [(source, given[0]) for source, given in fields.items()]
+    raster = encodings.get("lidar") in ("muses_raw", "muses_png16")
+    if raster and len(fields) == 2:
+        channels.insert(channels.index(("lidar", "range")) + 1, ("lidar", "height"))
+    elif len(fields) == 2:
+        channels.insert(1, channels[0])
+    # raw zero stays zero, so that an empty channel is the same whether its sensor sees nothing or
+    # is missing
+    spread = {"range": 20.0, "intensity": 50.0, "height": 1.0, "positive": 1.0, "negative": 1.0,
+              "zero": 1.0}  # fmt: skip
+    first, second, third = (Channel(*channel) for channel in channels)
+    given = ModalityInput(
+        (first, second, third),
+        dict(encodings),
+        std=(
+            spread.get(first.field, 255.0),
+            spread.get(second.field, 255.0),
+            spread.get(third.field, 255.0),
+        ),
+        growth=2 if raster else 1,
+        limits=limits,
+    )
+    auxiliary = "_".join(encodings)
+    return Setting(f"folder_rgb_{auxiliary}", classes, auxiliary, given, (1024, 1024))
+
+
+def setting_config(
+    setting: str | Setting,
+    preset: str = "vit_l",
+    image_size: Size | None = None,
+    *,
+    rgb_only: bool = False,
+    **changes: Any,
+) -> ModelConfig:
     """The network of a setting; `tiny` and `nano` keep their own size unless one is given.
+
+    Args:
+        setting: one of `SETTINGS`, or its name.
+        preset: see `ModelConfig.preset`, which also takes the `changes`.
+        image_size: (height, width).
+        rgb_only: a network without the auxiliary.
+        changes: further fields of `ModelConfig`.
 
     Raises:
         WeightsError: unknown setting.
         ModelError: unknown preset, or a size that no network takes.
     """
-    setting = find_setting(name)
+    setting = find_setting(setting) if isinstance(setting, str) else setting
     if image_size is None and preset not in PRESETS_WITH_OWN_SIZE:
         image_size = setting.image_size
     return ModelConfig.preset(
         preset,
-        num_classes=len(CLASS_SETS[setting.classes]),
-        modalities=("rgb", setting.auxiliary),
+        num_classes=len(setting.classes),
+        modalities=("rgb",) if rgb_only else ("rgb", setting.auxiliary),
         image_size=image_size,
         empty=setting.aux_input.empty,
+        **changes,
     )
 
 
-def make_spec(name: str, config: ModelConfig, *, trained: bool = False, **provenance: Any) -> Spec:
-    """The spec of a setting for a network of its modalities.
+def make_spec(
+    setting: str | Setting, config: ModelConfig, *, trained: bool = False, **provenance: Any
+) -> Spec:
+    """The spec of a setting for a network of its modalities, or of RGB alone.
 
     Args:
-        name: a key of `SETTINGS`.
+        setting: one of `SETTINGS`, or its name.
         config: the network; its image size becomes the geometry's.
         trained: whether the weights have seen all sensors of the setting.
         provenance: fields of `Provenance` besides the package's version.
@@ -138,18 +221,22 @@ def make_spec(name: str, config: ModelConfig, *, trained: bool = False, **proven
     Raises:
         WeightsError: unknown setting, or the configuration is not of this setting.
     """
-    setting = find_setting(name)
+    setting = find_setting(setting) if isinstance(setting, str) else setting
     stride = setting.stride
+    inputs = {"rgb": _RGB}
+    if config.auxiliaries:
+        inputs[setting.auxiliary] = setting.aux_input
+    sensors = [source for given in inputs.values() for source in given.sources]
     if stride is not None and config.image_size != setting.image_size:
         (rows, columns), (full_rows, full_columns) = config.image_size, setting.image_size
         stride = (rows * stride[0] // full_rows, columns * stride[1] // full_columns)
     return Spec(
         config=config,
-        inputs={"rgb": _RGB, setting.auxiliary: setting.aux_input},
-        classes=CLASS_SETS[setting.classes],
+        inputs=inputs,
+        classes=setting.classes,
         geometry=Geometry(
             setting.mode, config.image_size, stride, keep_ratio=setting.mode != "resize"
         ),
-        presence=Presence((("camera", *setting.aux_input.sources),) if trained else ()),
+        presence=Presence((tuple(sensors),) if trained else ()),
         provenance=Provenance(**provenance, package_version=__version__),
     )

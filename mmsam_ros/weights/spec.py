@@ -138,7 +138,13 @@ class Spec:
     @property
     def sources(self) -> tuple[str, ...]:
         """Sensors besides the camera that the network reads ("lidar", "thermal" …)."""
-        return self.inputs[self.config.auxiliary].sources
+        found = (s for name in self.config.auxiliaries for s in self.inputs[name].sources)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def encodings(self) -> dict[str, str]:
+        """How each source is stored, the camera included."""
+        return {k: v for given in self.inputs.values() for k, v in given.encoding.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, by key."""
@@ -191,9 +197,10 @@ def _check_inputs(spec: Spec) -> None:
     _require("camera" not in spec.sources, "inputs", spec.sources, "'camera' for rgb only")
     for name, given in spec.inputs.items():
         _check_input(f"inputs.{name}", given)
-    empty, expected = spec.config.empty, spec.inputs[spec.config.auxiliary].empty
-    close = all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(empty, expected, strict=True))
-    _require(close, "config.empty", empty, f"the normalised raw zero {expected}")
+    for name in spec.config.auxiliaries:
+        empty, expected = spec.config.empty, spec.inputs[name].empty
+        close = all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(empty, expected, strict=True))
+        _require(close, "config.empty", empty, f"the normalised raw zero {expected}")
 
 
 def _check_input(key: str, given: ModalityInput) -> None:

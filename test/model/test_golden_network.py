@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ class Golden:
         self.model = build_model(self.config).eval()
         self.model.load_state_dict(convert_released(self.state, self.config), strict=True)
         rgb, aux = self.tensors["input"].split(3, dim=1)
-        self.inputs = {"rgb": rgb, self.config.auxiliary: aux}
+        self.inputs = {"rgb": rgb, self.config.auxiliaries[0]: aux}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def golden(shared: Any) -> Golden:
 def intermediates(model: MMSAMAdapter, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors under the golden file's names, caught by hooks."""
     caught: dict[str, Any] = {}
-    aux = model.config.auxiliary
+    aux = model.config.auxiliaries[0]
 
     def catch(name: str) -> Any:
         return lambda _module, _inputs, output: caught.__setitem__(name, output)
@@ -88,6 +89,18 @@ def test_every_intermediate_agrees(golden: Golden) -> None:
         assert error < ATOL, f"{name}: {error}"
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The cross attention's products reach 1e5: where two of them nearly tie, the order in which
+    sums are taken decides the softmax, and with it gradients by some percent.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_loss_and_gradients_agree(golden: Golden) -> None:
     model = golden.model
     model.zero_grad()
@@ -98,7 +111,7 @@ def test_loss_and_gradients_agree(golden: Golden) -> None:
     keys = golden.facts["gradnorm_keys"]
     assert len(keys) == len(parameters)
     for key, expected in zip(keys, golden.tensors["gradnorm"].tolist(), strict=True):
-        grad = parameters[released_name(key, golden.config.auxiliary)].grad
+        grad = parameters[released_name(key, golden.config.auxiliaries[0])].grad
         assert grad is not None, key
         assert grad.norm().item() == pytest.approx(expected, rel=1e-3, abs=2e-6), key
 

@@ -40,7 +40,7 @@ def test_constants(model: MMSAMAdapter) -> None:
     assert all(bool((i.injector.gamma == 1e-6).all()) for i in model.interactions)
     for trunk in model.prior.trunks.values():
         assert all(bool((b.gamma == 1).all()) for s in trunk.stages for b in s.blocks)
-    for fusion in model.prior.levels:
+    for fusion in model.prior.fusion["lidar"]:
         zeros = (fusion.local_rgb.scale, fusion.cross.gamma_rgb, fusion.cross.gamma_aux)
         ones = (fusion.global_scale, fusion.detail_scale, fusion.global_aux.residual_scale)
         assert all(z.item() == 0 for z in zeros)

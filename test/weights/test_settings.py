@@ -31,7 +31,7 @@ def test_published_numbers(name: str) -> None:
     spec = make_spec(name, setting_config(name), data="", recipe="")
     assert (len(spec.classes), spec.geometry.size) == (count, size)
     assert (spec.geometry.mode, spec.geometry.stride, spec.sources) == (mode, stride, sources)
-    given = spec.inputs[spec.config.auxiliary]
+    given = spec.inputs[spec.config.auxiliaries[0]]
     assert (given.scale, given.mean, given.std) == (scale, mean, std)
     rgb = spec.inputs["rgb"]
     assert (rgb.mean, rgb.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
