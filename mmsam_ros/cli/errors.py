@@ -17,6 +17,7 @@ _ROOM_ERRORS = (
     ("mmsam_ros.weights.errors", "WeightsError"),
     ("mmsam_ros.inference.errors", "InferenceError"),
     ("mmsam_ros.data.errors", "DataError"),
+    ("mmsam_ros.training.errors", "TrainingError"),
     ("mmsam_ros.ros.errors", "RosError"),
 )
 

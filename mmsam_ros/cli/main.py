@@ -8,10 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from mmsam_ros import __version__
-from mmsam_ros.cli import bag, replay, synth, weights
+from mmsam_ros.cli import (
+    bag,
+    data,
+    evaluate,
+    experiments,
+    muses_project,
+    replay,
+    synth,
+    train,
+    weights,
+)
 from mmsam_ros.cli.errors import user_errors
 
-VERBS = (weights, bag, replay, synth)
+VERBS = (weights, data, muses_project, train, evaluate, experiments, bag, replay, synth)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,15 +30,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmsam_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in VERBS:
-        verb = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        own_help = getattr(module, "OWN_HELP", False)
+        verb = verbs.add_parser(
+            module.NAME, help=module.HELP, description=module.HELP, add_help=not own_help
+        )
         module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
+        passes = getattr(module, "PASS_THROUGH", False)
+        verb.set_defaults(run=module.run, passes=passes)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 on an error that the user can mend."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not args.passes:
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    args.rest = rest
     try:
         return int(args.run(args))
     except user_errors() as error:

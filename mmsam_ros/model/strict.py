@@ -46,6 +46,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         options = get_args(hint)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run, to go on from as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from mmsam_ros.training.devices import is_sharded
+from mmsam_ros.training.errors import TrainingError
+
+CHECKPOINT = "checkpoint.pt"
+# what may differ between a run and its continuation
+_FREE = (
+    "config.out",
+    "config.data.root",
+    "config.data.lists",
+    "config.data.workers",
+    "config.log.",
+    "config.device.devices",
+    "config.device.nodes",
+    "config.device.checkpointing",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The last checkpoint of a run: one file, whole at any time.
+
+    Attributes:
+        fabric: of the run; every process takes part.
+        path: the file.
+        parts: network, optimiser and the like, whose states it holds.
+        identity: what the run is, as plain values; a checkpoint of another run is refused.
+    """
+
+    fabric: Fabric
+    path: Path
+    parts: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+    def save(self, progress: Mapping[str, float]) -> None:
+        """Write parts, random states of all processes and `progress`, in place of the last."""
+        content = {
+            **self.parts,
+            "identity": dict(self.identity),
+            "progress": dict(progress),
+            "random": self._gather(_random_states()),
+        }
+        part = self.path.with_name(f".{self.path.name}.part")
+        if is_sharded(self.fabric):  # gathers the shards; the first process writes
+            self.fabric.save(part, content)
+        elif self.fabric.is_global_zero:
+            states = {name: value.state_dict() for name, value in self.parts.items()}
+            torch.save(content | states, part)
+        if self.fabric.is_global_zero:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        self.fabric.barrier()
+
+    def load(self) -> dict[str, Any]:
+        """Set parts and random states to the checkpoint's; returns its `progress`.
+
+        Raises:
+            TrainingError: it belongs to a run that differs; names the keys.
+        """
+        content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        found, expected = dict(_flat(content["identity"])), dict(_flat(self.identity))
+        differing = [
+            f"{key}: {found.get(key)!r} in the checkpoint, {expected.get(key)!r} now"
+            for key in sorted(found.keys() | expected.keys())
+            if found.get(key) != expected.get(key) and not key.startswith(_FREE)
+        ]
+        if differing:
+            raise TrainingError(f"{self.path} is of another run: {'; '.join(differing)}")
+        self.fabric.load(self.path, dict(self.parts), weights_only=True)
+        _set_random_states(content["random"][self.fabric.global_rank])
+        return dict(content["progress"])
+
+    def _gather(self, states: dict[str, Any]) -> list[dict[str, Any]]:
+        gathered: list[Any] = [states] * self.fabric.world_size
+        if self.fabric.world_size > 1:
+            torch.distributed.all_gather_object(gathered, states)
+        return gathered
+
+
+def _random_states() -> dict[str, Any]:
+    state: Any = np.random.get_state()  # noqa: NPY002 (the global one is meant)
+    name, keys, *rest = state
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(a.b.c, value) of nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lightning Fabric for a run, and what of the network depends on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import ModelParallelStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.wrappers import _FabricModule as FabricModule
+from segment_anything.modeling.image_encoder import Block
+from timm.models.convnext import ConvNeXtBlock
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from mmsam_ros.model import MMSAMAdapter, build_model
+from mmsam_ros.model.interaction import Extractor, Injector
+from mmsam_ros.training.config import DeviceConfig, TrainConfig
+from mmsam_ros.training.errors import TrainingError
+
+_SHARDED = (Block, ConvNeXtBlock)
+_RECOMPUTED = (*_SHARDED, Injector, Extractor)
+
+
+def start_fabric(device: DeviceConfig) -> Fabric:
+    """Fabric with all its processes, deterministic cuDNN.
+
+    Processes are started here, unless torchrun or SLURM has done it.
+
+    Raises:
+        TrainingError: this machine cannot do what the configuration asks for.
+    """
+    sharded = ModelParallelStrategy(_shard, save_distributed_checkpoint=False)
+    try:
+        fabric = Fabric(
+            accelerator=device.accelerator,
+            devices=device.devices,
+            num_nodes=device.nodes,
+            strategy=sharded if device.strategy == "fsdp" else device.strategy,
+            precision="32-true" if device.precision == "32" else device.precision,  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise TrainingError(f"{device} does not fit this machine: {error}") from error
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    return fabric
+
+
+def is_sharded(fabric: Fabric) -> bool:
+    """Whether every process holds a part of each parameter (FSDP)."""
+    return isinstance(fabric.strategy, ModelParallelStrategy)
+
+
+def _shard(net: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Shards blocks and the rest; scalars cannot be sharded, see `average_scalars`."""
+    for module in [m for m in net.modules() if isinstance(m, _SHARDED)]:
+        fully_shard(module, mesh=mesh)
+    fully_shard(net, mesh=mesh, ignored_params={p for p in net.parameters() if p.ndim == 0})
+    return net
+
+
+def average_scalars(fabric: Fabric, net: nn.Module) -> None:
+    """Mean over the processes of the gradients that FSDP leaves alone."""
+    if is_sharded(fabric):
+        for p in net.parameters():
+            if p.ndim == 0 and p.grad is not None:
+                p.grad = fabric.all_reduce(p.grad, reduce_op="mean")  # type: ignore[assignment]
+
+
+def set_up_network(fabric: Fabric, net: MMSAMAdapter) -> FabricModule:
+    """Puts the network on its device, with synchronised batch norms on several GPUs.
+
+    `net` stays the module within; with FSDP its parameters are replaced.
+    """
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    elif fabric.world_size > 1:
+        rank_zero_warn(
+            "batch norms are not synchronised on the CPU: each process uses its own frames'"
+        )
+    return fabric.setup_module(net)
+
+
+def recompute_activations(net: nn.Module) -> None:
+    """Recompute what is within blocks, injectors and extractors in the backward pass.
+
+    Names in the state dict stay; those of `named_parameters` do not.
+    """
+    apply_activation_checkpointing(net, check_fn=lambda module: isinstance(module, _RECOMPUTED))
+
+
+def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
+    """`net` itself, or a copy with all parameters where they are sharded; for every process."""
+    if not is_sharded(fabric):
+        return net
+    copy = build_model(net.config).to(fabric.device)
+    copy.load_state_dict(get_model_state_dict(net, options=StateDictOptions(full_state_dict=True)))
+    return copy
+
+
+@contextmanager
+def memory_advice(config: TrainConfig) -> Iterator[None]:
+    """Turns an exhausted GPU into a TrainingError that says what to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        used, batch = config.device, config.batch
+        tries = [
+            "--batch.per_device 1" if batch.per_device > 1 else "",
+            "" if used.checkpointing else "--device.checkpointing true",
+            "--device.precision bf16-mixed" if used.precision == "32" else "",
+            "--device.strategy fsdp on several GPUs" if used.strategy != "fsdp" else "",
+            "a smaller --model.image_size with --augment.crop, or a smaller --model.preset",
+        ]
+        raise TrainingError(
+            f"the GPU's memory is full with batch.per_device {batch.per_device}, crop "
+            f"{config.augment.crop}, precision {used.precision}, checkpointing "
+            f"{used.checkpointing}, preset {config.model.preset}; the last checkpoint is as it "
+            f"was. Try {', '.join(t for t in tries if t)}. ({str(error).splitlines()[0]})"
+        ) from error

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's experiments: a training configuration and what differs, run with several seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mmsam_ros.model import ModelError, build_model, from_mapping
+from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.configure import config_names, find_config, load_config
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.evaluate import evaluate_weights
+from mmsam_ros.training.loop import train
+from mmsam_ros.training.run import CONFIG
+from mmsam_ros.training.start import components, freeze
+from mmsam_ros.training.validation import BEST
+from mmsam_ros.weights import read_spec
+
+RESULT = "result.json"
+SUBSETS = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
+HEADER = (
+    "experiment",
+    *(f"{subset}{of}" for subset in SUBSETS for of in ("", " (paper)")),
+    "seeds",
+    "parameters, M",
+    "of them trained",
+)
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """What the paper has for an experiment: table, and mIoU in percent on DeLiVER's test split,
+    camera and LiDAR.
+    """
+
+    table: str
+    all: float
+    easy: float
+    hard: float
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration of config/train (`base`) and the options that differ from it."""
+
+    title: str
+    base: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paper: PaperRow | None = None
+
+    def arguments(self, extra: Sequence[str] = ()) -> list[str]:
+        """What `mmsam train` would be called with; `extra` comes last and wins."""
+        options = (f"--{key}={_text(value)}" for key, value in self.options.items())
+        return [f"--config={self.base}", *options, *extra]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def experiment_names() -> list[str]:
+    """Names of all experiments that come with the package."""
+    return config_names("experiments")
+
+
+def load_experiment(name: str) -> Experiment:
+    """The experiment of a name or file.
+
+    Raises:
+        TrainingError: no such experiment, or an unknown key in its file.
+    """
+    path = find_config("experiments", name)
+    try:
+        return from_mapping(Experiment, yaml.safe_load(path.read_text()), str(path))
+    except (yaml.YAMLError, ModelError) as error:
+        raise TrainingError(f"{path}: {error}") from error
+
+
+def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """Train and evaluate one experiment with one seed; a finished one is only read.
+
+    Args:
+        name: of the experiment.
+        seed: of the run.
+        out: folder of all experiments; this run's is `<name>/seed<seed>` below it.
+        extra: further options of `mmsam train`, e.g. `--data.root`.
+
+    Returns:
+        Name, seed, parameters by component, and scores by subset of the test split.
+    """
+    experiment = load_experiment(name)
+    name = Path(name).stem
+    folder = out / name / f"seed{seed}"
+    result = folder / RESULT
+    if result.is_file():
+        return dict(json.loads(result.read_text()))
+    config = load_config(experiment.arguments([*extra, f"--seed={seed}", f"--out={folder}"]))
+    train(config, resume=folder if (folder / CONFIG).is_file() else None)
+    content = {
+        "experiment": name,
+        "title": experiment.title,
+        "paper": vars(experiment.paper) if experiment.paper else None,
+        "seed": seed,
+        "parameters": _parameters(folder / BEST, config),
+        "scores": evaluate_weights(folder / BEST, config, "test"),
+    }
+    part = result.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(result)
+    return content
+
+
+def _parameters(weights: Path, config: TrainConfig) -> dict[str, tuple[int, int]]:
+    with torch.device("meta"):
+        model = build_model(read_spec(weights).config)
+    freeze(model, config.start.freeze)
+    return components(model)
+
+
+def table_rows(out: Path) -> list[tuple[str, ...]]:
+    """A row of `HEADER` for each experiment that has a finished run.
+
+    Raises:
+        TrainingError: none has.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob(f"*/seed*/{RESULT}")):
+        content = json.loads(path.read_text())
+        found.setdefault(content["title"], []).append(content)
+    if not found:
+        raise TrainingError(f"{out}: no finished run")
+    return [_row(title, runs) for title, runs in found.items()]
+
+
+def _row(title: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    cells = []
+    for short, subset in SUBSETS.items():
+        values = [run["scores"][subset]["miou"] for run in runs if subset in run["scores"]]
+        paper = runs[0]["paper"]
+        cells += [_mean_and_spread(values), f"{paper[short]:.2f}" if paper else "-"]
+    counts = runs[0]["parameters"].values()
+    total, trained = (sum(pair[i] for pair in counts) / 1e6 for i in (0, 1))
+    return (title, *cells, str(len(runs)), f"{total:.2f}", f"{trained:.2f}")
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and, of several seeds, their standard deviation."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def write_table(out: Path, rows: Sequence[Sequence[str]]) -> Path:
+    """Write the rows as Markdown; returns the file."""
+    lines = [HEADER, ["---"] * len(HEADER), *rows]
+    path = out / "table.md"
+    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return path

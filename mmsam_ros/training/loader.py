@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames a training step sees, and how they are read.
+
+Order and augmentation follow from (seed, epoch, frame) alone: not from the number of processes or
+workers, and not from where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.transforms import Augment
+from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.inputs import network_inputs, pad_to
+from mmsam_ros.weights import Spec
+
+Draw = tuple[int, int]  # epoch, index of the frame
+Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), label (h, w), name
+Batch = tuple[dict[str, Tensor], Tensor, list[str]]
+
+
+class Draws(Sampler[list[Draw]]):
+    """The micro-batches that process `rank` of `world` reads in a run, from step `start` on.
+
+    Every epoch is a permutation of its own. A step takes the next `effective` frames of it, split
+    over the accumulation's micro-steps and then over the processes, so that all processes together
+    see what one would. Frames that do not fill a last step are left out of their epoch.
+
+    Raises:
+        TrainingError: the numbers do not divide, or there are fewer frames than a step takes.
+    """
+
+    def __init__(
+        self, frames: int, config: TrainConfig, rank: int = 0, world: int = 1, start: int = 0
+    ) -> None:
+        batch = config.batch
+        self.accumulation, rest = divmod(batch.effective, batch.per_device * world)
+        if rest:
+            raise TrainingError(
+                f"batch.effective is {batch.effective}, expected a multiple of batch.per_device "
+                f"{batch.per_device} times {world} processes"
+            )
+        if frames < batch.effective:
+            raise TrainingError(
+                f"the train split has {frames} frames, fewer than batch.effective {batch.effective}"
+            )
+        self.steps_per_epoch = frames // batch.effective
+        self.steps = range(start, config.schedule.epochs * self.steps_per_epoch)
+        self._frames, self._seed, self._rank = frames, config.seed, rank
+        self._shape = (self.accumulation, world, batch.per_device)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step in self.steps:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._frames)
+            size = int(np.prod(self._shape))
+            taken = order[position * size : (position + 1) * size].reshape(self._shape)
+            for indices in taken[:, self._rank]:
+                yield [(epoch, int(index)) for index in indices]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFrames(Dataset[Item]):
+    """Frames as the network takes them: augmented, normalised and padded to the crop."""
+
+    frames: FrameSet
+    spec: Spec
+    config: TrainConfig
+
+    def __post_init__(self) -> None:
+        bare = [record.name for record in self.frames.records if record.label is None]
+        if bare:
+            raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
+
+    def __getitem__(self, draw: Draw) -> Item:
+        epoch, index = draw
+        # only the CPU's generator, and given back: without workers it is the network's own
+        entropy = np.random.SeedSequence((self.config.seed, epoch, index))
+        with torch.random.fork_rng(devices=[]), _one_thread():
+            torch.default_generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+            sample = Augment(self.config.augment)(self.frames[index])
+        inputs = network_inputs(sample, self.spec)
+        inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
+        return inputs, label, sample["name"]
+
+
+def make_loader(dataset: TrainingFrames, draws: Draws) -> DataLoader[Item]:
+    """Batches of a whole run, in the order of `draws`."""
+    return DataLoader(
+        dataset,
+        batch_sampler=draws,
+        num_workers=dataset.config.data.workers,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it would draw from the network's
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker: on several threads torch's resize rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the loop stops us
+        signal.signal(number, signal.SIG_IGN)

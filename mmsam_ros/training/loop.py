@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from mmsam_ros.data.open import open_frames
+from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints
+from mmsam_ros.training.config import LossConfig, TrainConfig
+from mmsam_ros.training.devices import (
+    FabricModule,
+    average_scalars,
+    is_sharded,
+    memory_advice,
+    recompute_activations,
+    set_up_network,
+    start_fabric,
+)
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.log import RunLog, watched_parameters
+from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.optimiser import lr_factor, parameter_groups
+from mmsam_ros.training.run import check_folder, describe, plain
+from mmsam_ros.training.start import build, kind_of, sources_of
+from mmsam_ros.training.validation import Validation
+
+
+def train(config: TrainConfig, resume: Path | None = None) -> Path:
+    """Train a network.
+
+    Args:
+        config: the run.
+        resume: folder of a run to go on with; one without a checkpoint begins anew.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        TrainingError: configuration, folder, checkpoint, machine or data do not fit together, the
+            memory is full, or the loss is not finite.
+        DataError: a frame cannot be read.
+        SystemExit: SIGINT or SIGTERM came; the checkpoint of the step is written.
+    """
+    fabric = start_fabric(config.device)
+    folder = check_folder(config, resume)
+    with memory_advice(config):
+        _train(fabric, config, folder, resume is not None)
+    return folder
+
+
+def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> None:
+    kind, sources = kind_of(config.setting), sources_of(config.setting)
+    frames, val_frames = (
+        open_frames(kind, config.data.root, split, sources, config.data.lists)
+        for split in ("train", "val")
+    )
+    fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
+    net, spec = build(config, frames)
+    average = _average(fabric, config, net)
+    network = set_up_network(fabric, net)
+    groups = parameter_groups(net, config)
+    optimiser: Any = torch.optim.AdamW(groups, betas=config.optimiser.betas)
+    optimiser = fabric.setup_optimizers(optimiser)
+    watched = None if is_sharded(fabric) else watched_parameters(net)
+    if config.device.checkpointing:
+        recompute_activations(net)
+    criterion = loss_function(config.loss)
+    torch.manual_seed(config.seed + 1 + fabric.global_rank)  # every process has its own drop paths
+
+    parts: dict[str, Any] = {"model": network, "optimiser": optimiser}
+    if average is not None:
+        parts["average"] = average
+    facts = {"world_size": fabric.world_size, "train_frames": len(frames), "config": plain(config)}
+    checkpoints = Checkpoints(fabric, folder / CHECKPOINT, parts, facts)
+    progress: dict[str, Any] = {"step": 0, "best": -1.0, "unvalidated": False}
+    if resume and checkpoints.path.is_file():
+        progress = checkpoints.load()
+    start, best = progress["step"], progress["best"]
+
+    draws = Draws(len(frames), config, fabric.global_rank, fabric.world_size, start)
+    per_epoch, total = draws.steps_per_epoch, draws.steps.stop
+    batches = iter(make_loader(TrainingFrames(frames, spec, config), draws))
+    fabric.barrier()  # every process has looked into the folder before one writes
+    if fabric.is_global_zero:
+        describe(folder, config, fabric.world_size)
+    with RunLog(folder, start, total, spec.classes, watched) as log, StopSignals() as stop:
+        scored = net if average is None else average.module
+        validate = Validation(fabric, config, scored, spec, val_frames, folder, log)
+        if progress["unvalidated"]:
+            best = validate(start, start // per_epoch, best)
+        network.train()
+        spent, waited, logged = 0.0, 0.0, start
+        for step in draws.steps:
+            epoch = step // per_epoch
+            factor = lr_factor(step, per_epoch, config.schedule)
+            for group in optimiser.param_groups:
+                group["lr"] = config.optimiser.lr * group["scale"] * factor
+
+            began = time.perf_counter()
+            micro = [fabric.to_device(next(batches)) for _ in range(draws.accumulation)]
+            waited += time.perf_counter() - began
+            optimiser.zero_grad()
+            loss, signalled = agree(fabric, accumulate(fabric, network, criterion, micro), stop)
+            if not math.isfinite(loss):
+                raise not_finite(loss, step, epoch, factor * config.optimiser.lr, micro)
+            optimiser.step()
+            if average is not None:
+                average.update(net)
+            spent += time.perf_counter() - began
+
+            done, epoch = step + 1, epoch + 1  # from here on counted from 1
+            if done % config.log.every == 0:
+                steps = done - logged
+                log.step(done, epoch, loss, optimiser, spent / steps, waited / steps)
+                spent, waited, logged = 0.0, 0.0, done
+            ends = done % per_epoch == 0
+            due = ends and (epoch % config.log.validate_every == 0 or done == total)
+            if due and not signalled:
+                best = validate(done, epoch, best)
+            if ends or signalled or done % config.log.checkpoint_every == 0:
+                position = {"epoch": done // per_epoch, "step_in_epoch": done % per_epoch}
+                unvalidated = due and bool(signalled)
+                checkpoints.save(
+                    {"step": done, **position, "best": best, "unvalidated": unvalidated}
+                )
+            if signalled:
+                log.say(f"stopped after step {done}; go on with --resume {folder}")
+                raise SystemExit(128 + signalled)
+
+
+def accumulate(
+    fabric: Fabric, network: FabricModule, criterion: nn.Module, micro: Sequence[Batch]
+) -> Tensor:
+    """Forward and backward of one optimiser step.
+
+    Args:
+        fabric: that `network` was set up with.
+        network: its gradients are added to; they become the mean over `micro` and all processes.
+        criterion: logits and labels -> loss, a mean over the batch.
+        micro: the step's micro-batches of this process, on its device.
+
+    Returns:
+        This process's mean loss, a scalar without graph.
+    """
+    total = torch.zeros((), device=fabric.device)
+    for left, (inputs, labels, _) in zip(reversed(range(len(micro))), micro, strict=True):
+        with fabric.no_backward_sync(network, enabled=left > 0):
+            loss = criterion(network(inputs), labels) / len(micro)
+            fabric.backward(loss)
+        total += loss.detach()
+    average_scalars(fabric, network.module)
+    return total
+
+
+def loss_function(config: LossConfig) -> nn.Module:
+    """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
+    if config.kind == "ce":
+        return OhemCrossEntropy(threshold=math.inf, min_kept=0)
+    return OhemCrossEntropy(config.threshold, config.min_kept)
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM (SLURM's, before it takes a machine) instead of dying of them.
+
+    Attributes:
+        number: the signal that came, or 0. A second one of its kind acts as ever.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __enter__(self) -> StopSignals:
+        caught = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._note) for number in caught}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, self._before[signal.Signals(number)])
+
+
+def agree(fabric: Fabric, loss: Tensor, stop: StopSignals) -> tuple[float, int]:
+    """Mean loss of all processes, and the signal that any of them was sent (0: none)."""
+    told = torch.zeros(2, fabric.world_size, dtype=torch.float64, device=fabric.device)
+    told[0, fabric.global_rank], told[1, fabric.global_rank] = loss, stop.number
+    told = fabric.all_reduce(told, reduce_op="sum")  # type: ignore[assignment]
+    return float(told[0].mean()), int(told[1].max())
+
+
+def not_finite(
+    loss: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
+) -> TrainingError:
+    """The error of a loss that is NaN or infinite."""
+    names = ", ".join(name for _, _, names in micro for name in names)
+    return TrainingError(
+        f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
+        f"frames {names}; the network was not changed by them, and the last checkpoint is as it "
+        "was. Look at these frames (mmsam data check), or try a lower --optimiser.lr, more "
+        "--schedule.warmup_epochs, --device.precision 32"
+    )
+
+
+def _average(fabric: Fabric, config: TrainConfig, net: nn.Module) -> ModelEmaV3 | None:
+    """The weights' moving average, if one is kept."""
+    if not config.optimiser.ema:
+        return None
+    if is_sharded(fabric):
+        raise TrainingError("optimiser.ema: expected 0 with device.strategy fsdp, found another")
+    return ModelEmaV3(net, config.optimiser.ema, device=fabric.device)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run begins with: the network, its spec, start weights, and what does not train."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.open import KINDS
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, near_match
+from mmsam_ros.model.config import legal_sizes
+from mmsam_ros.model.prior import SpatialPrior
+from mmsam_ros.sensors import ENCODINGS
+from mmsam_ros.training.config import StartConfig, TrainConfig
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.weights import (
+    Setting,
+    Spec,
+    find_setting,
+    folder_setting,
+    load_convnext,
+    load_model,
+    load_sam_encoder,
+    make_spec,
+    setting_config,
+)
+
+SCRATCH = "scratch"
+
+
+def kind_of(setting: str) -> str:
+    """The kind of data set of a setting: `deliver` of `deliver_rgb_lidar`.
+
+    Raises:
+        TrainingError: the setting names none, or no sensors.
+    """
+    kind, marker, sources = setting.partition("_rgb_")
+    if kind not in KINDS or not marker or not sources:
+        raise TrainingError(
+            f"setting: found {setting!r}, expected <kind>_rgb_<sources> with a kind of "
+            f"{', '.join(KINDS)}{near_match(kind, KINDS)}"
+        )
+    return kind
+
+
+def sources_of(setting: str) -> tuple[str, ...]:
+    """The sensors besides the camera: ("lidar", "thermal") of `folder_rgb_lidar_thermal`."""
+    kind_of(setting)
+    sources = tuple(setting.partition("_rgb_")[2].split("_"))
+    for source in sources:
+        if source not in ENCODINGS or source == "camera":
+            raise TrainingError(
+                f"setting {setting!r}: no sensor {source!r}{near_match(source, ENCODINGS)}"
+            )
+    return sources
+
+
+def network_config(config: TrainConfig, setting: Setting) -> ModelConfig:
+    """The network of a run.
+
+    Raises:
+        ModelError, TrainingError: its parts do not fit together, or it cannot take the crop.
+    """
+    net = config.model
+    built = setting_config(
+        setting, net.preset, net.image_size, rgb_only=net.inputs == "rgb",
+        encoder=net.encoder, prior=net.prior, trunk=net.trunk, fusion=net.fusion,
+        interaction=net.interaction, head=net.head,
+    )  # fmt: skip
+    legal = legal_sizes(built.image_size)
+    if config.augment.crop not in legal:
+        raise TrainingError(
+            f"augment.crop: found {config.augment.crop}, but the network's image_size "
+            f"{built.image_size} takes {', '.join(map(str, legal))}"
+        )
+    return built
+
+
+def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
+    """Network and spec for a run on `frames`; scratch is drawn from torch's generator.
+
+    Raises:
+        TrainingError: a key of the configuration does not fit.
+        ModelError, WeightsError: network or start weights do not fit.
+    """
+    if frames.kind == "folder":
+        setting = folder_setting(frames.classes, frames.encodings, frames.limits)
+    else:
+        setting = find_setting(config.setting)
+    model = build_model(network_config(config, setting))
+    _load(model, config.start)
+    freeze(model, config.start.freeze)
+    spec = make_spec(
+        setting,
+        model.config,
+        trained=True,
+        data=f"{frames.kind}, {len(frames)} frames of {frames.split}",
+        recipe=f"{config.setting}, {config.model.preset}, {config.schedule.epochs} epochs",
+        seed=config.seed,
+    )
+    return model, spec
+
+
+def _load(model: MMSAMAdapter, start: StartConfig) -> None:
+    if start.weights:
+        loaded, spec = load_model(start.weights)
+        if spec.config != model.config:
+            ours, theirs = model.config.to_dict(), spec.config.to_dict()
+            keys = [key for key in ours if ours[key] != theirs[key]]
+            raise TrainingError(
+                f"{start.weights}: its network differs from the run's in {', '.join(keys)}"
+            )
+        model.load_state_dict(loaded.state_dict())
+        return
+    if start.sam != SCRATCH:
+        load_sam_encoder(model, start.sam)
+    if start.convnext != SCRATCH and isinstance(model.prior, SpatialPrior):
+        load_convnext(model, start.convnext)
+
+
+def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
+    """Take the parameters below these prefixes out of the training; LoRA's own still train.
+
+    Raises:
+        TrainingError: a prefix that no parameter has.
+    """
+    for prefix in prefixes:
+        below = [(n, p) for n, p in model.named_parameters() if f"{n}.".startswith(f"{prefix}.")]
+        if not below:
+            parts = {name.split(".")[0] for name, _ in model.named_parameters()}
+            raise TrainingError(
+                f"start.freeze: no parameter below {prefix!r}{near_match(prefix, parts)}"
+            )
+        for name, p in below:
+            p.requires_grad = ".lora_" in name
+
+
+_COMPONENTS = (
+    r"(encoder|head)\.",
+    r"(prior\.trunks\.\w+)\.",
+    r"(prior\.\w+)\.",
+    r"interactions\.\d+\.(injector)\.",
+    r"interactions\.\d+\.(?:extra_)?(extractor)s?\.",
+)
+
+
+def components(model: MMSAMAdapter) -> dict[str, tuple[int, int]]:
+    """Parameters by part of the network: all, and those that train."""
+    total: Counter[str] = Counter()
+    trainable: Counter[str] = Counter()
+    for name, p in model.named_parameters():
+        pattern = next((m for c in _COMPONENTS if (m := re.match(c, name))), None)
+        part = pattern[1] if pattern else "level_embed, up, norms"
+        part = "LoRA" if ".lora_" in name else part
+        total[part] += p.numel()
+        trainable[part] += p.numel() * p.requires_grad
+    return {part: (count, trainable[part]) for part, count in total.items()}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Validation during training, and the weights files that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from mmsam_ros.data.frames import FrameSet, Sample
+from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.devices import whole_network
+from mmsam_ros.training.evaluate import evaluate_frames, published_prediction
+from mmsam_ros.training.log import RunLog
+from mmsam_ros.training.metrics import Scores, SubsetMatrices
+from mmsam_ros.weights import Presence, Score, Spec, save_model
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores `net` on `frames` and writes last.safetensors and best.safetensors into `folder`.
+
+    Every process takes its share of the frames.
+    """
+
+    fabric: Fabric
+    config: TrainConfig
+    net: MMSAMAdapter
+    spec: Spec
+    frames: FrameSet
+    folder: Path
+    log: RunLog
+
+    def __call__(self, step: int, epoch: int, best: float) -> float:
+        """Returns the best mIoU (percent) of `best` and this one."""
+        net = whole_network(self.fabric, self.net).eval()
+        scores = self._scores(net, step)
+        self.net.train()
+        self.log.validation(step, epoch, scores)
+        miou = scores["all"].miou
+        if self.fabric.is_global_zero:
+            for name in (LAST, BEST) if miou > best else (LAST,):
+                save_model(self.folder / name, net, self._scored_spec(miou))
+        self.fabric.barrier()
+        return max(miou, best)
+
+    @torch.no_grad()
+    def _scores(self, net: MMSAMAdapter, step: int) -> Mapping[str, Scores]:
+        fabric, frames = self.fabric, self.frames
+        pictured = {record.name for record in frames.records[: self.config.log.pictures]}
+
+        def logits(inputs: dict[str, Tensor]) -> Tensor:
+            with fabric.autocast():
+                return net(fabric.to_device(inputs)).float()
+
+        def predict(sample: Sample) -> tuple[Tensor, Tensor | None]:
+            prediction, target = published_prediction(logits, sample, self.spec, frames.kind)
+            if sample["name"] in pictured:
+                self.log.picture(step, sample, prediction, target)
+            return prediction, target
+
+        matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
+        share = range(fabric.global_rank, len(frames), fabric.world_size)
+        evaluate_frames(predict, frames, matrices, indices=share)
+        matrices.reduce(fabric)
+        return matrices.scores([info.name for info in self.spec.classes])
+
+    def _scored_spec(self, miou: float) -> Spec:
+        (trained,) = self.spec.presence.trained_subsets
+        score = Score(miou, f"{self.frames.kind} {self.frames.split}")
+        presence = Presence((trained,), {"+".join(trained): score})
+        return dataclasses.replace(self.spec, presence=presence)

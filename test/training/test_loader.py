@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames a training step sees, and that nothing but (seed, epoch, frame) changes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs import SOURCES, run_config
+
+from mmsam_ros.data.open import open_frames
+from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.loader import Batch, Draw, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.start import build
+
+FRAMES, EFFECTIVE, EPOCHS = 11, 4, 3
+
+
+def draws_config(effective: int, per_device: int) -> TrainConfig:
+    schedule = ScheduleConfig(epochs=EPOCHS)
+    return TrainConfig("", seed=5, batch=BatchConfig(effective, per_device), schedule=schedule)
+
+
+def steps(per_device: int = 1, world: int = 1, start: int = 0) -> list[list[Draw]]:
+    """What all processes together read in every step, in the order of micro-steps and ranks."""
+    config = draws_config(EFFECTIVE, per_device)
+    ranks = [Draws(FRAMES, config, rank, world, start) for rank in range(world)]
+    micro = list(zip(*ranks, strict=True))
+    assert len(micro) == len(ranks[0])
+    flat = [draw for together in micro for part in together for draw in part]
+    return [flat[i : i + EFFECTIVE] for i in range(0, len(flat), EFFECTIVE)]
+
+
+def test_an_epoch_is_a_permutation_of_its_own() -> None:
+    read = steps()
+    assert len(read) == EPOCHS * (FRAMES // EFFECTIVE)
+    orders = []
+    for epoch in range(EPOCHS):
+        draws = [draw for step in read[2 * epoch : 2 * epoch + 2] for draw in step]
+        assert {e for e, _ in draws} == {epoch}
+        orders.append([index for _, index in draws])
+        assert len(set(orders[-1])) == len(orders[-1]), "a frame came twice"
+        assert set(orders[-1]) < set(range(FRAMES))
+    assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(("per_device", "world"), [(4, 1), (2, 1), (2, 2), (1, 2), (1, 4)])
+def test_processes_and_accumulation_share_out_the_same_steps(per_device: int, world: int) -> None:
+    assert steps(per_device, world) == steps()
+
+
+def test_a_start_within_an_epoch_reads_the_rest() -> None:
+    assert steps(start=3) == steps()[3:]
+
+
+def test_numbers_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(TrainingError, match=r"effective is 4.*per_device 1 times 3 processes"):
+        Draws(FRAMES, draws_config(4, 1), world=3)
+    with pytest.raises(TrainingError, match=r"3 frames, fewer than batch.effective 4"):
+        Draws(3, draws_config(4, 1))
+
+
+def test_a_frame_without_label_is_refused(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    _, spec = build(config, frames)
+    first, *others = frames.records
+    bare = replace(frames, records=(replace(first, label=None), *others))
+    with pytest.raises(TrainingError, match=f"1 frames have no label.* {first.name}"):
+        TrainingFrames(bare, spec, config)
+
+
+def test_augmentation_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    config = run_config(tmp_path, "--augment.scale=[0.5, 2.0]", "--augment.flip=0.5")
+    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    _, spec = build(config, frames)
+
+    def read(workers: int) -> list[Batch]:
+        given = replace(config, data=replace(config.data, workers=workers))
+        return list(make_loader(TrainingFrames(frames, spec, given), Draws(len(frames), given)))
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    alone = read(0)
+    assert torch.equal(torch.get_rng_state(), before), "reading drew from the network's generator"
+    torch.manual_seed(2)
+    shared = read(2)
+    assert len(alone) == len(shared) == 4
+    for (inputs, labels, names), (others, other_labels, other_names) in zip(
+        alone, shared, strict=True
+    ):
+        assert list(names) == list(other_names)
+        assert torch.equal(labels, other_labels)
+        assert inputs.keys() == others.keys()
+        for modality, image in inputs.items():
+            assert image.shape == (2, 3, *config.augment.crop)
+            assert torch.equal(image, others[modality])
+    first, second = (
+        {name: inputs["rgb"][i] for inputs, _, names in epoch for i, name in enumerate(names)}
+        for epoch in (alone[:2], alone[2:])
+    )
+    assert all(not torch.equal(first[name], second[name]) for name in first)

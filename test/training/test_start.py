@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run begins with: setting, network, start weights, frozen parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from trees import make_deliver, make_folder
+
+from mmsam_ros.data.open import open_frames
+from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.configure import load_config
+from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.start import build, components, kind_of, sources_of
+from mmsam_ros.weights import save_model
+
+NANO = (
+    "--model.preset=nano", "--model.image_size=[64, 96]", "--augment.crop=[64, 96]",
+    "--start.sam=scratch", "--start.convnext=scratch",
+)  # fmt: skip
+
+
+def options(*more: str) -> TrainConfig:
+    return load_config(["--setting=deliver_rgb_lidar", *NANO, *more])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deliver")
+    make_deliver(folder)
+    return folder
+
+
+def test_settings_name_kind_and_sensors() -> None:
+    assert kind_of("deliver_rgb_depth") == "deliver"
+    assert sources_of("folder_rgb_lidar_thermal") == ("lidar", "thermal")
+    for setting in ("delivr_rgb_lidar", "deliver_lidar", "deliver_rgb_", "folder_rgb_sonar"):
+        with pytest.raises(TrainingError, match="setting"):
+            sources_of(setting)
+
+
+def test_benchmark_spec(root: Path) -> None:
+    frames = open_frames("deliver", root, "train", ("lidar",))
+    model, spec = build(options(), frames)
+    assert spec.config == model.config
+    assert (model.config.num_classes, model.config.modalities) == (25, ("rgb", "lidar"))
+    assert spec.presence.trained_subsets == (("camera", "lidar"),)
+    assert f"{len(frames)} frames" in spec.provenance.data
+    rgb, spec = build(options("--model.inputs=rgb"), frames)
+    assert rgb.config.modalities == ("rgb",)
+    assert spec.sources == ()
+
+
+def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
+    make_folder(tmp_path, ("lidar", "thermal"))
+    frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
+    config = load_config(["--setting=folder_rgb_lidar_thermal", *NANO])
+    model, spec = build(config, frames)
+    assert spec.classes == frames.classes
+    assert spec.encodings == {"camera": "rgb8", **frames.encodings}
+    given = spec.inputs[model.config.auxiliaries[0]]
+    assert [(c.source, c.field) for c in given.channels] == [
+        ("lidar", "range"), ("lidar", "height"), ("thermal", "value"),
+    ]  # fmt: skip
+    assert given.limits == frames.limits
+
+
+def test_start_from_weights(root: Path, tmp_path: Path) -> None:
+    frames = open_frames("deliver", root, "train", ("lidar",))
+    first, spec = build(options(), frames)
+    path = tmp_path / "w.safetensors"
+    save_model(path, first, spec)
+    second, _ = build(options(f"--start.weights={path}"), frames)
+    assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
+    with pytest.raises(TrainingError, match="differs from the run's in fusion"):
+        build(options(f"--start.weights={path}", "--model.fusion.kind=add"), frames)
+
+
+def test_frozen_parts(root: Path) -> None:
+    frames = open_frames("deliver", root, "train", ("lidar",))
+    model, _ = build(options("--start.freeze=[encoder]", "--model.encoder.lora_rank=4"), frames)
+    counted = components(model)
+    assert counted["encoder"][1] == 0
+    assert counted["encoder"][0] > 0
+    assert counted["LoRA"][0] == counted["LoRA"][1] > 0
+    assert all(total == trained for part, (total, trained) in counted.items() if part != "encoder")
+    assert sum(total for total, _ in counted.values()) == sum(p.numel() for p in model.parameters())
+    with pytest.raises(TrainingError, match="'encodr'; did you mean 'encoder'"):
+        build(options("--start.freeze=[encodr]"), frames)
+    with pytest.raises(TrainingError, match=r"'enc'"):  # a prefix ends where a name does
+        build(options("--start.freeze=[enc]"), frames)
+
+
+def test_a_crop_that_the_network_cannot_take_is_refused(root: Path) -> None:
+    frames = open_frames("deliver", root, "train", ("lidar",))
+    with pytest.raises(TrainingError, match=r"augment\.crop: found \(64, 64\)"):
+        build(options("--augment.crop=[64, 64]"), frames)
