@@ -15,12 +15,15 @@ setup(
     maintainer="The mmsam_ros maintainers",
     maintainer_email="maintainers@mmsam-ros.example",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "training/report.html.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
-        (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+        *(
+            (f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*.*")))
+            for folder in ("config", "config/train", "config/experiments")
+        ),
         (f"share/{PACKAGE}/models", sorted(glob("models/*.*"))),
     ],
     python_requires=">=3.11",

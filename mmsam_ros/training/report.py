@@ -22,7 +22,7 @@ from mmsam_ros.sensors import palette
 from mmsam_ros.training.evaluate import Evaluation, FrameResult, published_geometry
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.published import published_rows
-from mmsam_ros.training.run import _environment
+from mmsam_ros.training.run import environment
 from mmsam_ros.weights import file_sha256
 
 _WIDTH = 320  # of a picture, in pixels
@@ -88,7 +88,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "confusion": matrices.matrix(ALL).tolist(),
         "frames": examples.miou,
         "published": [dataclasses.asdict(row) for row in rows],
-        "environment": _environment(1),
+        "environment": environment(1),
     }
 
 

@@ -48,7 +48,7 @@ def describe(folder: Path, config: TrainConfig, world_size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ENVIRONMENT
     starts = json.loads(path.read_text()) if path.is_file() else []
-    _write(path, json.dumps([*starts, _environment(world_size)], indent=2) + "\n")
+    _write(path, json.dumps([*starts, environment(world_size)], indent=2) + "\n")
     _write(folder / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
 
 
@@ -63,7 +63,8 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _environment(world_size: int) -> dict[str, Any]:
+def environment(world_size: int) -> dict[str, Any]:
+    """Command, versions and machine of this process, as plain values."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
