@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `mmsam eval` leaves: tables, files, and a submission that is checked."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_evaluate import weights
+from trees import make_deliver, make_muses
+
+from mmsam_ros.cli.main import main
+from mmsam_ros.training.submission import check_submission
+
+
+class Page(HTMLParser):
+    """Text and images of a page; fails where a tag is left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.images: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.images.append(dict(attrs)["src"] or "")
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
+
+
+def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 4})
+    path = weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    out = tmp_path / "out"
+    command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu", "--out", str(out)]
+    assert main(command) == 0  # the kind follows from the classes
+    results = json.loads((out / "results.json").read_text())
+    scores = results["scores"]["all"]
+    # the numbers are those of the confusion matrix
+    matrix = np.array(results["confusion"], float)
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    iou = 100 * matrix.diagonal() / np.maximum(union, 1)
+    assert scores["miou"] == pytest.approx(iou.mean())
+    present = matrix.sum(1) > 0
+    assert scores["miou_present"] == pytest.approx(iou[present].mean())
+    assert scores["frames"] == results["count"] == len(results["frames"]) == 4
+    assert results["geometry"]["mode"] == "resize"
+    assert len(results["weights_sha256"]) == 64
+    screen = capsys.readouterr().out
+    for text in (screen, (out / "results.md").read_text()):
+        assert f"{scores['miou']:.2f}" in text
+        assert "57.14" in text
+        assert "61.89" not in text  # that is val
+    page = Page()
+    page.feed((out / "report.html").read_text())
+    assert page.open == []
+    assert f"{scores['miou_present']:.2f}" in page.words
+    # 2 worst and 2 best of 4 frames, each camera, LiDAR, truth, prediction
+    assert len(page.images) == 16
+    assert all(image.startswith("data:image/jpeg;base64,") for image in page.images)
+    worst = min(results["frames"], key=results["frames"].get)
+    assert any(f"worst: {worst}" in word for word in page.words)
+
+
+def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
+    root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 2})
+    path = weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
+    for i, more in enumerate(
+        (["--geometry", "native"], ["--drop", "lidar"], ["--corrupt", "noise"], ["--limit", "1"])
+    ):
+        out = tmp_path / str(i)
+        assert main([*command, "--out", str(out), *more]) == 0
+        results = json.loads((out / "results.json").read_text())
+        assert results["published"] == []
+        assert "57.14" not in (out / "results.md").read_text()
+
+
+def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_muses(tmp_path / "data", size=(64, 96), per_split={"test": 3})
+    path = weights(tmp_path, "muses_rgb_event", (64, 96))
+    out = tmp_path / "out"
+    command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
+    assert main(command) == 2
+    assert "withheld; --submission needs none" in capsys.readouterr().err
+    assert main([*command, "--submission", "--out", str(out)]) == 0
+    assert "3 frames (750 in the whole test set); labels withheld" in capsys.readouterr().out
+    with zipfile.ZipFile(out / "labelTrainIds.zip") as archive:
+        names = archive.namelist()
+        assert names == [f"labelTrainIds/REC000{i}_frame_00010{i}.png" for i in (1, 2, 3)]
+        image = cv2.imdecode(np.frombuffer(archive.read(names[0]), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image.shape == (64, 96)
+    assert image.dtype == np.uint8
+    assert image.max() <= 18
+
+
+def test_faults_of_a_submission_are_found(tmp_path: Path) -> None:
+    def png(array: np.ndarray) -> bytes:
+        return cv2.imencode(".png", array)[1].tobytes()
+
+    good = np.zeros((4, 6), np.uint8)
+    path = tmp_path / "s.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("labelTrainIds/REC0001_frame_000001.png", png(good))
+        archive.writestr("labelTrainIds/REC0002_frame_000001.png", png(good + 19))
+        archive.writestr("labelTrainIds/REC0003_frame_000001.png", png(good.T))
+        archive.writestr(
+            "labelTrainIds/REC0004_frame_000001.png", png(np.zeros((4, 6, 3), np.uint8))
+        )
+        archive.writestr("labelTrainIds/REC0005_frame_000001.png", b"no image")
+        archive.writestr("labelTrainIds/REC9_frame_1.png", png(good))
+        archive.writestr("labelTrainIds/REC0007_frame_000001.png", png(good))
+    sizes = {f"REC000{i}_frame_000001": (4, 6) for i in range(1, 7)}
+    faults = "\n".join(check_submission(path, sizes, 19))
+    for fault in (
+        "1 names are not", "REC0006_frame_000001 is missing", "REC0007_frame_000001 is no frame",
+        "REC0002_frame_000001 has the id 19", "REC0003_frame_000001 is uint8 (6, 4)",
+        "REC0004_frame_000001 is uint8 (4, 6, 3)", "REC0005_frame_000001 is no image",
+    ):  # fmt: skip
+        assert fault in faults
+    assert "REC0001" not in faults
