@@ -1,228 +1,275 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each data set is read as its published numbers were made, or as the node reads it."""
+"""Geometries of the data sets against plain computations, the node's way, and missing sensors."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluations import prepared
 from torch import Tensor
-from trees import make_deliver, make_fmb, make_folder, make_muses
+from trees import make_folder
 
-from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.open import open_frames
-from mmsam_ros.inference import Segmenter
-from mmsam_ros.inference.published import slide_windows
-from mmsam_ros.model import build_model, randomise
+from mmsam_ros.data.corrupt import corrupt
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.sensors import Frame, SensorImage
+from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.evaluate import EvalConfig, Evaluation, as_frame
-from mmsam_ros.training.published import published_rows
-from mmsam_ros.weights import Setting, find_setting, folder_setting, make_spec, save_model
-from mmsam_ros.weights import setting_config as network_of
-
-Size = tuple[int, int]
-
-
-def weights(folder: Path, setting: str | Setting, size: Size, seed: int = 0) -> str:
-    """A nano network with random weights for a setting."""
-    config = network_of(setting, "nano", size)
-    model = build_model(config)
-    randomise(model, seed)
-    path = folder / "w.safetensors"
-    save_model(path, model, make_spec(setting, config, trained=True, data="random", recipe="none"))
-    return str(path)
-
-
-def folder_weights(folder: Path, frames: FrameSet, size: Size = (64, 96)) -> str:
-    return weights(folder, folder_setting(frames.classes, frames.encodings, frames.limits), size)
-
-
-def evaluation(path: str, root: Path, kind: str, **options: Any) -> Evaluation:
-    options = {"split": "val", "device": "cpu"} | options
-    return Evaluation(EvalConfig(path, str(root), dataset=kind, **options))
-
-
-def normalised(raw: Tensor, setting: str, modality: str) -> Tensor:
-    """(3, h, w) by the setting's constants."""
-    given = make_spec(find_setting(setting), network_of(setting, "nano"), data="", recipe="").inputs
-    scale, mean, std = (
-        torch.tensor(v)[:, None, None]
-        for v in (given[modality].scale, given[modality].mean, given[modality].std)
-    )
-    return (raw * scale - mean) / std
-
-
-def agree(ours: Tensor, logits: Tensor) -> None:
-    """Labels agree but for pixels where rounding decides between two classes."""
-    best = logits.topk(2, dim=1).values[0]
-    clear = best[0] - best[1] > 1e-3
-    assert clear.float().mean() > 0.99
-    assert torch.equal(ours[clear].long(), logits.argmax(dim=1)[0][clear])
-
-
-@torch.no_grad()
-def test_deliver_is_scored_at_the_networks_size(tmp_path: Path) -> None:
-    root = make_deliver(tmp_path / "data", size=(80, 80))
-    run = evaluation(weights(tmp_path, "deliver_rgb_lidar", (64, 64)), root, "deliver")
-    sample = run.frames[0]
-    inputs = {}
-    for name, image in (("rgb", sample["rgb"]), ("lidar", sample["sources"]["lidar"])):
-        resized = F.interpolate(image.as_subclass(Tensor).float()[None], (64, 64), mode="bilinear")
-        inputs[name] = normalised(resized[0], "deliver_rgb_lidar", name)[None]
-    logits = F.interpolate(run.segmenter.model(inputs), (64, 64), mode="bilinear")
-    prediction, target = run.predict(sample)
-    assert prediction.shape == (64, 64)
-    agree(prediction, logits)
-    truth = sample["label"].as_subclass(Tensor)
-    rows = (torch.arange(64) * 80 // 64)[:, None]
-    assert target is not None
-    assert torch.equal(target, truth[rows, rows.T])
-
-
-@torch.no_grad()
-def test_fmb_is_padded_with_black_before_normalising(tmp_path: Path) -> None:
-    root = make_fmb(tmp_path / "data", size=(64, 96))
-    path = weights(tmp_path, "fmb_rgb_thermal", (96, 96))
-    run = evaluation(path, root, "fmb", lists=str(root / "lists"))
-    sample = run.frames[0]
-    thermal = sample["sources"]["thermal"].as_subclass(Tensor).expand(3, -1, -1)
-    raw = {"rgb": sample["rgb"].as_subclass(Tensor).float(), "thermal": thermal}
-    inputs = {
-        name: normalised(F.pad(image, (0, 0, 0, 32)), "fmb_rgb_thermal", name)[None]
-        for name, image in raw.items()
-    }
-    assert bool((inputs["rgb"][0, :, 64:] != 0).all())
-    logits = F.interpolate(run.segmenter.model(inputs), (96, 96), mode="bilinear")
-    prediction, target = run.predict(sample)
-    agree(prediction, logits[..., :64, :])
-    assert target is not None
-    assert torch.equal(target, sample["label"].as_subclass(Tensor))
-
-
-@torch.no_grad()
-def test_muses_is_read_in_windows(tmp_path: Path) -> None:
-    root = make_muses(tmp_path / "data", size=(64, 160))
-    run = evaluation(weights(tmp_path, "muses_rgb_lidar", (64, 96)), root, "muses")
-    assert run.spec.geometry.stride == (40, 60)
-    sample = run.frames[0]
-    raw = {"rgb": sample["rgb"].as_subclass(Tensor).float(), **sample["sources"]}
-    inputs = {
-        n: normalised(x.as_subclass(Tensor), "muses_rgb_lidar", n)[None] for n, x in raw.items()
-    }
-    total, count = torch.zeros(1, 19, 64, 160), torch.zeros(64, 160)
-    windows = [(0, 64, 0, 96), (0, 64, 60, 156), (0, 64, 64, 160)]
-    assert slide_windows((64, 160), (64, 96), (40, 60)) == windows
-    for top, bottom, left, right in windows:
-        part = {n: x[..., top:bottom, left:right] for n, x in inputs.items()}
-        logits = F.interpolate(run.segmenter.model(part), (64, 96), mode="bilinear")
-        total[..., top:bottom, left:right] += logits
-        count[top:bottom, left:right] += 1
-    assert count.min() == 1
-    agree(run.predict(sample)[0], total / count)
-
-
-@pytest.mark.parametrize("geometry", ["published", "native"])
-def test_a_folder_is_read_as_the_node_reads_it(tmp_path: Path, geometry: str) -> None:
-    root = make_folder(tmp_path / "data", size=(48, 80))
-    frames = open_frames("folder", root, "val", ("lidar", "thermal"))
-    path = folder_weights(tmp_path, frames)
-    run = evaluation(path, root, "folder", geometry=geometry)
-    segmenter = Segmenter.load(path, "cpu")
-    for i in range(len(frames)):
-        expected = segmenter(as_frame(frames[i], segmenter.spec)).labels
-        prediction, target = run.predict(run.frames[i])
-        assert (prediction.numpy() == expected).all()
-        assert target is not None
-        assert target.shape == prediction.shape == (48, 80)
-
-
-def labels_of(run: Evaluation) -> list[Tensor]:
-    return [run.predict(run.frames[i])[0] for i in range(len(run.frames))]
-
-
-@pytest.mark.parametrize("geometry", ["published", "native"])
-def test_dropped_sensors_are_absent(tmp_path: Path, geometry: str) -> None:
-    root = make_folder(tmp_path / "data")
-    frames = open_frames("folder", root, "val", ("lidar", "thermal"))
-    path = folder_weights(tmp_path, frames)
-    dropped = evaluation(path, root, "folder", geometry=geometry, drop=("lidar", "thermal"))
-    ours = labels_of(dropped)
-    model, size = dropped.segmenter.model, frames[0]["rgb"].shape[-2:]
-    for sample, labels in zip(frames, ours, strict=True):
-        rgb = normalised(sample["rgb"].as_subclass(Tensor).float(), "deliver_rgb_lidar", "rgb")
-        with torch.no_grad():
-            agree(labels, F.interpolate(model({"rgb": rgb[None]}), size, mode="bilinear"))
-    # the files of a dropped sensor are not even opened
-    for file in (root / "lidar").iterdir():
-        file.unlink()
-    part = evaluation(path, root, "folder", geometry=geometry, drop=("lidar",))
-    assert any(not torch.equal(a, b) for a, b in zip(labels_of(part), ours, strict=True))
-
-
-def test_degraded_input_reaches_the_network(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "data")
-    frames = open_frames("folder", root, "val", ("lidar", "thermal"))
-    path = folder_weights(tmp_path, frames)
-    plain = evaluation(path, root, "folder")
-    dark = evaluation(path, root, "folder", corrupt=("underexposure",))
-    assert dark.frames[0]["rgb"].float().mean() < 0.2 * plain.frames[0]["rgb"].float().mean()
-    assert any(
-        not torch.equal(a, b) for a, b in zip(labels_of(plain), labels_of(dark), strict=True)
-    )
-
-
-def test_subsets_of_each_data_set(tmp_path: Path) -> None:
-    root = make_deliver(tmp_path / "deliver", size=(64, 64), per_split={"test": 6})
-    run = evaluation(
-        weights(tmp_path, "deliver_rgb_event", (64, 64)), root, "deliver", split="test"
-    )
-    matrices = run.run()
-    names = [info.name for info in run.spec.classes]
-    scores = matrices.scores(names)
-    keys = {key.split("=")[0] for key in scores}
-    assert keys == {"all", "weather", "case", "product", "difficulty"}
-    assert scores["difficulty=hard"].frames == 1
-    assert scores["difficulty=hard"].miou == scores["case=underexposure"].miou
-    assert scores["all"].frames == 6
-    products = [key for key in scores if key.startswith("product=")]
-    assert sum(int(matrices.matrix(key).sum()) for key in products) == int(matrices.matrix().sum())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"drop": ("lidr",)}, "did you mean 'lidar'"),
-        ({"geometry": "nativ"}, "did you mean 'native'"),
-        ({"dataset": "muses"}, "class 0 is"),
-    ],
+from mmsam_ros.training.evaluate import (
+    Evaluation,
+    as_frame,
+    evaluate_frames,
+    evaluate_weights,
+    published_geometry,
+    published_prediction,
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    root = make_folder(tmp_path / "data")
-    make_muses(root)
-    frames = open_frames("folder", root, "val", ("lidar", "thermal"))
-    setting = folder_setting(frames.classes, {"lidar": "muses_raw"})
-    path = weights(tmp_path, setting, (64, 96))
-    kind = options.pop("dataset", "folder")
-    with pytest.raises(TrainingError, match=message):
-        evaluation(path, root, kind, **options)
+from mmsam_ros.training.metrics import SubsetMatrices
+from mmsam_ros.weights import make_spec, setting_config
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+SIZE = (128, 192)  # of nano's input
 
 
-def test_published_numbers_never_cross_splits_or_sensors() -> None:
-    best = {
-        (kind, split, sources): published_rows(kind, split, sources)[-1].miou["all"]
-        for kind, split, sources in (
-            ("deliver", "test", ("lidar",)), ("deliver", "val", ("lidar",)),
-            ("deliver", "test", ("depth",)), ("muses", "test", ("event",)),
-        )
-    }  # fmt: skip
-    assert list(best.values()) == [57.14, 61.89, 57.35, 79.92]
-    fmb = {row.method: row for row in published_rows("fmb", "test", ("thermal",))}
-    assert dict(fmb["MM SAM-adapter"].miou) == {
-        "all": 66.10, "difficulty=easy": 68.45, "difficulty=hard": 62.59,
-    }  # fmt: skip
-    assert "test" in fmb["SHIFNet"].table  # chosen on the test set, and it says so
-    assert not published_rows("fmb", "val", ("thermal",))
-    assert not published_rows("folder", "test", ("lidar",))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+def rgb_of(raw: Tensor) -> Tensor:
+    return (raw / 255 - MEAN[:, None, None]) / STD[:, None, None]
+
+
+def up(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def logits_of(evaluation: Evaluation, **inputs: Tensor) -> Tensor:
+    """Logits at the input's size, of images (3, h, w)."""
+    batch = {name: image[None] for name, image in inputs.items()}
+    return up(evaluation.segmenter.model(batch), tuple(inputs["rgb"].shape[-2:]))
+
+
+def assert_same(prediction: Tensor, logits: Tensor) -> None:
+    """All but ties that rounding decides."""
+    assert prediction.shape == logits.shape[-2:]
+    assert len(prediction.unique()) > 1
+    assert (prediction == logits.argmax(1)[0]).float().mean() > 0.999
+
+
+def test_deliver_is_resized_with_its_labels(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "deliver"))
+    sample = evaluation.frames[0]
+    raw, lidar = sample["rgb"].float()[None], sample["sources"]["lidar"][None]
+    logits = logits_of(evaluation, rgb=rgb_of(up(raw, SIZE)[0]), lidar=up(lidar, SIZE)[0] / 255)
+    prediction, target = evaluation.predict(sample)
+    assert_same(prediction, logits)
+    nearest = cv2.resize(sample["label"].numpy(), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
+    assert target is not None
+    assert np.array_equal(target.numpy(), nearest)
+
+
+def test_fmb_is_padded_before_it_is_normalised(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "fmb"))
+    sample = evaluation.frames[0]
+    assert sample["rgb"].shape[-2:] == (60, 80)
+    fitted = (128, 171)  # 80 * 128 / 60 = 170.67
+    pad = (0, SIZE[1] - fitted[1], 0, 0)
+    raw = F.pad(up(sample["rgb"].float()[None], fitted)[0], pad)
+    thermal = F.pad(up(sample["sources"]["thermal"][None], fitted)[0], pad) / 255
+    logits = logits_of(evaluation, rgb=rgb_of(raw), thermal=thermal.expand(3, -1, -1))
+    prediction, target = evaluation.predict(sample)
+    assert_same(prediction, up(logits[..., : fitted[1]], (60, 80)))
+    assert torch.equal(target, sample["label"])
+
+
+def test_fmb_padding_is_not_zero_for_the_network(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "fmb"))
+    seen: dict[str, Tensor] = {}
+
+    def network(inputs: dict[str, Tensor]) -> Tensor:
+        seen.update(inputs)
+        return torch.zeros(1, 14, 32, 48)
+
+    published_prediction(network, evaluation.frames[0], evaluation.spec, "fmb")
+    torch.testing.assert_close(seen["rgb"][0, :, :, 180], (-MEAN / STD)[:, None].expand(3, 128))
+    assert not seen["thermal"][0, :, :, 180].any()
+
+
+def test_muses_is_read_in_windows(folder: Path) -> None:
+    """A frame of 136x200 under windows of 128x192 with a step of 80x120: the last ends at the
+    border.
+    """
+    evaluation = Evaluation(prepared(folder, "muses"))
+    config = setting_config("muses_rgb_lidar", "nano")
+    assert published_geometry(evaluation.spec, "muses").stride == (80, 120)
+    rng = np.random.default_rng(0)
+    sample = dict(evaluation.frames[0])
+    sample["rgb"] = torch.from_numpy(rng.integers(0, 256, (3, 136, 200), np.uint8))
+    sample["sources"] = {"lidar": torch.from_numpy(rng.uniform(0, 30, (3, 136, 200))).float()}
+    sample["label"] = torch.zeros(136, 200, dtype=torch.uint8)
+    given = make_spec("muses_rgb_lidar", config, data="none", recipe="test").inputs["lidar"]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (given.mean, given.std))
+    rgb, lidar = rgb_of(sample["rgb"].float()), (sample["sources"]["lidar"] - mean) / std
+    total, count = torch.zeros(1, 19, 136, 200), torch.zeros(136, 200)
+    for top in (0, 8):
+        for left in (0, 8):
+            window = (..., slice(top, top + 128), slice(left, left + 192))
+            total[window] += logits_of(evaluation, rgb=rgb[window], lidar=lidar[window])
+            count[window[1:]] += 1
+    prediction, target = evaluation.predict(sample)
+    assert_same(prediction, total / count)
+    assert target is not None
+    assert target.shape == (136, 200)
+
+
+@pytest.mark.parametrize("kind", ["deliver", "fmb", "muses", "folder"])
+def test_native_is_what_the_node_publishes(folder: Path, kind: str) -> None:
+    evaluation = Evaluation(prepared(folder, kind, split="val", geometry="native"))
+    sample = evaluation.frames[1]
+    sensors = {}
+    for source, planes in sample["sources"].items():
+        stored = planes.permute(1, 2, 0).numpy()
+        dtype = {"muses_raw": np.float32, "mono16": np.uint16}
+        stored = stored.astype(dtype.get(evaluation.frames.encodings[source], np.uint8))
+        sensors[source] = SensorImage(stored if stored.shape[2] == 3 else stored[..., 0])
+    rgb = np.ascontiguousarray(sample["rgb"].permute(1, 2, 0).numpy())
+    result = evaluation.segmenter(Frame(rgb, sensors))
+    prediction, target = evaluation.predict(sample)
+    assert np.array_equal(prediction.numpy(), result.labels)
+    assert torch.equal(target, sample["label"])
+
+
+def test_a_folder_is_read_in_one_way(folder: Path) -> None:
+    published, native = (
+        Evaluation(prepared(folder, "folder", geometry=g)).run() for g in ("published", "native")
+    )
+    assert published.matrix().sum() > 0
+    assert torch.equal(published.matrix(), native.matrix())
+
+
+@pytest.mark.parametrize("encoding", ["muses_png16", "frame_gain", "mono16"])
+def test_sources_go_back_to_what_was_stored(tmp_path: Path, encoding: str) -> None:
+    """Through the sample and the node's frame to the values that the reader gave."""
+    from mmsam_ros.data.open import open_frames
+    from mmsam_ros.inference.geometry import Plan
+    from mmsam_ros.inference.prepare import prepare
+    from mmsam_ros.training.inputs import network_inputs
+    from mmsam_ros.weights import folder_setting
+
+    source = "lidar" if encoding == "muses_png16" else "thermal"
+    make_folder(tmp_path, (source,), encodings={source: encoding})
+    frames = open_frames("folder", tmp_path, "val", (source,))
+    setting = folder_setting(frames.classes, frames.encodings, frames.limits)
+    spec = make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
+    sample = frames[0]
+    size = (sample["rgb"].shape[-2], sample["rgb"].shape[-1])
+    inputs, _ = prepare(as_frame(sample, spec), spec, Plan(size, size, size), torch.device("cpu"))
+    for name, expected in network_inputs(sample, spec).items():
+        torch.testing.assert_close(inputs[name][0], expected, atol=1e-2, rtol=0)
+
+
+def test_a_dropped_source_is_absent_to_the_network(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "deliver", drop=("lidar",)))
+    sample = evaluation.frames[0]
+    assert not sample["sources"]
+    raw = up(sample["rgb"].float()[None], SIZE)[0]
+    prediction, _ = evaluation.predict(sample)
+    assert_same(prediction, logits_of(evaluation, rgb=rgb_of(raw)))
+    full, _ = (whole := Evaluation(prepared(folder, "deliver"))).predict(whole.frames[0])
+    assert (prediction != full).float().mean() > 0.001
+    native = Evaluation(prepared(folder, "deliver", drop=("lidar",), geometry="native"))
+    rgb = np.ascontiguousarray(sample["rgb"].permute(1, 2, 0).numpy())
+    alone = native.segmenter(Frame(rgb, {})).labels
+    assert np.array_equal(native.predict(sample)[0].numpy(), alone)
+
+
+def test_one_of_two_sources_may_be_dropped(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "folder", drop=("thermal",)))
+    assert list(evaluation.frames[0]["sources"]) == ["lidar"]
+    assert evaluation.run().matrix().sum() > 0
+    both = Evaluation(prepared(folder, "folder", drop=("thermal", "lidar")))
+    assert list(both.frames[0]["sources"]) == []
+
+
+def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
+    names = ("motionblur", "lidarjitter")
+    evaluation = Evaluation(prepared(folder, "deliver", corrupt=names))
+    expected = Evaluation(prepared(folder, "deliver")).frames[0]
+    for name in names:
+        expected = corrupt(expected, name)
+    sample = evaluation.frames[0]
+    assert torch.equal(sample["rgb"], expected["rgb"])
+    assert torch.equal(sample["sources"]["lidar"], expected["sources"]["lidar"])
+    with pytest.raises(DataError, match="did you mean 'motionblur'"):
+        Evaluation(prepared(folder, "deliver", corrupt=("motionblurr",))).run()
+
+
+def test_frames_are_counted_in_their_subsets_and_shares_add_up(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "deliver", split="train"))
+    parts = [SubsetMatrices(25), SubsetMatrices(25)]
+    for rank, part in enumerate(parts):
+        evaluate_frames(evaluation.predict, evaluation.frames, part, range(rank, 4, 2))
+    whole = evaluation.run()
+    assert torch.equal(parts[0].matrix() + parts[1].matrix(), whole.matrix())
+    scores = whole.scores([info.name for info in evaluation.spec.classes])
+    assert scores["all"].frames == 4
+    assert scores["difficulty=hard"].frames == 1
+    assert {"weather=fog", "case=underexposure", "product=fog/underexposure"} <= set(scores)
+
+
+def test_limit_and_default_kind(folder: Path) -> None:
+    for kind in ("deliver", "fmb", "muses", "folder"):
+        evaluation = Evaluation(prepared(folder, kind, split="val", limit=1))
+        assert (evaluation.frames.kind, len(evaluation.frames)) == (kind, 1)
+
+
+def test_bf16_is_close(folder: Path) -> None:
+    plain, half = (Evaluation(prepared(folder, "fmb", precision=p)) for p in ("fp32", "bf16"))
+    labels, other = (e.predict(e.frames[0])[0] for e in (plain, half))
+    assert 0.9 < (labels == other).float().mean()
+
+
+def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
+    deliver, data = prepared(folder, "deliver"), prepared(folder, "folder")
+    cases = {
+        "class 0 is 'Building' in the weights, but 'sky' in the data set": dataclasses.replace(
+            deliver, root=data.root, dataset="folder"
+        ),
+        "geometry: unknown 'nativ'; did you mean 'native'": dataclasses.replace(
+            deliver, geometry="nativ"
+        ),
+        "drop: unknown 'lidr'; did you mean 'lidar'": dataclasses.replace(deliver, drop=("lidr",)),
+        "limit: found 0": dataclasses.replace(deliver, limit=0),
+    }
+    make_folder(tmp_path, encodings={"lidar": "muses_png16", "thermal": "mono16"})
+    cases["lidar: the weights read muses_raw, the data set has muses_png16"] = dataclasses.replace(
+        data, root=str(tmp_path)
+    )
+    for message, config in cases.items():
+        with pytest.raises((TrainingError, DataError), match=message):
+            Evaluation(config)
+
+
+def test_scores_of_a_training_run(folder: Path) -> None:
+    given = prepared(folder, "deliver")
+    config = TrainConfig(
+        "deliver_rgb_lidar",
+        data=DataConfig(root=given.root),
+        device=DeviceConfig(accelerator="cpu"),
+    )
+    scores = evaluate_weights(Path(given.weights), config, "test")
+    names = [info.name for info in Evaluation(given).spec.classes]
+    expected = Evaluation(given).run().scores(names)
+    assert scores == {name: score.to_dict() for name, score in expected.items()}
+    muses = prepared(folder, "muses")
+    config = dataclasses.replace(
+        config, setting="muses_rgb_lidar", data=DataConfig(root=muses.root)
+    )
+    with pytest.raises(TrainingError, match="withheld"):
+        evaluate_weights(Path(muses.weights), config, "test")

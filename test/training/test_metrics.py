@@ -1,61 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores by hand: absent classes, ignored pixels, pooled subsets."""
+"""Scores against sums by hand."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from mmsam_ros.training.metrics import SubsetMatrices
+from mmsam_ros.training.metrics import Scores, SubsetMatrices
 
-NAMES = ("a", "b", "c")
-
-
-def image(*values: int) -> Tensor:
-    return torch.tensor(values, dtype=torch.uint8)[None]
+NAMES = ("road", "car", "bicycle")
 
 
-def test_by_hand() -> None:
+def test_absent_class_counts_zero_in_the_official_mean_alone() -> None:
+    """road: 3 of 4 found; car: 2 of 2 found and one too many; bicycle: nowhere."""
     matrices = SubsetMatrices(3)
-    own = matrices.update(image(0, 0, 1, 1, 2, 0), image(0, 0, 0, 1, 1, 255), {})
-    assert own.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 0]]
+    target = torch.tensor([[0, 0, 0, 0, 1, 1, 255, 255]])
+    prediction = torch.tensor([[0, 0, 0, 1, 1, 1, 0, 2]])
+    own = matrices.update(prediction, target, {})
+    assert own.tolist() == [[3, 1, 0], [0, 2, 0], [0, 0, 0]]
     scores = matrices.scores(NAMES)["all"]
-    # a: 2 of 3; b: 1 of 3; c: predicted once, never there
-    assert scores.iou == (pytest.approx(200 / 3), pytest.approx(100 / 3), None)
-    assert scores.absent == ("c",)
-    assert scores.miou == pytest.approx(100 / 3)  # c counts 0
-    assert scores.miou_present == pytest.approx(50)
-    assert scores.macc == pytest.approx((200 / 3 + 50) / 3)
-    assert scores.aacc == pytest.approx(60)
-    assert scores.frames == 1
+    road, car = 100 * 3 / 4, 100 * 2 / 3
+    assert scores.iou == (pytest.approx(road), pytest.approx(car), None)
+    assert scores.miou == pytest.approx((road + car) / 3)
+    assert scores.miou_present == pytest.approx((road + car) / 2)
+    assert scores.macc == pytest.approx((75 + 100) / 3)
+    assert scores.aacc == pytest.approx(100 * 5 / 6)
+    assert (scores.frames, scores.absent) == (1, ("bicycle",))
+    assert scores.to_dict()["iou"] == {"road": road, "car": pytest.approx(car), "bicycle": None}
 
 
-def test_a_class_that_nobody_names_counts_zero_in_the_official_mean() -> None:
+def test_a_false_find_of_an_absent_class_changes_no_mean_over_present_classes() -> None:
     matrices = SubsetMatrices(3)
-    matrices.update(image(0, 1), image(0, 1), {})
+    matrices.update(torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), {})
     scores = matrices.scores(NAMES)["all"]
-    assert scores.miou == pytest.approx(200 / 3)
-    assert scores.miou_present == 100
-    assert scores.to_dict()["iou"] == {"a": 100, "b": 100, "c": None}
+    assert scores.iou == (50, None, None)
+    assert scores.miou_present == 50
+    assert scores.miou == pytest.approx(50 / 3)
 
 
 def test_subsets_are_pooled() -> None:
-    matrices = SubsetMatrices(3)
-    matrices.update(image(0, 0, 0, 1), image(0, 0, 0, 0), {"weather": "fog", "case": "x"})
-    matrices.update(image(1), image(0), {"weather": "fog", "case": "y"})
-    matrices.update(image(2, 2), image(2, 255), {"weather": "sun", "case": "x"})
-    scores = matrices.scores(NAMES)
-    assert list(scores) == ["all", "case=x", "case=y", "weather=fog", "weather=sun"]
-    assert scores["weather=fog"].iou[0] == pytest.approx(60)  # 3 of 5, not the mean of 75 and 0
-    assert [scores[n].frames for n in scores] == [3, 2, 1, 2, 1]
-    total = matrices.matrix("weather=fog") + matrices.matrix("weather=sun")
-    assert torch.equal(total, matrices.matrix())
+    """Pixels are summed over frames: neither a mean over frames nor one over subsets."""
+    matrices = SubsetMatrices(2)
+    right = torch.zeros(1, 8, dtype=torch.uint8)
+    matrices.update(right, right, {"weather": "fog", "case": "ordinary"})
+    half = torch.tensor([[0, 1]], dtype=torch.uint8)
+    matrices.update(half, torch.zeros_like(half), {"weather": "fog", "case": "motionblur"})
+    matrices.update(half, half, {"weather": "sun"})
+    scores = matrices.scores(("a", "b"))
+    assert list(scores) == ["all", "case=motionblur", "case=ordinary", "weather=fog", "weather=sun"]
+    assert scores["weather=fog"].iou == (90, None)
+    assert scores["case=motionblur"].iou == (50, None)
+    assert scores["weather=sun"].iou == (100, 100)
+    assert scores["all"].iou == (pytest.approx(100 * 10 / 11), 50)
+    assert [s.frames for s in scores.values()] == [3, 1, 1, 2, 1]
 
 
-def test_nothing_labelled_scores_nothing() -> None:
-    matrices = SubsetMatrices(3)
-    matrices.update(image(0, 1), image(255, 255), {})
-    scores = matrices.scores(NAMES)["all"]
-    assert (scores.miou, scores.miou_present, scores.aacc) == (0, 0, 0)
+def test_nothing_labelled_scores_zero() -> None:
+    scores = Scores.of(torch.zeros(3, 3, dtype=torch.long), 0, NAMES)
+    assert (scores.miou, scores.miou_present, scores.macc, scores.aacc) == (0, 0, 0, 0)
     assert scores.absent == NAMES

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Online hard example mining by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmsam_ros.training.losses import OhemCrossEntropy
+
+# probability of the true class of six pixels, in a row; the last one has no label
+P = (0.95, 0.6, 0.9, 0.2, 0.75, 0.5)
+
+
+def frame() -> tuple[Tensor, Tensor]:
+    """Logits (1, 2, 1, 6) with these probabilities of class 0, and labels."""
+    p = torch.tensor(P)
+    logits = torch.stack([p.log(), (1 - p).log()])[None, :, None]
+    labels = torch.zeros(1, 1, 6, dtype=torch.uint8)
+    labels[..., 5] = 255
+    return logits, labels
+
+
+def mean(*pixels: float) -> float:
+    return sum(-math.log(p) for p in pixels) / len(pixels)
+
+
+@pytest.mark.parametrize(
+    ("min_kept", "threshold", "kept"),
+    [
+        # the cut is the threshold: 0.2 and 0.6 lie below
+        (1, 0.7, (0.6, 0.2)),
+        (0, 0.7, (0.6, 0.2)),
+        # the cut is p at index 3 of (0.2, 0.6, 0.75, 0.9, 0.95): what lies strictly below counts
+        (3, 0.7, (0.6, 0.2, 0.75)),
+        # more wanted than there are: the cut is the largest p, and itself not below it
+        (100, 0.7, (0.6, 0.9, 0.2, 0.75)),
+        (100, 0.99, (0.95, 0.6, 0.9, 0.2, 0.75)),
+    ],
+)
+def test_pixels_below_the_cut_count(
+    min_kept: int, threshold: float, kept: tuple[float, ...]
+) -> None:
+    loss = OhemCrossEntropy(threshold, min_kept)(*frame())
+    assert loss.item() == pytest.approx(mean(*kept), abs=1e-6)
+
+
+def test_nothing_to_count_is_zero_with_a_graph() -> None:
+    logits, labels = frame()
+    logits.requires_grad_()
+    for given in (
+        torch.full_like(labels, 255),  # no pixel has a label
+        torch.where(torch.arange(6) == 0, labels, 255),  # one does, and nothing lies below it
+    ):
+        loss = OhemCrossEntropy()(logits, given)
+        assert loss.item() == 0
+        loss.backward()
+        assert logits.grad is not None
+        assert not logits.grad.any()
