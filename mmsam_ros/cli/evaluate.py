@@ -81,11 +81,11 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    if submission is not None:
-        path, count = submission.close()
-        truth = "evaluated here as well" if evaluation.labelled else "withheld: nothing is scored"
-        print(f"{path}: checked, {count} frames ({FULL} in the whole test set); labels {truth}")
     if out is not None:
         write_report(out, content, examples)
         print(f"{out}: results.json, results.md, report.html")
+    if submission is not None:
+        path, count = submission.close()
+        known = "known, scored here as well" if evaluation.labelled else "withheld, nothing scored"
+        print(f"{path}: checked, {count} frames ({FULL} in the whole test set); labels are {known}")
     return 0

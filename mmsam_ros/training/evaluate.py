@@ -32,6 +32,7 @@ from mmsam_ros.sensors import CLASS_SETS, Frame, SensorImage
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
+from mmsam_ros.training.start import kind_of
 from mmsam_ros.weights import Geometry, Spec
 
 GEOMETRIES = ("published", "native")
@@ -174,6 +175,8 @@ class Evaluation:
 
     def __init__(self, config: EvalConfig) -> None:
         _check_words("geometry", [config.geometry], GEOMETRIES)
+        if config.limit is not None and config.limit < 1:
+            raise TrainingError(f"limit: found {config.limit}, expected at least 1")
         self.config = config
         self.segmenter = Segmenter.load(config.weights, config.device, config.precision)
         self.spec = self.segmenter.spec
@@ -220,10 +223,9 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     """
     data, device = config.data, config.device
     precision = "fp32" if device.precision == "32" else "bf16"
-    kind = config.setting.split("_")[0]
     evaluation = Evaluation(
         EvalConfig(
-            str(weights), data.root, split, kind, data.lists,
+            str(weights), data.root, split, kind_of(config.setting), data.lists,
             device=device.accelerator, precision=precision,
         )
     )  # fmt: skip
@@ -273,7 +275,7 @@ def _stored(planes: NDArray[np.float32], encoding: str) -> NDArray[np.generic]:
         return planes
     if encoding == "muses_png16":
         planes = (planes + 100) * 150
-    elif encoding == "frame_gain":  # the reader has applied it; once more changes nothing
+    elif encoding == "frame_gain":  # the reader has applied it; once more changes next to nothing
         planes = planes * 257
     wide = encoding in ("mono16", "muses_png16", "frame_gain")
     stored = np.rint(planes).astype(np.uint16 if wide else np.uint8)

@@ -71,9 +71,9 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
     were evaluated as published.
     """
     config, spec, frames = evaluation.config, evaluation.spec, evaluation.frames
-    as_published = config.geometry == "published" and config.limit is None
-    compared = as_published and not (config.drop or config.corrupt)
-    geometry = published_geometry(spec, frames.kind) if as_published else spec.geometry
+    published = config.geometry == "published"
+    compared = published and not (config.drop or config.corrupt or config.limit)
+    geometry = published_geometry(spec, frames.kind) if published else spec.geometry
     names = [info.name for info in spec.classes]
     scores = matrices.scores(names) if evaluation.labelled else {}
     rows = published_rows(frames.kind, frames.split, spec.sources) if compared else []
@@ -166,9 +166,8 @@ def _visible(image: Tensor) -> NDArray[np.uint8]:
     """Raw values (1 or 3, h, w) as (h, w, 3); what is not of bytes is stretched to them."""
     planes = image.permute(1, 2, 0).numpy()
     if planes.dtype != np.uint8:
-        low, high = planes.min(), planes.max()
-        planes = (255 * (planes - low) / max(high - low, 1e-6)).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+        planes = np.rint(np.interp(planes, (planes.min(), planes.max()), (0, 255))).astype(np.uint8)
+    return np.broadcast_to(planes, (*planes.shape[:2], 3))
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> str:

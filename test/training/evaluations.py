@@ -38,6 +38,16 @@ def prepared(folder: Path, kind: str, **changes: Any) -> EvalConfig:
     return EvalConfig(**{**values, **changes})
 
 
+def random_weights(folder: Path, setting: str, size: tuple[int, int]) -> str:
+    """A nano network with random weights for a published setting, at a size (height, width)."""
+    spec = make_spec(setting, setting_config(setting, "nano", size), data="none", recipe="test")
+    model = build_model(spec.config)
+    randomise(model, seed=0)
+    path = folder / "w.safetensors"
+    save_model(path, model, spec)
+    return str(path)
+
+
 def mmsam_eval(config: EvalConfig, *more: str) -> int:
     """`mmsam eval` with the configuration's paths and further options."""
     parser = argparse.ArgumentParser()

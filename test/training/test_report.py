@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_evaluate import weights
+from evaluations import random_weights
 from trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
 def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 4})
-    path = weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    path = random_weights(tmp_path, "deliver_rgb_lidar", (64, 64))
     out = tmp_path / "out"
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu", "--out", str(out)]
     assert main(command) == 0  # the kind follows from the classes
@@ -76,7 +76,7 @@ def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
     root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 2})
-    path = weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    path = random_weights(tmp_path, "deliver_rgb_lidar", (64, 64))
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     for i, more in enumerate(
         (["--geometry", "native"], ["--drop", "lidar"], ["--corrupt", "noise"], ["--limit", "1"])
@@ -90,13 +90,13 @@ def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
 
 def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_muses(tmp_path / "data", size=(64, 96), per_split={"test": 3})
-    path = weights(tmp_path, "muses_rgb_event", (64, 96))
+    path = random_weights(tmp_path, "muses_rgb_event", (64, 96))
     out = tmp_path / "out"
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     assert main(command) == 2
     assert "withheld; --submission needs none" in capsys.readouterr().err
     assert main([*command, "--submission", "--out", str(out)]) == 0
-    assert "3 frames (750 in the whole test set); labels withheld" in capsys.readouterr().out
+    assert "3 frames (750 in the whole test set); labels are withheld" in capsys.readouterr().out
     with zipfile.ZipFile(out / "labelTrainIds.zip") as archive:
         names = archive.namelist()
         assert names == [f"labelTrainIds/REC000{i}_frame_00010{i}.png" for i in (1, 2, 3)]
