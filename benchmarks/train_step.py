@@ -54,6 +54,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     from mmsam_ros.training.config import DeviceConfig, LossConfig
     from mmsam_ros.training.configure import load_config
     from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
+    from mmsam_ros.training.loader import Batch
     from mmsam_ros.training.loop import accumulate, loss_function
     from mmsam_ros.training.optimiser import parameter_groups
     from mmsam_ros.weights import setting_config
@@ -79,7 +80,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     shape = (case["batch"], 3, height, width)
     inputs = {name: torch.randn(shape, device=fabric.device) for name in net.config.modalities}
     labels = torch.randint(net.config.num_classes, (case["batch"], height, width))
-    micro = [(inputs, labels.to(fabric.device), ["random"])]
+    micro = [Batch(inputs, {}, labels.to(fabric.device), ["random"])]
     network.train()
     seconds = []
     for _ in range(WARM_UP + case["repeats"]):

@@ -92,10 +92,12 @@ def _statistics(kind: str, report: Report) -> object:
     table = Table("train", "channel", "min", "max", "mean", "std", "published mean, std")
     for source, found in report.statistics.items():
         setting = SETTINGS.get(f"{kind}_rgb_{source}")
-        given = setting.aux_input if setting and any(setting.aux_input.mean) else None
+        given = setting.auxiliaries[source] if setting else None
         for i, field in enumerate(found.fields):
             values = (found.low[i], found.high[i], found.mean[i], found.std[i])
-            constants = f"{given.mean[i]:.5g}, {given.std[i]:.5g}" if given else ""
+            constants = (
+                f"{given.mean[i]:.5g}, {given.std[i]:.5g}" if given and any(given.mean) else ""
+            )
             table.add_row(source, field, *(f"{value:.5g}" for value in values), constants)
     return table
 

@@ -28,6 +28,14 @@ def compose(planes: Mapping[str, Tensor], given: ModalityInput, size: tuple[int,
     return torch.stack([c.float() for c in channels])
 
 
+def is_blank(raw: Tensor) -> bool:
+    """Whether every channel of (C, h, w) is constant: such a sensor shows nothing.
+
+    Norms in the network would amplify it, so a network that can do without declares it absent.
+    """
+    return bool((raw.amax((1, 2)) == raw.amin((1, 2))).all())
+
+
 def normalise(raw: Tensor, given: ModalityInput) -> Tensor:
     """(…, 3, h, w) raw -> raw * scale, minus the mean, over the deviation."""
     scale, mean, std = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.normalise import compose, normalise
+from mmsam_ros.inference.normalise import compose, is_blank, normalise
 from mmsam_ros.sensors import (
     FIELDS,
     Frame,
@@ -34,7 +34,8 @@ def prepare(
     """Network inputs (1, 3, *plan.padded) by modality, and the sensors that they were made of.
 
     Sensors that the spec does not read are left aside. A modality all of whose sensors are
-    missing is left out; where only some are, the missing ones' channels are empty.
+    missing is left out; where only some are, the missing ones' channels are empty. A network that
+    masks what is absent is spared modalities that are blank.
 
     Raises:
         InferenceError: a sensor's data does not fit the weights; names it.
@@ -50,10 +51,13 @@ def prepare(
             for source in given.sources
             if source in frame.sensors
         }
-        if planes:
-            raster = compose(planes, given, plan.canvas).to(device)[None]
-            inputs[name] = plan.pad(normalise(raster, given))
-            seen |= dict.fromkeys(planes)
+        if not planes:
+            continue
+        raster = compose(planes, given, plan.canvas)
+        if spec.config.combine.absent == "masked" and is_blank(raster):
+            continue
+        inputs[name] = plan.pad(normalise(raster.to(device)[None], given))
+        seen |= dict.fromkeys(planes)
     return inputs, tuple(seen)
 
 

@@ -2,6 +2,7 @@
 """The MM SAM-adapter (arXiv 2509.10408): network and configuration, without files or devices."""
 
 from mmsam_ros.model.config import (
+    CombineConfig,
     EncoderConfig,
     FusionConfig,
     HeadConfig,
@@ -17,6 +18,7 @@ from mmsam_ros.model.randomise import randomise
 from mmsam_ros.model.strict import from_mapping, near_match
 
 __all__ = [
+    "CombineConfig",
     "EncoderConfig",
     "FusionConfig",
     "HeadConfig",

@@ -84,6 +84,20 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class CombineConfig:
+    """What becomes of absent auxiliaries, and of several; the defaults are the published network.
+
+    Attributes:
+        absent: `empty`: an absent auxiliary counts as its empty raster, there is but one;
+            `masked`: it is not there, the present ones are combined.
+        gate: whether RGB is weighed by its reliability (with `masked`).
+    """
+
+    absent: str = "empty"
+    gate: bool = False
+
+
+@dataclass(frozen=True)
 class InteractionConfig:
     """Injectors and extractors between the adapter and the encoder.
 
@@ -123,10 +137,10 @@ class ModelConfig:
 
     Attributes:
         num_classes: channels of the logits.
-        modalities: "rgb" first, then the auxiliary's name, if there is one.
+        modalities: "rgb" first, then the auxiliaries' names.
         image_size: (height, width) whose area the fusion's spatial norms are bound to.
         empty: the normalised value of the auxiliary's three channels where it holds nothing
-            (raw zero, normalised); what an absent auxiliary is taken for.
+            (raw zero, normalised); what an absent one is taken for with `combine.absent: empty`.
 
     Raises:
         ModelError: the parts do not fit together; names the field, what was found and expected.
@@ -140,6 +154,7 @@ class ModelConfig:
     prior: PriorConfig = PriorConfig()
     trunk: TrunkConfig = TrunkConfig()
     fusion: FusionConfig = FusionConfig()
+    combine: CombineConfig = CombineConfig()
     interaction: InteractionConfig = InteractionConfig()
     head: HeadConfig = HeadConfig()
 

@@ -115,6 +115,15 @@ class Recalibration(nn.Module):
         return x + x * F.relu(gate).sigmoid()
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that leaves its statistics alone where a batch holds no sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:
+            return x * self.weight[:, None, None] + self.bias[:, None, None]
+        return super().forward(x)
+
+
 class CoordinateAttention(nn.Module):
     """Gates per row and per column (arXiv 2103.02907), with a residual: x + x * g_w * g_h."""
 
@@ -122,7 +131,7 @@ class CoordinateAttention(nn.Module):
         super().__init__()
         hidden = max(8, dim // 32)
         self.reduce = nn.Conv2d(dim, hidden, 1)
-        self.norm = nn.BatchNorm2d(hidden)
+        self.norm = BatchNorm(hidden)
         self.gate_h = nn.Conv2d(hidden, dim, 1)
         self.gate_w = nn.Conv2d(hidden, dim, 1)
 

@@ -23,7 +23,7 @@ from mmsam_ros.model.validate import NUM_LEVELS
 
 
 class MMSAMAdapter(nn.Module):
-    """RGB and one auxiliary image in, logits at a quarter of the size out.
+    """RGB and auxiliary images in, logits at a quarter of the size out.
 
     Attributes:
         prior: None where the configuration has none.
@@ -61,13 +61,14 @@ class MMSAMAdapter(nn.Module):
         initialise(self)
 
     def forward(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+        self, inputs: Mapping[str, Tensor | None], present: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Segment a batch.
 
         Args:
             inputs: normalised images (B, 3, h, w) by modality; "rgb" is always there.
-            present: (B,) bool by modality; a key missing from `inputs` is absent everywhere.
+            present: (B,) bool by modality; one that `inputs` lacks, or has as None, is absent
+                everywhere. What the buffer of an absent sample holds does not matter.
 
         Returns:
             Logits (B, classes, h/4, w/4).
@@ -76,15 +77,16 @@ class MMSAMAdapter(nn.Module):
             ModelError: an unknown modality, a wrong shape, or a size that this network cannot
                 take (the message lists those that it can).
         """
-        self._check(inputs, present or {})
-        return self.head(self.forward_features(inputs, present))
+        given = {name: image for name, image in inputs.items() if image is not None}
+        self._check(given, present or {})
+        return self.head(self.forward_features(given, present))
 
     def forward_features(
         self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
         """The four maps (B, C, …) at strides 4, 8, 16, 32 that the head reads."""
         x = self.encoder.embed(inputs["rgb"])
-        prior_maps = [] if self.prior is None else self.prior(inputs, present)
+        prior_maps, gates = ([], None) if self.prior is None else self.prior(inputs, present)
         if self.level_embed is not None:
             x_maps, maps = self._interact(x, prior_maps)
         else:
@@ -93,6 +95,8 @@ class MMSAMAdapter(nn.Module):
             x_maps, maps = self._encode(x), None
         scales = (4.0, 2.0, 1.0, 0.5)
         read = [_rescale(x_map, scale) for x_map, scale in zip(x_maps, scales, strict=True)]
+        if gates is not None:
+            read = [g * r for g, r in zip(gates, read, strict=True)]
         if maps is not None:
             read = [m + r for m, r in zip(maps, read, strict=True)]
         return [norm(r) for norm, r in zip(self.norms, read, strict=True)]

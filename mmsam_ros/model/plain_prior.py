@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from mmsam_ros.model.config import ModelConfig
+from mmsam_ros.model.prior import Inputs, Present, PriorMaps
 
 
 class ConvUnit3x3(nn.Sequential):
@@ -41,11 +41,9 @@ class PlainPrior(nn.Module):
             nn.Conv2d(width, config.encoder.embed_dim, 1) for width in widths
         )
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None
-    ) -> list[Tensor]:
+    def forward(self, inputs: Inputs, present: Present) -> PriorMaps:
         """As `SpatialPrior.forward`; nothing is ever absent."""
         maps = [F.max_pool2d(self.stem(inputs["rgb"]), 3, stride=2, padding=1)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        return [project(m) for project, m in zip(self.projections, maps, strict=True)]
+        return PriorMaps([project(m) for project, m in zip(self.projections, maps, strict=True)])

@@ -126,15 +126,17 @@ def validate(config: ModelConfig) -> None:
 def _check_variant(config: ModelConfig) -> None:
     """The published network and the paper's ablations of it."""
     names, prior, encoder = config.modalities, config.prior, config.encoder
+    combine = config.combine
     _require(
-        len(names) in (1, 2) and names[0] == "rgb" and "rgb" not in names[1:],
+        names[:1] == ("rgb",) and len(set(names)) == len(names),
         "modalities",
         names,
-        "'rgb' and at most one auxiliary (its three channels may be composed of several sensors)",
+        "'rgb', then the auxiliaries, each once",
     )
     words = {
         "prior.kind": (prior.kind, ("convnext", "conv", "none")),
         "fusion.kind": (config.fusion.kind, ("road", "add", "concat")),
+        "combine.absent": (combine.absent, ("empty", "masked")),
         "interaction.kind": (config.interaction.kind, ("adapter", "entry")),
     }
     for field, (word, known) in words.items():
@@ -145,6 +147,14 @@ def _check_variant(config: ModelConfig) -> None:
     _require(both or prior.reads_rgb, "prior.reads_rgb", False, "true without an auxiliary")
     shared = both and prior.reads_rgb
     _require(shared or not prior.shared, "prior.shared", True, "false unless two are read")
+    masked = combine.absent == "masked"
+    several = len(names) > 2
+    _require(masked or not several, "combine.absent", combine.absent, "'masked' with several")
+    _require(shared or not masked, "combine.absent", "masked", "'empty' unless two are read")
+    halves = config.fusion.kind != "add" and config.interaction.kind == "adapter"
+    gates = masked and halves
+    _require(gates or not combine.gate, "combine.gate", True, "false unless auxiliaries are masked "
+             "and concatenated with RGB, and adapter and encoder interact")  # fmt: skip
     adapter = config.interaction.kind == "adapter" and prior.kind != "none"
     extractor = adapter or config.interaction.extractor
     _require(extractor, "interaction.extractor", False, "true where there are no injectors")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from mmsam_ros.data.transforms import AugmentConfig
 from mmsam_ros.model import near_match
 from mmsam_ros.model.config import (
+    CombineConfig,
     EncoderConfig,
     FusionConfig,
     HeadConfig,
@@ -66,6 +67,7 @@ class NetworkConfig:
     image_size: Size | None = None
     inputs: str = "all"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    combine: CombineConfig = field(default_factory=CombineConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -81,9 +83,10 @@ class StartConfig:
     """What the weights start from, and what does not train.
 
     Attributes:
-        sam: official SAM checkpoint (`sam_vit_b`, `sam_vit_l`, `sam_vit_h`, or a file), or
-            `scratch`.
-        convnext: ConvNeXt weights (file or timm model name) for every trunk, or `scratch`.
+        sam: official SAM checkpoint (`sam_vit_b`, `sam_vit_l`, `sam_vit_h`, or a file, which may
+            be an mmsam weights file), or `scratch`.
+        convnext: ConvNeXt weights (file or timm model name) for every trunk, or `scratch`; of an
+            mmsam weights file the RGB trunk's.
         weights: an mmsam weights file to go on from instead of the two.
         freeze: prefixes of parameter names that stay as they are; LoRA's own still train.
     """
@@ -205,11 +208,13 @@ class TrainConfig:
             the folders' sources, e.g. `folder_rgb_lidar_thermal`.
         out: the run's folder.
         seed: of initialisation, order and augmentation.
+        modality_dropout: how likely each auxiliary of a frame is taken away, 0 to 1.
     """
 
     setting: str
     out: str = "out/train"
     seed: int = 0
+    modality_dropout: float = 0.0
     data: DataConfig = DataConfig()
     model: NetworkConfig = NetworkConfig()
     start: StartConfig = StartConfig()
@@ -220,3 +225,9 @@ class TrainConfig:
     batch: BatchConfig = BatchConfig()
     device: DeviceConfig = DeviceConfig()
     log: LogConfig = LogConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.modality_dropout < 1:
+            raise TrainingError(
+                f"modality_dropout: found {self.modality_dropout}, expected 0 to 1, 1 excluded"
+            )

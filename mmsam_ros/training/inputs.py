@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsam_ros.data.frames import Sample
-from mmsam_ros.inference.normalise import compose, normalise
+from mmsam_ros.inference.normalise import compose, is_blank, normalise
 from mmsam_ros.sensors import NO_LABEL, scale_thermal
 from mmsam_ros.weights import ModalityInput, Spec
 
@@ -19,17 +19,19 @@ from mmsam_ros.weights import ModalityInput, Spec
 def network_inputs(sample: Sample, spec: Spec) -> dict[str, Tensor]:
     """Normalised images (3, h, w) by modality, at the sample's size.
 
-    A modality none of whose sources is there is left out; where some are, the others' channels are
-    empty.
+    As `inference.prepare` leaves them: a modality none of whose sources is there is left out, and
+    a blank one, where the network masks what is absent.
     """
     rgb = sample["rgb"].as_subclass(Tensor)
     inputs = {"rgb": normalise(rgb.float(), spec.inputs["rgb"])}
     for name in spec.config.auxiliaries:
         given = spec.inputs[name]
         planes = {s: _scaled(s, sample, given) for s in given.sources if s in sample["sources"]}
-        if planes:
-            size = (rgb.shape[-2], rgb.shape[-1])
-            inputs[name] = normalise(compose(planes, given, size), given)
+        if not planes:
+            continue
+        raster = compose(planes, given, (rgb.shape[-2], rgb.shape[-1]))
+        if spec.config.combine.absent == "empty" or not is_blank(raster):
+            inputs[name] = normalise(raster, given)
     return inputs
 
 

@@ -8,9 +8,10 @@ workers, and not from where a run was interrupted.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +28,18 @@ from mmsam_ros.weights import Spec
 
 Draw = tuple[int, int]  # epoch, index of the frame
 Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), label (h, w), name
-Batch = tuple[dict[str, Tensor], Tensor, list[str]]
+
+
+class Batch(NamedTuple):
+    """Micro-batch: normalised images (B, 3, h, w), labels (B, h, w), names of the frames.
+
+    present: (B,) bool of the auxiliaries that some of the frames lack
+    """
+
+    inputs: dict[str, Tensor]
+    present: dict[str, Tensor]
+    label: Tensor
+    names: list[str]
 
 
 class Draws(Sampler[list[Draw]]):
@@ -93,16 +105,34 @@ class TrainingFrames(Dataset[Item]):
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.default_generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
             sample = Augment(self.config.augment)(self.frames[index])
+            auxiliaries = self.spec.config.auxiliaries
+            kept = torch.rand(len(auxiliaries)) >= self.config.modality_dropout
         inputs = network_inputs(sample, self.spec)
+        for name in (name for name, keep in zip(auxiliaries, kept, strict=True) if not keep):
+            inputs.pop(name, None)
         inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
         return inputs, label, sample["name"]
 
 
-def make_loader(dataset: TrainingFrames, draws: Draws) -> DataLoader[Item]:
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack frames; those that lack an auxiliary of others have zeros for it."""
+    given = dict.fromkeys(name for inputs, _, _ in items for name in inputs)
+    blank = torch.zeros_like(items[0][0]["rgb"])
+    present = {name: torch.tensor([name in inputs for inputs, _, _ in items]) for name in given}
+    return Batch(
+        {n: torch.stack([inputs.get(n, blank) for inputs, _, _ in items]) for n in given},
+        {name: mask for name, mask in present.items() if not mask.all()},
+        torch.stack([label for _, label, _ in items]),
+        [name for _, _, name in items],
+    )
+
+
+def make_loader(dataset: TrainingFrames, draws: Draws) -> DataLoader[Any]:
     """Batches of a whole run, in the order of `draws`."""
     return DataLoader(
         dataset,
         batch_sampler=draws,
+        collate_fn=collate,
         num_workers=dataset.config.data.workers,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),

@@ -156,9 +156,9 @@ def accumulate(
         This process's mean loss, a scalar without graph.
     """
     total = torch.zeros((), device=fabric.device)
-    for left, (inputs, labels, _) in zip(reversed(range(len(micro))), micro, strict=True):
+    for left, batch in zip(reversed(range(len(micro))), micro, strict=True):
         with fabric.no_backward_sync(network, enabled=left > 0):
-            loss = criterion(network(inputs), labels) / len(micro)
+            loss = criterion(network(batch.inputs, batch.present), batch.label) / len(micro)
             fabric.backward(loss)
         total += loss.detach()
     average_scalars(fabric, network.module)
@@ -208,7 +208,7 @@ def not_finite(
     loss: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
 ) -> TrainingError:
     """The error of a loss that is NaN or infinite."""
-    names = ", ".join(name for _, _, names in micro for name in names)
+    names = ", ".join(name for batch in micro for name in batch.names)
     return TrainingError(
         f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
         f"frames {names}; the network was not changed by them, and the last checkpoint is as it "

@@ -8,7 +8,7 @@ from collections import Counter
 
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import KINDS
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, near_match
+from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, near_match
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import ENCODINGS
@@ -65,6 +65,7 @@ def network_config(config: TrainConfig, setting: Setting) -> ModelConfig:
     net = config.model
     built = setting_config(
         setting, net.preset, net.image_size, rgb_only=net.inputs == "rgb",
+        combine=net.combine if net.inputs == "all" else CombineConfig(),
         encoder=net.encoder, prior=net.prior, trunk=net.trunk, fusion=net.fusion,
         interaction=net.interaction, head=net.head,
     )  # fmt: skip
@@ -95,6 +96,7 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
         setting,
         model.config,
         trained=True,
+        dropped=config.modality_dropout > 0,
         data=f"{frames.kind}, {len(frames)} frames of {frames.split}",
         recipe=f"{config.setting}, {config.model.preset}, {config.schedule.epochs} epochs",
         seed=config.seed,

@@ -74,7 +74,7 @@ class Validation:
         return matrices.scores([info.name for info in self.spec.classes])
 
     def _scored_spec(self, miou: float) -> Spec:
-        (trained,) = self.spec.presence.trained_subsets
+        subsets = self.spec.presence.trained_subsets
         score = Score(miou, f"{self.frames.kind} {self.frames.split}")
-        presence = Presence((trained,), {"+".join(trained): score})
+        presence = Presence(subsets, {"+".join(subsets[0]): score})
         return dataclasses.replace(self.spec, presence=presence)

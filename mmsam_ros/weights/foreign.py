@@ -114,21 +114,24 @@ def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
 
     Args:
         model: the network.
-        source: the file, or its name (`sam_vit_b`, `sam_vit_l`, `sam_vit_h`), which is downloaded
-            once into torch.hub's folder.
+        source: the file (an mmsam weights file will do), or its name (`sam_vit_b`, `sam_vit_l`,
+            `sam_vit_h`), which is downloaded once into torch.hub's folder.
 
     Raises:
         WeightsError: no such file, a download that fails or whose hash is not the published one,
             or lists missing, unexpected and misshapen keys.
     """
     path = _official_sam(str(source)) if str(source) in SAM_FILES else Path(source)
-    prefix = "image_encoder."
     state = read_checkpoint(path)
-    if any(name.startswith(prefix) for name in state):
-        state = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    for prefix in ("image_encoder.", "encoder."):
+        state = _below(prefix, state) or state
     state = {n: v for n, v in state.items() if not n.startswith("neck.")}
     state |= {n: v for n, v in model.encoder.state_dict().items() if ".lora_" in n}
     _load_part(model.encoder, state, f"{path}: SAM image encoder")
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
 
 
 def _official_sam(name: str) -> Path:
@@ -156,8 +159,8 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
     """Load ConvNeXt weights into every trunk; the output norms stay as they are.
 
     Args:
-        source: a checkpoint file (timm's, the original authors' or mmpretrain's names), or a timm
-            model name, which timm downloads.
+        source: a checkpoint file (timm's, the original authors' or mmpretrain's names, or an mmsam
+            weights file, whose RGB trunk is taken), or a timm model name, which timm downloads.
 
     Raises:
         WeightsError: lists missing, unexpected and misshapen keys.
@@ -168,6 +171,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         from timm.models.convnext import checkpoint_filter_fn
 
         state = read_checkpoint(source)
+        state = _below("prior.trunks.rgb.", state) or state
         state = {_plain_convnext_name(n): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from mmsam_ros import __version__
-from mmsam_ros.model import ModelConfig, near_match
+from mmsam_ros.model import CombineConfig, ModelConfig, near_match
 from mmsam_ros.sensors import CLASS_SETS, ENCODINGS, FIELDS, ClassInfo
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.spec import (
@@ -29,21 +30,20 @@ PRESETS_WITH_OWN_SIZE = ("tiny", "nano")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a data set gives a network; the auxiliary carries its name in the network.
+    """What a data set gives a network.
 
     Attributes:
         name: `deliver_rgb_lidar` and the like.
         classes: table of the training ids.
-        auxiliary: name of the second modality.
-        aux_input: how its channels come about.
+        auxiliaries: modalities besides RGB by their names in the network, and how their channels
+            come about.
         image_size: (height, width) of the published network's input.
         mode, stride: of the geometry.
     """
 
     name: str
     classes: tuple[ClassInfo, ...]
-    auxiliary: str
-    aux_input: ModalityInput
+    auxiliaries: Mapping[str, ModalityInput]
     image_size: Size
     mode: str = "pad"
     stride: Size | None = None
@@ -85,32 +85,40 @@ _MUSES_EVENT = ModalityInput(
 _FMB_THERMAL = ModalityInput(
     _channels("thermal", "value", "value", "value"), {"thermal": "mono8"}, scale=_BYTE
 )
-# All three sensors in the published two-modality network. Raw zero stays zero, so an empty
-# channel is the same whether its sensor sees nothing or is missing.
-_COMPOSED = ModalityInput(
-    (Channel("lidar", "range"), Channel("lidar", "height"), Channel("thermal", "value")),
-    {"lidar": "muses_raw", "thermal": "mono16"},
-    std=(20.0, 1.0, 255.0),
-    growth=2,
-    limits=(26000.0, 31500.0),
-)
+# how far apart a channel's values lie; raw zero stays zero
+_SPREAD = {"range": 20.0, "intensity": 50.0, "height": 1.0, "positive": 1.0, "negative": 1.0,
+           "zero": 1.0}  # fmt: skip
 
 
-def _setting(classes: str, auxiliary: str, given: ModalityInput, side: int) -> Setting:
-    sensors = "_".join(given.sources)
+def _plain(source: str, encoding: str, limits: tuple[float, float] | None = None) -> ModalityInput:
+    """A source of one's own: its three channels, or its only one thrice."""
+    first, second, third = (3 * FIELDS[encoding])[:3]
+    std = (_SPREAD.get(first, 255.0), _SPREAD.get(second, 255.0), _SPREAD.get(third, 255.0))
+    return ModalityInput(
+        _channels(source, first, second, third), {source: encoding}, std=std,
+        growth=2 if encoding in ("muses_raw", "muses_png16") else 1, limits=limits,
+    )  # fmt: skip
+
+
+def _setting(classes: str, side: int, **auxiliaries: ModalityInput) -> Setting:
     slide = {"mode": "slide", "stride": (640, 640)} if classes == "muses" else {}
-    name = f"{classes}_rgb_{sensors}"
-    return Setting(name, CLASS_SETS[classes], auxiliary, given, (side, side), **slide)  # type: ignore[arg-type]
+    name = f"{classes}_rgb_{'_'.join(auxiliaries)}"
+    return Setting(name, CLASS_SETS[classes], auxiliaries, (side, side), **slide)  # type: ignore[arg-type]
 
 
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
-        *(_setting("deliver", s, _png(s), 1024) for s in ("depth", "event", "lidar")),
-        _setting("fmb", "thermal", _FMB_THERMAL, 800),
-        _setting("muses", "lidar", _MUSES_LIDAR, 1024),
-        _setting("muses", "event", _MUSES_EVENT, 1024),
-        _setting("synthetic", "lidar_thermal", _COMPOSED, 1024),
+        *(_setting("deliver", 1024, **{s: _png(s)}) for s in ("depth", "event", "lidar")),
+        _setting("fmb", 800, thermal=_FMB_THERMAL),
+        _setting("muses", 1024, lidar=_MUSES_LIDAR),
+        _setting("muses", 1024, event=_MUSES_EVENT),
+        _setting(
+            "synthetic",
+            1024,
+            lidar=_plain("lidar", "muses_raw"),
+            thermal=_plain("thermal", "mono16", (26000.0, 31500.0)),
+        ),
     )
 }
 
@@ -127,10 +135,7 @@ def folder_setting(
     encodings: Mapping[str, str],
     limits: tuple[float, float] | None = None,
 ) -> Setting:
-    """The setting of a data set of one's own.
-
-    One source gives all three channels; several share them: LiDAR range and height (the range
-    alone beside two others), then one channel for each other source.
+    """The setting of a data set of one's own; every source is a modality.
 
     Args:
         classes: table of the training ids.
@@ -138,39 +143,16 @@ def folder_setting(
         limits: counts of a 16-bit thermal image that map to 0 and 255.
 
     Raises:
-        WeightsError: more sources than channels, or an unknown one.
+        WeightsError: no source, or an unknown one.
     """
     unknown = [f"{s}: {e}" for s, e in encodings.items() if e not in ENCODINGS.get(s, ())]
-    if unknown or not 1 <= len(encodings) <= 3:
-        raise WeightsError(f"sources are {dict(encodings)}, expected 1 to 3 of {dict(ENCODINGS)}")
-    fields = {source: FIELDS[encoding] for source, encoding in encodings.items()}
-    if len(fields) == 1:
-        channels = [(source, (3 * given)[i]) for source, given in fields.items() for i in range(3)]
-    else:
-        channels = [(source, given[0]) for source, given in fields.items()]
-    raster = encodings.get("lidar") in ("muses_raw", "muses_png16")
-    if raster and len(fields) == 2:
-        channels.insert(channels.index(("lidar", "range")) + 1, ("lidar", "height"))
-    elif len(fields) == 2:
-        channels.insert(1, channels[0])
-    # raw zero stays zero, so that an empty channel is the same whether its sensor sees nothing or
-    # is missing
-    spread = {"range": 20.0, "intensity": 50.0, "height": 1.0, "positive": 1.0, "negative": 1.0,
-              "zero": 1.0}  # fmt: skip
-    first, second, third = (Channel(*channel) for channel in channels)
-    given = ModalityInput(
-        (first, second, third),
-        dict(encodings),
-        std=(
-            spread.get(first.field, 255.0),
-            spread.get(second.field, 255.0),
-            spread.get(third.field, 255.0),
-        ),
-        growth=2 if raster else 1,
-        limits=limits,
-    )
-    auxiliary = "_".join(encodings)
-    return Setting(f"folder_rgb_{auxiliary}", classes, auxiliary, given, (1024, 1024))
+    if unknown or not encodings:
+        raise WeightsError(f"sources are {dict(encodings)}, expected some of {dict(ENCODINGS)}")
+    auxiliaries = {
+        source: _plain(source, encoding, limits if encoding == "mono16" else None)
+        for source, encoding in encodings.items()
+    }
+    return Setting(f"folder_rgb_{'_'.join(encodings)}", classes, auxiliaries, (1024, 1024))
 
 
 def setting_config(
@@ -183,11 +165,14 @@ def setting_config(
 ) -> ModelConfig:
     """The network of a setting; `tiny` and `nano` keep their own size unless one is given.
 
+    Several auxiliaries are combined by presence, with RGB's reliability gate, unless `changes` has
+    another `combine`.
+
     Args:
         setting: one of `SETTINGS`, or its name.
         preset: see `ModelConfig.preset`, which also takes the `changes`.
         image_size: (height, width).
-        rgb_only: a network without the auxiliary.
+        rgb_only: a network without auxiliaries.
         changes: further fields of `ModelConfig`.
 
     Raises:
@@ -197,18 +182,28 @@ def setting_config(
     setting = find_setting(setting) if isinstance(setting, str) else setting
     if image_size is None and preset not in PRESETS_WITH_OWN_SIZE:
         image_size = setting.image_size
+    auxiliaries = {} if rgb_only else setting.auxiliaries
+    if len(auxiliaries) > 1:
+        changes = {"combine": CombineConfig("masked", gate=True), **changes}
+    elif auxiliaries:
+        (given,) = auxiliaries.values()
+        changes["empty"] = given.empty
     return ModelConfig.preset(
         preset,
         num_classes=len(setting.classes),
-        modalities=("rgb",) if rgb_only else ("rgb", setting.auxiliary),
+        modalities=("rgb", *auxiliaries),
         image_size=image_size,
-        empty=setting.aux_input.empty,
         **changes,
     )
 
 
 def make_spec(
-    setting: str | Setting, config: ModelConfig, *, trained: bool = False, **provenance: Any
+    setting: str | Setting,
+    config: ModelConfig,
+    *,
+    trained: bool = False,
+    dropped: bool = False,
+    **provenance: Any,
 ) -> Spec:
     """The spec of a setting for a network of its modalities, or of RGB alone.
 
@@ -216,6 +211,7 @@ def make_spec(
         setting: one of `SETTINGS`, or its name.
         config: the network; its image size becomes the geometry's.
         trained: whether the weights have seen all sensors of the setting.
+        dropped: whether they have seen every subset with the camera, too.
         provenance: fields of `Provenance` besides the package's version.
 
     Raises:
@@ -223,10 +219,13 @@ def make_spec(
     """
     setting = find_setting(setting) if isinstance(setting, str) else setting
     stride = setting.stride
-    inputs = {"rgb": _RGB}
-    if config.auxiliaries:
-        inputs[setting.auxiliary] = setting.aux_input
+    inputs = {"rgb": _RGB} | {name: setting.auxiliaries[name] for name in config.auxiliaries}
     sensors = [source for given in inputs.values() for source in given.sources]
+    subsets = [tuple(sensors)] if trained else []
+    if trained and dropped:
+        others = sensors[1:]
+        counts = reversed(range(len(others)))
+        subsets += [("camera", *some) for n in counts for some in combinations(others, n)]
     if stride is not None and config.image_size != setting.image_size:
         (rows, columns), (full_rows, full_columns) = config.image_size, setting.image_size
         stride = (rows * stride[0] // full_rows, columns * stride[1] // full_columns)
@@ -237,6 +236,6 @@ def make_spec(
         geometry=Geometry(
             setting.mode, config.image_size, stride, keep_ratio=setting.mode != "resize"
         ),
-        presence=Presence((tuple(sensors),) if trained else ()),
+        presence=Presence(tuple(subsets)),
         provenance=Provenance(**provenance, package_version=__version__),
     )

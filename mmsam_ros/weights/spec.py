@@ -197,7 +197,7 @@ def _check_inputs(spec: Spec) -> None:
     _require("camera" not in spec.sources, "inputs", spec.sources, "'camera' for rgb only")
     for name, given in spec.inputs.items():
         _check_input(f"inputs.{name}", given)
-    for name in spec.config.auxiliaries:
+    for name in spec.config.auxiliaries if spec.config.combine.absent == "empty" else ():
         empty, expected = spec.config.empty, spec.inputs[name].empty
         close = all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(empty, expected, strict=True))
         _require(close, "config.empty", empty, f"the normalised raw zero {expected}")

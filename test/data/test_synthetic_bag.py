@@ -203,4 +203,4 @@ def test_the_command_refuses_a_size_it_cannot_read(capsys: pytest.CaptureFixture
 
 
 def test_the_weights_settings_know_the_thermal_range() -> None:
-    assert SETTINGS["synthetic_rgb_lidar_thermal"].aux_input.limits == THERMAL_LIMITS
+    assert SETTINGS["synthetic_rgb_lidar_thermal"].auxiliaries["thermal"].limits == THERMAL_LIMITS

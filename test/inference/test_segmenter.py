@@ -16,6 +16,7 @@ from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.model import build_model, randomise
 from mmsam_ros.sensors import (
+    CLASS_SETS,
     CameraModel,
     Frame,
     LidarPoints,
@@ -23,12 +24,38 @@ from mmsam_ros.sensors import (
     SensorImage,
     rasterise,
 )
-from mmsam_ros.weights import Geometry, Spec, WeightsError, make_spec, setting_config
+from mmsam_ros.weights import (
+    Channel,
+    Geometry,
+    ModalityInput,
+    Setting,
+    Spec,
+    WeightsError,
+    make_spec,
+    setting_config,
+)
 
 CPU = torch.device("cpu")
 
 
-def spec_of(setting: str) -> Spec:
+# LiDAR and thermal in the three channels of one auxiliary
+COMPOSED = Setting(
+    "composed",
+    CLASS_SETS["synthetic"],
+    {
+        "lidar_thermal": ModalityInput(
+            (Channel("lidar", "range"), Channel("lidar", "height"), Channel("thermal", "value")),
+            {"lidar": "muses_raw", "thermal": "mono16"},
+            std=(20.0, 1.0, 255.0),
+            growth=2,
+            limits=(26000.0, 31500.0),
+        )
+    },
+    (1024, 1024),
+)
+
+
+def spec_of(setting: str | Setting) -> Spec:
     return make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
 
 
@@ -104,7 +131,7 @@ def test_padding_does_not_shift_the_picture() -> None:
 
 
 def test_channels_are_composed_and_normalised() -> None:
-    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
+    spec, f = spec_of(COMPOSED), frame()
     plan = Plan.of(spec.geometry, (200, 320))
     inputs, present = prepare(f, spec, plan, CPU)
     assert present == ("lidar", "thermal")
@@ -128,7 +155,7 @@ def test_channels_are_composed_and_normalised() -> None:
 
 
 def test_missing_sensors_leave_their_channels_empty() -> None:
-    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
+    spec, f = spec_of(COMPOSED), frame()
     plan = Plan.of(spec.geometry, (200, 320))
     both, _ = prepare(f, spec, plan, CPU)
     only = dataclasses.replace(f, sensors={"thermal": f.sensors["thermal"]})
@@ -138,6 +165,31 @@ def test_missing_sensors_leave_their_channels_empty() -> None:
     assert torch.equal(inputs["lidar_thermal"][:, 2], both["lidar_thermal"][:, 2])
     inputs, present = prepare(dataclasses.replace(f, sensors={}), spec, plan, CPU)
     assert (present, set(inputs)) == ((), {"rgb"})
+
+
+def test_several_auxiliaries_are_inputs_of_their_own() -> None:
+    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
+    plan = Plan.of(spec.geometry, (200, 320))
+    inputs, present = prepare(f, spec, plan, CPU)
+    assert (present, set(inputs)) == (("lidar", "thermal"), {"rgb", "lidar", "thermal"})
+    composed, _ = prepare(f, spec_of(COMPOSED), plan, CPU)
+    assert torch.equal(inputs["lidar"][:, 0], composed["lidar_thermal"][:, 0])
+    assert torch.equal(inputs["lidar"][:, 2], composed["lidar_thermal"][:, 1])
+    for channel in range(3):
+        assert torch.equal(inputs["thermal"][:, channel], composed["lidar_thermal"][:, 2])
+
+
+def test_a_blank_frame_is_absent_where_the_network_can_do_without() -> None:
+    """Else norms would amplify it; the published network takes it for what it shows."""
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    without = segmenter(dataclasses.replace(f, sensors={"lidar": f.sensors["lidar"]}))
+    blank = SensorImage(np.full((200, 320), 29000, np.uint16))
+    shown = segmenter(dataclasses.replace(f, sensors={**f.sensors, "thermal": blank}))
+    assert shown.present == without.present == ("lidar",)
+    assert np.array_equal(shown.labels, without.labels)
+    published = segmenter_of("fmb_rgb_thermal")
+    grey = SensorImage(np.full((200, 320), 90, np.uint8))
+    assert published(Frame(f.rgb, {"thermal": grey})).present == ("thermal",)
 
 
 def test_labels_have_the_camera_size_and_depend_on_every_sensor() -> None:

@@ -65,7 +65,7 @@ def test_unknown_keys_name_the_near_match() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"modalities": ("rgb", "lidar", "thermal")}, "modalities"),
+        ({"modalities": ("rgb", "lidar", "thermal")}, "combine.absent"),
         ({"modalities": ("lidar", "rgb")}, "modalities"),
         ({"image_size": (100, 96)}, "image_size"),
         ({"num_classes": 255}, "num_classes"),

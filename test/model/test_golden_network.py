@@ -70,7 +70,7 @@ def intermediates(model: MMSAMAdapter, inputs: dict[str, Tensor]) -> dict[str, T
     caught["logits"] = F.interpolate(caught["logits_quarter"], size=size, mode="bilinear")
     for i in range(4):
         caught[f"twin.c{i + 1}"] = torch.cat([caught["rgb"][i], caught["aux"][i]], dim=1)
-        caught[f"spm.c{i + 1}"] = caught["prior"][i].flatten(2).transpose(1, 2)
+        caught[f"spm.c{i + 1}"] = caught["prior"].maps[i].flatten(2).transpose(1, 2)
         caught[f"inter.{i}.x"], caught[f"inter.{i}.c"] = caught.pop(f"inter.{i}")
     return caught
 

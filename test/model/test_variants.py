@@ -148,7 +148,7 @@ def test_addition_does_not_know_which_is_which() -> None:
     aux_trunk.load_state_dict(rgb_trunk.state_dict())
     given = images(model)
     swapped = {"rgb": given["lidar"], "lidar": given["rgb"]}
-    ours, theirs = model.prior(given, None), model.prior(swapped, None)
+    ours, theirs = model.prior(given, None).maps, model.prior(swapped, None).maps
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -157,8 +157,8 @@ def test_addition_does_not_know_which_is_which() -> None:
 def test_the_encoder_sees_rgb_where_the_adapter_does_not() -> None:
     model = network("auxiliary")
     given, other = images(model), images(model, seed=1)
-    same = model.prior({**given, "rgb": other["rgb"]}, None)
-    for a, b in zip(model.prior(given, None), same, strict=True):
+    same = model.prior({**given, "rgb": other["rgb"]}, None).maps
+    for a, b in zip(model.prior(given, None).maps, same, strict=True):
         assert torch.equal(a, b)
     assert (model(given) - model({**given, "rgb": other["rgb"]})).abs().max() > 0.01
 
@@ -167,7 +167,7 @@ def test_the_encoder_sees_rgb_where_the_adapter_does_not() -> None:
 def test_without_extractor_the_adapter_keeps_what_the_prior_gave() -> None:
     model = network("no_extractor")
     given = images(model)
-    prior_maps = model.prior(given, None)
+    prior_maps = model.prior(given, None).maps
     _, maps = model._interact(model.encoder.embed(given["rgb"]), prior_maps)
     for level in (1, 2, 3):
         embedded = prior_maps[level] + model.level_embed[level - 1][:, None, None]
@@ -183,6 +183,14 @@ def test_without_extractor_the_adapter_keeps_what_the_prior_gave() -> None:
         ({"modalities": RGB, "prior": {"reads_rgb": False}}, "prior.reads_rgb"),
         ({"modalities": RGB, "prior": {"shared": True}}, "prior.shared"),
         ({"fusion": {"kind": "sum"}}, "fusion.kind"),
+        ({"combine": {"absent": "zero"}}, "combine.absent"),
+        ({"combine": {"gate": True}}, "combine.gate"),
+        (
+            {"combine": {"absent": "masked", "gate": True}, "fusion": {"kind": "add"}},
+            "combine.gate",
+        ),
+        ({"combine": {"absent": "masked"}, "prior": {"reads_rgb": False}}, "combine.absent"),
+        ({"modalities": RGB, "combine": {"absent": "masked"}}, "combine.absent"),
         ({"interaction": {"kind": "entry", "extractor": False}}, "interaction.extractor"),
         ({"encoder": {"lora_targets": ["q"]}}, "encoder.lora_targets"),
         ({"encoder": {"lora_rank": -1}}, "encoder.lora_rank"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import CameraInfos, FrameBuilder, ThermalAlignment, opencv_homography
 from mmsam_ros.ros.sync import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, SensorImage
-from mmsam_ros.weights import Spec, make_spec, setting_config
+from mmsam_ros.weights import Setting, Spec, find_setting, make_spec, setting_config
 
 ALIGNED = ThermalAlignment()
 RGB = np.full((48, 64, 3), 80, np.uint8)
@@ -33,7 +34,7 @@ class Poses:
         return self.matrix
 
 
-def spec(setting: str = "synthetic_rgb_lidar_thermal") -> Spec:
+def spec(setting: str | Setting = "synthetic_rgb_lidar_thermal") -> Spec:
     return make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
 
 
@@ -41,7 +42,7 @@ def builder(
     alignment: ThermalAlignment = ALIGNED,
     *,
     pose: NDArray[np.float64] | None = None,
-    setting: str = "synthetic_rgb_lidar_thermal",
+    setting: str | Setting = "synthetic_rgb_lidar_thermal",
 ) -> FrameBuilder:
     infos = CameraInfos()
     infos.update("camera", camera_info(0, 64, 48))
@@ -153,5 +154,8 @@ def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> N
     bare = cloud(0, POINTS, {"x": 0, "y": 4, "z": 8})
     _, refused = builder(setting="muses_rgb_lidar").build(synced(lidar=bare), ignore)
     assert refused == {"lidar": "intensity"}
-    frame, refused = builder().build(synced(lidar=bare), ignore)
+    lidar = find_setting("muses_rgb_lidar").auxiliaries["lidar"]
+    distance = dataclasses.replace(lidar, channels=(lidar.channels[0],) * 3)
+    setting = dataclasses.replace(find_setting("muses_rgb_lidar"), auxiliaries={"lidar": distance})
+    frame, refused = builder(setting=setting).build(synced(lidar=bare), ignore)
     assert (refused, set(frame.sensors)) == ({}, {"lidar"})

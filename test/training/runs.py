@@ -42,6 +42,8 @@ def options(folder: Path, *more: str) -> list[str]:
     """Options of a nano run on `folder`/data, without augmentation, into `folder`/run."""
     return [
         "--setting=folder_rgb_lidar_thermal",
+        "--model.combine.absent=masked",
+        "--model.combine.gate=true",
         f"--data.root={folder / 'data'}",
         f"--out={folder / 'run'}",
         "--data.workers=0",

@@ -158,11 +158,11 @@ def test_a_step_changes_what_trains_and_nothing_else(name: str, root: Path) -> N
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     optimiser = torch.optim.AdamW(parameter_groups(net, config), lr=1e-3)
     batches = iter(make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config)))
-    inputs, labels, _ = next(batches)
-    inputs = {m: x for m, x in inputs.items() if m in net.config.modalities}
+    batch = next(batches)
+    inputs = {m: x for m, x in batch.inputs.items() if m in net.config.modalities}
     for _ in range(3):  # what starts behind a zero moves a step later
         optimiser.zero_grad()
-        loss_function(config.loss)(net(inputs), labels).backward()
+        loss_function(config.loss)(net(inputs), batch.label).backward()
         optimiser.step()
     changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
     expected = {n for n, p in net.named_parameters() if p.requires_grad}

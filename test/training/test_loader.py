@@ -89,17 +89,54 @@ def test_augmentation_is_the_same_for_any_number_of_workers(tmp_path: Path) -> N
     torch.manual_seed(2)
     shared = read(2)
     assert len(alone) == len(shared) == 4
-    for (inputs, labels, names), (others, other_labels, other_names) in zip(
-        alone, shared, strict=True
-    ):
-        assert list(names) == list(other_names)
-        assert torch.equal(labels, other_labels)
-        assert inputs.keys() == others.keys()
-        for modality, image in inputs.items():
+    for ours, theirs in zip(alone, shared, strict=True):
+        assert ours.names == theirs.names
+        assert torch.equal(ours.label, theirs.label)
+        assert ours.inputs.keys() == theirs.inputs.keys()
+        for modality, image in ours.inputs.items():
             assert image.shape == (2, 3, *config.augment.crop)
-            assert torch.equal(image, others[modality])
+            assert torch.equal(image, theirs.inputs[modality])
     first, second = (
-        {name: inputs["rgb"][i] for inputs, _, names in epoch for i, name in enumerate(names)}
+        {name: batch.inputs["rgb"][i] for batch in epoch for i, name in enumerate(batch.names)}
         for epoch in (alone[:2], alone[2:])
     )
     assert all(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_modality_dropout_takes_sensors_from_single_samples(tmp_path: Path) -> None:
+    """Independent by sample and sensor, repeatable, and told to the network."""
+    config = run_config(tmp_path, "--modality_dropout=0.5", "--schedule.epochs=40")
+    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    _, spec = build(config, frames)
+
+    def read() -> list[Batch]:
+        return list(make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config)))
+
+    masks = []
+    for batch, again in zip(read(), read(), strict=True):
+        for name in SOURCES:
+            mask = batch.present.get(name, torch.tensor([name in batch.inputs] * 2))
+            assert torch.equal(mask, again.present.get(name, mask))
+            if name in batch.inputs:
+                assert not batch.inputs[name][~mask].any()
+                assert batch.inputs[name][mask].any() or not mask.any()
+            masks.append(mask)
+    kept = torch.stack(masks).unflatten(0, (-1, 2)).permute(0, 2, 1).reshape(-1, 2)
+    assert len(kept) == 160
+    for both in ((True, True), (True, False), (False, True), (False, False)):
+        share = (kept == torch.tensor(both)).all(1).float().mean()
+        assert 0.12 < share < 0.4
+    without = replace(config, modality_dropout=0.0)
+    batches = make_loader(TrainingFrames(frames, spec, without), Draws(len(frames), without))
+    assert all(not batch.present for batch in batches)
+
+
+def test_dropout_goes_into_the_spec(tmp_path: Path) -> None:
+    config = run_config(tmp_path, "--modality_dropout=0.5")
+    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    subsets = build(config, frames)[1].presence.trained_subsets
+    assert subsets == (
+        ("camera", "lidar", "thermal"), ("camera", "lidar"), ("camera", "thermal"), ("camera",),
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match=r"modality_dropout: found 1\.5"):
+        run_config(tmp_path / "other", "--modality_dropout=1.5")

@@ -57,9 +57,9 @@ def test_tensorboard_shows_what_the_documentation_names(run: Path) -> None:
     assert {f"val/iou/{info.name}" for info in FOLDER_CLASSES} & scalars
     assert {f"gamma/injector_{i}" for i in range(4)} < scalars
     for scalar in ("global_scale", "detail_scale", "cross/gamma_rgb", "cross/gamma_aux"):
-        assert f"fusion/lidar_thermal/3/{scalar}" in scalars
+        assert f"fusion/thermal/3/{scalar}" in scalars
     for scalar in ("local_rgb/scale", "local_aux/scale", "global_rgb/residual_scale"):
-        assert f"fusion/lidar_thermal/0/{scalar}" in scalars
+        assert f"fusion/lidar/0/{scalar}" in scalars
     groups = {tag.removeprefix("lr/") for tag in scalars if tag.startswith("lr/")}
     assert {f"grad_norm/{group}" for group in groups} < scalars
     assert all(event.value > 0 for event in events.Scalars("gamma/injector_0"))

@@ -42,15 +42,14 @@ def test_training_and_node_give_the_network_the_same(
         assert torch.equal(image, theirs[name][0]), name
 
 
-def test_missing_sources_leave_their_channels_empty(tmp_path: Path) -> None:
+def test_missing_and_blank_sources_are_left_out(tmp_path: Path) -> None:
     sample, spec = folder_sample(tmp_path, "lidar", "thermal")
-    (name,) = spec.config.auxiliaries
-    whole = network_inputs(sample, spec)[name]
-    del sample["sources"]["thermal"]
-    part = network_inputs(sample, spec)[name]
-    assert torch.equal(part[:2], whole[:2])
-    assert not part[2].any()
-    assert whole[2].any()
+    whole = network_inputs(sample, spec)
+    assert set(whole) == {"rgb", "lidar", "thermal"}
+    sample["sources"]["thermal"] = torch.full_like(sample["sources"]["thermal"], 29000)
+    part = network_inputs(sample, spec)
+    assert set(part) == {"rgb", "lidar"}
+    assert torch.equal(part["lidar"], whole["lidar"])
     del sample["sources"]["lidar"]
     assert set(network_inputs(sample, spec)) == {"rgb"}
 

@@ -56,15 +56,15 @@ def test_benchmark_spec(root: Path) -> None:
 def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
     make_folder(tmp_path, ("lidar", "thermal"))
     frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
-    config = load_config(["--setting=folder_rgb_lidar_thermal", *NANO])
+    config = load_config(["--config=folder_rgb_lidar_thermal", *NANO])
     model, spec = build(config, frames)
     assert spec.classes == frames.classes
     assert spec.encodings == {"camera": "rgb8", **frames.encodings}
-    given = spec.inputs[model.config.auxiliaries[0]]
-    assert [(c.source, c.field) for c in given.channels] == [
-        ("lidar", "range"), ("lidar", "height"), ("thermal", "value"),
-    ]  # fmt: skip
-    assert given.limits == frames.limits
+    assert model.config.auxiliaries == ("lidar", "thermal")
+    lidar, thermal = (spec.inputs[name] for name in model.config.auxiliaries)
+    assert [c.field for c in lidar.channels] == ["range", "intensity", "height"]
+    assert [c.field for c in thermal.channels] == ["value"] * 3
+    assert (lidar.limits, thermal.limits) == (None, frames.limits)
 
 
 def test_start_from_weights(root: Path, tmp_path: Path) -> None:

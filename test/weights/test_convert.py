@@ -272,3 +272,22 @@ def original_name(name: str) -> str:
         return ".".join(["downsample_layers", parts[1], *parts[3:]])
     name = name.replace(".blocks.", ".").replace("conv_dw", "dwconv")
     return name.replace("mlp.fc", "pwconv")
+
+
+def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
+    """An RGB network's encoder and trunk start one with two auxiliaries."""
+    setting = "synthetic_rgb_lidar_thermal"
+    config = setting_config(setting, "nano", rgb_only=True)
+    first = randomise(build_model(config), seed=4)
+    path = tmp_path / "rgb.safetensors"
+    save_model(path, first, make_spec(setting, config, data="", recipe=""))
+    model = build_model(setting_config(setting, "nano"))
+    load_sam_encoder(model, path)
+    load_convnext(model, str(path))
+    state = model.state_dict()
+    for name, value in first.state_dict().items():
+        if name.startswith("encoder."):
+            assert torch.equal(state[name], value)
+        if name.startswith("prior.trunks.rgb.st"):
+            for modality in ("rgb", "lidar", "thermal"):
+                assert torch.equal(state[name.replace("rgb", modality)], value)
