@@ -14,15 +14,7 @@ import time
 from operator import le
 from typing import Any
 
-from mmsam_ros.inference import tune_allocator
-
-tune_allocator()
-
-import torch
 from results import bar, write
-
-from mmsam_ros.model import build_model
-from mmsam_ros.weights import setting_config
 
 LIMIT = 1.2
 NETWORKS = {
@@ -34,6 +26,14 @@ NETWORKS = {
 
 def main() -> None:
     """Measure and write benchmarks/results/third_modality.json."""
+    from mmsam_ros.inference import tune_allocator
+
+    tune_allocator()
+    import torch
+
+    from mmsam_ros.model import build_model
+    from mmsam_ros.weights import setting_config
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     repeats = 20 if device.type == "cuda" else 3
     models = {
@@ -53,18 +53,19 @@ def main() -> None:
                 "ratio": round(median / base, 3),
             })  # fmt: skip
             print(rows[-1], flush=True)
-        ratio = next(r["ratio"] for r in reversed(rows) if r["network"] == "two auxiliaries")
+        ratio = next(float(r["ratio"]) for r in reversed(rows) if r["network"] == "two auxiliaries")
         bars.append(bar(f"{device.type} {precision}: two over one", ratio, "x", LIMIT, le))
     if device.type == "cpu":
         bars.append(bar("cuda: two over one", None, "x", LIMIT, le, "no GPU on this machine"))
     print(write("third_modality", rows, bars))
 
 
-@torch.inference_mode()
 def measure(
-    models: dict[str, Any], device: torch.device, precision: str, repeats: int
+    models: dict[str, Any], device: Any, precision: str, repeats: int
 ) -> dict[str, list[float]]:
     """Seconds of forward passes by network, in turn; the first turn warms up."""
+    import torch
+
     seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
     for turn in range(repeats + 1):
         for name, (setting, absent) in NETWORKS.items():
@@ -75,7 +76,11 @@ def measure(
                 if m not in absent
             }
             began = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            enabled = precision == "bf16"
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, torch.bfloat16, enabled=enabled),
+            ):
                 model(inputs)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
