@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument("out", type=Path, help="folder of the new bag (must not exist)")
     bag.add_argument("--seed", type=int, default=0, help="which world (default: 0)")
     bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
-    bag.add_argument("--night", action="store_true", help="night instead of day")
+    bag.add_argument("--weather", default="sun", help="sun, cloud, fog, rain or night")
     bag.add_argument(
         "--size",
         type=_size,
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from mmsam_ros.data.synthetic.bag import write_bag
 
     rig = make_rig(*args.size, camera_rate=args.camera_rate)
-    world = build_street(args.seed, night=args.night, seconds=args.seconds)
+    world = build_street(args.seed, weather=args.weather, seconds=args.seconds)
     with Progress() as progress:
         task = progress.add_task("rendering", total=1.0)
         counts = write_bag(

@@ -22,9 +22,13 @@ from mmsam_ros.data.synthetic import (
     samples,
 )
 from mmsam_ros.data.synthetic.camera import view
-from mmsam_ros.data.synthetic.meshes import Surface, floor
+from mmsam_ros.data.synthetic.lidar import AIR
+from mmsam_ros.data.synthetic.meshes import Surface, box, floor
+from mmsam_ros.data.synthetic.path import Path
 from mmsam_ros.data.synthetic.people import person
+from mmsam_ros.data.synthetic.style import SEEDS, TEXTURES, Dice, Style, world_seed
 from mmsam_ros.data.synthetic.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
+from mmsam_ros.data.synthetic.weather import CASES, WEATHERS, Conditions
 from mmsam_ros.data.synthetic.world import CLASS_IDS, SKY, Instance, Limb, Motion
 from mmsam_ros.sensors import CameraModel, project
 
@@ -49,19 +53,25 @@ def vehicle(rig: Rig) -> Vehicle:
 
 @pytest.fixture(scope="module")
 def drive(rig: Rig) -> list[Sample]:
-    return list(samples(2, 6, rig=rig, interval=1.0))
+    return list(samples(2, 10, rig=rig, interval=1.0))
 
 
-def _lone_person(distance: float, *, night: bool) -> World:
+def _plain(weather: str, case: str = "ordinary") -> Conditions:
+    """A weather's conditions with the table's temperatures and no chance exposure."""
+    return replace(Conditions.draw(0, weather, case), air=0.0)
+
+
+def _lone_person(distance: float, conditions: Conditions) -> World:
     """One standing person straight ahead on a lawn."""
-    figure = person(np.random.default_rng(3), walking=False)
+    figure = person(Dice(3), walking=False)
     lawn = floor((-100, 300), (-200, 200), 0.0, Surface("grass", (0.1, 0.2, 0.05)))
     there = Motion((distance + 1.25, 0.0, 0.0), heading=np.pi)
     instances = (
         Instance(CLASS_IDS["terrain"], (Limb(lawn),)),
         Instance(CLASS_IDS["person"], figure, there),
     )
-    return World(0, night, instances, Motion((0.0, 0.0, 0.0)), (), np.array([0.6, 0.0, 0.8]))
+    ego, sun = Motion((0.0, 0.0, 0.0)), np.array([0.6, 0.0, 0.8])
+    return World(0, conditions, instances, ego, (), sun)
 
 
 def test_the_same_seed_gives_the_same_frames_in_any_order(vehicle: Vehicle, rig: Rig) -> None:
@@ -100,8 +110,11 @@ def test_points_land_on_pixels_of_their_own_class(vehicle: Vehicle, rig: Rig) ->
     camera = _camera_model(rig)
     own: list[bool] = []
     close: list[bool] = []
-    for time in (0.0, 3.0, 6.0, 9.0):
-        picture, cloud = vehicle.camera(time), vehicle.lidar(time)
+    front = 0.5 / rig.lidar_rate  # a turn begins behind the vehicle
+    for s in (0.0, 20.0, 40.0, 60.0):
+        ego = replace(vehicle.world.ego, start=(s, -1.7, 0.0), speed=0.0, sway=0.0)
+        parked = Vehicle(replace(vehicle.world, ego=ego), rig)
+        picture, cloud = parked.camera(front), parked.lidar(0.0)
         index, u, v, _ = project(cloud.xyz, camera, rig.T_camera_lidar)
         row, column = v.astype(int), u.astype(int)
         own += (picture.labels[row, column] == cloud.label[index]).tolist()
@@ -114,7 +127,8 @@ def test_points_land_on_pixels_of_their_own_class(vehicle: Vehicle, rig: Rig) ->
 
 
 def test_the_cloud_is_one_plausible_turn(vehicle: Vehicle, rig: Rig) -> None:
-    cloud = vehicle.lidar(2.0)
+    still = replace(vehicle.world, ego=replace(vehicle.world.ego, speed=0.0, sway=0.0))
+    cloud = Vehicle(still, rig).lidar(2.0)
     reach = np.linalg.norm(cloud.xyz, axis=1)
     assert reach.min() > 0.7
     assert reach.max() < 111
@@ -130,8 +144,8 @@ def test_the_cloud_is_one_plausible_turn(vehicle: Vehicle, rig: Rig) -> None:
     assert mark > 2 * road
 
 
-def test_people_are_warmer_than_their_surroundings_at_night(vehicle: Vehicle, rig: Rig) -> None:
-    vehicle = Vehicle(replace(vehicle.world, night=True), rig)
+def test_people_are_warmer_than_their_surroundings_at_night(rig: Rig) -> None:
+    vehicle = Vehicle(build_street(0, weather="night"), rig)
     compared = 0
     for time in (0.0, 1.5, 3.0):
         T = vehicle.world.ego.at(time) @ rig.thermal.T_base
@@ -154,7 +168,7 @@ def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("distance", [5.0, 12.0])
 def test_parallax_between_camera_and_thermal_is_that_of_the_geometry(distance: float) -> None:
     rig = make_rig(640, 480)
-    vehicle = Vehicle(_lone_person(distance, night=True), rig)
+    vehicle = Vehicle(_lone_person(distance, _plain("night")), rig)
     seen = _centre(vehicle.camera(0.0).labels == CLASS_IDS["person"])
     # skin, clothes and shoes are above 16 degrees Celsius, the lawn and the sky below 8
     warm = vehicle.thermal(0.0) > ZERO_CELSIUS + 12 * COUNTS_PER_KELVIN
@@ -172,8 +186,8 @@ def test_parallax_between_camera_and_thermal_is_that_of_the_geometry(distance: f
 
 def test_by_day_the_sun_warms_and_brightens_what_it_reaches() -> None:
     rig = make_rig(320, 240)
-    day, night = (Vehicle(_lone_person(6.0, night=dark), rig) for dark in (False, True))
-    assert day.camera(0.0).rgb.mean() > 3 * night.camera(0.0).rgb.mean()
+    day, night = (Vehicle(_lone_person(6.0, _plain(weather)), rig) for weather in ("sun", "night"))
+    assert day.camera(0.0).rgb.mean() > 2 * night.camera(0.0).rgb.mean()
     lawn = np.s_[-20:, :]
     assert day.thermal(0.0)[lawn].mean() > night.thermal(0.0)[lawn].mean() + 500
     np.testing.assert_array_equal(day.camera(0.0).labels, night.camera(0.0).labels)
@@ -196,3 +210,124 @@ def test_sizes_that_make_no_picture_are_refused(size: tuple[int, int]) -> None:
 def test_a_rate_that_is_not_positive_is_refused() -> None:
     with pytest.raises(DataError, match="rate"):
         make_rig(camera_rate=0.0)
+
+
+@pytest.fixture(scope="module")
+def figures(rig: Rig) -> dict[tuple[str, str], Vehicle]:
+    """The same person and lawn under every weather, and in every case under the sun."""
+    kinds = [(weather, "ordinary") for weather in WEATHERS] + [("sun", case) for case in CASES]
+    return {kind: Vehicle(_lone_person(12.0, _plain(*kind)), rig) for kind in kinds}
+
+
+def _figure(vehicle: Vehicle) -> NDArray[np.bool_]:
+    return vehicle.camera(0.0).labels == CLASS_IDS["person"]
+
+
+def test_the_labels_do_not_depend_on_the_weather(
+    figures: dict[tuple[str, str], Vehicle],
+) -> None:
+    masks = [_figure(vehicle) for vehicle in figures.values()]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks[1:])
+
+
+def test_fog_hides_what_is_far_from_the_camera_more_than_from_the_thermal_camera(
+    figures: dict[tuple[str, str], Vehicle], rig: Rig
+) -> None:
+    contrast = {}
+    for weather in ("cloud", "fog"):
+        vehicle = figures[weather, "ordinary"]
+        T = vehicle.world.ego.at(0.0) @ rig.thermal.T_base
+        hits, _ = view(vehicle.caster, rig.thermal, T, 0.0)
+        warm = (vehicle.caster.label[hits.triangle] == CLASS_IDS["person"]).reshape(120, 160)
+        for name, image, mask in (
+            ("camera", vehicle.camera(0.0).rgb.mean(2), _figure(vehicle)),
+            ("thermal", vehicle.thermal(0.0) / COUNTS_PER_KELVIN, warm),
+        ):
+            around = (cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))) > 0) & ~mask
+            contrast[name, weather] = abs(image[mask].mean() - image[around].mean())
+    assert contrast["camera", "fog"] < 0.7 * contrast["camera", "cloud"]
+    assert contrast["thermal", "fog"] > 0.7 * contrast["thermal", "cloud"]
+
+
+def test_fog_takes_points_and_sends_some_back_from_the_air(
+    figures: dict[tuple[str, str], Vehicle],
+) -> None:
+    clear, fog = (figures[weather, "ordinary"].lidar(0.0) for weather in ("sun", "fog"))
+    assert (clear.label == AIR).sum() == 0
+    assert 0.02 < np.mean(fog.label == AIR) < 0.3
+    solid = fog.label != AIR
+    assert solid.sum() < 0.9 * len(clear.label)
+    far = np.linalg.norm(fog.xyz[solid], axis=1) > 30
+    assert far.mean() < 0.5 * np.mean(np.linalg.norm(clear.xyz, axis=1) > 30)
+
+
+def test_cases_change_the_sensor_that_they_name(figures: dict[tuple[str, str], Vehicle]) -> None:
+    plain = figures["sun", "ordinary"]
+
+    def edges(vehicle: Vehicle) -> float:
+        return float(cv2.Laplacian(vehicle.camera(0.0).rgb[..., 1], cv2.CV_32F).std())
+
+    assert edges(figures["sun", "motionblur"]) < 0.7 * edges(plain)
+    bright, dark = (figures["sun", c].camera(0.0).rgb for c in ("overexposure", "underexposure"))
+    assert np.mean(bright > 240) > 0.5
+    assert dark.mean() < 30
+    shaken, straight = (v.lidar(0.0) for v in (figures["sun", "lidarjitter"], plain))
+    lawn = [c.xyz[(c.label == CLASS_IDS["terrain"])] for c in (shaken, straight)]
+    assert np.std(lawn[0][:, 2]) > 3 * np.std(lawn[1][:, 2])
+    coarse = figures["sun", "thermallowres"].thermal(0.0).astype(float) / COUNTS_PER_KELVIN
+    squares = coarse.reshape(20, 6, -1)[:, :, :150].reshape(20, 6, 25, 6)
+    assert np.median(squares.std(axis=(1, 3))) < 0.12
+
+
+def test_the_sweep_sees_what_moves_where_it_is_when_the_beam_passes(rig: Rig) -> None:
+    lawn = floor((-100, 300), (-200, 200), 0.0, Surface("grass", (0.1, 0.2, 0.05)))
+    wall = box((20.0, -60.0, 0.0), (20.5, 60.0, 6.0), Surface("stone", (0.5, 0.5, 0.5)))
+    body = box((-0.2, -0.2, 0.0), (0.2, 0.2, 4.0), Surface("paint", (0.5, 0.5, 0.5)))
+    instances = (
+        Instance(CLASS_IDS["terrain"], (Limb(lawn),)),
+        Instance(CLASS_IDS["building"], (Limb(wall),)),
+        Instance(CLASS_IDS["car"], (Limb(body),), Motion((10.0, -10.0, 0.0), np.pi / 2, 20.0)),
+    )
+    ego, sun = Motion((0.0, 0.0, 0.0), speed=10.0), np.array([0.6, 0.0, 0.8])
+    world = World(0, _plain("sun"), instances, ego, (), sun)
+    cloud = Vehicle(world, rig).lidar(0.5)
+    # the wall stands still: compensated, all its points lie in one plane at the stamp
+    face = cloud.xyz[(cloud.label == CLASS_IDS["building"]) & (cloud.xyz[:, 2] < 3)]
+    np.testing.assert_allclose(face[:, 0], 20.0 - 1.5 - 5.0, atol=0.1)
+    # the car goes on while the beams turn: half a turn later it is a metre farther to the left
+    car = cloud.label == CLASS_IDS["car"]
+    moved = 20.0 * np.median(cloud.time[car])
+    assert moved > 0.5
+    assert np.median(cloud.xyz[car, 1]) == pytest.approx(moved, abs=0.5)
+
+
+def test_a_curved_street_keeps_its_widths() -> None:
+    path = Path(0.45, 320.0, 1.0)
+    s, n = np.meshgrid(np.linspace(-50, 200, 60), np.linspace(-12, 12, 9))
+    x, y, _ = path.world(s.ravel(), n.ravel())
+    back = path.street(x.astype(np.float32), y.astype(np.float32))
+    np.testing.assert_allclose(back, [s.ravel(), n.ravel()], atol=0.02)
+
+
+def test_splits_share_no_seed_and_no_texture_value() -> None:
+    seeds = {split: [world_seed(split, n) for n in range(40)] for split in SEEDS}
+    assert len({s for numbers in seeds.values() for s in numbers}) == 120
+    for name in TEXTURES:
+        values = {split: {Style.draw(s)[name] for s in seeds[split]} for split in SEEDS}
+        low, high = TEXTURES[name]
+        cells = {k: {int((v - low) / (high - low) * 25) for v in vs} for k, vs in values.items()}
+        assert not cells["train"] & cells["test"]
+        assert not cells["train"] & cells["val"]
+        assert not cells["val"] & cells["test"]
+
+
+@pytest.mark.parametrize(("weather", "case"), [("snow", "ordinary"), ("sun", "blur")])
+def test_an_unknown_weather_or_case_is_refused(weather: str, case: str) -> None:
+    with pytest.raises(DataError, match="expected one of"):
+        build_street(0, weather=weather, case=case)
+
+
+@pytest.mark.parametrize(("split", "number"), [("dev", 0), ("train", 10**6), ("test", -1)])
+def test_seeds_outside_a_split_are_refused(split: str, number: int) -> None:
+    with pytest.raises(DataError, match="expected"):
+        world_seed(split, number)

@@ -25,6 +25,8 @@ from mmsam_ros.data.synthetic import (
 )
 from mmsam_ros.data.synthetic.bag import START, TOPICS, write_bag
 from mmsam_ros.data.synthetic.meshes import Surface, floor
+from mmsam_ros.data.synthetic.style import Dice
+from mmsam_ros.data.synthetic.weather import Conditions
 from mmsam_ros.data.synthetic.world import CLASS_IDS, Instance, Limb, Motion
 from mmsam_ros.sensors import CameraModel
 from mmsam_ros.weights import SETTINGS
@@ -41,13 +43,13 @@ def rig() -> Rig:
 @pytest.fixture(scope="module")
 def vehicle(rig: Rig) -> Vehicle:
     lawn = floor((-100, 300), (-200, 200), 0.0, Surface("grass", (0.1, 0.2, 0.05)))
-    figure = people.person(np.random.default_rng(3))
+    figure = people.person(Dice(3))
     instances = (
         Instance(CLASS_IDS["terrain"], (Limb(lawn),)),
         Instance(CLASS_IDS["person"], figure, Motion((6.0, 0.0, 0.0), np.pi / 2, 1.0)),
     )
     sun, ego = np.array([0.6, 0.0, 0.8]), Motion((0.0, 0.0, 0.0), speed=1.0)
-    return Vehicle(World(4, False, instances, ego, (), sun), rig)
+    return Vehicle(World(4, Conditions.draw(4), instances, ego, (), sun), rig)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +191,7 @@ def _arguments(*words: str) -> argparse.Namespace:
 
 def test_the_command_writes_a_night_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "night"
-    options = ("--seed", "3", "--seconds", "0.3", "--night", "--size", "64x48")
+    options = ("--seed", "3", "--seconds", "0.3", "--weather", "night", "--size", "64x48")
     assert synth.run(_arguments(str(out), *options, "--camera-rate", "10")) == 0
     assert "3 /camera/image_raw" in capsys.readouterr().out
     with AnyReader([out]) as reader:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's physics: sun and shadows or lamps at night, sky, haze, exposure, gamma and noise."""
+"""The camera's physics: sun and shadows or lamps at night, sky, air, exposure, blur, noise."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.synthetic.raycast import Caster, Hits
 from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.textures import Floats, Look, look, noise
-from mmsam_ros.data.synthetic.world import World, generator
+from mmsam_ros.data.synthetic.style import RGB, Dice, Floats
+from mmsam_ros.data.synthetic.textures import Look, look
+from mmsam_ros.data.synthetic.weather import Conditions
+from mmsam_ros.data.synthetic.world import World
 
-_SUN = np.array([2.6, 2.35, 2.0], np.float32)
-_ABOVE, _BELOW = np.array([0.62, 0.74, 0.95], np.float32), np.array([0.22, 0.20, 0.17], np.float32)
-_NIGHT = np.array([0.010, 0.011, 0.015], np.float32)
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
-_HAZE = 800.0  # metres over which haze takes 63 % of the light
 _LIT = 65.0  # lights farther than this from the ego vehicle light nothing, metres
 _POOL, _BEAM = (-15.0, 15.0, 15.0), (0.0, 36.0, 7.5)  # what a lamp, a headlight reaches: x, x, |y|
 _FAINT = 0.03  # irradiance taken off every lamp, so that its reach ends without an edge
 _FAR = 300.0
+_GREY = 0.45  # what the exposure makes of the scene's mean radiance
+_GAIN = (0.35, 6.0)  # limits of the exposure's gain
+
+
+def _light(rgb: RGB) -> Floats:
+    return np.array(rgb, np.float32)
 
 
 def view(
@@ -35,66 +39,69 @@ def view(
 def render(
     caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Floats]:  # fmt: skip
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Floats, NDArray[np.int32]]:  # fmt: skip
     """One picture: rgb (H, W, 3) uint8, labels (H, W) uint8 ids, ray length (H, W) m (sky: inf)."""
     world = caster.world
     hits, rays = view(caster, spec, T_world_optical, time)
     solid = np.flatnonzero(np.isfinite(hits.distance))
     seen = Hits(hits.distance[solid], hits.triangle[solid], hits.normal[solid], hits.point[solid])
-    surface = look(caster, seen, night=world.night)
+    surface = look(caster, seen)
     light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
     colour = surface.albedo * light
     _reflect(world, seen, rays[solid], surface, colour)
     colour += surface.glow
-    haze = np.exp(-seen.distance / _HAZE)[:, None]
-    air = sky(world, np.array([[1.0, 0.0, 0.04]], np.float32), clouds=False)
-    colour = colour * haze + air * (1 - haze)
+    clear = np.exp(-seen.distance * world.conditions.fog)[:, None]
+    colour = colour * clear + _light(world.conditions.low) * (1 - clear)
     radiance = np.empty_like(rays)
     radiance[solid] = colour
     away = np.isinf(hits.distance)
     radiance[away] = sky(world, rays[away])
-    rgb = _expose(radiance.reshape(spec.height, spec.width, 3), world, rng)
+    image = radiance.reshape(spec.height, spec.width, 3)
+    _rain(image, world.conditions, rng)
+    rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
     labels = caster.label[hits.triangle].reshape(spec.height, spec.width)
-    return rgb, labels, hits.distance.reshape(spec.height, spec.width)
+    instance = caster.instance[hits.triangle].reshape(spec.height, spec.width)
+    return rgb, labels, hits.distance.reshape(spec.height, spec.width), instance
 
 
 def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
     """Radiance (N, 3) of the sky along unit rays."""
+    conditions = world.conditions
     up = np.clip(rays[:, 2:], 0, 1)
-    if world.night:
-        glow = np.exp(-up / 0.12) * np.array([0.035, 0.026, 0.020], np.float32)
-        return glow + np.array([0.006, 0.008, 0.014], np.float32)
-    blend = up**0.55
-    low, high = np.array([1.05, 1.12, 1.18], np.float32), np.array([0.20, 0.42, 0.88], np.float32)
-    blue = low * (1 - blend) + high * blend
-    if not clouds:
-        return blue
-    shift = generator(world.seed, 5).uniform(0, 90, 3)
-    plane = rays[:, :2] / (up + 0.12) + shift[:2].astype(np.float32)
+    low, high = _light(conditions.low), _light(conditions.high)
+    blend = up ** (0.2 if world.night else 0.55)
+    clear = low * (1 - blend) + high * blend
+    if not clouds or not conditions.cover:
+        return clear
+    rng = Dice(world.seed, 5)
+    shift = rng.uniform(0, 90, 2).astype(np.float32)
+    plane = rays[:, :2] / (up + 0.12) + shift
+    noise = world.style.noise
     thick = noise(plane[:, 0], plane[:, 1], 23.0) + 0.2 * noise(plane[:, 0], plane[:, 1], 5.0)
-    cover = np.clip(0.9 * (thick - 0.9 + shift[2] / 70), 0, 1)[:, None]
-    cover = cover * cover * (3 - 2 * cover)
-    white = np.array([1.35, 1.35, 1.38], np.float32) - 0.12 * np.clip(thick, 0, 3)[:, None]
-    return (blue * (1 - 0.9 * cover) + 0.9 * cover * white).astype(np.float32)
+    cover = np.clip(0.9 * (thick + 2.6 * conditions.cover - 1.6), 0, 1)[:, None]
+    cover = 0.9 * cover * cover * (3 - 2 * cover)
+    white = low * (1.22 - 0.14 * np.clip(thick + 0.5, 0, 3)[:, None])
+    return (clear * (1 - cover) + cover * white).astype(np.float32)
 
 
 def _daylight(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) of sky and sun."""
-    sun = caster.world.sun.astype(np.float32)
+    conditions, sun = caster.world.conditions, caster.world.sun.astype(np.float32)
     up = (0.5 + 0.5 * seen.normal[:, 2:]).astype(np.float32)
-    light = _ABOVE * up + _BELOW * (1 - up)
-    facing = seen.normal @ sun
-    bright = np.flatnonzero(facing > 0)
-    start = seen.point[bright] + 4e-3 * seen.normal[bright]
-    shadow = caster.occluded(start, sun, np.full(len(bright), _FAR, np.float32), time)
-    bright = bright[~shadow]
-    light[bright] += facing[bright, None] * _SUN
+    light = _light(conditions.above) * up + _light(conditions.below) * (1 - up)
+    if max(conditions.sun) > 0:
+        facing = seen.normal @ sun
+        bright = np.flatnonzero(facing > 0)
+        start = seen.point[bright] + 4e-3 * seen.normal[bright]
+        shadow = caster.occluded(start, sun, np.full(len(bright), _FAR, np.float32), time)
+        bright = bright[~shadow]
+        light[bright] += facing[bright, None] * _light(conditions.sun)
     return light
 
 
 def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) at night: street lamps and headlights, with the shadows they throw."""
-    light = np.tile(_NIGHT, (len(seen.distance), 1))
+    light = np.tile(_light(caster.world.conditions.above), (len(seen.distance), 1))
     x, y, z = np.ascontiguousarray(seen.point.T)
     nx, ny, nz = np.ascontiguousarray(seen.normal.T)
     centre = caster.world.ego.at(time)[:3, 3]
@@ -104,8 +111,10 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
         beam = lamp.focus > 10
         spot, axis = position.astype(np.float32), aim.astype(np.float32)
         back, ahead, aside = _BEAM if beam else _POOL
-        along = np.sign(axis[0]) * (x - spot[0]) if beam else x - spot[0]
-        box = (along > back) & (along < ahead) & (np.abs(y - spot[1]) < aside)
+        ux, uy = axis[:2] / np.hypot(axis[0], axis[1]) if beam else (np.float32(1), np.float32(0))
+        along = (x - spot[0]) * ux + (y - spot[1]) * uy
+        across = (y - spot[1]) * ux - (x - spot[0]) * uy
+        box = (along > back) & (along < ahead) & (np.abs(across) < aside)
         at = np.flatnonzero(box)
         to = spot - np.stack([x[at], y[at], z[at]], 1)
         square = to[:, 0] ** 2 + to[:, 1] ** 2 + to[:, 2] ** 2
@@ -130,27 +139,59 @@ def _reflect(world: World, seen: Hits, rays: Floats, surface: Look, colour: Floa
     cosine = -np.einsum("ij,ij->i", ray, normal)
     mirrored = ray + 2 * cosine[:, None] * normal
     share = surface.gloss[at] + (1 - surface.gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
-    street = 0.02 if world.night else 0.28
+    street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.low))
     seen_sky = np.clip((mirrored[:, 2:] - 0.12) / 0.3, 0, 1)
     image = sky(world, mirrored, clouds=False) * seen_sky + street * (1 - seen_sky)
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image
 
 
-def _expose(radiance: Floats, world: World, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Lens blur, bloom, film curve, gamma and sensor noise: linear radiance to rgb8."""
+def _rain(image: Floats, conditions: Conditions, rng: np.random.Generator) -> None:
+    """Draws falling drops as bright streaks, in place; near ones are long and out of focus."""
+    if not conditions.rain:
+        return
+    height, width = image.shape[:2]
+    streaks = np.zeros((height, width), np.float32)
+    for _ in range(int(conditions.rain * width * height / 900)):
+        x, y = rng.uniform(0, width), rng.uniform(-0.1, 1) * height
+        length = height * (0.015 + 0.03 * rng.exponential())
+        end = (int(x + rng.normal(0.08, 0.05) * length), int(y + length))
+        cv2.line(streaks, (int(x), int(y)), end, rng.uniform(0.1, 0.5), 1 + (length > height / 11))
+    veil = cv2.GaussianBlur(streaks, (3, 3), 0.7)[..., None]
+    image += veil * (0.7 * _light(conditions.low) - 0.3 * image)
+
+
+def _shaken(image: Floats, conditions: Conditions, spec: PinholeSpec) -> Floats:
+    """Smears the picture along the way that it moves while the shutter is open."""
+    move = np.array(conditions.shake) * conditions.shutter * spec.K[0, 0]  # pixels, x and y
+    half = int(np.ceil(np.abs(move).max() / 2))
+    if not half:
+        return image
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    for share in np.linspace(-0.5, 0.5, 8 * half + 1):
+        column, row = np.round(half + share * move).astype(int)
+        kernel[row, column] += 1
+    kernel /= kernel.sum()
+    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
+
+
+def _expose(
+    radiance: Floats, conditions: Conditions, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Lens blur, bloom, exposure, film curve, gamma and sensor noise: linear radiance to rgb8."""
     height, width = radiance.shape[:2]
-    gain, shot, read = (5.5, 0.035, 0.008) if world.night else (1.15, 0.012, 0.003)
-    image = cv2.GaussianBlur(radiance.astype(np.float32), (3, 3), 0.55)
-    if world.night:
-        small = cv2.resize(
-            np.minimum(image, 8), (width // 4, height // 4), interpolation=cv2.INTER_AREA
-        )
+    image = cv2.GaussianBlur(radiance, (3, 3), 0.55)
+    if conditions.lamps:
+        size = (width // 4, height // 4)
+        small = cv2.resize(np.minimum(image, 8), size, interpolation=cv2.INTER_AREA)
         spread = cv2.GaussianBlur(np.maximum(small - 0.5, 0), (0, 0), max(width / 200, 0.6))
         image += 0.25 * cv2.resize(spread, (width, height), interpolation=cv2.INTER_LINEAR)
+    metered = float(np.clip(_GREY / max(np.minimum(image, 2).mean(), 1e-3), *_GAIN))
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    image *= (gain * (1 - 0.12 * (x * x + y * y)))[..., None].astype(np.float32)
+    gain = metered * conditions.exposure * (1 - 0.12 * (x * x + y * y))
+    image *= gain[..., None].astype(np.float32)
     image = 1 - np.exp(-image * (0.75 + 0.25 * np.minimum(image, 1.5)))
     grain = rng.standard_normal(image.shape, np.float32)
+    shot, read = 0.012 * metered**0.5, 0.0028 * metered**0.6  # amplified with the signal
     image = image + grain * (shot * np.sqrt(np.maximum(image, 0)) + read)
     image = np.power(np.clip(image, 0, 1), np.float32(1 / 2.2))
     return (image * 255 + 0.5).astype(np.uint8)

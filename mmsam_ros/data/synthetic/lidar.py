@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LiDAR's physics: returns from its own position, range noise, intensity and dropout."""
+"""The LiDAR's physics: a moving sweep, range noise, intensity, dropout, fog, rain and jitter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
-from mmsam_ros.data.synthetic.raycast import Caster
+from mmsam_ros.data.synthetic.raycast import Caster, Hits
 from mmsam_ros.data.synthetic.rig import LidarSpec
+from mmsam_ros.data.synthetic.style import Floats
 from mmsam_ros.data.synthetic.textures import facade
 
+AIR = 255  # label of what fog and rain send back
 _RANGE_NOISE = 0.015  # metres
 _GLASS = 0.05  # reflectance of window panes
+_SLICES = 3  # of a turn; what moves stands still within each
+_HAZE = 0.004  # extinction up to which the air sends nothing back, 1/m
+_PENETRATION = (
+    0.35  # extinction at 905 nm as a share of that of visible light, after multiple echoes
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Returns of one turn in firing order, in the LiDAR's frame at the stamp (motion compensated).
+    """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
 
+    The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
     xyz (N, 3) float32 m; intensity (N,) float32 0..255; ring (N,) uint16, 0 the top beam; time
-    (N,) float32 s since the stamp; label (N,) uint8 class ids (truth, no sensor output).
+    (N,) float32 s since the stamp; label (N,) uint8 class ids, `AIR`: fog or rain (truth, which
+    no sensor sends).
     """
 
     xyz: NDArray[np.float32]
@@ -33,31 +43,66 @@ class Cloud:
 
 
 def scan(
-    caster: Caster, spec: LidarSpec, T_world_lidar: NDArray[np.float64], time: float,
+    caster: Caster, spec: LidarSpec, place: Callable[[float], NDArray[np.float64]], time: float,
     rng: np.random.Generator, *, turn: float = 0.1,
 ) -> Cloud:  # fmt: skip
-    """One turn of `turn` seconds; the world stands still at `time`, as after ideal compensation."""
-    rays = spec.rays
-    T = T_world_lidar.astype(np.float32)
-    directions = rays @ T[:3, :3].T
-    hits = caster.cast(T[:3, 3], directions, time)
-    reflectance = column("reflectance")[caster.material[hits.triangle]]
-    walls = np.flatnonzero(caster.material[hits.triangle] == MATERIAL_IDS["facade"])
-    reflectance[walls[facade(caster, hits, walls).window]] = _GLASS
-    facing = np.abs(np.einsum("ij,ij->i", hits.normal, directions))
-    intensity = 255 * reflectance * (0.25 + 0.75 * facing)
-    intensity *= 1 + 0.08 * rng.standard_normal(len(rays), np.float32)
-    # the share of returns that are strong enough falls with range and weak reflection
-    lost = 0.01 + np.exp(-reflectance * (0.15 + facing) * 2.2e5 / (hits.distance**2 + 900) / 10)
-    near, far = spec.range
-    kept = (hits.distance > near) & (hits.distance < far) & (rng.random(len(rays)) > lost)
-    rows = np.flatnonzero(kept)
-    measured = hits.distance[rows] + _RANGE_NOISE * rng.standard_normal(len(rows), np.float32)
-    beams = len(spec.elevations)
+    """One turn of `turn` seconds from `time` on; `place`: (4, 4) world <- LiDAR at any time."""
+    nominal, beams = spec.rays, len(spec.elevations)
+    actual = _jittered(nominal, caster.world.conditions.jitter, rng)
+    stamped = np.linalg.inv(place(time))
+    parts = []
+    for rows in np.array_split(np.arange(len(nominal)), _SLICES):
+        middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
+        T = place(middle).astype(np.float32)
+        hits = caster.cast(T[:3, 3], actual[rows] @ T[:3, :3].T, middle)
+        distance, intensity, label = _returns(caster, spec, hits, actual[rows] @ T[:3, :3].T, rng)
+        kept = np.flatnonzero(distance > 0)
+        back = (stamped @ place(middle)).astype(np.float32)
+        points = nominal[rows[kept]] * distance[kept, None]
+        parts.append((
+            points @ back[:3, :3].T + back[:3, 3], intensity[kept], rows[kept], label[kept]
+        ))  # fmt: skip
+    xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Cloud(
-        xyz=rays[rows] * measured[:, None],
-        intensity=np.clip(intensity[rows], 0, 255).astype(np.float32),
+        xyz=xyz,
+        intensity=np.clip(intensity, 0, 255).astype(np.float32),
         ring=(rows % beams).astype(np.uint16),
         time=(rows // beams * (turn / spec.steps)).astype(np.float32),
-        label=caster.label[hits.triangle[rows]],
+        label=label,
     )
+
+
+def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
+    """Where the beams really point; the sensor goes on believing its table."""
+    if not degrees:
+        return rays
+    shaken = rays + np.radians(degrees) * rng.standard_normal(rays.shape, np.float32)
+    return (shaken / np.linalg.norm(shaken, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _returns(
+    caster: Caster, spec: LidarSpec, hits: Hits, rays: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats, NDArray[np.uint8]]:
+    """Measured range (0: none), intensity and true label of every ray."""
+    conditions, count = caster.world.conditions, len(hits.distance)
+    material = caster.material[hits.triangle]
+    reflectance = column("reflectance")[material]
+    walls = np.flatnonzero(material == MATERIAL_IDS["facade"])
+    reflectance[walls[facade(caster, hits, walls).window]] = _GLASS
+    facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
+    through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
+    intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
+    intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
+    # the share of returns that are strong enough falls with range and weak reflection
+    power = reflectance * (0.15 + facing) * through
+    lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
+    near, far = spec.range
+    seen = (hits.distance > near) & (hits.distance < far) & (rng.random(count) > lost)
+    measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
+    label = caster.label[hits.triangle]
+    distance = np.where(seen, measured, np.float32(0))
+    echo = near + rng.exponential(4.0, count).astype(np.float32)
+    chance = 0.2 * (1 - np.exp(-12 * max(0, conditions.fog - _HAZE))) + 0.02 * conditions.rain
+    air = (rng.random(count) < chance) & (echo < hits.distance)
+    distance[air], intensity[air], label[air] = echo[air], 4 + 8 * rng.random(air.sum()), AIR
+    return distance, intensity, label

@@ -15,24 +15,23 @@ from mmsam_ros.data.synthetic.meshes import (
     ring,
     tube,
 )
+from mmsam_ros.data.synthetic.style import Dice
 from mmsam_ros.data.synthetic.world import Limb
 
-_SKINS = ((0.55, 0.33, 0.22), (0.42, 0.24, 0.15), (0.62, 0.42, 0.31), (0.20, 0.11, 0.07))
-_HAIR = ((0.03, 0.02, 0.015), (0.12, 0.06, 0.03), (0.30, 0.20, 0.08), (0.35, 0.34, 0.33))
-_TOPS = (
-    (0.45, 0.05, 0.05), (0.05, 0.12, 0.40), (0.60, 0.58, 0.52), (0.04, 0.04, 0.05),
-    (0.06, 0.28, 0.16), (0.60, 0.38, 0.04), (0.30, 0.10, 0.32), (0.14, 0.30, 0.42),
-)  # fmt: skip
-_TROUSERS = ((0.04, 0.06, 0.14), (0.03, 0.03, 0.03), (0.22, 0.18, 0.12), (0.12, 0.12, 0.13))
+
+def _skin(rng: Dice) -> Surface:
+    return Surface("skin", rng.colour((0.16, 0.66), (0.4, 0.66), (0.03, 0.08)))
 
 
-def _pick(rng: np.random.Generator, options: tuple[tuple[float, float, float], ...]) -> Surface:
-    return Surface("cloth", options[rng.integers(len(options))])
+def _cloth(rng: Dice) -> Surface:
+    """Grey or coloured, dark or light, as walls and cars."""
+    saturation = (0.0, 0.25) if rng.random() < 0.5 else (0.3, 0.95)
+    return Surface("cloth", rng.colour((0.025, 0.66), saturation))
 
 
-def _head(rng: np.random.Generator, skin: Surface, helmet: bool) -> Mesh:
-    hair = Surface("hair", _HAIR[rng.integers(len(_HAIR))])
-    top = Surface("trim", (0.6, 0.6, 0.1)) if helmet else hair
+def _head(rng: Dice, skin: Surface, helmet: bool) -> Mesh:
+    hair = Surface("hair", rng.colour((0.015, 0.35), (0.0, 0.6), (0.03, 0.12)))
+    top = Surface("trim", rng.colour((0.03, 0.7), (0.0, 0.95))) if helmet else hair
     return merge([
         ellipsoid((0.01, 0, 1.62), (0.095, 0.08, 0.125), skin),
         ellipsoid((-0.02, 0, 1.66), (0.10, 0.09, 0.10), top),
@@ -67,14 +66,13 @@ def _arm(side: int, sleeve: Surface, skin: Surface) -> Mesh:
     ])  # fmt: skip
 
 
-def person(rng: np.random.Generator, *, walking: bool = True) -> tuple[Limb, ...]:
+def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
     """A pedestrian of about 1.6 to 1.9 m; the limbs swing when walking."""
-    skin = Surface("skin", _SKINS[rng.integers(len(_SKINS))])
-    top, trousers = _pick(rng, _TOPS), _pick(rng, _TROUSERS)
+    skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     scale = rng.uniform(0.93, 1.08)
     trunk = [_torso(top, trousers), _head(rng, skin, False)]
     if rng.random() < 0.35:
-        pack = Surface("cloth", (0.08, 0.10, 0.10))
+        pack = _cloth(rng)
         trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), pack))
     limbs = [Limb(merge(trunk).moved(scale=scale))]
     phase, rate = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.0)
@@ -89,16 +87,16 @@ def person(rng: np.random.Generator, *, walking: bool = True) -> tuple[Limb, ...
     return tuple(limbs)
 
 
-def bicycle(rng: np.random.Generator) -> Mesh:
+def bicycle(rng: Dice) -> Mesh:
     """A bicycle of 1.75 m, wheels on the ground."""
-    frame = Surface("steel", tuple(rng.uniform(0.02, 0.45, 3)))
+    frame = Surface("steel", rng.colour((0.02, 0.6), (0.0, 0.95)))
     tyre = Surface("tyre", (0.03, 0.03, 0.03))
     dark = Surface("trim", (0.03, 0.03, 0.03))
     rear, front, crank = (-0.53, 0, 0.35), (0.53, 0, 0.35), (-0.06, 0, 0.30)
     seat, head = (-0.2, 0, 0.85), (0.36, 0, 0.86)
     rods = [(rear, crank), (crank, seat), (crank, head), (seat, head), (rear, seat), (head, front)]
-    parts = [tube(a, b, frame, radius=0.024, sides=6) for a, b in rods]
-    parts += [ring(rear, 0.33, 0.028, tyre), ring(front, 0.33, 0.028, tyre)]
+    parts = [tube(a, b, frame, radius=0.03, sides=6) for a, b in rods]
+    parts += [ring(rear, 0.33, 0.035, tyre), ring(front, 0.33, 0.035, tyre)]
     parts += [
         tube((0.34, -0.27, 1.0), (0.34, 0.27, 1.0), dark, radius=0.02, sides=6),
         tube(head, (0.34, 0, 1.0), frame, radius=0.022, sides=6),
@@ -107,10 +105,9 @@ def bicycle(rng: np.random.Generator) -> Mesh:
     return merge(parts)
 
 
-def rider(rng: np.random.Generator) -> tuple[Limb, ...]:
+def rider(rng: Dice) -> tuple[Limb, ...]:
     """Somebody on a bicycle (which is an instance of its own), pedalling."""
-    skin = Surface("skin", _SKINS[rng.integers(len(_SKINS))])
-    top, trousers = _pick(rng, _TOPS), _pick(rng, _TROUSERS)
+    skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
 
     def leant(mesh: Mesh) -> Mesh:

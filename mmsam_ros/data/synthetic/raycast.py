@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.synthetic.meshes import Mesh, merge
 from mmsam_ros.data.synthetic.world import SKY, Instance, World
 
-_SIGHT = 90.0  # moving things farther than this from the ego vehicle are left out, metres
+_SIGHT = (-35.0, 90.0)  # what moves is left out farther behind and ahead of the ego vehicle, metres
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Caster:
     """Casts rays into a world at any time.
 
     Tables by triangle, the last row for the sky: `label` (class id), `material`, `albedo` (3),
-    `instance`; `origin` (3) is by instance. What stands still is built once, what moves is rebuilt
-    for every new time.
+    `instance`; by instance: `origin` (3) and `turn` (2), cosine and sine of its yaw. What stands
+    still is built once, what moves is rebuilt for every new time.
     """
 
     def __init__(self, world: World) -> None:
@@ -48,6 +48,8 @@ class Caster:
         self.material = np.append(np.concatenate([m.material for m in meshes]), 0).astype(np.int16)
         self.albedo = np.concatenate([m.albedo for m in meshes] + [np.zeros((1, 3), np.float32)])
         self.origin = np.array([instance.origin for instance in world.instances], np.float32)
+        yaw = np.array([instance.yaw for instance in world.instances], np.float32)
+        self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         still = [
             m for m, i in zip(meshes, owners, strict=True) if world.instances[i].motion is None
         ]
@@ -112,12 +114,12 @@ class Caster:
     def _at(self, time: float) -> EmbreeScene | None:
         """The moving things at `time`; None where there are none in sight."""
         if time != self._time:
-            ego = self.world.ego.at(time)[:3, 3]
+            ego = np.linalg.inv(self.world.ego.at(time))
             vertices, triangles, rows, base = [], [], [], 0
             for instance, starts in self._movers:
                 assert instance.motion is not None
                 body = instance.motion.at(time)
-                if np.hypot(*(body[:2, 3] - ego[:2])) > _SIGHT:
+                if not _SIGHT[0] < ego[0] @ body[:, 3] < _SIGHT[1]:
                     continue
                 for limb, start in zip(instance.limbs, starts, strict=True):
                     T = body @ limb.at(time)

@@ -113,6 +113,11 @@ class Rig:
         count = max(0, int(np.ceil((seconds - start) * rate - 1e-9)))
         return np.round((start + np.arange(count) / rate) * 1e9).astype(np.int64)
 
+    def nearest(self, sensor: str, time: float) -> float:
+        """Time (s) of a sensor's frame that is nearest to `time`."""
+        rate, start = getattr(self, f"{sensor}_rate"), self.offsets[sensor]
+        return float(start + max(0, round((time - start) * rate)) / rate)
+
 
 def make_rig(
     width: int = 640, height: int = 480, *, steps: int = 1024, camera_rate: float = 5.0

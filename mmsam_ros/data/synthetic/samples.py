@@ -14,25 +14,30 @@ from mmsam_ros.data.synthetic.lidar import Cloud
 from mmsam_ros.data.synthetic.raycast import Caster
 from mmsam_ros.data.synthetic.rig import Rig, make_rig
 from mmsam_ros.data.synthetic.street import build_street
-from mmsam_ros.data.synthetic.world import World, generator
+from mmsam_ros.data.synthetic.style import Dice
+from mmsam_ros.data.synthetic.world import World
 
 _CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf)."""
+    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
+
+    instance (H, W) int32: number of the thing in the world, -1: sky.
+    """
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     distance: NDArray[np.float32]
+    instance: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Everything of one instant, each sensor from its own place; calibration is in `rig`."""
+    """A picture and the nearest frames of the other sensors; calibration is in `rig`."""
 
-    time: float
+    time: float  # of the picture
     picture: Picture
     cloud: Cloud
     thermal: NDArray[np.uint16]
@@ -47,7 +52,7 @@ class Vehicle:
         self.caster = Caster(world)
 
     def _noise(self, sensor: int, time: float) -> np.random.Generator:
-        return generator(self.world.seed, sensor, round(time * 1e9))
+        return Dice(self.world.seed, sensor, round(time * 1e9))
 
     def camera(self, time: float) -> Picture:
         """The camera's picture at `time` (s), with true labels."""
@@ -57,9 +62,12 @@ class Vehicle:
 
     def lidar(self, time: float) -> Cloud:
         """One turn of the LiDAR from `time` (s) on."""
-        T = self.world.ego.at(time) @ self.rig.lidar.T_base
+
+        def place(at: float) -> NDArray[np.float64]:
+            return self.world.ego.at(at) @ self.rig.lidar.T_base
+
         noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
-        return lidar.scan(self.caster, self.rig.lidar, T, time, noise, turn=turn)
+        return lidar.scan(self.caster, self.rig.lidar, place, time, noise, turn=turn)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image at `time` (s), hundredths of a kelvin."""
@@ -69,11 +77,17 @@ class Vehicle:
 
 
 def samples(
-    seed: int, count: int, *, night: bool = False, rig: Rig | None = None, interval: float = 0.5
-) -> Iterator[Sample]:
-    """`count` instants of one drive, `interval` seconds apart, all sensors at the same time."""
+    seed: int, count: int, *, weather: str = "sun", case: str = "ordinary",
+    rig: Rig | None = None, interval: float = 0.5,
+) -> Iterator[Sample]:  # fmt: skip
+    """`count` pictures of one drive, `interval` seconds apart, with the other sensors' frames.
+
+    LiDAR and thermal camera run on their own clocks: theirs are the frames nearest in time.
+    """
     rig = rig or make_rig()
-    vehicle = Vehicle(build_street(seed, night=night, seconds=count * interval), rig)
+    vehicle = Vehicle(build_street(seed, weather=weather, case=case, seconds=count * interval), rig)
     for i in range(count):
-        time = i * interval
-        yield Sample(time, vehicle.camera(time), vehicle.lidar(time), vehicle.thermal(time), rig)
+        time = rig.offsets["camera"] + i * interval
+        cloud = vehicle.lidar(rig.nearest("lidar", time))
+        heat = vehicle.thermal(rig.nearest("thermal", time))
+        yield Sample(time, vehicle.camera(time), cloud, heat, rig)

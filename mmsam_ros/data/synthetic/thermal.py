@@ -6,21 +6,27 @@ Counts are hundredths of a kelvin: raw = 100 * T, so 27315 is 0 degrees Celsius.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.synthetic.camera import view
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
+from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, MATERIALS, column
 from mmsam_ros.data.synthetic.raycast import Caster, Hits
 from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.textures import Floats, facade, noise
-from mmsam_ros.data.synthetic.world import World, generator
+from mmsam_ros.data.synthetic.style import Dice, Floats
+from mmsam_ros.data.synthetic.textures import facade
+from mmsam_ros.data.synthetic.world import World
 
 COUNTS_PER_KELVIN = 100
 ZERO_CELSIUS = 27315  # counts
 LIMITS = (26000, 31500)  # counts; -13 to 42 degrees Celsius: fits day and night, for fixed scaling
 _NETD = 0.07  # kelvin
+_PIVOT = 14.0  # degrees Celsius that poor contrast draws everything towards
+_FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
+_FULL_SUN = 2.6  # irradiance for which materials state what the sun adds
 
 
 def render(
@@ -39,39 +45,56 @@ def render(
     mirrored = rays[solid]
     mirrored = mirrored - 2 * np.einsum("ij,ij->i", mirrored, seen.normal)[:, None] * seen.normal
     body = emissivity * body + (1 - emissivity) * _sky(world, mirrored)
-    through = np.exp(-seen.distance / 900)
-    celsius[solid] = body * through + (9.0 if world.night else 19.0) * (1 - through)
+    through = np.exp(-seen.distance * (1 / 900 + _FOG * world.conditions.fog))
+    air = 9.0 + 10.0 * world.conditions.day + world.conditions.air
+    celsius[solid] = body * through + air * (1 - through)
     image = cv2.GaussianBlur(celsius.reshape(spec.height, spec.width), (3, 3), 0.6)
-    fixed = generator(world.seed, 6).standard_normal((2, spec.width)).astype(np.float32)
-    image += _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed[0]
+    image = _coarse(image, world.conditions.coarse)
+    fixed = Dice(world.seed, 6).standard_normal(spec.width).astype(np.float32)
+    image += _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
     return np.round(np.clip(image * COUNTS_PER_KELVIN + ZERO_CELSIUS, 0, 65535)).astype(np.uint16)
 
 
+def _coarse(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Squares of `side` pixels share one detector."""
+    height, width = image.shape
+    size = (max(width // side, 1), max(height // side, 1))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
 def _sky(world: World, rays: Floats) -> Floats:
-    """Apparent temperature of the sky (Celsius); near the air's at the horizon, cold above."""
-    horizon, zenith = (4.0, -38.0) if world.night else (14.0, -22.0)
-    up = np.clip(rays[:, 2], 0, 1)
-    return (horizon + (zenith - horizon) * up**0.5).astype(np.float32)
+    """Apparent temperature of the sky (Celsius); near the air's at the horizon, cold above.
+
+    Clouds, fog and rain are nearly as warm as the air.
+    """
+    conditions = world.conditions
+    horizon = 4.0 + 10.0 * conditions.day + conditions.air
+    depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
+    return (horizon - depth * np.clip(rays[:, 2], 0, 1) ** 0.5).astype(np.float32)
 
 
 def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     """Temperature of what was hit (Celsius)."""
-    world = caster.world
-    material = caster.material[seen.triangle]
-    celsius = column("night" if world.night else "day")[material]
+    world, conditions = caster.world, caster.world.conditions
+    material, instance = caster.material[seen.triangle], caster.instance[seen.triangle]
+    drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
+    nominal = conditions.day * column("day") + (1 - conditions.day) * column("night")
+    celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
+    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # no two things are alike
     walls = np.flatnonzero(material == MATERIAL_IDS["facade"])
     cells = facade(caster, seen, walls)
     warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
     celsius[walls] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
-    if not world.night:
+    if max(conditions.sun) > 0:
         sun = world.sun.astype(np.float32)
         facing = seen.normal @ sun
         lit = np.flatnonzero(facing > 0)
         start = seen.point[lit] + 4e-3 * seen.normal[lit]
         shadow = caster.occluded(start, sun, np.full(len(lit), 200, np.float32), time)
         # shadows are softened: the ground still remembers the sun
-        celsius[lit] += column("sun")[material[lit]] * facing[lit] * np.where(shadow, 0.25, 1.0)
-    rough = noise(
-        seen.point[:, 0] + 0.5 * seen.point[:, 2], seen.point[:, 1] + seen.point[:, 2], 19.0
-    )
-    return celsius + 0.35 * rough
+        gain = max(conditions.sun) / _FULL_SUN * column("sun")[material[lit]]
+        celsius[lit] += gain * facing[lit] * np.where(shadow, 0.25, 1.0)
+    x, y, z = seen.point.T
+    rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
+    return (celsius + 0.35 * rough + conditions.air).astype(np.float32)

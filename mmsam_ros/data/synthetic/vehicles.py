@@ -6,17 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, merge, mesh, patch, prism, tube
+from mmsam_ros.data.synthetic.style import RGB, Dice
 from mmsam_ros.data.synthetic.world import Light
 
-_PAINTS = (
-    (0.55, 0.55, 0.56), (0.02, 0.02, 0.025), (0.60, 0.60, 0.58), (0.28, 0.29, 0.31),
-    (0.38, 0.03, 0.03), (0.04, 0.09, 0.30), (0.08, 0.17, 0.12), (0.50, 0.38, 0.16),
-)  # fmt: skip
 _GLASS = Surface("glass", (0.02, 0.025, 0.03))
 _DARK = (0.025, 0.025, 0.028)
+
+
+def _paint(rng: Dice) -> RGB:
+    """Six of ten are white, grey or black."""
+    return rng.colour((0.02, 0.66), (0.0, 0.12) if rng.random() < 0.6 else (0.4, 0.95))
+
 
 HEADLIGHTS = (Light((2.3, 0.0, 0.75), (1.0, -0.01, -0.05), 260.0, 45.0),)  # both as one beam
 
@@ -89,9 +90,9 @@ def _lamps(x_front: float, x_back: float, y: float, z: float, running: bool) -> 
     return parts
 
 
-def car(rng: np.random.Generator, *, running: bool) -> Mesh:
+def car(rng: Dice, *, running: bool) -> Mesh:
     """A saloon, estate or van of about 4.4 m; running: engine and tyres warm, lamps on at night."""
-    rgb = _PAINTS[rng.integers(len(_PAINTS))]
+    rgb = _paint(rng)
     paint = Surface("paint", rgb)
     cabin = _CABINS[rng.choice(3, p=(0.45, 0.4, 0.15))]
     belt = cabin.z[0]
@@ -130,10 +131,10 @@ def car(rng: np.random.Generator, *, running: bool) -> Mesh:
     return merge(parts)
 
 
-def truck(rng: np.random.Generator, *, running: bool) -> Mesh:
+def truck(rng: Dice, *, running: bool) -> Mesh:
     """A box truck of about 7 m."""
-    cab_paint = Surface("paint", _PAINTS[rng.integers(len(_PAINTS))])
-    load = Surface("paint", tuple(rng.uniform(0.35, 0.62, 3)))
+    cab_paint = Surface("paint", _paint(rng))
+    load = Surface("paint", rng.colour((0.15, 0.7), (0.0, 0.6)))
     dark = Surface("trim", _DARK)
     parts = [
         box((-3.4, -1.2, 0.95), (1.55, 1.2, 3.25), load),
@@ -149,7 +150,7 @@ def truck(rng: np.random.Generator, *, running: bool) -> Mesh:
     parts.append(patch(faces["left"], (0.15, 0.8), (0.06, 0.8), _GLASS))
     grille = Surface("warm_trim" if running else "trim", _DARK)
     parts.append(box((3.3, -0.7, 0.62), (3.47, 0.7, 1.15), grille))
-    stripe = Surface("paint", tuple(rng.uniform(0.02, 0.5, 3)))
+    stripe = Surface("paint", rng.colour((0.02, 0.6), (0.0, 1.0)))
     parts.append(box((-3.35, -1.207, 1.5), (1.5, 1.207, 1.95), stripe))
     for z in (1.6, 2.6):
         parts.append(box((-3.41, -1.0, z), (-3.40, 1.0, z + 0.04), dark))

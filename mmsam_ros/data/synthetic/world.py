@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a scene is: instances (class, shape, motion), lights, the sun and the ego vehicle's path.
 
-World frame: x along the street, y left, z up, metres; the road's surface is z = 0. Time in seconds
+World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`. Time in seconds
 from the start of the scene. Nothing here knows how any sensor sees it.
 """
 
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.synthetic.meshes import Mesh
+from mmsam_ros.data.synthetic.path import Path
+from mmsam_ros.data.synthetic.style import Style
+from mmsam_ros.data.synthetic.weather import Conditions
 from mmsam_ros.sensors import CLASS_SETS
 
 CLASSES = CLASS_SETS["synthetic"]
 CLASS_IDS = {info.topic: info.id for info in CLASSES}
 SKY = CLASS_IDS["sky"]
-
-
-def generator(seed: int, *key: int) -> np.random.Generator:
-    """Random numbers of one purpose: independent of what else was drawn, in whatever order."""
-    return np.random.default_rng([seed, *key])
+STRAIGHT = Path()
 
 
 def pose(position: Sequence[float] | NDArray[np.float64], yaw: float = 0.0, pitch: float = 0.0,
@@ -43,26 +43,31 @@ def pose(position: Sequence[float] | NDArray[np.float64], yaw: float = 0.0, pitc
 
 @dataclass(frozen=True)
 class Motion:
-    """Straight travel at constant speed, with an optional slow sideways sway (m, period s)."""
+    """Travel at constant speed along a street, or at an angle to it.
+
+    start: street coordinates s, n and height; heading: radians, against the street's; sway, period:
+    of a slow sideways swing, metres and seconds.
+    """
 
     start: tuple[float, float, float]
     heading: float = 0.0
     speed: float = 0.0
     sway: float = 0.0
     period: float = 9.0
+    path: Path = STRAIGHT
 
     def at(self, time: float) -> NDArray[np.float64]:
         """(4, 4) world <- body at `time`."""
         rate = 2 * np.pi / self.period
         side = self.sway * np.sin(rate * time)
         c, s = np.cos(self.heading), np.sin(self.heading)
-        x, y, z = self.start
         along = self.speed * time
         turn = np.arctan2(self.sway * rate * np.cos(rate * time), max(self.speed, 1e-6))
-        return pose(
-            (x + c * along - s * side, y + s * along + c * side, z),
-            self.heading + (turn if self.sway else 0.0),
+        x, y, street = self.path.world(
+            self.start[0] + c * along - s * side, self.start[1] + s * along + c * side
         )
+        yaw = self.heading + float(street) + (turn if self.sway else 0.0)
+        return pose((float(x), float(y), self.start[2]), yaw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,7 @@ class Instance:
     motion: Motion | None = None
     lights: tuple[Light, ...] = ()
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)  # where its texture starts
+    yaw: float = 0.0  # and how it is turned about z
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +115,21 @@ class World:
     """A scene of one seed: everything the sensors may ask."""
 
     seed: int
-    night: bool
+    conditions: Conditions
     instances: tuple[Instance, ...]
     ego: Motion
     ego_lights: tuple[Light, ...]
     sun: NDArray[np.float64]  # unit vector towards the sun
+    path: Path = STRAIGHT
+
+    @cached_property
+    def style(self) -> Style:
+        """Its textures."""
+        return Style.draw(self.seed)
+
+    @property
+    def night(self) -> bool:
+        return self.conditions.night
 
     def lights_at(
         self, time: float
