@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 NAME = "synth"
 HELP = "make synthetic data (camera, LiDAR, thermal, ground truth)"
+_SIZE = "camera image, WIDTHxHEIGHT (default: {})"
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -19,43 +21,73 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _frames(text: str) -> dict[str, int]:
+    found = re.fullmatch(r"(train|val|test)=(\d+)(,(train|val|test)=(\d+))*", text)
+    pairs = [word.split("=") for word in text.split(",")]
+    if not found or len(dict(pairs)) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like train=200,val=40,test=40")
+    return {split: int(count) for split, count in pairs}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the sub-verb `bag` and its options."""
-    verbs = parser.add_subparsers(dest="synth_verb", required=True)
+    """Adds the sub-verbs and their options."""
+    verbs = parser.add_subparsers(dest="synth_verb", required=True, metavar="VERB")
     bag = verbs.add_parser("bag", help="write a drive as a ROS 2 bag with calibration and truth")
     bag.add_argument("out", type=Path, help="folder of the new bag (must not exist)")
-    bag.add_argument("--seed", type=int, default=0, help="which world (default: 0)")
-    bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
+    bag.add_argument("--seed", type=int, default=0, help="number of the world (default: 0)")
+    bag.add_argument("--split", default="test", help="train, val or test (default: test)")
     bag.add_argument("--weather", default="sun", help="sun, cloud, fog, rain or night")
-    bag.add_argument(
-        "--size",
-        type=_size,
-        default=(640, 480),
-        help="camera image, WIDTHxHEIGHT (default: 640x480)",
-    )
+    bag.add_argument("--case", default="ordinary", help="ordinary, motionblur, overexposure, …")
+    bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
     bag.add_argument("--camera-rate", type=float, default=5.0, help="Hz (default: 5)")
+    bag.add_argument("--size", type=_size, default=(640, 480), help=_SIZE.format("640x480"))
+    for kind in ("folder", "deliver", "fmb", "muses"):
+        layout = verbs.add_parser(kind, help=f"write a data set in the {kind} layout")
+        layout.add_argument("out", type=Path, help="folder of the data set (must not exist)")
+        layout.add_argument(
+            "--frames", type=_frames, required=True, help="by split, e.g. train=200,val=40,test=40"
+        )
+        layout.add_argument("--size", type=_size, default=(512, 384), help=_SIZE.format("512x384"))
+        layout.add_argument("--per-scene", type=int, default=8, help="frames a drive (default: 8)")
+        layout.add_argument("--first", type=int, default=0, help="number of the first world")
+        layout.add_argument("--workers", type=int, help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the bag and prints the number of messages by topic."""
+    """Writes the bag or the data set and prints what it holds."""
     # numpy's products here are tiny: a second thread would only spin (read when numpy loads)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from rich.progress import Progress
 
-    from mmsam_ros.data.synthetic import Vehicle, build_street, make_rig
+    with Progress() as progress:
+        task = progress.add_task("rendering", total=1.0)
+
+        def report(share: float) -> None:
+            progress.update(task, completed=share)
+
+        lines = (_bag if args.synth_verb == "bag" else _layout)(args, report)
+    print("\n".join(lines))
+    return 0
+
+
+def _bag(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
+    from mmsam_ros.data.synthetic import Vehicle, build_street, make_rig, world_seed
     from mmsam_ros.data.synthetic.bag import write_bag
 
     rig = make_rig(*args.size, camera_rate=args.camera_rate)
-    world = build_street(args.seed, weather=args.weather, seconds=args.seconds)
-    with Progress() as progress:
-        task = progress.add_task("rendering", total=1.0)
-        counts = write_bag(
-            args.out,
-            Vehicle(world, rig),
-            args.seconds,
-            lambda share: progress.update(task, completed=share),
-        )
-    for topic, count in counts.items():
-        print(f"{count:6d} {topic}")
-    print(f"bag: {args.out}")
-    return 0
+    seed = world_seed(args.split, args.seed)
+    world = build_street(seed, weather=args.weather, case=args.case, seconds=args.seconds)
+    counts = write_bag(args.out, Vehicle(world, rig), args.seconds, report)
+    return [*(f"{count:6d} {topic}" for topic, count in counts.items()), f"bag: {args.out}"]
+
+
+def _layout(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
+    from collections import Counter
+
+    from mmsam_ros.data.synthetic.render import plan, render
+
+    scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
+    rows = render(args.synth_verb, args.out, scenes, args.size, workers=args.workers, report=report)
+    counts = Counter((row.split, row.difficulty) for row in rows)
+    lines = [f"{count:6d} {split}, {word}" for (split, word), count in counts.items()]
+    return [*lines, f"{args.synth_verb}: {args.out}"]

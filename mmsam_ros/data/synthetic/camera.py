@@ -21,7 +21,7 @@ _POOL, _BEAM = (-15.0, 15.0, 15.0), (0.0, 36.0, 7.5)  # what a lamp, a headlight
 _FAINT = 0.03  # irradiance taken off every lamp, so that its reach ends without an edge
 _FAR = 300.0
 _GREY = 0.45  # what the exposure makes of the scene's mean radiance
-_GAIN = (0.35, 6.0)  # limits of the exposure's gain
+_GAIN = (0.35, 4.0)  # limits of the exposure's gain
 
 
 def _light(rgb: RGB) -> Floats:

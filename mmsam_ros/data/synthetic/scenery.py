@@ -139,7 +139,7 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
     ]
-    return merge(parts), Light((0.0, 1.5, 6.2), (0.0, 0.15, -1.0), 55.0, 1.3)
+    return merge(parts), Light((0.0, 1.5, 6.2), (0.0, 0.15, -1.0), 26.0, 1.3)
 
 
 def bollard(rng: Dice) -> Mesh:
