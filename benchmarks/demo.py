@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_report import write_report
+from demo_report import score, write_report
 from recorder import Recorder, write_labelled_bag
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.sensors import Frame
+from mmsam_ros.training.metrics import Scores
 from mmsam_ros.weights import read_spec
 
 SETTING = "synthetic_rgb_lidar_thermal"
@@ -66,8 +67,9 @@ def main() -> int:
     topics = {t: r for t, r in recorder.topics.items() if t != DIAGNOSTICS}
     write_labelled_bag(bag, labelled, topics)
     spec = read_spec(weights)
-    summary = _summary(facts, recorder, rate)
-    page = write_report(out, bag, recorder.topics["/mmsam/semantic"], spec, facts, summary)
+    masks = recorder.topics["/mmsam/semantic"]
+    summary = _summary(facts, recorder, rate) | _quality(score(bag, masks, spec))
+    page = write_report(out, bag, masks, spec, facts, summary)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for key, value in summary.items():
         print(f"  {key}: {value}")
@@ -193,6 +195,13 @@ def _facts(recorder: Recorder) -> dict[str, str]:
     """The node's figures of the newest diagnostics message."""
     status = recorder.topics[DIAGNOSTICS].decode(-1).status[0]
     return {value.key: value.value for value in status.values}
+
+
+def _quality(scores: Scores) -> dict[str, Any]:
+    """How right the masks are, in percent, over the classes that this drive has."""
+    found = zip(scores.classes, scores.iou, strict=True)
+    by_class = ", ".join(f"{name} {iou:.0f}" for name, iou in found if iou is not None)
+    return {"miou_of_the_drive": round(scores.miou_present, 1), "iou_by_class": by_class}
 
 
 def _summary(facts: Mapping[str, str], recorder: Recorder, rate: float) -> dict[str, Any]:

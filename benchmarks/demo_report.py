@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from recorder import Recorded
 from sheet import sheet
@@ -21,6 +22,7 @@ from mmsam_ros.ros.camera_info import camera_model
 from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.images import camera_rgb, read_pixels, thermal_counts
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage, pose_matrix
+from mmsam_ros.training.metrics import Scores, SubsetMatrices
 from mmsam_ros.weights import Spec
 
 PICTURES = 4
@@ -74,6 +76,19 @@ def write_report(
     page = out / "index.html"
     page.write_text(_page(spec, facts, summary, pictures, untrained=bool(note)))
     return page
+
+
+def score(bag: Path, masks: Recorded, spec: Spec) -> Scores:
+    """The masks against the bag's ground truth, by stamp."""
+    labels, matrices = dict(_masks(masks)), SubsetMatrices(len(spec.classes))
+    with open_decoded(bag) as reader:
+        wanted = [c for c in reader.connections if c.topic == "/ground_truth/semantic"]
+        for connection, _, raw in reader.messages(wanted):
+            message = reader.deserialize(raw, connection.msgtype)
+            if (mask := labels.get(_stamp(message))) is not None:
+                truth = np.asarray(read_pixels(message, ("mono8",))[0], np.uint8)
+                matrices.update(torch.from_numpy(mask), torch.from_numpy(truth), {})
+    return matrices.scores([info.name for info in spec.classes])["all"]
 
 
 def _masks(recorded: Recorded) -> Iterator[tuple[int, Image]]:

@@ -164,13 +164,15 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
         for name in names
     ]
     encodings = {source: meta["encodings"][source] for source in sources}
-    reader = FolderReader(
-        encodings, id_table(len(classes)), _calibration(root / "calib.json"), meta.get("growth", 2)
-    )
+    calibration, growth = _calibration(root / "calib.json"), meta.get("growth", 2)
+    reader = FolderReader(encodings, id_table(len(classes)), calibration, growth)
+    share = 0.0
+    if calibration is not None and calibration.T_camera_lidar is not None:
+        share = growth / calibration.camera.height
     limits = None
     if "thermal" in sources and "limits" in meta:
         limits = (float(meta["limits"][0]), float(meta["limits"][1]))
-    return FrameSet("folder", split, tuple(records), classes, encodings, reader, limits)
+    return FrameSet("folder", split, tuple(records), classes, encodings, reader, limits, share)
 
 
 def _json(path: Path) -> Any:

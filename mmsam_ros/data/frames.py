@@ -64,6 +64,8 @@ class FrameSet:
         encodings: how each auxiliary source is stored (see `sensors.ENCODINGS`).
         reader: reads a record; DataError names the file that is missing or does not fit.
         limits: counts of a 16-bit thermal image that map to 0 and 255, or None.
+        growth: side of a projected point's square as a share of the image's height; 0 where
+            rasters are read as they are.
     """
 
     kind: str
@@ -73,6 +75,7 @@ class FrameSet:
     encodings: Mapping[str, str]
     reader: Callable[[Record], Sample]
     limits: tuple[float, float] | None = None
+    growth: float = 0.0
 
     def __len__(self) -> int:
         return len(self.records)

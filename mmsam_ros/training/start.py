@@ -86,7 +86,9 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
         ModelError, WeightsError: network or start weights do not fit.
     """
     if frames.kind == "folder":
-        setting = folder_setting(frames.classes, frames.encodings, frames.limits)
+        # points are as large for the node as they are after the augmentation's plain resize
+        growth = max(1, round(frames.growth * config.augment.base_size[0])) if frames.growth else 2
+        setting = folder_setting(frames.classes, frames.encodings, frames.limits, growth)
     else:
         setting = find_setting(config.setting)
     model = build_model(network_config(config, setting))

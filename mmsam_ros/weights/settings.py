@@ -90,13 +90,15 @@ _SPREAD = {"range": 20.0, "intensity": 50.0, "height": 1.0, "positive": 1.0, "ne
            "zero": 1.0}  # fmt: skip
 
 
-def _plain(source: str, encoding: str, limits: tuple[float, float] | None = None) -> ModalityInput:
+def _plain(
+    source: str, encoding: str, limits: tuple[float, float] | None = None, growth: int = 2
+) -> ModalityInput:
     """A source of one's own: its three channels, or its only one thrice."""
     first, second, third = (3 * FIELDS[encoding])[:3]
     std = (_SPREAD.get(first, 255.0), _SPREAD.get(second, 255.0), _SPREAD.get(third, 255.0))
     return ModalityInput(
         _channels(source, first, second, third), {source: encoding}, std=std,
-        growth=2 if encoding in ("muses_raw", "muses_png16") else 1, limits=limits,
+        growth=growth if encoding in ("muses_raw", "muses_png16") else 1, limits=limits,
     )  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def folder_setting(
     classes: tuple[ClassInfo, ...],
     encodings: Mapping[str, str],
     limits: tuple[float, float] | None = None,
+    growth: int = 2,
 ) -> Setting:
     """The setting of a data set of one's own; every source is a modality.
 
@@ -141,6 +144,7 @@ def folder_setting(
         classes: table of the training ids.
         encodings: of each source besides the camera.
         limits: counts of a 16-bit thermal image that map to 0 and 255.
+        growth: side of the square that a projected LiDAR point covers, in the network's pixels.
 
     Raises:
         WeightsError: no source, or an unknown one.
@@ -149,7 +153,7 @@ def folder_setting(
     if unknown or not encodings:
         raise WeightsError(f"sources are {dict(encodings)}, expected some of {dict(ENCODINGS)}")
     auxiliaries = {
-        source: _plain(source, encoding, limits if encoding == "mono16" else None)
+        source: _plain(source, encoding, limits if encoding == "mono16" else None, growth)
         for source, encoding in encodings.items()
     }
     return Setting(f"folder_rgb_{'_'.join(encodings)}", classes, auxiliaries, (1024, 1024))

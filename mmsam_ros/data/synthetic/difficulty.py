@@ -22,8 +22,8 @@ from mmsam_ros.data.synthetic.world import CLASS_IDS
 from mmsam_ros.sensors import CameraModel, Registration, project, register
 
 OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
-UNITS = {"camera": 12.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres
-SMALLEST, RETURNS, SHARE = 4e-4, 3, 0.34
+UNITS = {"camera": 8.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres
+SMALLEST, RETURNS, SHARE = 4e-4, 3, 0.25
 _KELVIN = np.float32(0.01)
 
 
