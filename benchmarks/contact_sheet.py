@@ -20,7 +20,7 @@ from mmsam_ros.data.synthetic.difficulty import camera_model, is_hard
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import palette, project
 
-SIZE = (480, 320)
+SIZE = (420, 280)
 ROWS = (
     ("sun", "ordinary", 900), ("cloud", "ordinary", 901), ("fog", "ordinary", 902),
     ("rain", "ordinary", 903), ("night", "ordinary", 904), ("sun", "overexposure", 905),
@@ -44,10 +44,8 @@ def _row(weather: str, case: str, number: int) -> Image:
     words = f"{weather}, {case}: {'hard' if is_hard(sample) else 'easy'}"
     truth = colorise(sample.picture.labels, palette(CLASSES))
     row = np.hstack([sample.picture.rgb, truth, _points(sample), _heat(sample)])
-    cv2.putText(row, words, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(
-        row, words, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA
-    )
+    cv2.rectangle(row, (0, 0), (10 + 9 * len(words), 26), (0, 0, 0), -1)
+    cv2.putText(row, words, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return row.astype(np.uint8)
 
 
@@ -55,7 +53,7 @@ def _points(sample: Sample) -> Image:
     image = sample.picture.rgb // 4
     _, u, v, depth = project(sample.cloud.xyz, camera_model(sample.rig), sample.rig.T_camera_lidar)
     tone = (255 * np.clip(1 - np.log(np.maximum(depth, 2) / 2) / np.log(40), 0, 1)).astype(np.uint8)
-    colours = cv2.applyColorMap(tone, cv2.COLORMAP_TURBO)[:, 0, ::-1]
+    colours = cv2.applyColorMap(tone[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     for x, y, colour in zip(u.astype(int), v.astype(int), colours.tolist(), strict=True):
         cv2.circle(image, (x, y), 1, colour, -1)
     return np.asarray(image, np.uint8)

@@ -38,7 +38,7 @@ from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
 from mmsam_ros.ros.worker import Worker
 from mmsam_ros.sensors import FIELDS, Frame, SensorError
-from mmsam_ros.weights import Geometry, WeightsError
+from mmsam_ros.weights import Geometry, WeightsError, default_weights
 
 NODE = "mmsam"
 RCLError = rclpy_implementation.RCLError
@@ -111,10 +111,15 @@ class SegmentNode(Node):
                 f"geometry is {geometry.mode} to {size}, the weights were made for "
                 f"{segmenter.spec.geometry.mode}"
             )
+        if not network.weights:
+            self.get_logger().warning(
+                f"weights: none named, taking {default_weights().name}, which was trained on "
+                "synthetic scenes: for trying, not for a road"
+            )
         if network.device == "auto" and segmenter.device.type == "cpu":
             self.get_logger().warning("device auto: no CUDA device found, running on the CPU")
         return {
-            "weights": Path(network.weights).name,
+            "weights": Path(network.weights or default_weights()).name,
             "recipe": segmenter.spec.provenance.recipe,
             "device": str(segmenter.device),
             "precision": network.precision,
@@ -232,15 +237,11 @@ def load_segmenter(network: NetworkParameters) -> Segmenter:
     """The segmenter of the parameters.
 
     Raises:
-        RosError: no weights are named.
-        WeightsError, InferenceError: as `Segmenter.load`.
+        RosError: parameters that do not fit the weights.
+        WeightsError, InferenceError: as `Segmenter.load`, and no weights at all.
     """
-    if not network.weights:
-        raise RosError(
-            "parameter weights: found none, expected a weights file; make one with "
-            "'mmsam weights convert FILE --setting ...'"
-        )
-    segmenter = Segmenter.load(network.weights, network.device, network.precision)
+    weights = network.weights or default_weights()
+    segmenter = Segmenter.load(weights, network.device, network.precision)
     own = segmenter.spec.geometry
     mode = network.geometry_mode or own.mode
     step = network.geometry_stride

@@ -93,7 +93,9 @@ class ParameterReader:
             RosError: a value that is not allowed; names parameter, value and what is.
         """
         return NetworkParameters(
-            weights=self._text("weights", "", "Weights file (.safetensors) of `mmsam weights`."),
+            weights=self._text(
+                "weights", "", "Weights file (.safetensors); '': the package's own."
+            ),
             device=self._text("device", "auto", "auto, cpu, cuda or cuda:N."),
             precision=self._choice("precision", ("fp32", "bf16"), "Arithmetic of the network."),
             geometry_mode=self._choice(

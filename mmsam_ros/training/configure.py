@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from jsonargparse import ArgumentParser
 from mmsam_ros.model import ModelConfig, near_match
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.weights import package_folder
 
 _UNKNOWN = (
     re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
@@ -71,13 +70,7 @@ def config_names(folder: str) -> list[str]:
 
 
 def _configs(folder: str) -> dict[str, Path]:
-    """In a checkout beside the package, else in the share folder of an installed one."""
-    shares = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    places = [
-        Path(__file__).parents[2] / "config",
-        *(Path(prefix) / "share" / "mmsam_ros" / "config" for prefix in shares if prefix),
-    ]
-    found = next((place / folder for place in places if (place / folder).is_dir()), None)
+    found = package_folder(f"config/{folder}")
     return {path.stem: path for path in found.glob("*.yaml")} if found else {}
 
 

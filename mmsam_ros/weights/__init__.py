@@ -14,6 +14,7 @@ from mmsam_ros.weights.settings import (
     make_spec,
     setting_config,
 )
+from mmsam_ros.weights.shipped import default_weights, package_folder
 from mmsam_ros.weights.spec import (
     Channel,
     Geometry,
@@ -36,6 +37,7 @@ __all__ = [
     "Spec",
     "WeightsError",
     "convert_released",
+    "default_weights",
     "file_sha256",
     "find_setting",
     "folder_setting",
@@ -44,6 +46,7 @@ __all__ = [
     "load_sam_encoder",
     "make_spec",
     "near_match",
+    "package_folder",
     "read_checkpoint",
     "read_spec",
     "save_model",

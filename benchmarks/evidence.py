@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several modalities, dropout, the gate and the paper's parts are worth, in the small.
+
+    python benchmarks/evidence.py data                  # worlds to train, validate and test on
+    python benchmarks/evidence.py train --share 0 of 2  # all runs, in two processes
+    python benchmarks/evidence.py train --share 1 of 2
+    python benchmarks/evidence.py evaluate              # sensors missing, exposure, the gate
+    python benchmarks/evidence.py report                # benchmarks/results/evidence*.json
+
+`nano` at 192x128 on the synthetic world, everything from one pretraining on worlds apart. Whatever
+is finished is not repeated, what was interrupted goes on. A share uses a single thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OUT = Path("out/evidence")
+SEEDS = (0, 1, 2)
+PAIR, ALL = "folder_rgb_lidar", "folder_rgb_lidar_thermal"
+MASKED = {"model.combine.absent": "masked", "model.combine.gate": True}
+MODALITIES: Mapping[str, Mapping[str, Any]] = {
+    "rgb": {"setting": ALL, "model.inputs": "rgb"},
+    "rgb_lidar": {"setting": PAIR},
+    "rgb_thermal": {"setting": "folder_rgb_thermal"},
+    "all": {"setting": ALL, **MASKED},
+    "all_dropout": {"setting": ALL, **MASKED, "modality_dropout": 0.3},
+}
+# RGB and LiDAR in the published network; trunks of other sizes cannot take the pretrained ones
+SCRATCH = {"start.convnext": "scratch"}
+ORDERS: Mapping[str, Mapping[str, Any]] = {
+    "no_adapter": {"model.inputs": "rgb", "model.prior.kind": "none"},
+    "conv_prior_rgb": {"model.inputs": "rgb", "model.prior.kind": "conv"},
+    "auxiliary_only": {"model.prior.reads_rgb": False},
+    "no_extractor": {"model.interaction.extractor": False},
+    "fusion_add": {"model.fusion.kind": "add"},
+    "fusion_concat": {"model.fusion.kind": "concat"},
+    "shared_encoder": {"model.prior.shared": True},
+    "sam_frozen": {"start.freeze": ["encoder"]},
+    "from_scratch": {"start.sam": "scratch"},
+    "trunks_1": SCRATCH,
+    "trunks_quarter": {**SCRATCH, "model.trunk.widths": [8, 16, 32, 48]},
+    "trunks_half": {**SCRATCH, "model.trunk.widths": [12, 24, 48, 64]},
+    "trunks_double_symmetric": {**SCRATCH, "model.trunk.widths": [24, 48, 96, 128]},
+    "trunks_quadruple": {**SCRATCH, "model.trunk.widths": [32, 64, 128, 192]},
+}
+SIZE = {"augment.base_size": [128, 192], "augment.crop": [128, 192], "augment.scale": [0.75, 1.75]}
+COMMON: dict[str, Any] = {
+    **SIZE, "data.workers": 1, "model.preset": "nano", "optimiser.lr": 8e-4,
+    "optimiser.weight_decay": 0.05, "optimiser.layer_decay": 0.95, "schedule.warmup_epochs": 1,
+    "schedule.epochs": 4, "batch.effective": 8, "batch.per_device": 8, "loss.min_kept": 30_000,
+    "device.precision": "bf16-mixed", "device.checkpointing": False, "log.validate_every": 4,
+    "log.pictures": 0,
+}  # fmt: skip
+PRETRAIN = {
+    **COMMON, "setting": ALL, "model.inputs": "rgb", "start.sam": "scratch",
+    "start.convnext": "scratch", "schedule.epochs": 5, "optimiser.layer_decay": 1.0,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the chosen part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=("data", "train", "evaluate", "report"))
+    parser.add_argument("--share", nargs=3, default=["0", "of", "1"], metavar=("I", "of", "N"))
+    args = parser.parse_args()
+    if args.part == "data":
+        make_data()
+    elif args.part == "train":
+        train(int(args.share[0]), int(args.share[2]))
+    else:
+        from evidence_report import evaluate, report
+
+        (evaluate if args.part == "evaluate" else report)(OUT)
+
+
+def make_data() -> None:
+    """Worlds for the runs, and others to pretrain on."""
+    for name, frames, first in (
+        ("pretrain_set", "train=1500,val=32", 200_000),
+        ("set", "train=3000,val=64,test=800", 10_000),
+    ):
+        options = ["--frames", frames, "--first", str(first), "--per-scene", "4"]
+        if not (OUT / name).exists():
+            _mmsam("synth", "folder", str(OUT / name), "--size", "192x128", *options)
+
+
+def train(share: int, of: int) -> None:
+    """This share of all runs, in the order of their worth."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pretrained = OUT / "pretrain" / "last.safetensors"
+    if share == 0 and not pretrained.is_file():
+        resume = ["--resume", str(OUT / "pretrain")]
+        started = (OUT / "pretrain" / "config.yaml").is_file()
+        root = f"--data.root={OUT / 'pretrain_set'}"
+        fresh = [*_options(PRETRAIN), root, f"--out={OUT / 'pretrain'}"]
+        _mmsam("train", *(resume if started else fresh))
+    if not pretrained.is_file():
+        raise SystemExit(f"{pretrained} is not there yet; share 0 makes it")
+    for name, seed in runs()[share::of]:
+        if not (OUT / "runs" / name / f"seed{seed}" / "result.json").is_file():
+            file = _experiment(name, str(pretrained))
+            _mmsam("experiments", "run", str(file), f"--seeds={seed}", f"--out={OUT / 'runs'}",
+                   f"--data.root={OUT / 'set'}")  # fmt: skip
+
+
+def runs() -> list[tuple[str, int]]:
+    """All runs: the modalities with every seed, then the paper's orders with one."""
+    return [(n, s) for s in SEEDS for n in MODALITIES] + [(n, SEEDS[0]) for n in ORDERS]
+
+
+def _experiment(name: str, start: str) -> Path:
+    """The run's file for `mmsam experiments run`."""
+    base = {"setting": PAIR, "start.sam": start, "start.convnext": start}
+    options = COMMON | base | dict(MODALITIES.get(name) or ORDERS[name])
+    content = {"title": name.replace("_", " "), "base": _base(), "options": options}
+    path = OUT / "experiments" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def _base() -> str:
+    """An empty training configuration: everything is in the options."""
+    path = OUT / "base.yaml"
+    path.write_text(f"setting: {PAIR}\n")
+    return str(path)
+
+
+def _options(options: Mapping[str, Any]) -> list[str]:
+    return [f"--{k}={v if isinstance(v, str) else yaml_text(v)}" for k, v in options.items()]
+
+
+def yaml_text(value: Any) -> str:
+    """A value on one line, as the command line takes it."""
+    return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+
+
+def _mmsam(*words: str, check: bool = True) -> None:
+    command: Sequence[str] = [sys.executable, "-m", "mmsam_ros.cli.main", *words]
+    print("$ mmsam", *words, flush=True)
+    subprocess.run(command, check=check)
+
+
+if __name__ == "__main__":
+    main()
