@@ -86,7 +86,7 @@ def make_data() -> None:
     """Worlds for the runs, and others to pretrain on."""
     for name, frames, first in (
         ("pretrain_set", "train=1500,val=32", 200_000),
-        ("set", "train=3000,val=64,test=800", 10_000),
+        ("set", "train=3000,val=64,test=1000", 10_000),
     ):
         options = ["--frames", frames, "--first", str(first), "--per-scene", "4"]
         if not (OUT / name).exists():

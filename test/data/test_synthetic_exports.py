@@ -79,11 +79,11 @@ def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str,
     for ours, raster, heat in zip(folder["train"], muses["train"], fmb["train"], strict=True):
         np.testing.assert_array_equal(ours["sources"]["lidar"], raster["sources"]["lidar"])
         assert (ours["sources"]["lidar"][0] > 0).float().mean() > 0.05
-        counts = ours["sources"]["thermal"][0].numpy()
-        grey = np.clip((counts - 26000) / 5500, 0, 1) * 255
-        seen = counts > 0
-        assert seen.mean() > 0.6
-        assert np.abs(grey - heat["sources"]["thermal"][0].numpy())[seen].max() < 2
+        # one is stretched to the frame's own contrast, the other between fixed temperatures
+        own, fixed = (s["sources"]["thermal"][0].numpy() for s in (ours, heat))
+        seen = (own > 3) & (own < 252) & (fixed > 3) & (fixed < 252)
+        assert seen.mean() > 0.5
+        assert np.corrcoef(own[seen], fixed[seen])[0, 1] > 0.998
 
 
 def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:

@@ -58,9 +58,14 @@ def test_published_recipe(name: str) -> None:
     assert draws.accumulation == (2 if name.startswith("fmb") else 4)
 
 
-def test_folder_configuration_is_there_too() -> None:
-    assert set(config_names("train")) == {*PUBLISHED, "folder_rgb_lidar_thermal"}
-    assert load_config(["--config", "folder_rgb_lidar_thermal"]).batch.effective == 8
+@pytest.mark.parametrize(
+    "name", ["folder_rgb_lidar_thermal", "synthetic_pretrain", "synthetic_tiny"]
+)
+def test_configurations_of_folders_are_there_too(name: str) -> None:
+    config = load_config(["--config", name])
+    assert config.setting == "folder_rgb_lidar_thermal"
+    assert config.batch.effective == 8
+    assert name in set(config_names("train")) - set(PUBLISHED)
 
 
 def test_presets_give_the_network_and_keys_override_it() -> None:

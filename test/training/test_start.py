@@ -67,6 +67,22 @@ def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
     assert (lidar.limits, thermal.limits) == (None, frames.limits)
 
 
+@pytest.mark.parametrize(("height", "growth"), [(64, 2), (128, 4), (32, 1)])
+def test_projected_points_keep_their_size_in_the_node(
+    tmp_path: Path, height: int, growth: int
+) -> None:
+    """2 of 64 rows in the data set are as many of the network's `height` rows."""
+    make_folder(tmp_path, ("lidar", "thermal"), size=(64, 96), calibrated=True)
+    frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
+    size = f"[{height}, {height * 3 // 2}]"
+    config = load_config([
+        "--setting=folder_rgb_lidar_thermal", "--model.preset=nano",
+        "--model.combine.absent=masked", "--start.sam=scratch", "--start.convnext=scratch",
+        f"--augment.base_size={size}", "--augment.crop=[128, 192]",
+    ])  # fmt: skip
+    assert build(config, frames)[1].inputs["lidar"].growth == growth
+
+
 def test_start_from_weights(root: Path, tmp_path: Path) -> None:
     frames = open_frames("deliver", root, "train", ("lidar",))
     first, spec = build(options(), frames)

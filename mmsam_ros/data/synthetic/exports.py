@@ -80,8 +80,8 @@ class Folder(Export):
         meta = {
             "format": "mmsam-folder/1",
             "classes": [{"id": c.id, "name": c.name, "rgb": c.rgb} for c in CLASSES],
-            "encodings": {"lidar": "muses_raw", "thermal": "mono16"},
-            "limits": LIMITS,
+            # every frame by its own contrast: thermal cameras differ in what a count means
+            "encodings": {"lidar": "muses_raw", "thermal": "frame_gain"},
             "splits": {s: [self._name(row) for row in rows if row.split == s] for s in SPLITS},
             "subsets": subsets,
             "growth": 2,
