@@ -30,9 +30,8 @@ from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.sensors import Frame
 from mmsam_ros.training.metrics import Scores
-from mmsam_ros.weights import read_spec
+from mmsam_ros.weights import default_weights, read_spec
 
-SETTING = "synthetic_rgb_lidar_thermal"
 SECONDS = 10.0
 CAMERA_RATE = 5.0  # Hz
 SHARE = 0.4  # of the time between two camera frames that the network may take
@@ -50,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--install", type=Path, default=Path("install"), help="colcon's prefix")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write")
-    parser.add_argument("--weights", type=Path, help="weights (default: tiny, untrained)")
+    parser.add_argument("--weights", type=Path, help="weights (default: the package's own)")
     parser.add_argument("--seed", type=int, default=3, help="of the synthetic world")
     args = parser.parse_args()
     out: Path = args.out.resolve()
@@ -59,7 +58,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     os.environ |= _environment(args.install)
     bag = _render(out, args.seed)
-    weights = args.weights or _untrained(out)
+    weights = args.weights or default_weights()
     rate = _sustainable_rate(weights)
     print(f"demo: replaying at {rate:.2f} times real time, which this machine carries", flush=True)
     facts, recorder = _drive(args.install, out, bag, weights, rate)
@@ -105,14 +104,6 @@ def _render(out: Path, seed: int) -> Path:
         if mmsam(command) != 0:
             raise SystemExit(f"demo: mmsam {' '.join(command)} failed")
     return bag
-
-
-def _untrained(out: Path) -> Path:
-    path = out / "tiny_untrained.safetensors"
-    command = ["weights", "convert", str(path), "--setting", SETTING, "--preset", "tiny"]
-    if mmsam(command) != 0:
-        raise SystemExit(f"demo: mmsam {' '.join(command)} failed")
-    return path
 
 
 def _sustainable_rate(weights: Path) -> float:

@@ -28,6 +28,7 @@ from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.sensors import CLASS_SETS, topic_names
+from mmsam_ros.weights import default_weights
 
 pytestmark = pytest.mark.dds
 SIZE = 1024  # pixels a side: 1 MP
@@ -326,6 +327,13 @@ def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
         client.spin_until(lambda: masks, "a mask")
         assert (masks[0].height, masks[0].width) == (120, 160)
         assert masks[0].header.frame_id == "front"
+
+
+def test_without_weights_the_node_takes_the_packages_own_and_says_so() -> None:
+    with running(free_domain(6), "-p", "device:=cpu") as (node, client):
+        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        assert client.diagnostics()["weights"] == default_weights().name
+        assert "not for a road" in node.output
 
 
 def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:

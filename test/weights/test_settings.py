@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsam_ros.weights import SETTINGS, make_spec, setting_config
+from mmsam_ros.weights import SETTINGS, default_weights, make_spec, read_spec, setting_config
 
 BYTE = pytest.approx((1 / 255,) * 3)
 # name: classes, size, mode, stride, sources, scale, mean, std
@@ -40,3 +40,12 @@ def test_published_numbers(name: str) -> None:
 
 def test_every_benchmark_has_a_setting() -> None:
     assert set(SETTINGS) == {*PUBLISHED, "synthetic_rgb_lidar_thermal"}
+
+
+def test_the_package_has_weights_for_all_sensors_with_scores_for_every_set() -> None:
+    spec = read_spec(default_weights())
+    assert spec.sources == ("lidar", "thermal")
+    assert set(spec.presence.scores) == {
+        "camera", "camera+lidar", "camera+thermal", "camera+lidar+thermal",
+    }  # fmt: skip
+    assert default_weights().stat().st_size < 24 * 2**20
