@@ -49,12 +49,13 @@ class OhemCrossEntropy(nn.Module):
         valid = labels != self.ignore_index
         if not bool(valid.any()):
             return logits.sum() * 0.0
-        losses = F.cross_entropy(
-            logits, labels, self.weight, ignore_index=self.ignore_index, reduction="none"
+        log_p = logits.log_softmax(dim=1)
+        losses = F.nll_loss(
+            log_p, labels, self.weight, ignore_index=self.ignore_index, reduction="none"
         )[valid]
         with torch.no_grad():
             target = labels.masked_fill(~valid, 0)[:, None]
-            p = logits.softmax(dim=1).gather(1, target)[:, 0][valid]
+            p = log_p.gather(1, target)[:, 0][valid].exp()
             k = min(self.min_kept, p.numel() - 1)
             cut = p.kthvalue(k + 1).values.clamp(min=self.threshold)
             hard = p < cut
