@@ -56,7 +56,7 @@ SIZE = {"augment.base_size": [128, 192], "augment.crop": [128, 192], "augment.sc
 COMMON: dict[str, Any] = {
     **SIZE, "data.workers": 1, "model.preset": "nano", "optimiser.lr": 8e-4,
     "optimiser.weight_decay": 0.05, "optimiser.layer_decay": 0.95, "schedule.warmup_epochs": 1,
-    "schedule.epochs": 4, "batch.effective": 8, "batch.per_device": 8, "loss.min_kept": 30_000,
+    "schedule.warmup_ratio": 0.3, "schedule.epochs": 3, "batch.effective": 8, "batch.per_device": 8, "loss.min_kept": 30_000,
     "device.precision": "bf16-mixed", "device.checkpointing": False, "log.validate_every": 4,
     "log.pictures": 0,
 }  # fmt: skip
@@ -86,7 +86,7 @@ def make_data() -> None:
     """Worlds for the runs, and others to pretrain on."""
     for name, frames, first in (
         ("pretrain_set", "train=1500,val=32", 200_000),
-        ("set", "train=3000,val=64,test=1000", 10_000),
+        ("set", "train=2000,val=64,test=720", 10_000),
     ):
         options = ["--frames", frames, "--first", str(first), "--per-scene", "4"]
         if not (OUT / name).exists():
