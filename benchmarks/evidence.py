@@ -5,7 +5,7 @@
     python benchmarks/evidence.py train --share 0 of 2  # all runs, in two processes
     python benchmarks/evidence.py train --share 1 of 2
     python benchmarks/evidence.py evaluate              # sensors missing, exposure, the gate
-    python benchmarks/evidence.py report                # benchmarks/results/evidence*.json
+    python benchmarks/evidence.py report                # results/evidence.json, docs/evidence.md
 
 `nano` at 192x128 on the synthetic world, everything from one pretraining on worlds apart. Whatever
 is finished is not repeated, what was interrupted goes on. A share uses a single thread.
@@ -52,11 +52,17 @@ ORDERS: Mapping[str, Mapping[str, Any]] = {
     "trunks_double_symmetric": {**SCRATCH, "model.trunk.widths": [24, 48, 96, 128]},
     "trunks_quadruple": {**SCRATCH, "model.trunk.widths": [32, 64, 128, 192]},
 }
+FULL = ("all", "all_dropout")
+# what an order is compared with, where that is not RGB and LiDAR in the published network
+CONTROLS = {"no_adapter": "rgb", "conv_prior_rgb": "rgb"} | {
+    name: "trunks_1" for name in ORDERS if name.startswith("trunks_")
+}
 SIZE = {"augment.base_size": [128, 192], "augment.crop": [128, 192], "augment.scale": [0.75, 1.75]}
 COMMON: dict[str, Any] = {
     **SIZE, "data.workers": 1, "model.preset": "nano", "optimiser.lr": 8e-4,
     "optimiser.weight_decay": 0.05, "optimiser.layer_decay": 0.95, "schedule.warmup_epochs": 1,
-    "schedule.warmup_ratio": 0.3, "schedule.epochs": 3, "batch.effective": 8, "batch.per_device": 8, "loss.min_kept": 30_000,
+    "schedule.warmup_ratio": 0.3, "schedule.epochs": 3, "batch.effective": 8,
+    "batch.per_device": 8, "loss.min_kept": 30_000,
     "device.precision": "bf16-mixed", "device.checkpointing": False, "log.validate_every": 4,
     "log.pictures": 0,
 }  # fmt: skip
@@ -77,9 +83,15 @@ def main() -> None:
     elif args.part == "train":
         train(int(args.share[0]), int(args.share[2]))
     else:
-        from evidence_report import evaluate, report
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if args.part == "evaluate":
+            from evidence_evaluate import evaluate
 
-        (evaluate if args.part == "evaluate" else report)(OUT)
+            evaluate(int(args.share[0]), int(args.share[2]))
+        else:
+            from evidence_report import report
+
+            report()
 
 
 def make_data() -> None:

@@ -1,175 +1,306 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluations and tables of `evidence.py`: sensors missing, exposure, what the gate selects."""
+"""What `evidence.py` found: benchmarks/results/evidence.json, tables of docs/evidence.md."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from operator import ge, gt
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from evidence import MODALITIES, ORDERS, OUT, SEEDS, runs
+from evidence import CONTROLS, FULL, MODALITIES, ORDERS, SEEDS, runs
+from evidence_evaluate import (
+    DROPS,
+    EXPOSURES,
+    evaluation_file,
+    gate_frames,
+    run_folder,
+    without,
+)
 from results import bar, write
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAIRS = ("rgb_lidar", "rgb_thermal")
-FULL = ("all", "all_dropout")
-EXPOSURES = ("underexposure", "overexposure")
-SPLITS = {"easy": "difficulty=easy", "hard": "difficulty=hard"}
+MAIN = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
+COMPARED = (
+    *((name, pair) for name in FULL for pair in PAIRS),
+    *((name, "rgb") for name in (*PAIRS, *FULL)),
+    ("all_dropout", "all"),
+)
+GATE_SCALE = 0.5  # the colours of the picture go from 1 - this to 1 + this
 Row = dict[str, Any]
+Values = dict[str, float]  # mIoU by subset
 
 
-def evaluate(out: Path) -> None:
-    """Whatever of the finished runs has not been evaluated yet."""
-    for name in MODALITIES:
-        for seed in SEEDS:
-            weights = out / "runs" / name / f"seed{seed}" / "best.safetensors"
-            if not (weights.parent / "result.json").is_file():
-                print(f"{name}, seed {seed}: not trained yet")
-                continue
-            for corrupt in EXPOSURES:
-                _once(out, f"{name}_{seed}_{corrupt}", _scores, weights, (), corrupt)
-            if name in FULL:
-                for drop in (("lidar",), ("thermal",), ("lidar", "thermal")):
-                    key = f"{name}_{seed}_without_{'_'.join(drop)}"
-                    _once(out, key, _scores, weights, drop, "")
-                _once(out, f"{name}_{seed}_gate", _gate, out, weights, seed)
+class Found:
+    """All that is finished, by network and seed."""
+
+    def __init__(self) -> None:
+        self.results: dict[tuple[str, int], Row] = {}
+        for run in runs():
+            path = run_folder(*run) / "result.json"
+            if path.is_file():
+                self.results[run] = json.loads(path.read_text())
+
+    def trained(self, name: str) -> dict[int, Values]:
+        """By seed."""
+        return {
+            seed: {key: score["miou"] for key, score in result["scores"].items()}
+            for (known, seed), result in self.results.items()
+            if known == name
+        }
+
+    def evaluated(self, name: str, kind: str) -> dict[int, Values]:
+        """By seed; of an evaluation that `evidence_evaluate` made."""
+        paths = {seed: evaluation_file(name, seed, kind) for seed in SEEDS}
+        return {s: json.loads(path.read_text()) for s, path in paths.items() if path.is_file()}
+
+    def parameters(self, name: str) -> float:
+        """In millions."""
+        result = next(r for (known, _), r in self.results.items() if known == name)
+        return float(sum(total for total, _ in result["parameters"].values())) / 1e6
 
 
-def _once(out: Path, key: str, work: Callable[..., Any], *args: Any) -> None:
-    path = out / "evaluations" / f"{key}.json"
-    if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(work(*args)) + "\n")
-        print(path, flush=True)
+def report() -> None:
+    """Write the JSON, the tables and the picture of the gates."""
+    found = Found()
+    rows = [
+        *(_mean_row("trained", name, found.trained(name)) for name in (*MODALITIES, *ORDERS)),
+        *(_mean_row(kind, name, found.evaluated(name, kind)) for name, kind in _evaluations()),
+        *(_paired_row(found, one, two) for one, two in COMPARED),
+        *(_gate_row(found, name) for name in FULL),
+    ]
+    rows = [row for row in rows if row["seeds"]]
+    left = [f"{name}, seed {seed}" for name, seed in runs() if (name, seed) not in found.results]
+    rows.append({"what": "not run; python benchmarks/evidence.py train", "runs": left})
+    bars = _bars(found)
+    print(write("evidence", rows, bars))
+    if len(found.evaluated(FULL[-1], "gate")) == len(SEEDS):
+        cv2.imwrite(str(DOCS / "gate.png"), _gate_picture()[..., ::-1])
+    _fill(
+        DOCS / "evidence.md",
+        {
+            "modalities": _modalities(found),
+            "differences": _differences(found),
+            "missing": _missing(found),
+            "exposure": _exposure(found),
+            "gate": _gates(found),
+            "orders": _orders(found),
+            "bars": _bar_table(bars),
+            "left": "\n".join(f"* {run}" for run in left) or "Everything was run.",
+        },
+    )
 
 
-def _scores(weights: Path, drop: tuple[str, ...], corrupt: str) -> dict[str, float]:
-    """mIoU by subset on the test split."""
-    from mmsam_ros.training.evaluate import EvalConfig, Evaluation
-
-    changed = (corrupt,) if corrupt else ()
-    evaluation = Evaluation(EvalConfig(str(weights), str(OUT / "set"), drop=drop, corrupt=changed))
-    names = [info.name for info in evaluation.spec.classes]
-    return {key: score.miou for key, score in evaluation.run().scores(names).items()}
+def _evaluations() -> list[tuple[str, str]]:
+    exposures = [(name, word) for name in MODALITIES for word in EXPOSURES]
+    return exposures + [(name, without(drop)) for name in FULL for drop in DROPS]
 
 
-def _gate(out: Path, weights: Path, seed: int) -> list[Row]:
-    """By frame: mean gate of every level, and the share of pixels that RGB alone gets wrong."""
-    from mmsam_ros.training.evaluate import EvalConfig, Evaluation
-
-    root = str(out / "set")
-    full = Evaluation(EvalConfig(str(weights), root))
-    camera = out / "runs" / "rgb" / f"seed{seed}" / "best.safetensors"
-    rgb = Evaluation(EvalConfig(str(camera), root))
-    seen: list[Any] = []
-    prior = full.segmenter.model.prior
-    assert prior is not None
-    prior.register_forward_hook(lambda *a: seen.append(a[2].gates))
-    rows = []
-    for i, record in enumerate(full.frames.records):
-        sample = full.frames[i]
-        full.predict(sample)
-        guess, truth = rgb.predict(sample)
-        assert truth is not None
-        wrong = float((guess != truth).float().mean())
-        gates = [float(g.mean()) for g in seen.pop()]
-        rows.append({**record.subsets, "name": record.name, "gates": gates, "wrong": wrong})
-    return rows
+def _mean_row(what: str, name: str, by_seed: Mapping[int, Values]) -> Row:
+    return {"what": what, "network": name, "seeds": len(by_seed), **_means(by_seed)}
 
 
-def report(out: Path) -> None:
-    """Write benchmarks/results/evidence.json of all that is finished."""
-    results = {
-        (name, seed): json.loads(path.read_text())["scores"]
-        for name, seed in runs()
-        if (path := out / "runs" / name / f"seed{seed}" / "result.json").is_file()
-    }
-    rows = [_run_row(name, results) for name in (*MODALITIES, *ORDERS)]
-    rows += _evaluation_rows(out)
-    missing = [f"{name}, seed {seed}" for name, seed in runs() if (name, seed) not in results]
-    rows.append({"what": "not run (python benchmarks/evidence.py train)", "runs": missing})
-    print(write("evidence", rows, _bars(results, out)))
+def _means(by_seed: Mapping[int, Values]) -> Values:
+    keys = next(iter(by_seed.values()), {})
+    return {k: round(statistics.mean(v[k] for v in by_seed.values()), 2) for k in keys}
 
 
-def _run_row(name: str, results: Mapping[tuple[str, int], Any]) -> Row:
-    """Mean over the seeds of all subsets."""
-    found = [results[name, seed] for seed in SEEDS if (name, seed) in results]
-    keys = found[0] if found else {}
-    means = {k: round(statistics.mean(f[k]["miou"] for f in found), 2) for k in keys}
-    return {"what": "trained", "network": name, "seeds": len(found), **means}
+def _paired(one: Mapping[int, Values], two: Mapping[int, Values], key: str) -> list[float]:
+    """Differences of the runs with the same seed; none where a seed is missing."""
+    seeds = [seed for seed in SEEDS if seed in one and seed in two]
+    return [one[s][key] - two[s][key] for s in seeds] if len(seeds) == len(SEEDS) else []
 
 
-def _evaluation_rows(out: Path) -> list[Row]:
-    groups: dict[str, list[Any]] = {}
-    for path in sorted((out / "evaluations").glob("*.json")):
-        name, _, kind = path.stem.partition("_0_")
-        for seed in SEEDS[1:]:
-            if not kind:
-                name, _, kind = path.stem.partition(f"_{seed}_")
-        groups.setdefault(f"{name}, {kind}", []).append(json.loads(path.read_text()))
-    rows = []
-    for title, found in groups.items():
-        if title.endswith("gate"):
-            rows.append({"what": "gate", "network": title, **_gate_row(found)})
-            continue
-        means = {k: round(statistics.mean(f[k] for f in found), 2) for k in found[0]}
-        rows.append({"what": "evaluated", "network": title, "seeds": len(found), **means})
-    return rows
+def _paired_row(found: Found, one: str, two: str) -> Row:
+    first, second = found.trained(one), found.trained(two)
+    seeds = len(_paired(first, second, "all"))
+    row: Row = {"what": "seed-paired difference", "network": f"{one} - {two}", "seeds": seeds}
+    for key in next(iter(first.values()), {}) if seeds else ():
+        values = _paired(first, second, key)
+        row[key] = {
+            "mean": round(statistics.mean(values), 2),
+            "spread": round(statistics.stdev(values), 2),
+        }
+    return row
 
 
-def _gate_row(found: list[list[Row]]) -> Row:
+def _gate_row(found: Found, name: str) -> Row:
     """Mean gate (all levels) by subset, and its correlation with the camera-only error."""
-    frames = [row for rows in found for row in rows]
-    mean = np.array([np.mean(row["gates"]) for row in frames])
-    row: Row = {"seeds": len(found)}
+    by_seed: Mapping[int, Any] = found.evaluated(name, "gate")
+    frames = [frame for rows in by_seed.values() for frame in rows]
+    row: Row = {"what": "gate", "network": name, "seeds": len(by_seed)}
+    if not frames:
+        return row
+    mean = np.array([np.mean(frame["gates"]) for frame in frames])
+    row["all"] = round(float(mean.mean()), 4)
     for key in ("difficulty", "weather", "case"):
         words = np.array([frame[key] for frame in frames])
         for word in sorted(set(words)):
             row[f"{key}={word}"] = round(float(mean[words == word].mean()), 4)
-    wrong = np.array([frame["wrong"] for frame in frames])
-    row["correlation with the camera-only error"] = round(float(np.corrcoef(mean, wrong)[0, 1]), 3)
+    levels = np.array([frame["gates"] for frame in frames]).mean(0)
+    row["by level"] = [round(float(level), 4) for level in levels]
+    row["correlation with the camera-only error, by seed"] = [
+        round(_correlation(rows), 3) for rows in by_seed.values()
+    ]
     return row
 
 
-def _bars(results: Mapping[tuple[str, int], Any], out: Path) -> list[Row]:
-    """The issue's bars, of seed-paired differences."""
-    reason = "not all seeds are trained"
+def _correlation(frames: Sequence[Row]) -> float:
+    gates = [np.mean(frame["gates"]) for frame in frames]
+    return float(np.corrcoef(gates, [frame["wrong"] for frame in frames])[0, 1])
 
-    def paired(one: str, two: str, subset: str) -> list[float]:
-        found = [(results.get((one, s)), results.get((two, s))) for s in SEEDS]
-        return [a[subset]["miou"] - b[subset]["miou"] for a, b in found if a and b]
 
-    def full(one: str, two: str, subset: str) -> list[float] | None:
-        values = paired(one, two, subset)
-        return values if len(values) == len(SEEDS) else None
-
+def _bars(found: Found) -> list[Row]:
+    """The bars that were set, of seed-paired differences."""
+    reason = "not all seeds are trained and evaluated"
+    rgb = found.trained("rgb")
     bars = []
     for name in FULL:
-        worst = [full(name, pair, SPLITS["hard"]) for pair in PAIRS]
+        gains = [_paired(found.trained(name), found.trained(p), MAIN["hard"]) for p in PAIRS]
         margin = None
-        if all(worst):
-            gains = min((w for w in worst if w), key=statistics.mean)
-            margin = round(statistics.mean(gains) - statistics.stdev(gains), 2)
+        if all(gains):
+            least = min(gains, key=statistics.mean)
+            margin = round(statistics.mean(least) - statistics.stdev(least), 2)
         title = f"{name} over the best pair on hard, mean less spread"
         bars.append(bar(title, margin, "mIoU", 0.0, gt, reason))
-        easy = full(name, "rgb", SPLITS["easy"])
-        value = round(statistics.mean(easy), 2) if easy else None
-        bars.append(bar(f"{name} over RGB on easy", value, "mIoU", 0.0, ge, reason))
-    kinds = ["_".join(d) for n in (1, 2) for d in combinations(("lidar", "thermal"), n)]
-    for kind in kinds:
-        gaps = []
-        for seed in SEEDS:
-            path = out / "evaluations" / f"all_dropout_{seed}_without_{kind}.json"
-            if path.is_file() and ("rgb", seed) in results:
-                gaps.append(
-                    json.loads(path.read_text())["all"] - results["rgb", seed]["all"]["miou"]
-                )
-        value = round(statistics.mean(gaps), 2) if gaps else None
-        title = f"all_dropout without {kind.replace('_', ' and ')}, over RGB"
-        bars.append(bar(title, value, "mIoU", -1.0, ge, reason))
+        easy = _mean(_paired(found.trained(name), rgb, MAIN["easy"]))
+        bars.append(bar(f"{name} over rgb on easy", easy, "mIoU", 0.0, ge, reason))
+        for drop in DROPS:
+            value = _mean(_paired(found.evaluated(name, without(drop)), rgb, "all"))
+            title = f"{name} without {' and '.join(drop)} over rgb"
+            bars.append(bar(title, value, "mIoU", -1.0, ge, reason))
     return bars
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(statistics.mean(values), 2) if values else None
+
+
+def _modalities(found: Found) -> str:
+    lines = [(name, found.trained(name)) for name in MODALITIES]
+    keys = [key for key in next(iter(found.trained("rgb").values()), {}) if key not in MAIN]
+    keys = list(dict.fromkeys([*MAIN.values(), *keys]))
+    head = ["network", "seeds", *(key.partition("=")[2] or key for key in keys)]
+    body = [
+        [name, str(len(runs)), *(f"{_means(runs)[key]:.1f}" for key in keys)]
+        for name, runs in lines
+        if runs
+    ]
+    return _table(head, body)
+
+
+def _differences(found: Found) -> str:
+    rows = [_paired_row(found, one, two) for one, two in COMPARED]
+    body = [
+        [
+            row["network"],
+            *(f"{row[k]['mean']:+.2f} ± {row[k]['spread']:.2f}" for k in MAIN.values()),
+        ]
+        for row in rows
+        if row["seeds"]
+    ]
+    return _table(["difference", *MAIN], body)
+
+
+def _plus_minus(mean: float, spread: float) -> str:
+    return f"{mean:+.2f} ± {spread:.2f}"
+
+
+def _missing(found: Found) -> str:
+    rgb, body = found.trained("rgb"), []
+    for name in FULL:
+        sets = [("camera, lidar, thermal", found.trained(name))]
+        for drop in DROPS:
+            left = [s for s in ("camera", "lidar", "thermal") if s not in drop]
+            sets.append((", ".join(left), found.evaluated(name, without(drop))))
+        for title, by_seed in sets:
+            if by_seed and (values := _paired(by_seed, rgb, "all")):
+                means = [f"{_means(by_seed)[key]:.1f}" for key in MAIN.values()]
+                gain = _plus_minus(statistics.mean(values), statistics.stdev(values))
+                body.append([name, title, *means, gain])
+    return _table(["network", "sensors there", *MAIN, "over rgb, all"], body)
+
+
+def _exposure(found: Found) -> str:
+    body = []
+    for name in MODALITIES:
+        sets = [found.trained(name), *(found.evaluated(name, word) for word in EXPOSURES)]
+        if all(sets):
+            body.append([name, *(f"{_means(by_seed)['all']:.1f}" for by_seed in sets)])
+    return _table(["network", "as it is", *EXPOSURES], body)
+
+
+def _gates(found: Found) -> str:
+    rows = [row for name in FULL if (row := _gate_row(found, name))["seeds"]]
+    if not rows:
+        return "Not evaluated yet."
+    keys = [key for key in rows[0] if "=" in key or key == "all"]
+    last = "correlation with the camera-only error, by seed"
+    body = [[key, *(f"{row[key]:.3f}" for row in rows)] for key in keys]
+    body.append([last, *(", ".join(f"{value:+.2f}" for value in row[last]) for row in rows)])
+    return _table(["mean gate on", *(row["network"] for row in rows)], body)
+
+
+def _orders(found: Found) -> str:
+    body, seed = [], SEEDS[0]
+    for name in ("rgb_lidar", "rgb", *ORDERS):
+        values = found.trained(name).get(seed)
+        control = found.trained(CONTROLS.get(name, "rgb_lidar")).get(seed)
+        if values and control:
+            means = [f"{values[key]:.1f}" for key in MAIN.values()]
+            gain = f"{values['all'] - control['all']:+.1f}"
+            body.append([name, f"{found.parameters(name):.2f}", *means, gain])
+    return _table(["network", "parameters, M", *MAIN, "over its control, all"], body)
+
+
+def _bar_table(bars: Sequence[Row]) -> str:
+    words = {True: "holds", False: "**fails**", None: "not measured"}
+    body = [
+        [b["name"], "-" if b["value"] is None else f"{b['value']:+.2f}", f"{b['bar']:+.1f}",
+         words[b["holds"]]]
+        for b in bars
+    ]  # fmt: skip
+    return _table(["bar", "mIoU", "at least", ""], body)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fill(path: Path, blocks: Mapping[str, str]) -> None:
+    """Put every block between its markers `<!-- name -->` and `<!-- /name -->`."""
+    text = path.read_text()
+    for name, block in blocks.items():
+        marked = re.compile(f"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
+        if len(marked.findall(text)) != 1:
+            raise SystemExit(f"{path}: expected one block {name!r}")
+        before, after = marked.split(text)
+        text = f"{before}<!-- {name} -->\n{block}\n<!-- /{name} -->{after}"
+    path.write_text(text)
+
+
+def _gate_picture() -> np.ndarray:
+    """Picture, truth and gate of five frames: blue leans away from the camera, red towards it."""
+    from mmsam_ros.data.synthetic import CLASSES
+    from mmsam_ros.inference.draw import colorise
+    from mmsam_ros.sensors import palette
+
+    rows = []
+    for caption, picture, truth, gate in gate_frames(FULL[-1], SEEDS[0]):
+        level = np.clip((gate - 1) / GATE_SCALE, -1, 1)
+        red, blue = np.clip(1 + level, 0, 1), np.clip(1 - level, 0, 1)
+        colours = np.stack([red, np.minimum(red, blue), blue], 2)
+        panels = [picture, colorise(truth, palette(CLASSES)), (255 * colours).astype(np.uint8)]
+        row = np.hstack([cv2.resize(p, None, fx=2, fy=2, interpolation=0) for p in panels])
+        text = f"{caption}; mean gate {gate.mean():.2f}"
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(row, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness)
+        rows.append(row)
+    return np.vstack(rows)
