@@ -58,6 +58,8 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
     evaluation = Evaluation(config)
     if submit and (out is None or evaluation.frames.kind != "muses"):
         raise CliError("--submission needs --out and the data set muses")
+    if submit and (config.split != "test" or config.limit is not None):
+        raise CliError("--submission is of the whole split test, without --limit")
     if not (evaluation.labelled or submit):
         raise CliError(f"the labels of {config.split} are withheld; --submission needs none")
     console = Console()
@@ -87,5 +89,6 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
     if submission is not None:
         path, count = submission.close()
         known = "known, scored here as well" if evaluation.labelled else "withheld, nothing scored"
-        print(f"{path}: checked, {count} frames ({FULL} in the whole test set); labels are {known}")
+        whole = "all" if count == FULL else f"not complete: the test set has {FULL}"
+        print(f"{path}: checked, {count} frames ({whole}); labels are {known}")
     return 0

@@ -44,6 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     from mmsam_ros.inference import tune_allocator
 
     tune_allocator()
+    from mmsam_ros.training.devices import is_first
     from mmsam_ros.training.experiments import load_experiment, run_experiment
 
     for name in args.names:  # a misspelt one is noticed before days of training
@@ -51,8 +52,9 @@ def _run(args: argparse.Namespace) -> int:
     for seed in args.seeds:
         for name in args.names:
             scores = run_experiment(name, seed, args.out, args.rest)["scores"]
-            print(f"{name}, seed {seed}: mIoU {scores['all']['miou']:.2f}")
-    return _table(args.out)
+            if is_first():
+                print(f"{name}, seed {seed}: mIoU {scores['all']['miou']:.2f}")
+    return _table(args.out) if is_first() else 0
 
 
 def _table(out: Path) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsam_ros.data.deliver import unknown_case
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet, Record
 from mmsam_ros.data.open import scan_frames
@@ -152,6 +153,19 @@ def _groups(records: Sequence[Record]) -> Counter[str]:
     return Counter({"all": len(records)}) + counts
 
 
+def count_notes(frames: FrameSet) -> list[str]:
+    """Where the number of frames differs from what is published of the split."""
+    return _differ(frames.kind, frames.split, _groups(frames.records))
+
+
+def _differ(kind: str, split: str, counts: Mapping[str, int]) -> list[str]:
+    return [
+        f"{split}: {counts.get(group, 0)} frames of {group}, published are {published}"
+        for group, published in PUBLISHED.get(kind, {}).get(split, {}).items()
+        if counts.get(group, 0) != published
+    ]
+
+
 def _examine(item: tuple[FrameSet, Record]) -> _Facts:
     frames, record = item
     try:
@@ -203,12 +217,7 @@ def _statistics(encoding: str, moments: NDArray[np.float64]) -> Statistics:
 
 
 def _notes(kind: str, root: Path, names: set[str], report: Report) -> list[str]:
-    notes = [
-        f"{split}: {counts.get(group, 0)} frames of {group}, published are {published}"
-        for split, counts in report.counts.items()
-        for group, published in PUBLISHED.get(kind, {}).get(split, {}).items()
-        if counts.get(group, 0) != published
-    ]
+    notes = [n for split, counts in report.counts.items() for n in _differ(kind, split, counts)]
     for form, count in report.forms.get("rgb", {}).items():
         if not form.startswith(_SIZES.get(kind, "")):
             notes.append(f"{count} RGB images are {form}, published is {_SIZES[kind]}")
@@ -218,6 +227,8 @@ def _notes(kind: str, root: Path, names: set[str], report: Report) -> list[str]:
             notes.append(f"{split}: no pixel of {', '.join(absent)}")
     if kind == "deliver" and (coloured := sum(1 for _ in root.glob("lidar/**/*_color.png"))):
         notes.append(f"{coloured} coloured LiDAR variants are not read")
+    if kind == "deliver" and (odd := sorted(filter(unknown_case, names))):
+        notes.append(f"{len(odd)} frames of unknown cases count as ordinary, such as {odd[0]}")
     images = {"fmb": "*/Visible/**/*.png", "folder": "images/*"}.get(kind)
     if images and (unused := {path.stem for path in root.glob(images)} - names):
         notes.append(f"{len(unused)} images are in no split, such as {min(unused)}")

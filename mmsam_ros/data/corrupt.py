@@ -108,4 +108,6 @@ def corrupt(sample: Sample, name: str, seed: int = 0) -> Sample:
     worse = tv_tensors.Image(torch.from_numpy(after).permute(2, 0, 1), dtype=image.dtype)
     if source == "rgb":
         return {**sample, "rgb": worse}
-    return {**sample, "sources": {**sample["sources"], source: worse}}
+    worse_sample: Sample = {**sample, "sources": {**sample["sources"], source: worse}}
+    worse_sample["measured"] = {s: m for s, m in sample.get("measured", {}).items() if s != source}
+    return worse_sample

@@ -5,7 +5,8 @@
     flat  samples/images/<training|validation|test>/<weather>_<SEQ>_<FRAME>_rgb_front.png, likewise
           depth event lidar annotations
 
-Both give the same frames. Depth is the `hha` folder, as in every published number.
+Both give the same frames. Depth is the `hha` folder, as in every published number. A frame that any
+of the folders holds is one of the split's: where its image is missing, reading it says so.
 """
 
 from __future__ import annotations
@@ -63,31 +64,45 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
 
 
 def _raw(root: Path, split: str, sources: Sequence[str]) -> list[Record]:
+    kinds = {"img": "rgb", "semantic": "semantic"}
+    kinds |= {"hha" if source == "depth" else source: source for source in sources}
+    places = {
+        (*path.relative_to(root / top).parent.parts, path.name.removesuffix(f"_{kind}_front.png"))
+        for top, kind in kinds.items()
+        for path in root.glob(f"{top}/*/{split}/*/*_{kind}_front.png")
+    }
     records = []
-    for image in root.glob(f"img/*/{split}/*/*_rgb_front.png"):
-        weather, _, sequence, file = image.relative_to(root / "img").parts
-        frame = file.removesuffix("_rgb_front.png")
+    for weather, _, sequence, frame in places:
         files = {
-            top: root / top / weather / split / sequence / f"{frame}_{kind}_front.png"
-            for top, kind in (("hha", "depth"), ("event", "event"), ("lidar", "lidar"),
-                              ("semantic", "semantic"))
-        }  # fmt: skip
-        chosen = {source: files["hha" if source == "depth" else source] for source in sources}
-        name = f"{weather}_{sequence}_{frame}"
-        records.append(Record(name, image, chosen, files["semantic"], _subsets(image, name)))
+            kind: root / top / weather / split / sequence / f"{frame}_{kind}_front.png"
+            for top, kind in kinds.items()
+        }
+        image, label, name = files["rgb"], files["semantic"], f"{weather}_{sequence}_{frame}"
+        chosen = {source: files[source] for source in sources}
+        records.append(Record(name, image, chosen, label, _subsets(image, name)))
     return records
 
 
 def _flat(top: Path, split: str, sources: Sequence[str]) -> list[Record]:
-    folder, records = _FLAT_SPLITS[split], []
-    for image in (top / "images" / folder).glob("*_rgb_front.png"):
-        name = image.name.removesuffix("_rgb_front.png")
-        chosen = {
-            source: top / source / folder / f"{name}_{source}_front.png" for source in sources
-        }
-        label = top / "annotations" / folder / f"{name}_semantic_front.png"
+    kinds = {"rgb": "images", "semantic": "annotations"} | {source: source for source in sources}
+    folders = {kind: top / folder / _FLAT_SPLITS[split] for kind, folder in kinds.items()}
+    names = {
+        path.name.removesuffix(f"_{kind}_front.png")
+        for kind, folder in folders.items()
+        for path in folder.glob(f"*_{kind}_front.png")
+    }
+    records = []
+    for name in names:
+        files = {kind: folder / f"{name}_{kind}_front.png" for kind, folder in folders.items()}
+        image, label, chosen = files["rgb"], files["semantic"], {s: files[s] for s in sources}
         records.append(Record(name, image, chosen, label, _subsets(image, name)))
     return records
+
+
+def unknown_case(name: str) -> bool:
+    """Whether a frame's sequence ends neither with its place, as ordinary ones do, nor a case."""
+    word = name.split("_")[-2]
+    return word not in CASES and not re.fullmatch(r"point\d+", word)
 
 
 def _subsets(image: Path, name: str) -> Mapping[str, str]:
@@ -96,8 +111,7 @@ def _subsets(image: Path, name: str) -> Mapping[str, str]:
     if not (sequence and frame.isdigit()):
         raise DataError(f"{image}: name is {name!r}, expected <weather>_<sequence>_<digits>")
     check_word(f"{image}: weather", weather, WEATHERS)
-    ordinary = re.fullmatch(r"point\d+", sequence[-1])
-    case = "ordinary" if ordinary else check_word(f"{image}: case", sequence[-1], CASES)
+    case = sequence[-1] if sequence[-1] in CASES else "ordinary"
     # hard is what the published list holds: the underexposed frames
     difficulty = "hard" if case == "underexposure" else "easy"
     product = f"{weather}/{case}"

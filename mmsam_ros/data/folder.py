@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Record
-from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array
+from mmsam_ros.data.frames import SPLITS, FrameSet, Measured, Record, Sample
+from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array, read_raster
 from mmsam_ros.data.words import check_keys, check_word
 from mmsam_ros.sensors import (
     ENCODINGS,
     CameraModel,
     ClassInfo,
+    LidarPoints,
     Registration,
     SensorError,
+    SensorImage,
     rasterise,
     register,
     scale_thermal,
@@ -73,15 +75,35 @@ class FolderReader(Reader):
         except SensorError as error:
             raise DataError(f"{path}: {error}") from error
 
-    def _points(self, path: Path, size: Size) -> Planes:
+    def measure(self, record: Record) -> Sample:
+        """Points and thermal images as the sensors gave them, for a record that could be read."""
+        measured: dict[str, Measured] = {}
+        if self.calibration is None:
+            return Sample()
+        for source, path in record.sources.items():
+            if path.suffix == ".npy":
+                measured[source] = self._cloud(path)
+            elif source == "thermal" and self.calibration.registration is not None:
+                planes = read_raster(path, self.encodings[source])
+                counts = np.uint8 if self.encodings[source] == "mono8" else np.uint16
+                image = planes[..., 0].astype(counts)
+                measured[source] = SensorImage(image, self.calibration.registration)
+        return Sample(measured=measured, camera=self.calibration.camera) if measured else Sample()
+
+    def _cloud(self, path: Path) -> LidarPoints:
         if self.calibration is None or self.calibration.T_camera_lidar is None:
             raise DataError(f"{path}: points need lidar.T_camera_lidar in calib.json")
         points = read_array(path)
         if points.ndim != 2 or points.shape[1] < 4:
             raise DataError(f"{path}: points have shape {points.shape}, expected (N, 4) or more")
-        camera = self._camera(path, size)
-        T = self.calibration.T_camera_lidar
-        return rasterise(points, points[:, 3], camera, T, growth=self.growth)
+        points = points.astype(np.float32, copy=False)
+        T = np.asarray(self.calibration.T_camera_lidar, float)
+        return LidarPoints(points[:, :3], points[:, 3], T)
+
+    def _points(self, path: Path, size: Size) -> Planes:
+        cloud = self._cloud(path)
+        camera, T = self._camera(path, size), cloud.T_camera_lidar
+        return rasterise(cloud.xyz, cloud.intensity, camera, T, growth=self.growth)
 
     def _thermal(self, path: Path, planes: Planes, size: Size) -> Planes:
         if self.encodings["thermal"] == "frame_gain":
@@ -172,7 +194,9 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
     limits = None
     if "thermal" in sources and "limits" in meta:
         limits = (float(meta["limits"][0]), float(meta["limits"][1]))
-    return FrameSet("folder", split, tuple(records), classes, encodings, reader, limits, share)
+    return FrameSet(
+        "folder", split, tuple(records), classes, encodings, reader, limits, share, reader.measure
+    )
 
 
 def _json(path: Path) -> Any:

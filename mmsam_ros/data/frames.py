@@ -11,9 +11,10 @@ from typing import TypedDict
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mmsam_ros.sensors import ClassInfo
+from mmsam_ros.sensors import CameraModel, ClassInfo, LidarPoints, SensorImage
 
 SPLITS = ("train", "val", "test")
+Measured = LidarPoints | SensorImage
 
 
 class Sample(TypedDict, total=False):
@@ -25,12 +26,17 @@ class Sample(TypedDict, total=False):
         sources: per auxiliary source float32 (C, H, W), the channels that `sensors.FIELDS` names,
             with the values of `sensors.decode_raster`, at the RGB image's size.
         label: uint8 (H, W) training ids, 255 where there is none; absent without ground truth.
+        measured: per source what the sensor itself gave, where that is more than the raster in
+            `sources`; evaluation attaches it.
+        camera: the model of the camera, where `measured` needs one.
     """
 
     name: str
     rgb: tv_tensors.Image
     sources: dict[str, Tensor]
     label: tv_tensors.Mask
+    measured: dict[str, Measured]
+    camera: CameraModel
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class FrameSet:
         limits: counts of a 16-bit thermal image that map to 0 and 255, or None.
         growth: side of a projected point's square as a share of the image's height; 0 where
             rasters are read as they are.
+        measure: a sample's `measured` and `camera`, where the data set holds them.
     """
 
     kind: str
@@ -76,6 +83,7 @@ class FrameSet:
     reader: Callable[[Record], Sample]
     limits: tuple[float, float] | None = None
     growth: float = 0.0
+    measure: Callable[[Record], Sample] | None = None
 
     def __len__(self) -> int:
         return len(self.records)

@@ -26,29 +26,45 @@ _ENCODINGS = {"lidar": "muses_raw", "event": "event_counts"}
 
 
 def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = None) -> FrameSet:
-    """The frames of a split; their files are not opened yet. Test labels may be withheld."""
+    """The frames of a split; their files are not opened yet. Test labels may be withheld.
+
+    A frame that any of the folders holds is one of the split's: where its image is missing, reading
+    it says so.
+    """
     for source in sources:
         folder = root / "projected_to_rgb" / _FOLDERS[source]
         if not folder.is_dir():
             raise DataError(f"{folder}: is missing; `mmsam muses-project` makes it")
-    truth = root / "gt_semantic" / split
-    withheld = split == "test" and not truth.is_dir()
-    cameras, records = root / "frame_camera" / split, []
-    for image in cameras.glob("*/*/*_frame_camera.png"):
-        weather, time, file = image.relative_to(cameras).parts
-        name = file.removesuffix("_frame_camera.png")
+    truth, cameras = root / "gt_semantic" / split, root / "frame_camera" / split
+    names = _names(cameras, "frame_camera") | (labelled := _names(truth, "gt_labelTrainIds"))
+    for source in sources:
+        word = _FOLDERS[source]
+        names |= _names(root / "projected_to_rgb" / word / split, word, "*")
+    records = []
+    for weather, time, name in names:
+        image = cameras / weather / time / f"{name}_frame_camera.png"
         if not re.fullmatch(r"REC\d{4}_frame_\d{6}", name):
             raise DataError(f"{image}: name is {name!r}, expected REC####_frame_######")
         check_word(f"{image}: weather", weather, WEATHERS)
         check_word(f"{image}: time", time, TIMES)
         place = Path(split, weather, time)
         chosen = {source: _projected(root, source, place, name) for source in sources}
-        label = None if withheld else truth / weather / time / f"{name}_gt_labelTrainIds.png"
+        label: Path | None = truth / weather / time / f"{name}_gt_labelTrainIds.png"
+        if split == "test" and not labelled:
+            label = None
         records.append(Record(name, image, chosen, label, {"weather": weather, "time": time}))
     classes = CLASS_SETS["muses"]
     encodings = {source: _ENCODINGS[source] for source in sources}
     reader = Reader(encodings, id_table(len(classes)))
     return FrameSet("muses", split, tuple(records), classes, encodings, reader)
+
+
+def _names(folder: Path, word: str, suffix: str = "png") -> set[tuple[str, str, str]]:
+    """(weather, time, name) of the files <weather>/<time>/<name>_<word>.<suffix>."""
+    return {
+        (path.parts[-3], path.parts[-2], path.stem.removesuffix(f"_{word}"))
+        for path in folder.glob(f"*/*/*_{word}.{suffix}")
+    }
 
 
 def _projected(root: Path, source: str, place: Path, name: str) -> Path:

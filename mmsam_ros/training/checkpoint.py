@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from mmsam_ros.training.devices import is_sharded
+from mmsam_ros.training.devices import is_sharded, load_shards
 from mmsam_ros.training.errors import TrainingError
 
 CHECKPOINT = "checkpoint.pt"
 # what may differ between a run and its continuation
 _FREE = (
-    "config.out",
-    "config.data.root",
-    "config.data.lists",
-    "config.data.workers",
-    "config.log.",
-    "config.device.devices",
-    "config.device.nodes",
-    "config.device.checkpointing",
+    "out",
+    "data.root",
+    "data.lists",
+    "data.workers",
+    "log.",
+    "device.devices",
+    "device.nodes",
+    "device.checkpointing",
 )
 
 
@@ -39,7 +39,8 @@ class Checkpoints:
         fabric: of the run; every process takes part.
         path: the file.
         parts: network, optimiser and the like, whose states it holds.
-        identity: what the run is, as plain values; a checkpoint of another run is refused.
+        identity: what the run is, as plain values, its configuration as `config`; a checkpoint of
+            another run is refused.
     """
 
     fabric: Fabric
@@ -74,15 +75,19 @@ class Checkpoints:
             TrainingError: it belongs to a run that differs; names the keys.
         """
         content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        found, expected = dict(_flat(content["identity"])), dict(_flat(self.identity))
+        found, expected = content["identity"], self.identity
         differing = [
-            f"{key}: {found.get(key)!r} in the checkpoint, {expected.get(key)!r} now"
-            for key in sorted(found.keys() | expected.keys())
-            if found.get(key) != expected.get(key) and not key.startswith(_FREE)
+            f"{key}: {found.get(key)!r} in the checkpoint, {expected[key]!r} now"
+            for key in expected.keys() - {"config"}
+            if found.get(key) != expected[key]
         ]
+        differing += differences(found["config"], expected["config"])
         if differing:
             raise TrainingError(f"{self.path} is of another run: {'; '.join(differing)}")
-        self.fabric.load(self.path, dict(self.parts), weights_only=True)
+        if is_sharded(self.fabric):
+            load_shards(self.parts["model"], self.parts["optimiser"], content)
+        else:
+            self.fabric.load(self.path, dict(self.parts), weights_only=True)
         _set_random_states(content["random"][self.fabric.global_rank])
         return dict(content["progress"])
 
@@ -91,6 +96,16 @@ class Checkpoints:
         if self.fabric.world_size > 1:
             torch.distributed.all_gather_object(gathered, states)
         return gathered
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations as plain values, aside from what may."""
+    found, expected = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"config.{key}: {found.get(key)!r} before, {expected.get(key)!r} now"
+        for key in sorted(found.keys() | expected.keys())
+        if found.get(key) != expected.get(key) and not key.startswith(_FREE)
+    ]
 
 
 def _random_states() -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from mmsam_ros.model import ModelConfig, near_match
+from mmsam_ros.model import CombineConfig, ModelConfig, near_match
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.weights import package_folder
+from mmsam_ros.training.start import sources_of
+from mmsam_ros.weights import BY_PRESENCE, package_folder
 
 _UNKNOWN = (
     re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
@@ -28,7 +29,8 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
     """The configuration that command-line arguments give; later ones win.
 
     `--config` takes a file or the name of one in config/train. The preset's network gives the
-    defaults of `model`. `--print_config` and `--help` print and leave.
+    defaults of `model`, the setting those of `model.combine`. `--print_config` and `--help` print
+    and leave.
 
     Raises:
         TrainingError: an unknown key (with its near match), or a value of the wrong type or out of
@@ -41,7 +43,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
     try:
         if len(printing) < len(arguments):
             first = parser.parse_args([a for a in arguments if a not in printing])
-            parser.set_defaults(_network(first.model.preset))
+            parser.set_defaults(_network(first.model.preset) | _combination(first.setting))
         found = parser.instantiate(parser.parse_args(arguments))
     except ArgumentError as error:
         raise TrainingError(_explain(parser, str(error))) from error
@@ -112,6 +114,12 @@ def _network(preset: str) -> dict[str, Any]:
         for part in parts
         for key, value in dataclasses.asdict(getattr(config, part)).items()
     }
+
+
+def _combination(setting: str) -> dict[str, Any]:
+    """Defaults of `model.combine.*`: by presence where there are several auxiliaries."""
+    combine = BY_PRESENCE if len(sources_of(setting)) > 1 else CombineConfig()
+    return {f"model.combine.{key}": value for key, value in dataclasses.asdict(combine).items()}
 
 
 _OWN = ("preset", "image_size", "inputs")

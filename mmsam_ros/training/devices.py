@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -14,15 +15,21 @@ from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.fabric.wrappers import _FabricModule as FabricModule
 from segment_anything.modeling.image_encoder import Block
 from timm.models.convnext import ConvNeXtBlock
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
 )
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from mmsam_ros.model import MMSAMAdapter, build_model
+from mmsam_ros.model.fusion import BatchNorm
 from mmsam_ros.model.interaction import Extractor, Injector
 from mmsam_ros.training.config import DeviceConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
@@ -83,12 +90,47 @@ def set_up_network(fabric: Fabric, net: MMSAMAdapter) -> FabricModule:
     `net` stays the module within; with FSDP its parameters are replaced.
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        synchronise_batch_norms(net)
     elif fabric.world_size > 1:
         rank_zero_warn(
             "batch norms are not synchronised on the CPU: each process uses its own frames'"
         )
     return fabric.setup_module(net)
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Takes batches of no samples.
+
+    Statistics stay as they are where no process has a sample. They are exchanged in float32, as a
+    process without samples has no other type to go by than the input's, in half precision.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            samples = torch.tensor([x.shape[0]], device=x.device)
+            torch.distributed.all_reduce(samples, group=self.process_group)
+            if not int(samples):
+                return x * self.weight[:, None, None] + self.bias[:, None, None]
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+def synchronise_batch_norms(net: MMSAMAdapter) -> None:
+    """Put synchronised batch norms in the place of all, with their weights and statistics."""
+    may_be_empty = [name for name, module in net.named_modules() if isinstance(module, BatchNorm)]
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    if net.config.combine.absent == "masked":
+        for name in may_be_empty:
+            synced = net.get_submodule(name)
+            assert isinstance(synced, nn.SyncBatchNorm)
+            taking = SyncBatchNorm(synced.num_features, synced.eps, synced.momentum)
+            taking.load_state_dict(synced.state_dict())
+            net.set_submodule(name, taking)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes; also where there is but one."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def recompute_activations(net: nn.Module) -> None:
@@ -106,6 +148,17 @@ def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
     copy = build_model(net.config).to(fabric.device)
     copy.load_state_dict(get_model_state_dict(net, options=StateDictOptions(full_state_dict=True)))
     return copy
+
+
+def load_shards(network: FabricModule, optimiser: Any, content: Mapping[str, Any]) -> None:
+    """Set a sharded network and its optimiser to a checkpoint's whole `model` and `optimiser`.
+
+    Fabric's own way does not see through the wrappers of `recompute_activations`.
+    """
+    whole = StateDictOptions(full_state_dict=True)
+    net = network.module
+    set_model_state_dict(net, dict(content["model"]), options=whole)
+    set_optimizer_state_dict(net, optimiser.optimizer, dict(content["optimiser"]), options=whole)
 
 
 @contextmanager

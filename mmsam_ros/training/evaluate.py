@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsam_ros.data.corrupt import corrupt
+from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.frames import FrameSet, Record, Sample
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference import Segmenter
@@ -122,16 +122,18 @@ def published_geometry(spec: Spec, kind: str) -> Geometry:
 
 
 def as_frame(sample: Sample, spec: Spec) -> Frame:
-    """The frame as the node would get it: the spec's sources that are there, as they are stored.
-
-    They lie in the camera's view already; points were projected when the sample was read.
+    """The frame as the node would get it: the spec's sources that are there, as they were measured,
+    or else the rasters in the camera's view, as they are stored.
     """
+    measured = sample.get("measured", {})
     sensors = {
-        source: SensorImage(_stored(_last(sample["sources"][source]), encoding))
+        source: measured[source]
+        if source in measured
+        else SensorImage(_stored(_last(sample["sources"][source]), encoding))
         for source, encoding in spec.encodings.items()
         if source in sample["sources"]
     }
-    return Frame(_last(sample["rgb"]), sensors)
+    return Frame(_last(sample["rgb"]), sensors, sample.get("camera"))
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class Evaluation:
         self.segmenter = Segmenter.load(config.weights, config.device, config.precision)
         self.spec = self.segmenter.spec
         _check_words("drop", config.drop, self.spec.sources)
+        _check_words("corrupt", config.corrupt, tuple(CORRUPTIONS))
         kept = [source for source in self.spec.sources if source not in config.drop]
         kind = config.dataset or _kind(self.spec)
         frames = open_frames(kind, config.root, config.split, kept, config.lists)
@@ -188,6 +191,8 @@ class Evaluation:
 
         def read(record: Record) -> Sample:
             sample = frames.reader(record)
+            if frames.measure is not None:
+                sample |= frames.measure(record)
             for name in config.corrupt:
                 sample = corrupt(sample, name)
             return sample
@@ -203,10 +208,14 @@ class Evaluation:
         result = self.segmenter(as_frame(sample, self.spec), confidence=False)
         return torch.from_numpy(result.labels), sample.get("label")
 
-    def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
-        """Evaluate all frames."""
+    def run(
+        self,
+        on_frame: Callable[[FrameResult], None] | None = None,
+        indices: Iterable[int] | None = None,
+    ) -> SubsetMatrices:
+        """Evaluate all frames, or those at `indices`."""
         matrices = SubsetMatrices(len(self.spec.classes), self.segmenter.device)
-        evaluate_frames(self.predict, self.frames, matrices, on_frame=on_frame)
+        evaluate_frames(self.predict, self.frames, matrices, indices, on_frame)
         return matrices
 
     def _network(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -217,6 +226,8 @@ class Evaluation:
 
 def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str, dict[str, Any]]:
     """Scores by subset of a run's weights on a split of its data set, in the published geometry.
+
+    The processes of a distributed run share the frames; every one of them has to call this.
 
     Raises:
         TrainingError: the split has no labels.
@@ -232,7 +243,13 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     if not evaluation.labelled:
         raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
     names = [info.name for info in evaluation.spec.classes]
-    return {key: score.to_dict() for key, score in evaluation.run().scores(names).items()}
+    several = torch.distributed.is_initialized()
+    rank, step = (
+        (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
+    )
+    matrices = evaluation.run(indices=range(rank, len(evaluation.frames), step))
+    matrices.reduce()
+    return {key: score.to_dict() for key, score in matrices.scores(names).items()}
 
 
 def _kind(spec: Spec) -> str:

@@ -14,12 +14,14 @@ import torch
 import yaml
 
 from mmsam_ros.model import ModelError, build_model, from_mapping
+from mmsam_ros.training.checkpoint import differences
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import config_names, find_config, load_config
+from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import evaluate_weights
 from mmsam_ros.training.loop import train
-from mmsam_ros.training.run import CONFIG
+from mmsam_ros.training.run import CONFIG, plain
 from mmsam_ros.training.start import components, freeze
 from mmsam_ros.training.validation import BEST
 from mmsam_ros.weights import read_spec
@@ -32,6 +34,7 @@ HEADER = (
     "seeds",
     "parameters, M",
     "of them trained",
+    "trunks, M",
 )
 
 
@@ -100,21 +103,26 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
     name = Path(name).stem
     folder = out / name / f"seed{seed}"
     result = folder / RESULT
-    if result.is_file():
-        return dict(json.loads(result.read_text()))
     config = load_config(experiment.arguments([*extra, f"--seed={seed}", f"--out={folder}"]))
+    if result.is_file():
+        content = dict(json.loads(result.read_text()))
+        if differing := differences(content["config"], plain(config)):
+            raise TrainingError(f"{result} is of another run: {'; '.join(differing)}")
+        return content
     train(config, resume=folder if (folder / CONFIG).is_file() else None)
     content = {
         "experiment": name,
         "title": experiment.title,
         "paper": vars(experiment.paper) if experiment.paper else None,
         "seed": seed,
+        "config": plain(config),
         "parameters": _parameters(folder / BEST, config),
         "scores": evaluate_weights(folder / BEST, config, "test"),
     }
-    part = result.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(result)
+    if is_first():
+        part = result.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(result)
     return content
 
 
@@ -148,7 +156,12 @@ def _row(title: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         cells += [_mean_and_spread(values), f"{paper[short]:.2f}" if paper else "-"]
     counts = runs[0]["parameters"].values()
     total, trained = (sum(pair[i] for pair in counts) / 1e6 for i in (0, 1))
-    return (title, *cells, str(len(runs)), f"{total:.2f}", f"{trained:.2f}")
+    trunks = [
+        f"{name.removeprefix('prior.trunks.')} {count / 1e6:.2f}"
+        for name, (count, _) in runs[0]["parameters"].items()
+        if name.startswith("prior.trunks.")
+    ]
+    return (title, *cells, str(len(runs)), f"{total:.2f}", f"{trained:.2f}", ", ".join(trunks))
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

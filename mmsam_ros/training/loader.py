@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.transforms import Augment
+from mmsam_ros.inference import InferenceError
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.inputs import network_inputs, pad_to
@@ -28,6 +30,7 @@ from mmsam_ros.weights import Spec
 
 Draw = tuple[int, int]  # epoch, index of the frame
 Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), label (h, w), name
+Failed = DataError | InferenceError
 
 
 class Batch(NamedTuple):
@@ -86,8 +89,12 @@ class Draws(Sampler[list[Draw]]):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingFrames(Dataset[Item]):
-    """Frames as the network takes them: augmented, normalised and padded to the crop."""
+class TrainingFrames(Dataset[Item | Failed]):
+    """Frames as the network takes them: augmented, normalised and padded to the crop.
+
+    The error of a frame that cannot be read is given, not raised: of what a worker raises, torch
+    leaves a traceback as text.
+    """
 
     frames: FrameSet
     spec: Spec
@@ -98,8 +105,13 @@ class TrainingFrames(Dataset[Item]):
         if bare:
             raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
 
-    def __getitem__(self, draw: Draw) -> Item:
-        epoch, index = draw
+    def __getitem__(self, draw: Draw) -> Item | Failed:
+        try:
+            return self._read(*draw)
+        except (DataError, InferenceError) as error:
+            return error
+
+    def _read(self, epoch: int, index: int) -> Item:
         # only the CPU's generator, and given back: without workers it is the network's own
         entropy = np.random.SeedSequence((self.config.seed, epoch, index))
         with torch.random.fork_rng(devices=[]), _one_thread():
@@ -114,8 +126,13 @@ class TrainingFrames(Dataset[Item]):
         return inputs, label, sample["name"]
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack frames; those that lack an auxiliary of others have zeros for it."""
+def collate(found: Sequence[Item | Failed]) -> Batch | Failed:
+    """Stack frames; those that lack an auxiliary of others have zeros for it. Or their error."""
+    items = []
+    for item in found:
+        if isinstance(item, Exception):
+            return item
+        items.append(item)
     given = dict.fromkeys(name for inputs, _, _ in items for name in inputs)
     blank = torch.zeros_like(items[0][0]["rgb"])
     present = {name: torch.tensor([name in inputs for inputs, _, _ in items]) for name in given}
@@ -127,9 +144,13 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def make_loader(dataset: TrainingFrames, draws: Draws) -> DataLoader[Any]:
-    """Batches of a whole run, in the order of `draws`."""
-    return DataLoader(
+def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
+    """Batches of a whole run, in the order of `draws`.
+
+    Raises:
+        DataError, InferenceError: a frame cannot be read, or does not fit the spec.
+    """
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=draws,
         collate_fn=collate,
@@ -138,6 +159,10 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> DataLoader[Any]:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the network's
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 @contextmanager

@@ -15,7 +15,9 @@ import torch
 from lightning.fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints
 from mmsam_ros.training.config import LossConfig, TrainConfig
@@ -34,7 +36,7 @@ from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
 from mmsam_ros.training.run import check_folder, describe, plain
-from mmsam_ros.training.start import build, kind_of, sources_of
+from mmsam_ros.training.start import build, kind_of, sources_of, start_line
 from mmsam_ros.training.validation import Validation
 
 
@@ -92,7 +94,8 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
 
     draws = Draws(len(frames), config, fabric.global_rank, fabric.world_size, start)
     per_epoch, total = draws.steps_per_epoch, draws.steps.stop
-    batches = iter(make_loader(TrainingFrames(frames, spec, config), draws))
+    notes = [start_line(config.start), *count_notes(frames), *count_notes(val_frames)]
+    batches = make_loader(TrainingFrames(frames, spec, config), draws)
     fabric.barrier()  # every process has looked into the folder before one writes
     if fabric.is_global_zero:
         describe(folder, config, fabric.world_size)
@@ -101,6 +104,8 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
         validate = Validation(fabric, config, scored, spec, val_frames, folder, log)
         if progress["unvalidated"]:
             best = validate(start, start // per_epoch, best)
+        for note in notes:
+            log.say(note)
         network.train()
         spent, waited, logged = 0.0, 0.0, start
         for step in draws.steps:
@@ -113,9 +118,10 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
             micro = [fabric.to_device(next(batches)) for _ in range(draws.accumulation)]
             waited += time.perf_counter() - began
             optimiser.zero_grad()
-            loss, signalled = agree(fabric, accumulate(fabric, network, criterion, micro), stop)
-            if not math.isfinite(loss):
-                raise not_finite(loss, step, epoch, factor * config.optimiser.lr, micro)
+            own = accumulate(fabric, network, criterion, micro)
+            loss, size, signalled = agree(fabric, own, gradient_size(net), stop)
+            if not math.isfinite(loss + size):
+                raise not_finite(loss, size, step, epoch, factor * config.optimiser.lr, micro)
             optimiser.step()
             if average is not None:
                 average.update(net)
@@ -196,21 +202,34 @@ class StopSignals:
         signal.signal(number, self._before[signal.Signals(number)])
 
 
-def agree(fabric: Fabric, loss: Tensor, stop: StopSignals) -> tuple[float, int]:
-    """Mean loss of all processes, and the signal that any of them was sent (0: none)."""
-    told = torch.zeros(2, fabric.world_size, dtype=torch.float64, device=fabric.device)
-    told[0, fabric.global_rank], told[1, fabric.global_rank] = loss, stop.number
+def gradient_size(net: nn.Module) -> Tensor:
+    """Norm of the gradients that this process holds; a finite loss may have others."""
+    held = (p.grad for p in net.parameters() if p.grad is not None)
+    own = [g.to_local() if isinstance(g, DTensor) else g for g in held]
+    return torch.nn.utils.get_total_norm(own)
+
+
+def agree(
+    fabric: Fabric, loss: Tensor, gradient: Tensor, stop: StopSignals
+) -> tuple[float, float, int]:
+    """Mean loss and gradient size of all processes, and the signal that any was sent (0: none)."""
+    told = torch.zeros(3, fabric.world_size, dtype=torch.float64, device=fabric.device)
+    for row, value in zip(told, (loss, gradient, stop.number), strict=True):
+        row[fabric.global_rank] = value
     told = fabric.all_reduce(told, reduce_op="sum")  # type: ignore[assignment]
-    return float(told[0].mean()), int(told[1].max())
+    return float(told[0].mean()), float(told[1].mean()), int(told[2].max())
 
 
 def not_finite(
-    loss: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
+    loss: float, gradient: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
 ) -> TrainingError:
-    """The error of a loss that is NaN or infinite."""
+    """The error of a loss or gradients that are NaN or infinite."""
     names = ", ".join(name for batch in micro for name in batch.names)
+    what = f"a gradient is {gradient}, the loss {loss}"
+    if not math.isfinite(loss):
+        what = f"the loss is {loss}"
     return TrainingError(
-        f"the loss is {loss} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
+        f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
         f"frames {names}; the network was not changed by them, and the last checkpoint is as it "
         "was. Look at these frames (mmsam data check), or try a lower --optimiser.lr, more "
         "--schedule.warmup_epochs, --device.precision 32"

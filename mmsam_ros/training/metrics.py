@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -115,12 +114,12 @@ class SubsetMatrices:
             self._add(name, 1, matrix)
         return matrix
 
-    def reduce(self, fabric: Fabric) -> None:
-        """Sum over all processes; every process must call it, and all have the sum then."""
-        if fabric.world_size == 1:
+    def reduce(self) -> None:
+        """Sum over all processes, if there are several; every one must call it and has the sum."""
+        if not torch.distributed.is_initialized():
             return
         own = {name: (self._frames[name], matrix.cpu()) for name, matrix in self._matrices.items()}
-        gathered: list[Any] = [None] * fabric.world_size
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(gathered, own)
         self._frames, self._matrices = {}, {}
         for part in gathered:

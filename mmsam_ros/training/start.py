@@ -106,6 +106,13 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     return model, spec
 
 
+def start_line(start: StartConfig) -> str:
+    """Where the weights came from and what stays as it is, for people."""
+    parts = f"encoder {start.sam}, trunks {start.convnext}"
+    frozen = f"; frozen: {', '.join(start.freeze)}" if start.freeze else ""
+    return f"start weights: {start.weights or parts}{frozen}"
+
+
 def _load(model: MMSAMAdapter, start: StartConfig) -> None:
     if start.weights:
         loaded, spec = load_model(start.weights)

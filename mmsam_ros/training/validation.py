@@ -70,7 +70,7 @@ class Validation:
         matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
         share = range(fabric.global_rank, len(frames), fabric.world_size)
         evaluate_frames(predict, frames, matrices, indices=share)
-        matrices.reduce(fabric)
+        matrices.reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 
     def _scored_spec(self, miou: float) -> Spec:

@@ -7,6 +7,7 @@ from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_mod
 from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
 from mmsam_ros.weights.released import convert_released
 from mmsam_ros.weights.settings import (
+    BY_PRESENCE,
     SETTINGS,
     Setting,
     find_setting,
@@ -26,6 +27,7 @@ from mmsam_ros.weights.spec import (
 )
 
 __all__ = [
+    "BY_PRESENCE",
     "SETTINGS",
     "Channel",
     "Geometry",

@@ -26,6 +26,8 @@ from mmsam_ros.weights.spec import (
 )
 
 PRESETS_WITH_OWN_SIZE = ("tiny", "nano")
+BY_PRESENCE = CombineConfig("masked", gate=True)
+"""How several auxiliaries are combined, unless asked otherwise."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def setting_config(
         image_size = setting.image_size
     auxiliaries = {} if rgb_only else setting.auxiliaries
     if len(auxiliaries) > 1:
-        changes = {"combine": CombineConfig("masked", gate=True), **changes}
+        changes = {"combine": BY_PRESENCE, **changes}
     elif auxiliaries:
         (given,) = auxiliaries.values()
         changes["empty"] = given.empty

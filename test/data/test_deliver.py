@@ -11,6 +11,7 @@ import pytest
 import torch
 from trees import DELIVER_CASES, PICTURED, make_deliver, samples, stored
 
+from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import open_frames
@@ -140,7 +141,6 @@ def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     ("place", "message"),
     [
         ("img/foggy/val/MAP_1_point1/000001_rgb_front.png", "unknown 'foggy'; did you mean 'fog'"),
-        ("img/fog/val/MAP_1_point1_darkness/000001_rgb_front.png", "unknown 'darkness'"),
         ("img/fog/val/MAP_1_point1/00000x_rgb_front.png", "<weather>_<sequence>_<digits>"),
     ],
 )
@@ -151,6 +151,26 @@ def test_unknown_words_are_errors(tmp_path: Path, place: str, message: str) -> N
     with pytest.raises(DataError, match=message) as caught:
         open_frames("deliver", root, "val", ())
     assert place in str(caught.value)
+
+
+def test_an_unknown_case_is_ordinary_as_published_and_noted(tmp_path: Path) -> None:
+    root = make_deliver(tmp_path, per_split={"val": 1}, cases=("", "darkness"))
+    frames = open_frames("deliver", root, "val", ())
+    assert {record.subsets["case"] for record in frames.records} == {"ordinary"}
+    notes = check_dataset("deliver", root, ()).notes
+    (odd,) = [record.name for record in frames.records if "darkness" in record.name]
+    assert f"1 frames of unknown cases count as ordinary, such as {odd}" in notes
+
+
+@pytest.mark.parametrize("layout", ["raw", "flat"])
+def test_a_missing_image_is_named_by_what_is_left_of_its_frame(tmp_path: Path, layout: str) -> None:
+    root = make_deliver(tmp_path, layout, per_split={"val": 2})
+    gone = min(root.rglob("*_rgb_front.png"))
+    gone.unlink()
+    with pytest.raises(DataError, match=f"{gone.name}: is missing"):
+        open_frames("deliver", root, "val", ("lidar",))
+    faults = check_dataset("deliver", root, ("lidar",)).faults
+    assert f"{gone}: is missing" in faults
 
 
 def test_broken_files_and_other_sizes_are_named_at_read(tmp_path: Path) -> None:

@@ -69,6 +69,21 @@ def test_withheld_labels(muses: Path, tmp_path: Path) -> None:
         open_frames("muses", tmp_path, "test", ())
 
 
+def test_a_missing_image_is_named_by_what_is_left_of_its_frame(tmp_path: Path) -> None:
+    root = make_muses(tmp_path)
+    gone = open_frames("muses", root, "test", ()).records[0].image
+    gone.unlink()
+    open_frames("muses", root, "test", ())  # nothing is left of it here
+    with pytest.raises(DataError, match=f"{gone.name}: is missing"):
+        open_frames("muses", root, "test", ("lidar",))
+
+
+def test_a_folder_of_other_labels_withholds_them_still(tmp_path: Path) -> None:
+    root = make_muses(tmp_path)
+    (root / "gt_semantic/test/clear/day").mkdir(parents=True)
+    assert {r.label for r in open_frames("muses", root, "test", ()).records} == {None}
+
+
 def test_training_labels_are_never_withheld(tmp_path: Path) -> None:
     root = make_muses(tmp_path)
     (root / "gt_semantic/val").rename(root / "gt_semantic/lost")

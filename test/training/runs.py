@@ -2,7 +2,7 @@
 """Small training runs: in this process, in another one, or under torchrun.
 
 As a program: `runs.py train [--resume FOLDER] OPTION...` trains, `runs.py steps FILE OPTION...`
-writes what `two_steps` gives.
+writes what `two_steps` gives, `runs.py mmsam WORD...` is the command.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from trees import make_folder
 
+from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import randomise
 from mmsam_ros.training.config import TrainConfig
@@ -73,7 +77,8 @@ def run_config(folder: Path, *more: str) -> TrainConfig:
 
 
 def two_steps(config: TrainConfig) -> dict[str, Tensor]:
-    """Parameters after two optimiser steps; batch norms and drop paths as in evaluation.
+    """Parameters after two optimiser steps, the second's gradients, and how often gradients were
+    exchanged (`syncs`, by DDP); batch norms and drop paths as in evaluation.
 
     Plain gradient descent: Adam makes a whole step of a gradient that is zero but for rounding.
     """
@@ -83,15 +88,34 @@ def two_steps(config: TrainConfig) -> dict[str, Tensor]:
     net, spec = build(config, frames)
     network = set_up_network(fabric, randomise(net)).eval()
     optimiser = fabric.setup_optimizers(torch.optim.SGD(parameter_groups(net, config)))
+    syncs: list[int] = []
+    wrapped = network._forward_module
+    if isinstance(wrapped, DistributedDataParallel):
+        wrapped.register_comm_hook(syncs, _counted)
     draws = Draws(len(frames), config, fabric.global_rank, fabric.world_size)
-    batches = iter(make_loader(TrainingFrames(frames, spec, config), draws))
+    batches = make_loader(TrainingFrames(frames, spec, config), draws)
     for _ in range(2):
         optimiser.zero_grad()
         micro = [next(batches) for _ in range(draws.accumulation)]
         accumulate(fabric, network, loss_function(config.loss), micro)
         optimiser.step()
-    whole = {name: getattr(p, "full_tensor", lambda p=p: p)() for name, p in net.named_parameters()}
-    return {name: p.detach().clone() for name, p in whole.items()}
+    found = {"syncs": torch.tensor(len(syncs))}
+    for name, p in net.named_parameters():
+        found[name] = _whole(p).detach().clone()
+        if p.grad is not None:
+            found[f"gradient of {name}"] = _whole(p.grad).clone()
+    return found
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def _counted(syncs, bucket):  # type: ignore[no-untyped-def]  # torch reads annotations, as types
+    """DDP's own average, counted by backward pass: its last bucket ends one."""
+    if bucket.is_last():
+        syncs.append(len(syncs))
+    return default_hooks.allreduce_hook(torch.distributed.group.WORLD, bucket)
 
 
 def start(arguments: Sequence[str], processes: int = 0) -> subprocess.Popen[str]:
@@ -111,6 +135,8 @@ def main(arguments: Sequence[str]) -> None:
         state = two_steps(load_config(rest))
         if int(os.environ.get("RANK", 0)) == 0:
             save_file(state, first)
+    elif verb == "mmsam":
+        sys.exit(mmsam([first, *rest]))
     elif first == "--resume":
         train(load_config(rest[1:]), Path(rest[0]))
     else:

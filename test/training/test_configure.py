@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from runs import SOURCES
+from trees import make_folder
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.training.config import BatchConfig
 from mmsam_ros.training.configure import config_names, find_config, load_config
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.loader import Draws
 from mmsam_ros.training.run import plain
+from mmsam_ros.training.start import build
 
 SIZES = {
     "deliver": ((1042, 1042), (1024, 1024), 1, 100),
@@ -123,6 +129,34 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
         find_config("train", str(tmp_path / "none.yaml"))
     with pytest.raises(DataError, match=r"augment\.blur"):
         load_config(["--setting=deliver_rgb_lidar", "--augment.blur=2"])
+
+
+def test_commands_of_the_documentation_are_taken(tmp_path: Path) -> None:
+    """And those on data of one's own build their network, which needs no download."""
+    built = 0
+    for page in ("README.md", "docs/training.md"):
+        text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
+        for line in re.findall(r"^.*(?:mmsam|main) train (--config.*)$", text, re.MULTILINE):
+            config = load_config(shlex.split(line, comments=True))
+            if config.setting.startswith("folder"):
+                frames = open_frames("folder", make_folder(tmp_path), "train", SOURCES)
+                assert len(build(config, frames)[0].config.auxiliaries) == 2
+                built += 1
+    assert built == 1
+
+
+def test_several_sensors_are_combined_by_presence_unless_asked_otherwise() -> None:
+    several, one, asked = (
+        load_config(arguments).model.combine
+        for arguments in (
+            ["--setting=folder_rgb_lidar_thermal"],
+            ["--setting=folder_rgb_lidar"],
+            ["--setting=folder_rgb_lidar_thermal", "--model.combine.gate=false"],
+        )
+    )
+    assert (several.absent, several.gate) == ("masked", True)
+    assert (one.absent, one.gate) == ("empty", False)
+    assert (asked.absent, asked.gate) == ("masked", False)
 
 
 def test_command_prints_the_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from evaluations import prepared
 from torch import Tensor
-from trees import make_folder
+from trees import make_folder, stored
 
 from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import Frame, SensorImage
+from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage
 from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import (
@@ -197,6 +198,32 @@ def test_one_of_two_sources_may_be_dropped(folder: Path) -> None:
     assert list(both.frames[0]["sources"]) == []
 
 
+def test_what_was_measured_goes_the_nodes_way(tmp_path: Path) -> None:
+    """Points fall on the network's raster, which is not the image's; thermal is registered once."""
+    root = make_folder(tmp_path / "folder", size=(256, 384), calibrated=True)
+    config = prepared(tmp_path, "folder", geometry="native")
+    evaluation = Evaluation(config)
+    sample = evaluation.frames[0]
+    calib = json.loads((root / "calib.json").read_text())
+    cloud = np.load(root / "lidar" / f"{sample['name']}.npy").astype(np.float32)
+    T = np.array(calib["lidar"]["T_camera_lidar"], float)
+    heat = stored(root / "thermal" / f"{sample['name']}.png")
+    homography = Registration.from_homography(calib["thermal"]["homography"])
+    rgb = sample["rgb"].permute(1, 2, 0).numpy()
+    sensors = {
+        "lidar": LidarPoints(cloud[:, :3], cloud[:, 3], T),
+        "thermal": SensorImage(heat, homography),
+    }
+    node = evaluation.segmenter(Frame(rgb, sensors, sample["camera"]))
+    assert node.present == ("lidar", "thermal")
+    assert np.array_equal(evaluation.predict(sample)[0].numpy(), node.labels)
+
+    # a degraded cloud is a raster, and another picture than the points
+    worse = Evaluation(dataclasses.replace(config, corrupt=("lidarjitter",))).frames[0]
+    assert list(worse["measured"]) == ["thermal"]
+    assert isinstance(as_frame(worse, evaluation.spec).sensors["lidar"], SensorImage)
+
+
 def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
     names = ("motionblur", "lidarjitter")
     evaluation = Evaluation(prepared(folder, "deliver", corrupt=names))
@@ -206,8 +233,8 @@ def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
     sample = evaluation.frames[0]
     assert torch.equal(sample["rgb"], expected["rgb"])
     assert torch.equal(sample["sources"]["lidar"], expected["sources"]["lidar"])
-    with pytest.raises(DataError, match="did you mean 'motionblur'"):
-        Evaluation(prepared(folder, "deliver", corrupt=("motionblurr",))).run()
+    with pytest.raises(TrainingError, match="did you mean 'motionblur'"):
+        Evaluation(prepared(folder, "deliver", corrupt=("motionblurr",)))
 
 
 def test_frames_are_counted_in_their_subsets_and_shares_add_up(folder: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_a_step_changes_what_trains_and_nothing_else(name: str, root: Path) -> N
     net, spec = build(config, frames)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     optimiser = torch.optim.AdamW(parameter_groups(net, config), lr=1e-3)
-    batches = iter(make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config)))
+    batches = make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config))
     batch = next(batches)
     inputs = {m: x for m, x in batch.inputs.items() if m in net.config.modalities}
     for _ in range(3):  # what starts behind a zero moves a step later
@@ -200,6 +201,7 @@ def test_run_and_table(
     assert f"{sum(values) / 2:.2f} ± {abs(values[0] - values[1]) / 2**0.5:.2f}" in row
     assert "57.14" in row
     assert "45.46" in row
+    assert re.search(r"rgb 0\.\d\d, lidar 0\.\d\d", row), "every trunk's parameters"
 
 
 def test_what_is_finished_is_not_repeated(finished: tuple[Path, list[str]]) -> None:
@@ -212,6 +214,16 @@ def test_what_is_finished_is_not_repeated(finished: tuple[Path, list[str]]) -> N
     assert json.loads(again.read_text())["scores"] == lost["scores"]
     other = out / "fused/seed0/metrics.jsonl"
     assert other.stat().st_mtime_ns == before[other]
+
+
+def test_a_finished_run_of_other_options_is_refused(
+    finished: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, command = finished
+    assert main([*command, "--optimiser.lr=1e-3"]) == 2
+    said = capsys.readouterr().err
+    assert "result.json is of another run: config.optimiser.lr" in said
+    assert "0.001 now" in said
 
 
 def test_unknown_names_and_keys_are_named(

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from runs import SOURCES, run_config
+from runs import SOURCES, options, run_config
+from torch import Tensor, nn
 from trees import make_deliver, make_fmb, make_folder, make_muses
 
+from mmsam_ros.cli.main import main
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.training.config import BatchConfig, DeviceConfig, LossConfig
@@ -21,7 +25,15 @@ from mmsam_ros.training.devices import memory_advice, recompute_activations, sta
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import as_frame
 from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
-from mmsam_ros.training.loop import accumulate, loss_function, train
+from mmsam_ros.training.loop import (
+    StopSignals,
+    accumulate,
+    agree,
+    gradient_size,
+    loss_function,
+    not_finite,
+    train,
+)
 from mmsam_ros.training.start import build
 from mmsam_ros.weights import load_model
 
@@ -46,6 +58,8 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     more = [f"--setting={setting}", "--model.preset=tiny", f"--model.image_size={size}"]
     more += [f"--augment.{key}={size}" for key in ("base_size", "crop")]
     more += ["--optimiser.lr=1e-3"]
+    if layout == "folder":
+        more.append("--device.precision=bf16-mixed")
     if layout == "fmb":
         more.append(f"--data.lists={tmp_path / 'data/lists'}")
     run = train(run_config(tmp_path, *more))
@@ -95,7 +109,7 @@ def test_recomputing_changes_neither_names_nor_gradients(tmp_path: Path) -> None
             # 4 blocks of SAM, 3 x 5 of ConvNeXt, 4 injectors, 4 + 2 extractors
             assert len(wrapped) == 4 + 15 + 4 + 6
         assert list(net.state_dict()) == names
-        batch = next(iter(make_loader(TrainingFrames(frames, spec, config), Draws(4, config))))
+        batch = next(make_loader(TrainingFrames(frames, spec, config), Draws(4, config)))
         torch.manual_seed(4)  # drop paths
         accumulate(fabric, network, loss_function(config.loss), [batch])
         gradients.append([p.grad for p in parameters])
@@ -112,13 +126,60 @@ def test_averaged_weights_are_what_is_scored_and_written(tmp_path: Path) -> None
     assert not torch.equal(written[name], content["model"][name])
 
 
-def test_nan_stops_with_the_frames_and_leaves_the_checkpoint(tmp_path: Path) -> None:
-    """A learning rate that no network survives; the checkpoint of the epoch before stays."""
-    config = run_config(tmp_path, "--optimiser.lr=1e30", "--schedule.epochs=50")
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf).*learning rate 1e\+30") as caught:
-        train(config)
-    assert "train_000" in str(caught.value)
-    assert "--optimiser.lr" in str(caught.value)
+def test_nan_stops_with_the_frames_and_leaves_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate that no network survives: the first step is made and kept."""
+    more = ["--optimiser.lr=1e30", "--schedule.epochs=50", "--log.checkpoint_every=1"]
+    run_config(tmp_path)  # makes the data
+    assert main(["train", *options(tmp_path, *more)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"loss is (nan|inf).*learning rate 1e\+30", said)
+    assert "train_000" in said
+    assert "--optimiser.lr" in said
+    assert "Traceback" not in said
+    steps = len(losses(tmp_path / "run"))
+    assert steps >= 1
+    content = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert content["progress"]["step"] == steps
+
+
+class SquareRootAtZero(nn.Module):
+    """A finite loss with gradients that are not: the slope of sqrt(0) times 0."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return (0 * logits).sum().sqrt()
+
+
+def test_gradients_that_are_not_finite_are_seen_before_the_step(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    fabric = start_fabric(config.device)
+    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    net, spec = build(config, frames)
+    network = fabric.setup_module(net)
+    batch = next(make_loader(TrainingFrames(frames, spec, config), Draws(4, config)))
+    loss = accumulate(fabric, network, SquareRootAtZero(), [batch])
+    assert loss.isfinite()
+    loss, size, _ = agree(fabric, loss, gradient_size(net), StopSignals())
+    assert loss == 0
+    assert not math.isfinite(size)
+    assert "a gradient is nan, the loss 0.0 at step 3" in str(not_finite(loss, size, 2, 0, 1, []))
+    net.zero_grad()
+    loss = accumulate(fabric, network, loss_function(config.loss), [batch])
+    norms = [p.grad.norm() for p in net.parameters() if p.grad is not None]
+    torch.testing.assert_close(gradient_size(net), torch.stack(norms).norm())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_is_one_line_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    config = run_config(tmp_path)
+    broken = Path(config.data.root) / "thermal" / "train_0002.png"
+    broken.write_bytes(b"no image")
+    assert main(["train", *options(tmp_path, f"--data.workers={workers}")]) == 2
+    said = capsys.readouterr().err
+    assert said == f"mmsam: error: {broken}: is broken, expected a whole PNG or JPEG image\n"
 
 
 def test_a_full_memory_names_what_helps(tmp_path: Path) -> None:

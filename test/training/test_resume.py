@@ -94,8 +94,8 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     before = (folder / "checkpoint.pt").read_bytes()
     with pytest.raises(TrainingError) as caught:
         train(other, resume=folder)
-    assert "config.schedule.epochs: 1 in the checkpoint, 3 now" in str(caught.value)
-    assert "config.seed: 0 in the checkpoint, 7 now" in str(caught.value)
+    assert "config.schedule.epochs: 1 before, 3 now" in str(caught.value)
+    assert "config.seed: 0 before, 7 now" in str(caught.value)
     assert "config.loss" not in str(caught.value)
     assert (folder / "checkpoint.pt").read_bytes() == before
 

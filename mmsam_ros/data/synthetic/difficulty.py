@@ -4,7 +4,8 @@
 The rule. An object is a person, a rider, a bicycle, a vehicle or a traffic sign that covers at
 least `SMALLEST` of the picture. Its contrast in a sensor compares the object with the ring around
 it: the change of mean and of deviation over all channels, divided by what the sensor's noise makes
-of nothing (`UNITS`); of LiDAR returns, the gap in range, and 0 where fewer than `RETURNS` hit it.
+of nothing (`UNITS`); of LiDAR returns (echoes of fog and rain aside), the gap in range, and 0 where
+fewer than `RETURNS` hit it.
 The camera has lost an object whose contrast is below 1 there; an auxiliary shows it where its own
 contrast is at least 1. A frame is hard where auxiliaries show at least `SHARE` of the objects that
 it has while the camera has lost them.
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.data.synthetic.lidar import AIR
 from mmsam_ros.data.synthetic.rig import Rig
 from mmsam_ros.data.synthetic.samples import Sample
 from mmsam_ros.data.synthetic.world import CLASS_IDS
@@ -78,9 +80,12 @@ def camera_model(rig: Rig) -> CameraModel:
 
 
 def _ranges(sample: Sample) -> NDArray[np.float32]:
-    """(H, W) distance of LiDAR returns in the camera's view, NaN where there is none."""
-    T = sample.rig.T_camera_lidar
-    _, u, v, depth = project(sample.cloud.xyz, camera_model(sample.rig), T)
+    """(H, W) distance of LiDAR returns in the camera's view, NaN where there is none.
+
+    What fog and rain send back shows no object, however far it is from the road behind.
+    """
+    solid = sample.cloud.xyz[sample.cloud.label != AIR]
+    _, u, v, depth = project(solid, camera_model(sample.rig), sample.rig.T_camera_lidar)
     found = np.full(sample.picture.labels.shape, np.nan, np.float32)
     order = np.argsort(-depth)
     found[v[order].astype(int), u[order].astype(int)] = depth[order]
