@@ -22,13 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from demo_report import score, write_report
+import cv2
+from demo_report import frames, score, write_report
 from recorder import Recorder, write_labelled_bag
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.inference import Segmenter, tune_allocator
-from mmsam_ros.sensors import Frame
 from mmsam_ros.training.metrics import Scores
 from mmsam_ros.weights import default_weights, read_spec
 
@@ -50,7 +49,8 @@ def main() -> int:
     parser.add_argument("--install", type=Path, default=Path("install"), help="colcon's prefix")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write")
     parser.add_argument("--weights", type=Path, help="weights (default: the package's own)")
-    parser.add_argument("--seed", type=int, default=3, help="of the synthetic world")
+    parser.add_argument("--seed", type=int, default=3, help="number of the test split's world")
+    parser.add_argument("--picture", type=Path, help="JPEG of the second frame that is shown")
     args = parser.parse_args()
     out: Path = args.out.resolve()
     for folder in ("bag", "labelled_bag"):
@@ -59,7 +59,7 @@ def main() -> int:
     os.environ |= _environment(args.install)
     bag = _render(out, args.seed)
     weights = args.weights or default_weights()
-    rate = _sustainable_rate(weights)
+    rate = _sustainable_rate(weights, bag)
     print(f"demo: replaying at {rate:.2f} times real time, which this machine carries", flush=True)
     facts, recorder = _drive(args.install, out, bag, weights, rate)
     labelled = out / "labelled_bag"
@@ -69,6 +69,10 @@ def main() -> int:
     masks = recorder.topics["/mmsam/semantic"]
     summary = _summary(facts, recorder, rate) | _quality(score(bag, masks, spec))
     page = write_report(out, bag, masks, spec, facts, summary)
+    if args.picture is not None:
+        shown = cv2.imread(str(sorted(out.glob("frame_*.png"))[1]))
+        assert shown is not None  # the report has just written it
+        cv2.imwrite(str(args.picture), shown, [cv2.IMWRITE_JPEG_QUALITY, 88])
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     for key, value in summary.items():
         print(f"  {key}: {value}")
@@ -106,11 +110,11 @@ def _render(out: Path, seed: int) -> Path:
     return bag
 
 
-def _sustainable_rate(weights: Path) -> float:
+def _sustainable_rate(weights: Path, bag: Path) -> float:
     """Replay speed at which the network takes `SHARE` of the time between camera frames."""
     tune_allocator()  # as the node does
     segmenter = Segmenter.load(weights)
-    frame = Frame(np.zeros((480, 640, 3), np.uint8), {})
+    _, frame = next(frames(bag))
     times = [sum(segmenter(frame).timings.values()) / 1e3 for _ in range(4)]
     return round(min(1.0, SHARE / (statistics.median(times[1:]) * CAMERA_RATE)), 2)
 

@@ -67,7 +67,7 @@ def write_report(
     chosen = set(np.linspace(0, len(labels) - 1, PICTURES).round().astype(int).tolist())
     pictures = []
     with _Video(out / "drive.webm", float(summary["camera_frames"]) / 10) as video:
-        for k, (stamp, frame) in enumerate((s, f) for s, f in _frames(bag) if s in labels):
+        for k, (stamp, frame) in enumerate((s, f) for s, f in frames(bag) if s in labels):
             picture = sheet(frame, labels[stamp], spec.classes, note)
             video.add(picture)
             if k in chosen:
@@ -86,7 +86,7 @@ def score(bag: Path, masks: Recorded, spec: Spec) -> Scores:
         for connection, _, raw in reader.messages(wanted):
             message = reader.deserialize(raw, connection.msgtype)
             if (mask := labels.get(_stamp(message))) is not None:
-                truth = np.asarray(read_pixels(message, ("mono8",))[0], np.uint8)
+                truth = np.array(read_pixels(message, ("mono8",))[0], np.uint8)
                 matrices.update(torch.from_numpy(mask), torch.from_numpy(truth), {})
     return matrices.scores([info.name for info in spec.classes])["all"]
 
@@ -94,14 +94,14 @@ def score(bag: Path, masks: Recorded, spec: Spec) -> Scores:
 def _masks(recorded: Recorded) -> Iterator[tuple[int, Image]]:
     for k in range(len(recorded.data)):
         message = recorded.decode(k)
-        yield _stamp(message), np.asarray(read_pixels(message, ("mono8",))[0], np.uint8)
+        yield _stamp(message), np.array(read_pixels(message, ("mono8",))[0], np.uint8)
 
 
 def _stamp(message: Any) -> int:
     return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
 
 
-def _frames(bag: Path) -> Iterator[tuple[int, Frame]]:
+def frames(bag: Path) -> Iterator[tuple[int, Frame]]:
     """The bag's camera images with the nearest cloud and thermal image, by camera stamp."""
     parameters = read_parameters(bag)
     poses = {s: _pose(parameters[s]["extrinsics"]) for s in ("lidar", "thermal")}

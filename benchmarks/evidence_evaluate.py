@@ -33,7 +33,10 @@ def evaluate(share: int, of: int) -> None:
             print(f"{path.stem}: not trained yet")
             continue
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(work()) + "\n")
+        part = path.with_suffix(".part")
+        with torch.no_grad():
+            part.write_text(json.dumps(work()) + "\n")
+        part.replace(path)
         print(path, flush=True)
 
 
@@ -110,16 +113,21 @@ def _watch(evaluation: Any) -> list[list[Tensor]]:
     return seen
 
 
+@torch.no_grad()
 def gate_frames(name: str, seed: int) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Caption, picture (h, w, 3), truth (h, w) and gate (h, w) of the first frame of each case."""
+    """Caption, picture (h, w, 3), truth (h, w) and gate (h, w) of one frame of each case.
+
+    The first ones, hard where it is the exposure that is wrong and easy where not.
+    """
     evaluation = _open(run_folder(name, seed))
     gates, found = _watch(evaluation), []
-    for case in CASES_SHOWN:
-        i, record = next(
-            (i, record)
-            for i, record in enumerate(evaluation.frames.records)
-            if record.subsets["case"] == case and record.subsets["difficulty"] == _difficulty(case)
-        )
+    first: dict[str, int] = {}
+    for i, record in enumerate(evaluation.frames.records):
+        case = record.subsets["case"]
+        if record.subsets["difficulty"] == ("hard" if case in EXPOSURES else "easy"):
+            first.setdefault(case, i)
+    for i in (first[case] for case in CASES_SHOWN):
+        record = evaluation.frames.records[i]
         sample = evaluation.frames[i]
         evaluation.predict(sample)
         size = tuple(sample["rgb"].shape[-2:])
@@ -133,7 +141,3 @@ def gate_frames(name: str, seed: int) -> list[tuple[str, np.ndarray, np.ndarray,
         picture = sample["rgb"].permute(1, 2, 0).numpy()
         found.append((caption, picture, sample["label"].numpy(), gate))
     return found
-
-
-def _difficulty(case: str) -> str:
-    return "hard" if case in EXPOSURES else "easy"

@@ -3,10 +3,11 @@
 
     python benchmarks/synthetic_world.py
 
-Colour, height above the road and temperature each get the best classifier that one pixel allows:
-a table of the commonest class of every value, counted on the train split's worlds. Height is known
-in every pixel here, with the LiDAR's noise: more than any LiDAR tells. All are judged on worlds of
-the test split, beside the scores of the weights that come with the package.
+Colour, height above the road and temperature each get a table of the class of every value, counted
+on the train split's worlds: the commonest, or the one that is commoner there than elsewhere (rare
+classes count in mIoU, too), whichever scores better on the train split. Height is known in every
+pixel here, with the LiDAR's noise: more than any LiDAR tells. All are judged on worlds of the test
+split, beside the scores of the weights that come with the package.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main() -> None:
     bars = [bar(f"frames/s at {SPEED_SIZE}", round(rate, 2), "1/s", MIN_SPEED, ge)]
     own = _shipped()
     for cue in CUES:
-        guess = counts["train"][cue].argmax(1)
+        guess = _table(counts["train"][cue])
         iou = _iou(test[cue], guess)
         score = round(100 * float(iou.mean()), 2)
         by_class = {c.name: round(100 * float(v), 1) for c, v in zip(CLASSES, iou, strict=True)}
@@ -121,6 +122,12 @@ def _scene(scene: Any) -> Facts:
             found[cue] = found.get(cue, 0) + table
         found["hard"].append(is_hard(sample))
     return found
+
+
+def _table(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The better of two guesses for every value, judged on what it was counted on."""
+    guesses = [counts.argmax(1), (counts / np.maximum(counts.sum(0), 1)).argmax(1)]
+    return max(guesses, key=lambda guess: float(_iou(counts, guess).mean()))
 
 
 def _iou(counts: NDArray[np.int64], guess: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,8 +3,8 @@
 
     python benchmarks/third_modality.py
 
-Both networks run in turn in one process, so that what slows the machine slows both. `absent` is
-the larger network with one auxiliary missing.
+The networks run in turn in one process, so that what slows the machine slows all; the first turn
+warms up. `absent` is the larger network with one auxiliary missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     from mmsam_ros.weights import setting_config
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    repeats = 20 if device.type == "cuda" else 3
+    repeats = 20 if device.type == "cuda" else 2
     models = {
         name: build_model(setting_config(name, "vit_l")).eval().to(device)
         for name in {setting for setting, _ in NETWORKS.values()}

@@ -31,6 +31,7 @@ from mmsam_ros.sensors import (
     rasterise,
     register,
     scale_thermal,
+    shows_nothing,
     topic_names,
 )
 
@@ -117,6 +118,8 @@ class FolderReader(Reader):
                 f"is {expected[1]}x{expected[0]}"
             )
         self._camera(path, size)
+        if shows_nothing(planes, self.calibration.registration):
+            return np.zeros((*size, 1), np.float32)
         return register(planes, self.calibration.registration, size, size)[0]
 
     def _camera(self, path: Path, size: Size) -> CameraModel:

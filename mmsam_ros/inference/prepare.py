@@ -22,6 +22,7 @@ from mmsam_ros.sensors import (
     rasterise,
     register,
     scale_thermal,
+    shows_nothing,
 )
 from mmsam_ros.weights import ModalityInput, Spec
 
@@ -102,6 +103,8 @@ def _points(
 
 def _thermal(image: SensorImage, encoding: str, given: ModalityInput, plan: Plan) -> Planes:
     scaled = scale_thermal(image.data, encoding, given.limits)
+    if shows_nothing(scaled, image.registration):
+        return np.zeros((*plan.canvas, 1), np.float32)
     value, valid = register(scaled, image.registration, plan.native, plan.canvas)
     # outside the thermal camera's view the channel is empty
     return np.where(valid, value, np.float32(0))[..., None]

@@ -10,7 +10,7 @@ from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
 from mmsam_ros.sensors.poses import pose_matrix, pose_values
 from mmsam_ros.sensors.projection import project, rasterise
-from mmsam_ros.sensors.registration import Registration, register
+from mmsam_ros.sensors.registration import Registration, register, shows_nothing
 from mmsam_ros.sensors.thermal import scale_thermal
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "rasterise",
     "register",
     "scale_thermal",
+    "shows_nothing",
     "topic_names",
 ]

@@ -66,6 +66,14 @@ class Registration:
         return cls(K_to @ R @ np.linalg.inv(K_from))
 
 
+def shows_nothing(image: NDArray[np.float32], registration: Registration) -> bool:
+    """Whether an image that covers a part of the camera's view is of one value.
+
+    What lies outside it is empty, so that the edge of its view would look like contrast.
+    """
+    return registration.homography is not None and bool(image.min() == image.max())
+
+
 def register(
     image: NDArray[np.float32],
     registration: Registration,

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from mmsam_ros.sensors.encodings import ENCODINGS, check_image
 from mmsam_ros.sensors.errors import SensorError
 
+_LEAST_CONTRAST = 4.0  # counts; stretched to 0..255, less would be a picture of noise
+
 
 def scale_thermal(
     image: NDArray[np.generic], encoding: str, limits: tuple[float, float] | None
@@ -17,7 +19,7 @@ def scale_thermal(
 
     mono8: uint8 as it is. mono16: uint16 counts, fixed limits (low, high) to 0 and 255, clipped.
     frame_gain: uint8 or uint16, the frame's own 1st and 99th percentile to 0 and 255, clipped; a
-    frame without any contrast gives 0. Only mono16 takes limits, and needs them.
+    frame whose contrast is its last bits' noise gives 0. Only mono16 takes limits, and needs them.
     SensorError for a dtype or shape that does not fit the encoding, and for unusable limits.
     """
     if encoding not in ENCODINGS["thermal"]:
@@ -35,7 +37,7 @@ def scale_thermal(
             raise SensorError(f"thermal limits are {limits}, expected finite low < high")
     else:
         low, high = _percentiles(image)
-        if low == high:
+        if high - low < _LEAST_CONTRAST:
             return np.zeros(image.shape, np.float32)
     scaled = image.astype(np.float32)
     scaled -= low

@@ -16,7 +16,7 @@ from mmsam_ros.model import CombineConfig, ModelConfig, near_match
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import sources_of
-from mmsam_ros.weights import BY_PRESENCE, package_folder
+from mmsam_ros.weights import BY_PRESENCE, package_file
 
 _UNKNOWN = (
     re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
@@ -72,7 +72,7 @@ def config_names(folder: str) -> list[str]:
 
 
 def _configs(folder: str) -> dict[str, Path]:
-    found = package_folder(f"config/{folder}")
+    found = package_file(f"config/{folder}")
     return {path.stem: path for path in found.glob("*.yaml")} if found else {}
 
 

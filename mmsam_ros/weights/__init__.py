@@ -15,7 +15,7 @@ from mmsam_ros.weights.settings import (
     make_spec,
     setting_config,
 )
-from mmsam_ros.weights.shipped import default_weights, package_folder
+from mmsam_ros.weights.shipped import default_weights, package_file
 from mmsam_ros.weights.spec import (
     Channel,
     Geometry,
@@ -48,7 +48,7 @@ __all__ = [
     "load_sam_encoder",
     "make_spec",
     "near_match",
-    "package_folder",
+    "package_file",
     "read_checkpoint",
     "read_spec",
     "save_model",

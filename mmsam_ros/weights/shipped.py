@@ -12,14 +12,16 @@ from mmsam_ros.weights.errors import WeightsError
 DEFAULT = "tiny_synthetic.safetensors"
 
 
-def package_folder(name: str) -> Path | None:
-    """`config/train`, `models` and the like; None where the package came without."""
+def package_file(name: str) -> Path | None:
+    """A file or folder such as `config/train`, by its place in the package's share folder; None
+    where the package came without.
+    """
     shares = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     places = [
         Path(__file__).parents[2],
         *(Path(prefix) / "share" / "mmsam_ros" for prefix in shares if prefix),
     ]
-    return next((place / name for place in places if (place / name).is_dir()), None)
+    return next((place / name for place in places if (place / name).exists()), None)
 
 
 def default_weights() -> Path:
@@ -28,10 +30,10 @@ def default_weights() -> Path:
     Raises:
         WeightsError: the package came without them.
     """
-    folder = package_folder("models")
-    if folder is None or not (folder / DEFAULT).is_file():
+    path = package_file(f"models/{DEFAULT}")
+    if path is None:
         raise WeightsError(
             f"weights: none named, and {DEFAULT} is not among the package's models; make some "
             "with 'mmsam weights convert FILE --setting ...'"
         )
-    return folder / DEFAULT
+    return path

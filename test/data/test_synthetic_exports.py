@@ -6,6 +6,7 @@ processes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mmsam_ros.data.synthetic import CLASSES, make_rig
 from mmsam_ros.data.synthetic import samples as drive
 from mmsam_ros.data.synthetic.classmaps import CLASS_MAPS, id_map
 from mmsam_ros.data.synthetic.difficulty import contrasts, is_hard
+from mmsam_ros.data.synthetic.lidar import AIR, Cloud
 from mmsam_ros.data.synthetic.render import Scene, plan, render
 from mmsam_ros.data.synthetic.weather import CASES, WEATHERS
 from mmsam_ros.sensors import CLASS_SETS
@@ -131,6 +133,16 @@ def test_hard_is_measured_and_follows_what_the_camera_sees() -> None:
     assert _one("fog", "overexposure")
 
 
+def test_echoes_of_fog_show_no_object() -> None:
+    (sample,) = drive(31, 1, weather="fog", rig=make_rig(256, 192))
+    cloud = sample.cloud
+    solid = cloud.label != AIR
+    assert 0.01 < 1 - solid.mean() < 0.5
+    kept = {f.name: getattr(cloud, f.name)[solid] for f in dataclasses.fields(cloud)}
+    clean = dataclasses.replace(sample, cloud=Cloud(**kept))
+    np.testing.assert_array_equal(contrasts(sample), contrasts(clean))
+
+
 def test_contrast_grows_with_what_differs() -> None:
     bright, dim = (
         next(drive(31, 1, weather="cloud", case=case, rig=make_rig(256, 192)))
@@ -147,6 +159,8 @@ def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     scenes: list[Scene] = plan({"train": 1})
     with pytest.raises(DataError, match="exists"):
         render("folder", tmp_path, scenes, SIZE)
+    with pytest.raises(DataError, match="no frames of val, test, expected some: fmb"):
+        render("fmb", tmp_path / "new", scenes, SIZE)
     with pytest.raises(DataError, match="cityscapes"):
         render("cityscapes", tmp_path / "new", scenes, SIZE)
     with pytest.raises(DataError, match="no frames"):

@@ -187,6 +187,16 @@ def test_a_blank_frame_is_absent_where_the_network_can_do_without() -> None:
     shown = segmenter(dataclasses.replace(f, sensors={**f.sensors, "thermal": blank}))
     assert shown.present == without.present == ("lidar",)
     assert np.array_equal(shown.labels, without.labels)
+    seen_from_beside = Registration.from_homography([[0.5, 0, 60], [0, 0.5, 40], [0, 0, 1]])
+    blank = SensorImage(blank.data, seen_from_beside)
+    shown = segmenter(dataclasses.replace(f, sensors={**f.sensors, "thermal": blank}))
+    assert shown.present == ("lidar",), "the edge of its view is no contrast"
+    hot = blank.data.copy()
+    hot[90:110, 150:170] += 500
+    shown = segmenter(
+        dataclasses.replace(f, sensors={"thermal": SensorImage(hot, seen_from_beside)})
+    )
+    assert shown.present == ("thermal",)
     published = segmenter_of("fmb_rgb_thermal")
     grey = SensorImage(np.full((200, 320), 90, np.uint8))
     assert published(Frame(f.rgb, {"thermal": grey})).present == ("thermal",)

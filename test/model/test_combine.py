@@ -262,3 +262,42 @@ def test_presence_under_autocast(model: MMSAMAdapter) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         half = model(images(), PRESENT)
     assert (half - plain).abs().mean() < 0.1 * plain.std()
+
+
+@torch.no_grad()
+def test_what_is_absent_is_not_computed(model: MMSAMAdapter) -> None:
+    assert model.prior is not None
+    ran: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, n=name: ran.append(n))
+        for name, module in (*model.prior.trunks.items(), *model.prior.fusion.items())
+    ]
+    ran_with = {}
+    for kept in ((), ("thermal",), SENSORS):
+        ran.clear()
+        given = {name: image[:1] for name, image in images().items() if name in ("rgb", *kept)}
+        model(given)
+        ran_with[kept] = sorted(ran)
+    for hook in hooks:
+        hook.remove()
+    assert ran_with == {
+        (): ["rgb"],
+        ("thermal",): ["rgb", "thermal"],
+        SENSORS: ["lidar", "rgb", "thermal"],
+    }
+
+
+@torch.no_grad()
+def test_four_auxiliaries_in_any_combination() -> None:
+    names = ("lidar", "thermal", "event", "depth")
+    model = network(*names)
+    generator = torch.Generator().manual_seed(5)
+    rgb, *others = torch.randn(5, 3, 3, 128, 192, generator=generator)
+    given = {"rgb": rgb, **dict(zip(names, others, strict=True))}
+    rows = ((True, True, True, True), (False, True, False, True), (False, False, True, False))
+    present = {name: torch.tensor(column) for name, *column in zip(names, *rows, strict=True)}
+    mixed = model(given, present)
+    for i, row in enumerate(rows):
+        kept = [name for name, there in zip(names, row, strict=True) if there]
+        alone = model({name: given[name][i : i + 1] for name in ("rgb", *kept)})
+        torch.testing.assert_close(mixed[i : i + 1], alone, atol=1e-4, rtol=1e-4)

@@ -56,6 +56,10 @@ def test_frame_gain_follows_the_frame() -> None:
 
 def test_frame_gain_without_contrast_is_zero() -> None:
     assert not scale_thermal(np.full((4, 4), 77, np.uint8), "frame_gain", None).any()
+    noise = 29000 + np.random.default_rng(0).integers(-1, 2, (40, 40)).astype(np.uint16)
+    assert not scale_thermal(noise, "frame_gain", None).any(), "a picture of the last bits"
+    noise[:20] += 10
+    assert scale_thermal(noise, "frame_gain", None).max() == 255
 
 
 @pytest.mark.parametrize(

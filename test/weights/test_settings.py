@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from mmsam_ros.weights import SETTINGS, default_weights, make_spec, read_spec, setting_config
 
@@ -49,3 +51,15 @@ def test_the_package_has_weights_for_all_sensors_with_scores_for_every_set() -> 
         "camera", "camera+lidar", "camera+thermal", "camera+lidar+thermal",
     }  # fmt: skip
     assert default_weights().stat().st_size < 24 * 2**20
+
+
+def test_the_packages_weights_are_half_where_that_does_no_harm() -> None:
+    with safe_open(default_weights(), "pt") as file:
+        kinds = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    sensitive = ("temperature", "level_embed", "running_mean", "running_var", "gamma", "bias")
+    for name, tensor in kinds.items():
+        assert bool(tensor.isfinite().all()), name
+        if tensor.ndim <= 1 or name.endswith(sensitive):
+            assert tensor.dtype != torch.float16, name
+    halves = [t.numel() for t in kinds.values() if t.dtype == torch.float16]
+    assert sum(halves) > 0.95 * sum(t.numel() for t in kinds.values())

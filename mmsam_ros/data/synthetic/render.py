@@ -64,6 +64,9 @@ def render(
     check_word("kind", kind, EXPORTS)
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
+    given = {row.split for scene in scenes for row in scene.rows}
+    if kind != "folder" and given and (bare := [s for s in SPLITS if s not in given]):
+        raise DataError(f"no frames of {', '.join(bare)}, expected some: {kind} has three splits")
     total = sum(len(scene.rows) for scene in scenes)
     if not total:
         raise DataError("no frames are asked for, expected e.g. train=200,val=40,test=40")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random draws by split: train, val and test share neither seeds nor texture or colour values.
+"""Random draws by split: train, val and test share neither seeds nor drawn textures and colours.
 
 A seed belongs to one split (`SEEDS`). What makes a texture or a colour is drawn from cells of its
 range that only this split has, interleaved with the others' cells: same ranges, no common value.
+What is the same thing everywhere is a constant: tyres, glass, shoes, the frames of windows.
 """
 
 from __future__ import annotations
