@@ -3,7 +3,7 @@
 
     python benchmarks/contact_sheet.py
 
-A row for every weather and for three cases, each of another world of the test split: picture,
+A row for every weather and for every case, each of another world of the test split: picture,
 truth, LiDAR returns over the dimmed picture (colour: range), thermal image.
 """
 
@@ -24,7 +24,8 @@ SIZE = (420, 280)
 ROWS = (
     ("sun", "ordinary", 900), ("cloud", "ordinary", 901), ("fog", "ordinary", 902),
     ("rain", "ordinary", 903), ("night", "ordinary", 904), ("sun", "overexposure", 905),
-    ("cloud", "motionblur", 906), ("rain", "underexposure", 907),
+    ("cloud", "motionblur", 906), ("rain", "underexposure", 907), ("sun", "lidarjitter", 908),
+    ("night", "thermallowres", 909),
 )  # fmt: skip
 OUT = Path(__file__).parents[1] / "docs" / "synthetic.jpg"
 Image = NDArray[np.uint8]

@@ -14,6 +14,7 @@ is finished is not repeated, what was interrupted goes on. A share uses a single
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -34,29 +35,33 @@ MODALITIES: Mapping[str, Mapping[str, Any]] = {
     "all": {"setting": ALL, **MASKED},
     "all_dropout": {"setting": ALL, **MASKED, "modality_dropout": 0.3},
 }
-# RGB and LiDAR in the published network; trunks of other sizes cannot take the pretrained ones
-SCRATCH = {"start.convnext": "scratch"}
+# RGB and LiDAR in the published network, on a third of the frames; in the order of their worth.
+# Trunks of other sizes cannot take the pretrained ones, and have widths that 8 groups divide.
+SIZES = {"start.convnext": "scratch", "model.fusion.groups": 8, "model.fusion.norm_groups": 8}
 ORDERS: Mapping[str, Mapping[str, Any]] = {
-    "no_adapter": {"model.inputs": "rgb", "model.prior.kind": "none"},
-    "conv_prior_rgb": {"model.inputs": "rgb", "model.prior.kind": "conv"},
-    "auxiliary_only": {"model.prior.reads_rgb": False},
+    "fused": {},
+    "convnext_rgb": {"model.inputs": "rgb"},
     "no_extractor": {"model.interaction.extractor": False},
     "fusion_add": {"model.fusion.kind": "add"},
     "fusion_concat": {"model.fusion.kind": "concat"},
-    "shared_encoder": {"model.prior.shared": True},
+    "auxiliary_only": {"model.prior.reads_rgb": False},
+    "no_adapter": {"model.inputs": "rgb", "model.prior.kind": "none"},
     "sam_frozen": {"start.freeze": ["encoder"]},
     "from_scratch": {"start.sam": "scratch"},
-    "trunks_1": SCRATCH,
-    "trunks_quarter": {**SCRATCH, "model.trunk.widths": [8, 16, 32, 48]},
-    "trunks_half": {**SCRATCH, "model.trunk.widths": [12, 24, 48, 64]},
-    "trunks_double_symmetric": {**SCRATCH, "model.trunk.widths": [24, 48, 96, 128]},
-    "trunks_quadruple": {**SCRATCH, "model.trunk.widths": [32, 64, 128, 192]},
+    "trunks_1": SIZES,
+    "trunks_2_symmetric": {**SIZES, "model.trunk.widths": [24, 48, 88, 136]},
+    "trunks_1_4": {**SIZES, "model.trunk.widths": [8, 16, 32, 48]},
+    "trunks_1_2": {**SIZES, "model.trunk.widths": [16, 24, 40, 72]},
+    "trunks_4": {**SIZES, "model.trunk.widths": [32, 64, 128, 192]},
+    "conv_prior_rgb": {"model.inputs": "rgb", "model.prior.kind": "conv"},
+    "shared_encoder": {"model.prior.shared": True},
 }
 FULL = ("all", "all_dropout")
-# what an order is compared with, where that is not RGB and LiDAR in the published network
-CONTROLS = {"no_adapter": "rgb", "conv_prior_rgb": "rgb"} | {
+# what an order is compared with, where that is not `fused`
+CONTROLS = {"no_adapter": "convnext_rgb", "conv_prior_rgb": "convnext_rgb"} | {
     name: "trunks_1" for name in ORDERS if name.startswith("trunks_")
 }
+THIRD = 700  # frames
 SIZE = {"augment.base_size": [128, 192], "augment.crop": [128, 192], "augment.scale": [0.75, 1.75]}
 COMMON: dict[str, Any] = {
     **SIZE, "data.workers": 1, "model.preset": "nano", "optimiser.lr": 8e-4,
@@ -103,6 +108,18 @@ def make_data() -> None:
         options = ["--frames", frames, "--first", str(first), "--per-scene", "4"]
         if not (OUT / name).exists():
             _mmsam("synth", "folder", str(OUT / name), "--size", "192x128", *options)
+    whole, part = OUT / "set", OUT / "third"
+    part.mkdir(exist_ok=True)
+    for path in whole.iterdir():
+        if path.name != "meta.json" and not (part / path.name).exists():
+            (part / path.name).symlink_to(path.resolve())
+    meta = json.loads((whole / "meta.json").read_text())
+    left_out = set(meta["splits"]["train"][THIRD:])
+    meta["splits"]["train"] = meta["splits"]["train"][:THIRD]
+    for words in meta["subsets"].values():
+        for name in left_out:
+            del words[name]
+    (part / "meta.json").write_text(json.dumps(meta))
 
 
 def train(share: int, of: int) -> None:
@@ -121,7 +138,7 @@ def train(share: int, of: int) -> None:
         if not (OUT / "runs" / name / f"seed{seed}" / "result.json").is_file():
             file = _experiment(name, str(pretrained))
             _mmsam("experiments", "run", str(file), f"--seeds={seed}", f"--out={OUT / 'runs'}",
-                   f"--data.root={OUT / 'set'}")  # fmt: skip
+                   f"--data.root={OUT / ('set' if name in MODALITIES else 'third')}")  # fmt: skip
 
 
 def runs() -> list[tuple[str, int]]:

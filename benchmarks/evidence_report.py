@@ -254,9 +254,9 @@ def _gates(found: Found) -> str:
 
 def _orders(found: Found) -> str:
     body, seed = [], SEEDS[0]
-    for name in ("rgb_lidar", "rgb", *ORDERS):
+    for name in ORDERS:
         values = found.trained(name).get(seed)
-        control = found.trained(CONTROLS.get(name, "rgb_lidar")).get(seed)
+        control = found.trained(CONTROLS.get(name, "fused")).get(seed)
         if values and control:
             means = [f"{values[key]:.1f}" for key in MAIN.values()]
             gain = f"{values['all'] - control['all']:+.1f}"

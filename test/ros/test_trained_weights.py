@@ -16,7 +16,8 @@ from mmsam_ros.cli.main import main
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 
 pytestmark = pytest.mark.dds
-SIZE = (96, 128)
+SIZE = (96, 128)  # of the network
+CAMERA = (120, 150)  # scaled and padded to it
 STEP = 100_000_000  # ns between frames
 
 
@@ -24,7 +25,7 @@ STEP = 100_000_000  # ns between frames
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/ and, in run/, what the command left of a short training."""
     folder = tmp_path_factory.mktemp("trained")
-    make_folder(folder / "data", size=SIZE)
+    make_folder(folder / "data", size=CAMERA)
     command = [
         "train", "--config=folder_rgb_lidar_thermal", f"--data.root={folder / 'data'}",
         f"--out={folder / 'run'}", "--model.preset=nano", f"--model.image_size={list(SIZE)}",
@@ -67,7 +68,7 @@ def test_the_node_labels_as_the_evaluation_does(trained: Path) -> None:
             thermal.publish(image(stamp, counts, "mono16"))
             camera.publish(image(stamp, sample["rgb"].permute(1, 2, 0).numpy(), "rgb8"))
             client.spin_until(lambda n=i: len(masks) > n, f"mask {i}")
-            labels = np.frombuffer(masks[i].data, np.uint8).reshape(SIZE)
+            labels = np.frombuffer(masks[i].data, np.uint8).reshape(CAMERA)
             expected, _ = evaluation.predict(sample)
             assert (labels == expected.numpy()).all()
             seen |= set(np.unique(labels).tolist())
