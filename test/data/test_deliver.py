@@ -154,7 +154,7 @@ def test_unknown_words_are_errors(tmp_path: Path, place: str, message: str) -> N
 
 
 def test_an_unknown_case_is_ordinary_as_published_and_noted(tmp_path: Path) -> None:
-    root = make_deliver(tmp_path, per_split={"val": 1}, cases=("", "darkness"))
+    root = make_deliver(tmp_path, per_split={"val": 2}, cases=("", "darkness"))
     frames = open_frames("deliver", root, "val", ())
     assert {record.subsets["case"] for record in frames.records} == {"ordinary"}
     notes = check_dataset("deliver", root, ()).notes

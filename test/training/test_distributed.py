@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from trees import FOLDER_CLASSES, make_folder
 
+from mmsam_ros.model import build_model
 from mmsam_ros.training.configure import load_config
+from mmsam_ros.training.devices import SyncBatchNorm, synchronise_batch_norms
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import evaluate_weights
 from mmsam_ros.training.loop import train
-from mmsam_ros.weights import load_model
+from mmsam_ros.weights import load_model, setting_config
 
 # Plain cross-entropy: OHEM's cut is over a process's own batch. The layout's labels leave out the
 # same rows in every frame, so a mean of means is the mean. Sensors are dropped: some micro-batches
@@ -150,3 +152,27 @@ def test_two_processes_share_an_experiments_evaluation(tmp_path: Path) -> None:
     alone = evaluate_weights(run / "best.safetensors", config, "test")
     assert result["scores"]["all"]["frames"] == 3
     assert result["scores"] == alone
+
+
+def test_synchronised_norms_take_batches_of_no_samples(tmp_path: Path) -> None:
+    """In a group of one process; what a GPU would compute of samples cannot run here."""
+    net = build_model(setting_config("synthetic_rgb_lidar_thermal", "nano"))
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    synchronise_batch_norms(net)
+    assert net.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    (*taking,) = (norm for norm in norms if isinstance(norm, SyncBatchNorm))
+    assert len(taking) == 2 * 4, "a fusion of each sensor at each level"
+    address = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    try:
+        norm = taking[0].train()
+        out = norm(torch.zeros(0, norm.num_features, 5, 1))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert out.shape == (0, norm.num_features, 5, 1)
+    assert torch.equal(norm.running_mean, torch.zeros(norm.num_features))
+    assert torch.equal(norm.running_var, torch.ones(norm.num_features))
+    assert int(norm.num_batches_tracked) == 0
