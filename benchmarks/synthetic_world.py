@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from results import bar, write
 
-SPEED_FRAMES, SPEED_SIZE, MIN_SPEED = 240, "512x384", 5.0
-SCENES = {"train": 150, "test": 100}
+SPEED_FRAMES, SPEED_SIZE, MIN_SPEED = 200, "512x384", 5.0
+SCENES = {"train": 120, "test": 80}
 SIZE = (256, 192)
 MARGIN = 25.0  # points of mIoU that the network must be better by
 CUES = ("colour", "height", "temperature")

@@ -200,8 +200,8 @@ def test_one_of_two_sources_may_be_dropped(folder: Path) -> None:
 
 def test_what_was_measured_goes_the_nodes_way(tmp_path: Path) -> None:
     """Points fall on the network's raster, which is not the image's; thermal is registered once."""
-    root = make_folder(tmp_path / "folder", size=(256, 384), calibrated=True)
-    config = prepared(tmp_path, "folder", geometry="native")
+    root = make_folder(tmp_path / "large", size=(256, 384), calibrated=True)
+    config = prepared(tmp_path, "folder", root=str(root), geometry="native")
     evaluation = Evaluation(config)
     sample = evaluation.frames[0]
     calib = json.loads((root / "calib.json").read_text())
