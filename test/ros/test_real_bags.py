@@ -16,6 +16,7 @@ from harness import ROOT, Client, environment, free_domain, nano_weights, runnin
 from sensor_msgs.msg import Image
 
 from mmsam_ros.cli.main import main as mmsam
+from mmsam_ros.weights import default_weights
 
 pytestmark = pytest.mark.dds
 
@@ -79,6 +80,34 @@ def test_rgb_and_thermal(shared: Path, tmp_path: Path) -> None:
             client.spin_until(lambda: len(masks) >= 5 + 12, "masks of three loops")
         facts = client.diagnostics()
         assert int(facts["fused.camera+thermal"]) >= len(masks) - 2, facts
+
+
+def test_the_packages_own_weights_take_real_sensors(shared: Path, tmp_path: Path) -> None:
+    """Without a word about weights; what they make of it is in docs/synthetic.md."""
+    calibration = tmp_path / "calibration.yaml"
+    kitti = shared / "data/kitti_camera_lidar_mcap"
+    assert mmsam(["bag", "calib", str(kitti), "-o", str(calibration)]) == 0
+    for bag, size, count, sensor, more in (
+        (
+            kitti, (375, 1242), 4, "lidar",
+            ("--params-file", str(calibration), "-r",
+             "camera/image:=/kitti/camera_color_left/image_raw",
+             "-r", "lidar/points:=/kitti/velo/pointcloud"),
+        ),
+        (
+            shared / "data/rgb_thermal_mcap", (480, 640), 5, "thermal",
+            ("-r", "camera/image:=/rgb/image_raw", "-r", "thermal/image:=/thermal/image_raw"),
+        ),
+    ):  # fmt: skip
+        domain = free_domain(5)
+        with running(domain, *more, "-p", "device:=cpu") as (node, client):
+            masks = client.record(Image, "/mmsam/semantic")
+            client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+            replay(bag, domain, "--rate", "0.1")
+            check_masks(client, masks, size, count)
+            facts = client.diagnostics()
+            assert facts["weights"] == default_weights().name
+            assert facts[f"fused.camera+{sensor}"] == str(count), node.output
 
 
 @contextmanager
