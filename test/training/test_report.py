@@ -89,14 +89,18 @@ def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make_muses(tmp_path / "data", size=(64, 96), per_split={"test": 3})
+    root = make_muses(tmp_path / "data", size=(64, 96), per_split={"test": 3, "val": 1})
     path = random_weights(tmp_path, "muses_rgb_event", (64, 96))
     out = tmp_path / "out"
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     assert main(command) == 2
     assert "withheld; --submission needs none" in capsys.readouterr().err
     assert main([*command, "--submission", "--out", str(out)]) == 0
-    assert "3 frames (750 in the whole test set); labels are withheld" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 frames (not complete: the test set has 750); labels are withheld" in said
+    for wrong in (["--limit", "1"], ["--split", "val"]):
+        assert main([*command, "--submission", "--out", str(out), *wrong]) == 2
+        assert "--submission is of the whole split test" in capsys.readouterr().err
     with zipfile.ZipFile(out / "labelTrainIds.zip") as archive:
         names = archive.namelist()
         assert names == [f"labelTrainIds/REC000{i}_frame_00010{i}.png" for i in (1, 2, 3)]
