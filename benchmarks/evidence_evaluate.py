@@ -62,7 +62,13 @@ def _jobs() -> list[Job]:
                 kinds |= {without(drop): partial(_scores, run, drop, ()) for drop in DROPS}
                 kinds["gate"] = partial(_gate, run, run_folder("rgb", seed))
             jobs += [(evaluation_file(name, seed, kind), work) for kind, work in kinds.items()]
-    return jobs
+    return sorted(jobs, key=_comes_late)
+
+
+def _comes_late(job: Job) -> bool:
+    """Exposure with further seeds, which changes the least."""
+    _, seed, kind = job[0].stem.split(".")
+    return kind in EXPOSURES and seed != f"seed{SEEDS[0]}"
 
 
 def run_folder(name: str, seed: int) -> Path:

@@ -236,9 +236,11 @@ def _exposure(found: Found) -> str:
     body = []
     for name in MODALITIES:
         sets = [found.trained(name), *(found.evaluated(name, word) for word in EXPOSURES)]
-        if all(sets):
-            body.append([name, *(f"{_means(by_seed)['all']:.1f}" for by_seed in sets)])
-    return _table(["network", "as it is", *EXPOSURES], body)
+        seeds = [seed for seed in SEEDS if all(seed in by_seed for by_seed in sets)]
+        if seeds:
+            means = [statistics.mean(by_seed[s]["all"] for s in seeds) for by_seed in sets]
+            body.append([name, str(len(seeds)), *(f"{mean:.1f}" for mean in means)])
+    return _table(["network", "seeds", "as it is", *EXPOSURES], body)
 
 
 def _gates(found: Found) -> str:
