@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ from mmsam_ros.weights import load_model
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "deliver": ("deliver_rgb_lidar", make_deliver),
+    "deliver, flat": ("deliver_rgb_lidar", partial(make_deliver, layout="flat")),
     "fmb": ("fmb_rgb_thermal", make_fmb),
+    "fmb, moved": ("fmb_rgb_thermal", partial(make_fmb, moved=True)),
     "muses": ("muses_rgb_event", make_muses),
     "folder": ("folder_rgb_lidar_thermal", make_folder),
 }
@@ -54,13 +57,14 @@ def losses(run: Path) -> list[float]:
 def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     setting, make = LAYOUTS[layout]
     make(tmp_path / "data")
-    size = "[64, 64]" if layout == "deliver" else "[64, 96]"
+    kind = layout.split(",")[0]
+    size = "[64, 64]" if kind == "deliver" else "[64, 96]"
     more = [f"--setting={setting}", "--model.preset=tiny", f"--model.image_size={size}"]
     more += [f"--augment.{key}={size}" for key in ("base_size", "crop")]
     more += ["--optimiser.lr=1e-3"]
-    if layout == "folder":
+    if kind == "folder":
         more.append("--device.precision=bf16-mixed")
-    if layout == "fmb":
+    if kind == "fmb":
         more.append(f"--data.lists={tmp_path / 'data/lists'}")
     run = train(run_config(tmp_path, *more))
     first, second, third, fourth = losses(run)
@@ -68,7 +72,7 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     _, spec = load_model(run / "last.safetensors")
     sources = "+".join(["camera", *spec.sources])
     assert spec.presence.trained_subsets == (tuple(sources.split("+")),)
-    assert spec.presence.scores[sources].dataset == f"{layout} val"
+    assert spec.presence.scores[sources].dataset == f"{kind} val"
 
 
 def test_four_frames_are_learned_by_heart(tmp_path: Path) -> None:
