@@ -81,7 +81,8 @@ def report() -> None:
     bars = _bars(found)
     print(write("evidence", rows, bars))
     if len(found.evaluated(FULL[-1], "gate")) == len(SEEDS):
-        cv2.imwrite(str(DOCS / "gate.png"), _gate_picture()[..., ::-1])
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+        cv2.imwrite(str(DOCS / "gate.jpg"), _gate_picture()[..., ::-1], quality)
     _fill(
         DOCS / "evidence.md",
         {
@@ -307,7 +308,7 @@ def _gate_picture() -> np.ndarray:
         panels = [picture, colorise(truth, palette(CLASSES)), (255 * colours).astype(np.uint8)]
         row = np.hstack([cv2.resize(p, None, fx=2, fy=2, interpolation=0) for p in panels])
         text = f"{caption}; mean gate {gate.mean():.2f}"
-        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(row, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness)
+        cv2.rectangle(row, (0, 0), (10 + 8 * len(text), 26), (0, 0, 0), -1)
+        cv2.putText(row, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
         rows.append(row)
     return np.vstack(rows)
