@@ -26,7 +26,7 @@ def evaluate(share: int, of: int) -> None:
     from mmsam_ros.inference import tune_allocator
 
     tune_allocator()
-    for path, work in _jobs()[share::of]:
+    for path, work in jobs()[share::of]:
         if path.is_file():
             continue
         if not all((folder / "result.json").is_file() for folder in _needed(path)):
@@ -50,8 +50,9 @@ def without(drop: tuple[str, ...]) -> str:
     return "without_" + "_".join(drop)
 
 
-def _jobs() -> list[Job]:
-    jobs: list[Job] = []
+def jobs() -> list[Job]:
+    """Every evaluation: its file, and what makes the content."""
+    found: list[Job] = []
     for seed in SEEDS:
         for name in MODALITIES:
             run = run_folder(name, seed)
@@ -61,8 +62,8 @@ def _jobs() -> list[Job]:
             if name in FULL:
                 kinds |= {without(drop): partial(_scores, run, drop, ()) for drop in DROPS}
                 kinds["gate"] = partial(_gate, run, run_folder("rgb", seed))
-            jobs += [(evaluation_file(name, seed, kind), work) for kind, work in kinds.items()]
-    return sorted(jobs, key=_comes_late)
+            found += [(evaluation_file(name, seed, kind), work) for kind, work in kinds.items()]
+    return sorted(found, key=_comes_late)
 
 
 def _comes_late(job: Job) -> bool:

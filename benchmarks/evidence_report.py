@@ -19,6 +19,7 @@ from evidence_evaluate import (
     EXPOSURES,
     evaluation_file,
     gate_frames,
+    jobs,
     run_folder,
     without,
 )
@@ -77,7 +78,9 @@ def report() -> None:
     ]
     rows = [row for row in rows if row["seeds"]]
     left = [f"{name}, seed {seed}" for name, seed in runs() if (name, seed) not in found.results]
+    late = [path.stem for path, _ in jobs() if not path.is_file()]
     rows.append({"what": "not run; python benchmarks/evidence.py train", "runs": left})
+    rows.append({"what": "not run; python benchmarks/evidence.py evaluate", "runs": late})
     bars = _bars(found)
     print(write("evidence", rows, bars))
     if len(found.evaluated(FULL[-1], "gate")) == len(SEEDS):
@@ -93,7 +96,7 @@ def report() -> None:
             "gate": _gates(found),
             "orders": _orders(found),
             "bars": _bar_table(bars),
-            "left": "\n".join(f"* {run}" for run in left) or "Everything was run.",
+            "left": _left("train", left) + "\n" + _left("evaluate", late),
         },
     )
 
@@ -275,6 +278,11 @@ def _bar_table(bars: Sequence[Row]) -> str:
         for b in bars
     ]  # fmt: skip
     return _table(["bar", "measured", "at least", ""], body)
+
+
+def _left(part: str, missing: Sequence[str]) -> str:
+    listed = "; ".join(missing) or "nothing is left"
+    return f"* `python benchmarks/evidence.py {part}`: {listed}."
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
