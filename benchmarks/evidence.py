@@ -2,6 +2,7 @@
 """What several modalities, dropout, the gate and the paper's parts are worth, in the small.
 
     python benchmarks/evidence.py data                  # worlds to train, validate and test on
+    python benchmarks/evidence.py pretrain              # the RGB part, on worlds apart
     python benchmarks/evidence.py train --share 0 of 2  # all runs, in two processes
     python benchmarks/evidence.py train --share 1 of 2
     python benchmarks/evidence.py evaluate              # sensors missing, exposure, the gate
@@ -80,23 +81,24 @@ PRETRAIN = {
 def main() -> None:
     """Run the chosen part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("data", "train", "evaluate", "report"))
+    parser.add_argument("part", choices=("data", "pretrain", "train", "evaluate", "report"))
     parser.add_argument("--share", nargs=3, default=["0", "of", "1"], metavar=("I", "of", "N"))
     args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     if args.part == "data":
         make_data()
+    elif args.part == "pretrain":
+        pretrain()
     elif args.part == "train":
         train(int(args.share[0]), int(args.share[2]))
+    elif args.part == "evaluate":
+        from evidence_evaluate import evaluate
+
+        evaluate(int(args.share[0]), int(args.share[2]))
     else:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        if args.part == "evaluate":
-            from evidence_evaluate import evaluate
+        from evidence_report import report
 
-            evaluate(int(args.share[0]), int(args.share[2]))
-        else:
-            from evidence_report import report
-
-            report()
+        report()
 
 
 def make_data() -> None:
@@ -122,18 +124,21 @@ def make_data() -> None:
     (part / "meta.json").write_text(json.dumps(meta))
 
 
+def pretrain() -> None:
+    """The RGB part, on worlds that it does not see again."""
+    folder = OUT / "pretrain"
+    if (folder / "config.yaml").is_file():
+        _mmsam("train", "--resume", str(folder))
+    else:
+        root = f"--data.root={OUT / 'pretrain_set'}"
+        _mmsam("train", *_options(PRETRAIN), root, f"--out={folder}")
+
+
 def train(share: int, of: int) -> None:
     """This share of all runs, in the order of their worth."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     pretrained = OUT / "pretrain" / "last.safetensors"
-    if share == 0 and not pretrained.is_file():
-        resume = ["--resume", str(OUT / "pretrain")]
-        started = (OUT / "pretrain" / "config.yaml").is_file()
-        root = f"--data.root={OUT / 'pretrain_set'}"
-        fresh = [*_options(PRETRAIN), root, f"--out={OUT / 'pretrain'}"]
-        _mmsam("train", *(resume if started else fresh))
     if not pretrained.is_file():
-        raise SystemExit(f"{pretrained} is not there yet; share 0 makes it")
+        raise SystemExit(f"{pretrained} is not there; evidence.py pretrain makes it")
     for name, seed in runs()[share::of]:
         if not (OUT / "runs" / name / f"seed{seed}" / "result.json").is_file():
             file = _experiment(name, str(pretrained))
@@ -173,10 +178,10 @@ def yaml_text(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
 
 
-def _mmsam(*words: str, check: bool = True) -> None:
+def _mmsam(*words: str) -> None:
     command: Sequence[str] = [sys.executable, "-m", "mmsam_ros.cli.main", *words]
     print("$ mmsam", *words, flush=True)
-    subprocess.run(command, check=check)
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

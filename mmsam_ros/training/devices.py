@@ -128,6 +128,13 @@ def synchronise_batch_norms(net: MMSAMAdapter) -> None:
             net.set_submodule(name, taking)
 
 
+def own_share(count: int) -> range:
+    """The items of `count` that this process takes; where there is but one, all of them."""
+    if not torch.distributed.is_initialized():
+        return range(count)
+    return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
+
+
 def is_first() -> bool:
     """Whether this is the process that writes; also where there is but one."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

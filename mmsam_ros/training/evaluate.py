@@ -30,6 +30,7 @@ from mmsam_ros.inference.published import sliding_window
 from mmsam_ros.model import near_match
 from mmsam_ros.sensors import CLASS_SETS, Frame, SensorImage
 from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.start import kind_of
@@ -243,11 +244,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     if not evaluation.labelled:
         raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
     names = [info.name for info in evaluation.spec.classes]
-    several = torch.distributed.is_initialized()
-    rank, step = (
-        (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
-    )
-    matrices = evaluation.run(indices=range(rank, len(evaluation.frames), step))
+    matrices = evaluation.run(indices=own_share(len(evaluation.frames)))
     matrices.reduce()
     return {key: score.to_dict() for key, score in matrices.scores(names).items()}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.devices import whole_network
+from mmsam_ros.training.devices import own_share, whole_network
 from mmsam_ros.training.evaluate import evaluate_frames, published_prediction
 from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.metrics import Scores, SubsetMatrices
@@ -68,8 +68,7 @@ class Validation:
             return prediction, target
 
         matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
-        share = range(fabric.global_rank, len(frames), fabric.world_size)
-        evaluate_frames(predict, frames, matrices, indices=share)
+        evaluate_frames(predict, frames, matrices, indices=own_share(len(frames)))
         matrices.reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 

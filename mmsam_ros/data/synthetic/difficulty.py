@@ -5,10 +5,9 @@ The rule. An object is a person, a rider, a bicycle, a vehicle or a traffic sign
 least `SMALLEST` of the picture. Its contrast in a sensor compares the object with the ring around
 it: the change of mean and of deviation over all channels, divided by what the sensor's noise makes
 of nothing (`UNITS`); of LiDAR returns (echoes of fog and rain aside), the gap in range, and 0 where
-fewer than `RETURNS` hit it.
-The camera has lost an object whose contrast is below 1 there; an auxiliary shows it where its own
-contrast is at least 1. A frame is hard where auxiliaries show at least `SHARE` of the objects that
-it has while the camera has lost them.
+fewer than `RETURNS` hit it. The camera has lost an object whose contrast is below 1 there; an
+auxiliary shows it where its own contrast is at least 1. A frame is hard where auxiliaries show at
+least `SHARE` of the objects that it has while the camera has lost them.
 """
 
 from __future__ import annotations
