@@ -178,7 +178,9 @@ def _page(
     fused = {k.removeprefix("fused."): v for k, v in facts.items() if k.startswith("fused.")}
     return PAGE.substitute(
         recipe=html.escape(spec.provenance.recipe),
-        warning="The masks mean nothing: they show that the pipeline runs." if untrained else "",
+        warning="The masks mean nothing: they show that the pipeline runs."
+        if untrained
+        else "The drive is synthetic: what is right here says nothing about a road.",
         summary=_table(summary),
         counts=_table(outcomes),
         fused=_table(fused),

@@ -29,7 +29,7 @@ OUT = Path("out/evidence")
 SEEDS = (0, 1, 2)
 PAIR, ALL = "folder_rgb_lidar", "folder_rgb_lidar_thermal"
 MASKED = {"model.combine.absent": "masked", "model.combine.gate": True}
-MODALITIES: Mapping[str, Mapping[str, Any]] = {
+MODALITIES: dict[str, Mapping[str, Any]] = {
     "rgb": {"setting": ALL, "model.inputs": "rgb"},
     "rgb_lidar": {"setting": PAIR},
     "rgb_thermal": {"setting": "folder_rgb_thermal"},
@@ -39,7 +39,7 @@ MODALITIES: Mapping[str, Mapping[str, Any]] = {
 # RGB and LiDAR in the published network, on a third of the frames; in the order of their worth.
 # Trunks of other sizes cannot take the pretrained ones, and have widths that 8 groups divide.
 SIZES = {"start.convnext": "scratch", "model.fusion.groups": 8, "model.fusion.norm_groups": 8}
-ORDERS: Mapping[str, Mapping[str, Any]] = {
+ORDERS: dict[str, Mapping[str, Any]] = {
     "fused": {},
     "convnext_rgb": {"model.inputs": "rgb"},
     "no_extractor": {"model.interaction.extractor": False},
@@ -57,7 +57,13 @@ ORDERS: Mapping[str, Mapping[str, Any]] = {
     "conv_prior_rgb": {"model.inputs": "rgb", "model.prior.kind": "conv"},
     "shared_encoder": {"model.prior.shared": True},
 }
-FULL = ("all", "all_dropout")
+# how often a sensor is dropped in training: all_dropout is between the two
+DROPOUTS: dict[str, Mapping[str, Any]] = {
+    "all_dropout_15": {"setting": ALL, **MASKED, "modality_dropout": 0.15},
+    "all_dropout_45": {"setting": ALL, **MASKED, "modality_dropout": 0.45},
+}
+GATED = ("all", "all_dropout")
+FULL = (*GATED, *DROPOUTS)
 # what an order is compared with, where that is not `fused`
 CONTROLS = {"no_adapter": "convnext_rgb", "conv_prior_rgb": "convnext_rgb"} | {
     name: "trunks_1" for name in ORDERS if name.startswith("trunks_")
@@ -143,18 +149,20 @@ def train(share: int, of: int) -> None:
         if not (OUT / "runs" / name / f"seed{seed}" / "result.json").is_file():
             file = _experiment(name, str(pretrained))
             _mmsam("experiments", "run", str(file), f"--seeds={seed}", f"--out={OUT / 'runs'}",
-                   f"--data.root={OUT / ('set' if name in MODALITIES else 'third')}")  # fmt: skip
+                   f"--data.root={OUT / ('third' if name in ORDERS else 'set')}")  # fmt: skip
 
 
 def runs() -> list[tuple[str, int]]:
-    """All runs: the modalities with every seed, then the paper's orders with one."""
-    return [(n, s) for s in SEEDS for n in MODALITIES] + [(n, SEEDS[0]) for n in ORDERS]
+    """All runs: the paper's orders with one seed, all else with every seed."""
+    first = [(name, seed) for seed in SEEDS for name in MODALITIES]
+    orders = [(name, SEEDS[0]) for name in ORDERS]
+    return [*first, *orders, *((name, seed) for seed in SEEDS for name in DROPOUTS)]
 
 
 def _experiment(name: str, start: str) -> Path:
     """The run's file for `mmsam experiments run`."""
     base = {"setting": PAIR, "start.sam": start, "start.convnext": start}
-    options = COMMON | base | dict(MODALITIES.get(name) or ORDERS[name])
+    options = COMMON | base | dict((MODALITIES | DROPOUTS | ORDERS)[name])
     content = {"title": name.replace("_", " "), "base": _base(), "options": options}
     path = OUT / "experiments" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from evidence import CONTROLS, FULL, MODALITIES, ORDERS, SEEDS, runs
+from evidence import CONTROLS, DROPOUTS, FULL, GATED, MODALITIES, ORDERS, SEEDS, runs
 from evidence_evaluate import (
     DROPS,
     EXPOSURES,
@@ -71,10 +71,13 @@ def report() -> None:
     """Write the JSON, the tables and the picture of the gates."""
     found = Found()
     rows = [
-        *(_mean_row("trained", name, found.trained(name)) for name in (*MODALITIES, *ORDERS)),
+        *(
+            _mean_row("trained", name, found.trained(name))
+            for name in (*MODALITIES, *DROPOUTS, *ORDERS)
+        ),
         *(_mean_row(kind, name, found.evaluated(name, kind)) for name, kind in _evaluations()),
         *(_paired_row(found, one, two) for one, two in COMPARED),
-        *(_gate_row(found, name) for name in FULL),
+        *(_gate_row(found, name) for name in GATED),
     ]
     rows = [row for row in rows if row["seeds"]]
     left = [f"{name}, seed {seed}" for name, seed in runs() if (name, seed) not in found.results]
@@ -83,7 +86,7 @@ def report() -> None:
     rows.append({"what": "not run; python benchmarks/evidence.py evaluate", "runs": late})
     bars = _bars(found)
     print(write("evidence", rows, bars))
-    if len(found.evaluated(FULL[-1], "gate")) == len(SEEDS):
+    if len(found.evaluated(GATED[-1], "gate")) == len(SEEDS):
         quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
         cv2.imwrite(str(DOCS / "gate.jpg"), _gate_picture()[..., ::-1], quality)
     _fill(
@@ -192,7 +195,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _modalities(found: Found) -> str:
-    lines = [(name, found.trained(name)) for name in MODALITIES]
+    lines = [(name, found.trained(name)) for name in (*MODALITIES, *DROPOUTS)]
     keys = [key for key in next(iter(found.trained("rgb").values()), {}) if key not in MAIN]
     keys = list(dict.fromkeys([*MAIN.values(), *keys]))
     head = ["network", "seeds", *(key.partition("=")[2] or key for key in keys)]
@@ -248,7 +251,7 @@ def _exposure(found: Found) -> str:
 
 
 def _gates(found: Found) -> str:
-    rows = [row for name in FULL if (row := _gate_row(found, name))["seeds"]]
+    rows = [row for name in GATED if (row := _gate_row(found, name))["seeds"]]
     if not rows:
         return "Not evaluated yet."
     keys = [key for key in rows[0] if "=" in key or key == "all"]
@@ -309,7 +312,7 @@ def _gate_picture() -> np.ndarray:
     from mmsam_ros.sensors import palette
 
     rows = []
-    for caption, picture, truth, gate in gate_frames(FULL[-1], SEEDS[0]):
+    for caption, picture, truth, gate in gate_frames(GATED[-1], SEEDS[0]):
         level = np.clip((gate - 1) / GATE_SCALE, -1, 1)
         red, blue = np.clip(1 + level, 0, 1), np.clip(1 - level, 0, 1)
         colours = np.stack([red, np.minimum(red, blue), blue], 2)
