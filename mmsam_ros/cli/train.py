@@ -22,10 +22,12 @@ def run(args: argparse.Namespace) -> int:
 
     tune_allocator()
     from mmsam_ros.training.configure import load_config
+    from mmsam_ros.training.devices import is_first
     from mmsam_ros.training.loop import train
     from mmsam_ros.training.run import CONFIG
 
     stored = [f"--config={args.resume / CONFIG}"] if args.resume else []
     folder = train(load_config([*stored, *args.rest]), args.resume)
-    print(f"{folder}: best.safetensors, last.safetensors")
+    if is_first():
+        print(f"{folder}: best.safetensors, last.safetensors")
     return 0

@@ -128,6 +128,18 @@ def test_a_run_of_two_processes(folder: Path, strategy: str) -> None:
         train(run_config(folder, *more[2:], "--device.devices=1"), resume=out)
 
 
+def test_one_command_starts_both_processes(folder: Path) -> None:
+    """Without torchrun, as a person at one machine types it."""
+    out = folder / "own_launcher"
+    more = ["--device.devices=2", "--batch.per_device=1", "--schedule.epochs=1", f"--out={out}"]
+    process = start(["mmsam", "train", *options(folder, *more)])
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, said
+    assert said.count("own_launcher: best.safetensors, last.safetensors") == 1
+    assert json.loads((out / "environment.json").read_text())[0]["world_size"] == 2
+    assert load_model(out / "last.safetensors")
+
+
 def test_two_processes_share_an_experiments_evaluation(tmp_path: Path) -> None:
     """One result and one table, the same scores as of one process."""
     make_folder(tmp_path / "data", ("lidar",), per_split={"train": 4, "val": 2, "test": 3})
