@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence import DROPOUTS, FULL, GATED, MODALITIES, OUT, SEEDS
+from evidence import FULL, GATED, MODALITIES, OUT, SEEDS, runs
 from torch import Tensor
 
 EXPOSURES = ("underexposure", "overexposure")
@@ -53,17 +53,16 @@ def without(drop: tuple[str, ...]) -> str:
 def jobs() -> list[Job]:
     """Every evaluation: its file, and what makes the content."""
     found: list[Job] = []
-    for seed in SEEDS:
-        for name in (*MODALITIES, *DROPOUTS):
-            run = run_folder(name, seed)
-            kinds: dict[str, Callable[[], Any]] = {}
-            if name in MODALITIES:
-                kinds |= {word: partial(_scores, run, (), (word,)) for word in EXPOSURES}
-            if name in FULL:
-                kinds |= {without(drop): partial(_scores, run, drop, ()) for drop in DROPS}
-            if name in GATED:
-                kinds["gate"] = partial(_gate, run, run_folder("rgb", seed))
-            found += [(evaluation_file(name, seed, kind), work) for kind, work in kinds.items()]
+    for name, seed in runs():
+        run = run_folder(name, seed)
+        kinds: dict[str, Callable[[], Any]] = {}
+        if name in MODALITIES:
+            kinds |= {word: partial(_scores, run, (), (word,)) for word in EXPOSURES}
+        if name in FULL:
+            kinds |= {without(drop): partial(_scores, run, drop, ()) for drop in DROPS}
+        if name in GATED:
+            kinds["gate"] = partial(_gate, run, run_folder("rgb", seed))
+        found += [(evaluation_file(name, seed, kind), work) for kind, work in kinds.items()]
     return sorted(found, key=_comes_late)
 
 

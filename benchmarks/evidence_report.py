@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from evidence import CONTROLS, DROPOUTS, FULL, GATED, MODALITIES, ORDERS, SEEDS, runs
+from evidence import CONTROLS, FULL, GATED, MODALITIES, ORDERS, SEEDS, TRIED, runs
 from evidence_evaluate import (
     DROPS,
     EXPOSURES,
@@ -29,10 +29,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAIRS = ("rgb_lidar", "rgb_thermal")
 MAIN = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 COMPARED = (
-    *((name, pair) for name in FULL for pair in PAIRS),
-    *((name, "rgb") for name in (*PAIRS, *FULL)),
+    *((name, pair) for name in GATED for pair in PAIRS),
+    *((name, "rgb") for name in (*PAIRS, *GATED)),
     ("all_dropout", "all"),
 )
+LONG = "_long"
 GATE_SCALE = 0.5  # the colours of the picture go from 1 - this to 1 + this
 Row = dict[str, Any]
 Values = dict[str, float]  # mIoU by subset
@@ -73,11 +74,12 @@ def report() -> None:
     rows = [
         *(
             _mean_row("trained", name, found.trained(name))
-            for name in (*MODALITIES, *DROPOUTS, *ORDERS)
+            for name in (*MODALITIES, *TRIED, *ORDERS)
         ),
         *(_mean_row(kind, name, found.evaluated(name, kind)) for name, kind in _evaluations()),
         *(_paired_row(found, one, two) for one, two in COMPARED),
         *(_gate_row(found, name) for name in GATED),
+        *(_tried_row(found, name) for name in FULL),
     ]
     rows = [row for row in rows if row["seeds"]]
     left = [f"{name}, seed {seed}" for name, seed in runs() if (name, seed) not in found.results]
@@ -97,6 +99,7 @@ def report() -> None:
             "missing": _missing(found),
             "exposure": _exposure(found),
             "gate": _gates(found),
+            "tried": _tried(found),
             "orders": _orders(found),
             "bars": _bar_table(bars),
             "left": _left("train", left) + "\n" + _left("evaluate", late),
@@ -122,8 +125,14 @@ def _means(by_seed: Mapping[int, Values]) -> Values:
 
 def _paired(one: Mapping[int, Values], two: Mapping[int, Values], key: str) -> list[float]:
     """Differences of the runs with the same seed; none where a seed is missing."""
+    gaps = _gaps(one, two, key)
+    return gaps if len(gaps) == len(SEEDS) else []
+
+
+def _gaps(one: Mapping[int, Values], two: Mapping[int, Values], key: str) -> list[float]:
+    """Differences of the runs with the same seed, as many as there are."""
     seeds = [seed for seed in SEEDS if seed in one and seed in two]
-    return [one[s][key] - two[s][key] for s in seeds] if len(seeds) == len(SEEDS) else []
+    return [round(one[seed][key] - two[seed][key], 2) for seed in seeds]
 
 
 def _paired_row(found: Found, one: str, two: str) -> Row:
@@ -170,7 +179,7 @@ def _bars(found: Found) -> list[Row]:
     reason = "not all seeds are trained and evaluated"
     rgb = found.trained("rgb")
     bars = []
-    for name in FULL:
+    for name in GATED:
         gains = [_paired(found.trained(name), found.trained(p), MAIN["hard"]) for p in PAIRS]
         margin = None
         if all(gains):
@@ -195,7 +204,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _modalities(found: Found) -> str:
-    lines = [(name, found.trained(name)) for name in (*MODALITIES, *DROPOUTS)]
+    lines = [(name, found.trained(name)) for name in MODALITIES]
     keys = [key for key in next(iter(found.trained("rgb").values()), {}) if key not in MAIN]
     keys = list(dict.fromkeys([*MAIN.values(), *keys]))
     head = ["network", "seeds", *(key.partition("=")[2] or key for key in keys)]
@@ -220,13 +229,41 @@ def _differences(found: Found) -> str:
     return _table(["difference", *MAIN], body)
 
 
-def _plus_minus(mean: float, spread: float) -> str:
-    return f"{mean:+.2f} ± {spread:.2f}"
+def _plus_minus(values: Sequence[float]) -> str:
+    """Mean and spread; one value has no spread."""
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.2f}{spread}"
+
+
+def _tried_row(found: Found, name: str) -> Row:
+    """What the bars ask of a network, by seed, against networks that trained as long."""
+    length = LONG if name.endswith(LONG) else ""
+    rgb, pair = found.trained("rgb" + length), found.trained(PAIRS[0] + length)
+    own = found.trained(name)
+    row: Row = {"what": "tried", "network": name, "seeds": len(own)}
+    row["over rgb_lidar on hard"] = _gaps(own, pair, MAIN["hard"])
+    row["over rgb"] = _gaps(own, rgb, "all")
+    for drop in DROPS:
+        title = f"without {' and '.join(drop)} over rgb"
+        row[title] = _gaps(found.evaluated(name, without(drop)), rgb, "all")
+    return row
+
+
+def _tried(found: Found) -> str:
+    rows = [row for name in FULL if (row := _tried_row(found, name))["seeds"]]
+    head = [key for key in rows[0] if key != "what"]
+    body = [
+        [row["network"], str(row["seeds"]), *(_plus_minus(row[key]) for key in head[2:])]
+        for row in rows
+    ]
+    return _table(head, body)
 
 
 def _missing(found: Found) -> str:
     rgb, body = found.trained("rgb"), []
-    for name in FULL:
+    for name in GATED:
         sets = [("camera, lidar, thermal", found.trained(name))]
         for drop in DROPS:
             left = [s for s in ("camera", "lidar", "thermal") if s not in drop]
@@ -234,8 +271,7 @@ def _missing(found: Found) -> str:
         for title, by_seed in sets:
             if by_seed and (values := _paired(by_seed, rgb, "all")):
                 means = [f"{_means(by_seed)[key]:.1f}" for key in MAIN.values()]
-                gain = _plus_minus(statistics.mean(values), statistics.stdev(values))
-                body.append([name, title, *means, gain])
+                body.append([name, title, *means, _plus_minus(values)])
     return _table(["network", "sensors there", *MAIN, "over rgb, all"], body)
 
 
