@@ -4,13 +4,14 @@
     python benchmarks/third_modality.py
 
 The networks run in turn in one process, so that what slows the machine slows all; the first turn
-warms up. `absent` is the larger network with one auxiliary missing.
+warms up, and counts multiply-adds. `absent` is the larger network with one auxiliary missing.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
 from operator import le
 from typing import Any
 
@@ -42,7 +43,7 @@ def main() -> None:
     }
     rows, bars = [], []
     for precision in ("fp32", "bf16"):
-        seconds = measure(models, device, precision, repeats)
+        seconds, counted = measure(models, device, precision, repeats)
         base = statistics.median(seconds["one auxiliary"])
         for name, (setting, _) in NETWORKS.items():
             median = statistics.median(seconds[name])
@@ -51,6 +52,7 @@ def main() -> None:
                 "network": name, "device": device.type, "precision": precision, "repeats": repeats,
                 "parameters_m": round(parameters / 1e6, 1), "median_s": round(median, 3),
                 "ratio": round(median / base, 3),
+                "gmac": round(counted[name] / 1e9, 1),
             })  # fmt: skip
             print(rows[-1], flush=True)
         ratio = next(float(r["ratio"]) for r in reversed(rows) if r["network"] == "two auxiliaries")
@@ -62,10 +64,12 @@ def main() -> None:
 
 def measure(
     models: dict[str, Any], device: Any, precision: str, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of forward passes by network, in turn; the first turn warms up."""
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of forward passes by network, in turn, and multiply-adds of one."""
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
+    counted: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
     for turn in range(repeats + 1):
         for name, (setting, absent) in NETWORKS.items():
@@ -75,18 +79,22 @@ def measure(
                 for m in model.config.modalities
                 if m not in absent
             }
+            counter = FlopCounterMode(display=False)
             began = time.perf_counter()
             enabled = precision == "bf16"
             with (
-                torch.inference_mode(),
+                torch.no_grad(),
                 torch.autocast(device.type, torch.bfloat16, enabled=enabled),
+                nullcontext() if turn else counter,
             ):
                 model(inputs)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:
                 seconds[name].append(time.perf_counter() - began)
-    return seconds
+            else:
+                counted[name] = counter.get_total_flops() / 2
+    return seconds, counted
 
 
 if __name__ == "__main__":
