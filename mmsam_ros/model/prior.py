@@ -168,7 +168,9 @@ class SpatialPrior(nn.Module):
             return compute()
         device = rgb.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rgb.dtype
-        # versions count in-place changes, so the features follow the weights however they change
+        if any(p.is_inference() for p in trunk.parameters()):
+            return compute()  # such tensors do not count their changes
+        # versions count in-place changes, so the features follow the weights (not through `.data`)
         weights = tuple((id(p), p._version) for p in trunk.parameters())
         key = (*rgb.shape[-2:], dtype, rgb.device, weights)
         if key not in self._empty_features:

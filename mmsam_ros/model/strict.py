@@ -67,7 +67,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             for k, v in value.items()
         }
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ModelError(f"{where}: {error}") from error
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     ):

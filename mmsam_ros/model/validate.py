@@ -70,8 +70,9 @@ def _check_numbers(config: ModelConfig) -> None:
     inside = all(0 <= k < encoder.depth for k in blocks)
     _require(inside, "encoder.global_attn_indexes", blocks, f"blocks 0 to {encoder.depth - 1}")
     for name in config.modalities:
-        named = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not hasattr(nn.ModuleDict, name)
-        _require(bool(named), "modalities", name, "lower-case names that no module method has")
+        named = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not hasattr(nn.ModuleDict(), name)
+        taken = not named or name == "shared"  # the name of a trunk that serves several
+        _require(not taken, "modalities", name, "lower-case names, not a module's own or 'shared'")
 
 
 def validate(config: ModelConfig) -> None:
@@ -99,9 +100,11 @@ def validate(config: ModelConfig) -> None:
         interaction.num_heads,
         f"a divisor of the value width {value_dim}",
     )
-    covered = [k for first, last in interaction.block_ranges for k in range(first, last + 1)]
+    ranges = interaction.block_ranges
+    starts, ends = [first for first, _ in ranges], [last + 1 for _, last in ranges]
+    joined = starts == [0, *ends[:-1]] and ends[-1:] == [encoder.depth]
     _require(
-        len(interaction.block_ranges) == NUM_LEVELS and covered == list(range(encoder.depth)),
+        len(ranges) == NUM_LEVELS and joined and all(first <= last for first, last in ranges),
         "interaction.block_ranges",
         interaction.block_ranges,
         f"four ranges that cover blocks 0..{encoder.depth - 1} in order",

@@ -24,8 +24,9 @@ NO_LABEL = 255
 class ClassInfo:
     """One class: training id (0..254), name as its data set writes it, and RGB colour (0..255).
 
-    Raises SensorError for an id or a colour out of range, and for a name that gives no ROS topic
-    token (it needs a letter first, after everything but ASCII letters and digits is stripped).
+    Raises SensorError for an id or a colour that is no whole number in range, and for a name that
+    gives no ROS topic token (it needs a letter first, after everything but ASCII letters and digits
+    is stripped).
     """
 
     id: int
@@ -33,13 +34,14 @@ class ClassInfo:
     rgb: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.id < NO_LABEL:
-            raise SensorError(f"class {self.name!r}: id is {self.id}, expected 0..{NO_LABEL - 1}")
-        if len(self.rgb) != 3 or not all(0 <= value <= 255 for value in self.rgb):
+        if type(self.id) is not int or not 0 <= self.id < NO_LABEL:
+            raise SensorError(f"class {self.name!r}: id is {self.id!r}, expected 0..{NO_LABEL - 1}")
+        whole = all(type(value) is int and 0 <= value <= 255 for value in self.rgb)
+        if len(self.rgb) != 3 or not whole:
             raise SensorError(
-                f"class {self.name!r}: rgb is {self.rgb}, expected three values in 0..255"
+                f"class {self.name!r}: rgb is {self.rgb}, expected three whole numbers in 0..255"
             )
-        if not self.topic[:1].isalpha():
+        if not isinstance(self.name, str) or not self.topic[:1].isalpha():
             raise SensorError(
                 f"class {self.id}: name is {self.name!r}, expected one that starts with a letter"
             )

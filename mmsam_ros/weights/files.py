@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     """Write weights and spec, atomically: the file is whole or not there.
 
     Raises:
-        WeightsError: the model is not the one that the spec describes.
+        WeightsError: the model is not the one that the spec describes, or `load_model` would refuse
+            the spec.
     """
     path = Path(path)
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
     metadata = {"format": json.dumps(FORMAT)}
     metadata |= {key: json.dumps(value) for key, value in spec.to_dict().items()}
+    Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -69,19 +72,33 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     """Network (eval mode, float32, on the CPU) and spec of a weights file.
 
     Raises:
-        WeightsError: as `read_spec`, or tensors that do not fit the configuration (all listed).
+        WeightsError: as `read_spec`, or tensors that do not fit the configuration (all listed) or
+            hold what no training ends with: NaN, infinity, a negative variance.
     """
     path = Path(path)
     spec = read_spec(path)
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     check_state(state, spec.config, what=str(path))
+    _check_values(path, state)
     with torch.device("meta"):
         model = build_model(spec.config)
     # weights may be stored in half precision
     state = {n: v.float() if v.is_floating_point() else v for n, v in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), spec
+
+
+def _check_values(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    for name, value in state.items():
+        counts = name.endswith("num_batches_tracked")
+        if value.is_floating_point() == counts:
+            expected = "int64" if counts else "a floating type"
+            raise WeightsError(f"{path}: {name} is {value.dtype}, expected {expected}")
+        if not bool(value.isfinite().all()):
+            raise WeightsError(f"{path}: {name} has values that are not finite")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(f"{path}: {name} has values below 0, expected a variance")
 
 
 def file_sha256(path: str | Path) -> str:

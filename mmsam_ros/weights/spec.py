@@ -216,6 +216,7 @@ def _check_input(key: str, given: ModalityInput) -> None:
     for triple in ("scale", "mean", "std"):
         values = getattr(given, triple)
         _require(all(map(math.isfinite, values)), f"{key}.{triple}", values, "finite values")
+    _require(0 not in given.scale, f"{key}.scale", given.scale, "factors other than 0")
     _require(all(s >= 1e-6 for s in given.std), f"{key}.std", given.std, "at least 1e-6")
     _require(1 <= given.growth <= 31, f"{key}.growth", given.growth, "1 to 31 pixels")
     needs_limits = given.encoding.get("thermal") == "mono16"

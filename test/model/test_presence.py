@@ -85,6 +85,24 @@ def test_cached_features_follow_the_weights() -> None:
     assert torch.equal(model({"rgb": rgb}), fresh({"rgb": rgb}))
 
 
+def test_a_network_made_in_inference_mode_runs() -> None:
+    """Its tensors do not count changes, so its features are not kept."""
+    rgb, _ = images(1)
+    with torch.inference_mode():
+        model = build_model(ModelConfig.preset("nano", num_classes=5)).eval()
+        randomise(model, seed=1)
+        found = [model({"rgb": rgb}) for _ in range(2)]
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
+        changed = model({"rgb": rgb})
+    fresh = build_model(model.config).eval()
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(changed, fresh({"rgb": rgb}))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], changed)
+
+
 @torch.no_grad()
 def test_cached_features_follow_changes_in_place_and_copies() -> None:
     """As an exponential moving average makes them."""

@@ -118,6 +118,8 @@ def test_palette_refuses_a_shared_id() -> None:
         ((0, "car", (0, 0)), "rgb is"),
         ((0, "3d sign", (0, 0, 0)), "'3d sign'"),
         ((0, "--", (0, 0, 0)), "'--'"),
+        ((True, "car", (0, 0, 0)), "id is True"),
+        ((0, "car", (0, 0, 2.0)), "rgb is"),
     ],
 )
 def test_unusable_classes_are_refused(arguments: tuple, message: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from mmsam_ros.model import build_model, randomise
 from mmsam_ros.weights import (
     SETTINGS,
+    Presence,
+    Score,
     Spec,
     WeightsError,
     load_model,
@@ -105,6 +108,8 @@ def change(spec: Spec, path: str, value: Any) -> dict[str, Any]:
         ("classes/1/rgb", [0, 0, 300], "class 'sidewalk': rgb"),
         ("inputs/lidar/std", [1.0, 0.0, 1.0], "inputs.lidar.std"),
         ("inputs/lidar/scale", [1.0, float("inf"), 0.0], "scale"),
+        ("inputs/rgb/scale", [0.0, 1.0, 1.0], "inputs.rgb.scale"),
+        ("inputs/lidar/mean", [10**400, 0.0, 0.0], r"mean\[0\]: int too large"),
         ("inputs/lidar/growth", 0, "growth"),
         ("inputs/thermal/limits", None, "limits"),
         ("inputs/thermal/limits", [5.0, 5.0], "limits"),
@@ -156,6 +161,42 @@ def test_tensors_that_do_not_fit_are_listed(weights_file: Path, tmp_path: Path) 
         save_file(state, tmp_path / "x.safetensors", file.metadata())
     with pytest.raises(WeightsError, match="1 missing: level_embed; 1 unexpected: strange; 1 mis"):
         load_model(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("head.classifier.weight", torch.nan, "has values that are not finite"),
+        ("encoder.pos_embed", torch.inf, "has values that are not finite"),
+        ("head.fuse.norm.running_var", -1.0, "has values below 0, expected a variance"),
+        ("level_embed", torch.int64, "is torch.int64, expected a floating type"),
+        ("head.fuse.norm.num_batches_tracked", torch.float32, "is torch.float32, expected int64"),
+    ],
+)
+def test_values_that_no_training_ends_with_are_refused(
+    weights_file: Path, tmp_path: Path, name: str, value: Any, message: str
+) -> None:
+    """The node would publish one class everywhere, and nobody would know why."""
+    state = load_file(weights_file)
+    if isinstance(value, torch.dtype):
+        state[name] = state[name].to(value)
+    else:
+        state[name].view(-1)[-1] = value
+    with safe_open(weights_file, framework="pt") as file:
+        save_file(state, tmp_path / "x.safetensors", file.metadata())
+    with pytest.raises(WeightsError, match=f"x.safetensors: {name} {message}"):
+        load_model(tmp_path / "x.safetensors")
+
+
+def test_a_spec_that_could_not_be_loaded_is_not_saved(
+    weights_file: Path, spec: Spec, tmp_path: Path
+) -> None:
+    model, _ = load_model(weights_file)
+    score = Score(True, "d")
+    broken = dataclasses.replace(spec, presence=Presence((), {"camera": score}))
+    with pytest.raises(WeightsError, match="miou: expected float, found True"):
+        save_model(tmp_path / "x.safetensors", model, broken)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_another_configuration_is_not_saved(spec: Spec, tmp_path: Path) -> None:
