@@ -88,13 +88,17 @@ class Report:
 
 @dataclass
 class _Facts:
-    """Of one frame; moments (train only) are mean, variance, minimum and maximum (4, C)."""
+    """Of one frame; moments (train only) are mean, variance, minimum and maximum (4, C).
+
+    blank: auxiliaries with one value everywhere.
+    """
 
     split: str
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
     moments: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    blank: list[str] = field(default_factory=list)
 
 
 def check_dataset(
@@ -125,12 +129,14 @@ def check_dataset(
         work += [(frames, record) for record in frames.records]
     report.faults = list(dict.fromkeys(report.faults))
     moments: dict[str, list[NDArray[np.float64]]] = {}
+    blank: Counter[str] = Counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, facts in enumerate(pool.map(_examine, work), start=1):
             report.faults += facts.faults
             for modality, form in facts.forms.items():
                 report.forms.setdefault(modality, Counter())[form] += 1
             report.pixels[facts.split] += facts.pixels
+            blank.update(facts.blank)
             for source, values in facts.moments.items():
                 moments.setdefault(source, []).append(values)
             if progress:
@@ -140,6 +146,8 @@ def check_dataset(
         report.statistics[source] = _statistics(encodings[source], np.stack(rows))
     names = {record.name for _, record in work}
     report.notes += _notes(kind, Path(root), names, report)
+    for source, count in blank.items():
+        report.notes.append(f"{count} of {len(work)} frames of {source} show nothing")
     return report
 
 
@@ -175,6 +183,8 @@ def _examine(item: tuple[FrameSet, Record]) -> _Facts:
     facts = _Facts(frames.split, forms={"rgb": _form(record.image, sample["rgb"])})
     for source, planes in sample["sources"].items():
         facts.forms[source] = _form(record.sources[source], planes)
+        if bool(planes.min() == planes.max()):
+            facts.blank.append(source)
         if frames.split == "train":
             values = planes.numpy().reshape(len(planes), -1).astype(np.float64)
             moments = (values.mean(1), values.var(1), values.min(1), values.max(1))
@@ -216,6 +226,11 @@ def _statistics(encoding: str, moments: NDArray[np.float64]) -> Statistics:
     return Statistics(FIELDS[encoding], *(tuple(map(float, row)) for row in rows))
 
 
+def _name(path: Path, top: Path | None) -> str:
+    """An image's name in the splits: below `top` without the suffix, or the stem."""
+    return path.relative_to(top).with_suffix("").as_posix() if top else path.stem
+
+
 def _notes(kind: str, root: Path, names: set[str], report: Report) -> list[str]:
     notes = [n for split, counts in report.counts.items() for n in _differ(kind, split, counts)]
     for form, count in report.forms.get("rgb", {}).items():
@@ -229,7 +244,10 @@ def _notes(kind: str, root: Path, names: set[str], report: Report) -> list[str]:
         notes.append(f"{coloured} coloured LiDAR variants are not read")
     if kind == "deliver" and (odd := sorted(filter(unknown_case, names))):
         notes.append(f"{len(odd)} frames of unknown cases count as ordinary, such as {odd[0]}")
-    images = {"fmb": "*/Visible/**/*.png", "folder": "images/*"}.get(kind)
-    if images and (unused := {path.stem for path in root.glob(images)} - names):
+    images = {"fmb": "*/Visible/**/*.png", "folder": "images/**/*.*"}.get(kind)
+    top = root / "images" if kind == "folder" else None
+    paths = [path for path in root.glob(images) if path.is_file()] if images else []
+    found = {_name(path, top) for path in paths}
+    if unused := found - names:
         notes.append(f"{len(unused)} images are in no split, such as {min(unused)}")
     return notes

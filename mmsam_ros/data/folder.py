@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet, Measured, Record, Sample
@@ -28,6 +29,8 @@ from mmsam_ros.sensors import (
     Registration,
     SensorError,
     SensorImage,
+    check_pixels,
+    check_pose,
     rasterise,
     register,
     scale_thermal,
@@ -36,8 +39,9 @@ from mmsam_ros.sensors import (
 )
 
 FORMAT = "mmsam-folder/1"
+MAX_GROWTH = 31  # pixels
 SOURCES = tuple(source for source in ENCODINGS if source != "camera")
-_SUFFIXES = {"images": (".png", ".jpg"), "lidar": (".npz", ".npy", ".png"),
+_SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "lidar": (".npz", ".npy", ".png"),
              "event": (".npz", ".png")}  # fmt: skip
 
 
@@ -49,7 +53,7 @@ class Calibration:
     """
 
     camera: CameraModel
-    T_camera_lidar: Any = None
+    T_camera_lidar: NDArray[np.float64] | None = None
     registration: Registration | None = None
     thermal_size: Size | None = None
 
@@ -95,11 +99,11 @@ class FolderReader(Reader):
         if self.calibration is None or self.calibration.T_camera_lidar is None:
             raise DataError(f"{path}: points need lidar.T_camera_lidar in calib.json")
         points = read_array(path)
-        if points.ndim != 2 or points.shape[1] < 4:
-            raise DataError(f"{path}: points have shape {points.shape}, expected (N, 4) or more")
+        if points.ndim != 2 or points.shape[1] < 4 or points.dtype.kind not in "fiu":
+            found = f"are {points.dtype} {points.shape}"
+            raise DataError(f"{path}: points {found}, expected numbers (N, 4) or more")
         points = points.astype(np.float32, copy=False)
-        T = np.asarray(self.calibration.T_camera_lidar, float)
-        return LidarPoints(points[:, :3], points[:, 3], T)
+        return LidarPoints(points[:, :3], points[:, 3], self.calibration.T_camera_lidar)
 
     def _points(self, path: Path, size: Size) -> Planes:
         cloud = self._cloud(path)
@@ -163,8 +167,10 @@ def read_meta(root: Path) -> Mapping[str, Any]:
     except (SensorError, TypeError, ValueError) as error:
         raise DataError(f"{path}: limits is {limits!r}: {error}") from error
     growth = meta.get("growth", 1)
-    if not isinstance(growth, int) or growth < 1:
-        raise DataError(f"{path}: growth is {growth!r}, expected a whole number of at least 1")
+    if type(growth) is not int or not 1 <= growth <= MAX_GROWTH:
+        raise DataError(
+            f"{path}: growth is {growth!r}, expected a whole number of 1 to {MAX_GROWTH}"
+        )
     return meta
 
 
@@ -253,8 +259,11 @@ def _build_calibration(
     elif thermal:
         R = thermal["R_camera_thermal"]
         registration = Registration.from_rotation(camera["K"], R, thermal["K"])
+        for side in ("width", "height"):
+            check_pixels(f"thermal.{side}", thermal[side])
         thermal_size = (thermal["height"], thermal["width"])
-    return Calibration(model, lidar.get("T_camera_lidar"), registration, thermal_size)
+    pose = check_pose("lidar.T_camera_lidar", lidar["T_camera_lidar"]) if lidar else None
+    return Calibration(model, pose, registration, thermal_size)
 
 
 def _find(root: Path, folder: str, name: str) -> Path:

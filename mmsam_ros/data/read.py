@@ -135,7 +135,9 @@ def read_raster(path: Path, encoding: str) -> Planes:
 def decode_label(path: Path, image: Array, ids: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Stored values (H, W) uint8 to training ids; DataError for values that `ids` does not know."""
     if image.ndim != 2 or image.dtype != np.uint8:
-        raise DataError(f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W)")
+        raise DataError(
+            f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W): ids, not colours"
+        )
     label = ids[image]
     if (label < 0).any():
         unknown = ", ".join(map(str, np.unique(image[label < 0])[:8]))

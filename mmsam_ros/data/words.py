@@ -13,6 +13,8 @@ from mmsam_ros.data.errors import DataError
 def check_word(where: str, word: str, known: Iterable[str]) -> str:
     """The word itself; DataError naming the near match, or all known words, unless it is known."""
     options = list(known)
+    if not isinstance(word, str):
+        raise DataError(f"{where}: found {word!r}, expected one of {', '.join(options) or 'none'}")
     if word in options:
         return word
     close = difflib.get_close_matches(word, options, n=1)

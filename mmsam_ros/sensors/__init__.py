@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mmsam_ros.sensors.camera import CameraModel
+from mmsam_ros.sensors.camera import CameraModel, check_pixels, check_pose
 from mmsam_ros.sensors.classes import CLASS_SETS, NO_LABEL, ClassInfo, palette, topic_names
 from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS, decode_raster
 from mmsam_ros.sensors.errors import SensorError
@@ -25,6 +25,8 @@ __all__ = [
     "Registration",
     "SensorError",
     "SensorImage",
+    "check_pixels",
+    "check_pose",
     "decode_raster",
     "palette",
     "pose_matrix",

@@ -50,8 +50,7 @@ class CameraModel:
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("height", self.height)):
-            if value < 1:
-                raise SensorError(f"camera {name} is {value}, expected at least 1 pixel")
+            check_pixels(f"camera {name}", value)
         for name, shape in (("K", (3, 3)), ("R", (3, 3)), ("offset", (3,))):
             object.__setattr__(self, name, _array(f"camera {name}", getattr(self, name), shape))
         check_intrinsics("camera K", self.K)
@@ -95,8 +94,8 @@ class CameraModel:
 
         SensorError names the field, what it holds and what was expected.
         """
-        if width < 1 or height < 1:
-            raise SensorError(f"CameraInfo size is {width}x{height}, expected at least 1x1")
+        for name, value in (("width", width), ("height", height)):
+            check_pixels(f"CameraInfo.{name}", value)
         coefficients = np.asarray(d, np.float64).ravel()
         k_matrix = _reshape("CameraInfo.k", k, (3, 3))
         r_matrix = _reshape("CameraInfo.r", r, (3, 3))
@@ -208,6 +207,26 @@ def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:
     if array.size != shape[0] * shape[1]:
         raise SensorError(f"{name} has {array.size} values, expected {shape[0] * shape[1]}")
     return array.reshape(shape)
+
+
+def check_pixels(name: str, value: object) -> None:
+    """Raise SensorError unless the value is a whole number of pixels, and at least one."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise SensorError(f"{name} is {value!r}, expected a whole number of at least 1 pixel")
+
+
+def check_pose(name: str, T: ArrayLike) -> Array:
+    """A finite (4, 4) transform of rotation and translation, as floats; else SensorError."""
+    try:
+        pose = np.asarray(T, np.float64)
+    except (TypeError, ValueError) as error:
+        raise SensorError(f"{name} is {T!r}, expected (4, 4) numbers") from error
+    if pose.shape != (4, 4):
+        raise SensorError(f"{name} has shape {pose.shape}, expected (4, 4)")
+    if not np.isfinite(pose).all() or not np.allclose(pose[3], (0.0, 0.0, 0.0, 1.0), atol=1e-6):
+        raise SensorError(f"{name} is {pose.tolist()}, expected finite values, last row 0 0 0 1")
+    check_rotation(f"the rotation of {name}", pose[:3, :3])
+    return pose
 
 
 def check_rotation(name: str, R: Array) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors.camera import Array, CameraModel
+from mmsam_ros.sensors.camera import Array, CameraModel, check_pose
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.registration import Registration
 
@@ -18,7 +18,8 @@ from mmsam_ros.sensors.registration import Registration
 class LidarPoints:
     """A cloud: xyz (N, 3) float32 in metres in the sensor's frame (x forward, y left, z up),
     intensity (N,) float32 in the sensor's units, and T_camera_lidar (4, 4) float64, which takes
-    the sensor's frame to the camera's optical frame. N may be 0. SensorError for other shapes.
+    the sensor's frame to the camera's optical frame. N may be 0. SensorError for other shapes
+    and for a transform that is not rigid.
     """
 
     xyz: NDArray[np.float32]
@@ -32,10 +33,7 @@ class LidarPoints:
             raise SensorError(
                 f"lidar intensity has shape {self.intensity.shape}, expected ({len(self.xyz)},)"
             )
-        if self.T_camera_lidar.shape != (4, 4):
-            raise SensorError(
-                f"T_camera_lidar has shape {self.T_camera_lidar.shape}, expected (4, 4)"
-            )
+        check_pose("T_camera_lidar", self.T_camera_lidar)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,34 @@ def test_statistics_follow_the_rule_of_the_muses_tools(tmp_path: Path) -> None:
     assert found.std == pytest.approx(np.sqrt(variance))
     assert found.low == pytest.approx(np.min(images, axis=(0, 1)))
     assert found.high == pytest.approx(np.max(images, axis=(0, 1)))
+
+
+def test_sensors_that_show_nothing_are_noted(tmp_path: Path) -> None:
+    """As of points that a wrong transform puts out of the picture."""
+    root = make_folder(tmp_path, ("lidar",), per_split={"train": 2, "val": 1}, calibrated=True)
+    calib = json.loads((root / "calib.json").read_text())
+    calib["lidar"]["T_camera_lidar"][2][3] = -1e6  # behind the camera
+    (root / "calib.json").write_text(json.dumps(calib))
+    report = check_dataset("folder", root, ("lidar",))
+    assert not report.faults
+    assert "3 of 3 frames of lidar show nothing" in report.notes
+
+
+def test_names_in_subfolders(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, (), per_split={"train": 2})
+    meta = json.loads((root / "meta.json").read_text())
+    name, other = meta["splits"]["train"]
+    for folder in ("images", "labels"):
+        (root / folder / "town.1").mkdir()
+        for old, new in ((name, "a.b"), (other, "unused")):
+            (root / folder / f"{old}.png").rename(root / folder / f"town.1/{new}.png")
+    meta["splits"]["train"], meta["subsets"] = ["town.1/a.b"], {}
+    (root / "meta.json").write_text(json.dumps(meta))
+    report = check_dataset("folder", root, ())
+    assert not report.faults
+    assert [n for n in report.notes if "split" in n] == [
+        "1 images are in no split, such as town.1/unused"
+    ]
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,10 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import known_sources, open_frames
 from mmsam_ros.sensors import scale_thermal
 
+# x forward, y left, z up to x right, y down, z forward
+TURNED = [[0, -1, 0, 0], [0, 0, -1, 0.2], [1, 0, 0, 0], [0, 0, 0, 1]]
+SCALED = [[0, -1e3, 0, 0], [0, 0, -1e3, 200], [1e3, 0, 0, 0], [0, 0, 0, 1]]
+
 
 def edit(path: Path, *keys: str, value: Any) -> None:
     """Sets one key of a JSON file; value None removes it."""
@@ -176,9 +180,14 @@ def test_sizes_must_agree(tmp_path: Path) -> None:
         (("splits", "val"), [7], r"splits.val is \[7\], expected a list of names"),
         (("subsets",), [], "subsets: found list, expected an object"),
         (("growth",), 0, "growth is 0, expected a whole number"),
+        (("growth",), 1000, "growth is 1000, expected a whole number of 1 to 31"),
+        (("encodings", "lidar"), 3, "encodings.lidar: found 3, expected one of"),
         (("classes",), [{"id": 1, "name": "road", "rgb": [0, 0, 0]}], r"class ids are \[1\]"),
         (("classes",), [{"id": 0, "nam": "road", "rgb": [0, 0, 0]}], "unknown 'nam'; did you"),
         (("classes",), [{"id": 0, "name": "road", "rgb": [0, 0]}], "classes: .*rgb is"),
+        (("classes",), [{"id": 0, "name": "road", "rgb": [0.0, 0, 0]}], "three whole numbers"),
+        (("classes",), [{"id": 0.0, "name": "road", "rgb": [0, 0, 0]}], "id is 0.0, expected"),
+        (("classes",), [{"id": 0, "name": 5, "rgb": [0, 0, 0]}], "name is 5, expected"),
     ],
 )
 def test_meta_is_strict(tmp_path: Path, keys: tuple[str, ...], value: Any, message: str) -> None:
@@ -196,7 +205,17 @@ def test_meta_is_strict(tmp_path: Path, keys: tuple[str, ...], value: Any, messa
         (("camera", "model"), None, "camera: key 'model' is missing"),
         (("camera", "model"), "pinhole", "distortion_model is 'pinhole', expected one of"),
         (("camera", "K"), [[0] * 3] * 3, "CameraInfo.k is"),
+        (("camera", "width"), 96.0, "CameraInfo.width is 96.0, expected a whole number"),
+        (("camera", "height"), "64", "CameraInfo.height is '64', expected a whole number"),
         (("lidar",), {"T": []}, "lidar: unknown 'T'"),
+        (("lidar", "T_camera_lidar"), [[1, 0], [0]], r"T_camera_lidar is \[\[1, 0\], \[0\]\], exp"),
+        (("lidar", "T_camera_lidar"), TURNED[:3], r"T_camera_lidar has shape \(3, 4\), expected"),
+        (
+            ("lidar", "T_camera_lidar"),
+            np.transpose(TURNED).tolist(),
+            "expected finite values, last row 0 0 0 1",
+        ),
+        (("lidar", "T_camera_lidar"), SCALED, "rotation of lidar.T_camera_lidar is .* a rotation"),
         (("thermal", "homography"), [[0] * 3] * 3, "homography is"),
         (("thermal",), {"width": 48}, "thermal: key 'height' is missing"),
     ],
@@ -209,6 +228,14 @@ def test_calib_is_strict(tmp_path: Path, keys: tuple[str, ...], value: Any, mess
     with pytest.raises(DataError, match=message) as caught:
         open_frames("folder", root, "val", ("lidar",))
     assert str(root / "calib.json") in str(caught.value)
+
+
+def test_points_must_be_numbers(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("lidar",), per_split={"val": 1}, calibrated=True)
+    np.save(root / "lidar/val_0000.npy", np.full((3, 4), "1.0"))
+    (root / "lidar/val_0000.npz").unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"val_0000.npy: points are <U3 \(3, 4\), expected numbers"):
+        open_frames("folder", root, "val", ("lidar",))[0]
 
 
 def test_no_json_and_unknown_sources(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_several_candidates_are_listed_and_can_be_chosen(tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"k": np.zeros(9)}, "/front/camera_info: CameraInfo.k"),
-        ({"width": 0}, "/front/camera_info: CameraInfo size is 0x480"),
+        ({"width": 0}, "/front/camera_info: CameraInfo.width is 0, expected"),
         ({"distortion_model": "weird"}, "/front/camera_info: .*weird"),
         ({"binning_x": 2}, "binning 2x0 and region of interest"),
         ({"header": header("")}, "header.frame_id is empty"),

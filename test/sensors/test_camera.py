@@ -201,7 +201,7 @@ def test_scaled_stretches_the_image() -> None:
         ({"p": [0.0] * 9}, "CameraInfo.p has 9 values, expected 12"),
         ({"r": [0.0] * 9, "rectified": True}, "R is .* expected a rotation"),
         ({"r": [0.0] * 4}, "CameraInfo.r has 4 values, expected 9"),
-        ({"width": 0}, "size is 0x480"),
+        ({"width": 0}, "CameraInfo.width is 0, expected"),
         ({"d": [0.1, 0.2, 0.3]}, "CameraInfo.d has 3 values for 'plumb_bob', expected 4 or 5"),
         ({"d": [0.0] * 3}, "CameraInfo.d has 3 values"),
         ({"d": [0.1] * 5, "distortion_model": "equidistant"}, "5 values for 'equidistant'"),
@@ -224,6 +224,8 @@ def test_unusable_camera_info_is_refused(changes: dict, message: str) -> None:
 def test_unusable_direct_construction_is_refused() -> None:
     with pytest.raises(SensorError, match="distortion is 'fov'"):
         CameraModel(4, 4, K, np.zeros(0), "fov", np.eye(3), np.zeros(3))
+    with pytest.raises(SensorError, match=r"camera width is 4\.0, expected a whole number"):
+        CameraModel(4.0, 4, K, np.zeros(0), "none", np.eye(3), np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(SensorError, match="with a rectification"):
         CameraModel(4, 4, K, np.array(PLUMB_BOB), "plumb_bob", np.eye(3), np.ones(3))
     with pytest.raises(SensorError, match=r"expected \(N, 3\)"):
