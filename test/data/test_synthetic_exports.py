@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.data.synthetic import CLASSES, make_rig
+from mmsam_ros.data.synthetic import CLASSES, build_street, make_rig, world_seed
 from mmsam_ros.data.synthetic import samples as drive
 from mmsam_ros.data.synthetic.classmaps import CLASS_MAPS, id_map
 from mmsam_ros.data.synthetic.difficulty import contrasts, is_hard
@@ -169,6 +170,14 @@ def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
         render("folder", tmp_path / "new", scenes, (31, 20))
     with pytest.raises(DataError, match="dev"):
         plan({"dev": 1})
+    for per_scene in (0, -2):
+        with pytest.raises(DataError, match=f"frames of a scene are {per_scene}, expected at le"):
+            plan({"train": 1}, per_scene=per_scene)
+    with pytest.raises(DataError, match="workers are -1, expected at least 1"):
+        render("folder", tmp_path / "new", scenes, SIZE, workers=-1)
+    for seconds in (math.nan, math.inf, 0.0):
+        with pytest.raises(DataError, match=f"seconds is {seconds}, expected a finite time"):
+            build_street(world_seed("test", 0), seconds=seconds)
     assert not (tmp_path / "new").exists()
 
 

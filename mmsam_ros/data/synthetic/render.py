@@ -38,6 +38,8 @@ def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> li
     Weathers take turns; every second scene of a weather is ordinary, the other cases take turns in
     between, so that 50 scenes have every pair. first: number of the first seed of every split.
     """
+    if per_scene < 1:
+        raise DataError(f"frames of a scene are {per_scene}, expected at least 1")
     scenes: list[Scene] = []
     number = 0
     for split, count in frames.items():
@@ -70,13 +72,15 @@ def render(
     total = sum(len(scene.rows) for scene in scenes)
     if not total:
         raise DataError("no frames are asked for, expected e.g. train=200,val=40,test=40")
+    if workers is not None and workers < 1:
+        raise DataError(f"workers are {workers}, expected at least 1")
     rig = make_rig(*size)
     root.mkdir(parents=True)
     # numpy's products are tiny here: a second thread would only spin (read when numpy loads)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     rows: list[Row] = []
     with ProcessPoolExecutor(
-        workers or os.cpu_count(), multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
+        workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
     ) as pool:
         jobs = [pool.submit(_scene, kind, root, scene, size) for scene in scenes]
         for job in jobs:

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.synthetic import people, scenery, vehicles
 from mmsam_ros.data.synthetic.layout import BLOCK, Layout
 from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, floor, merge
@@ -33,6 +34,8 @@ def build_street(
     seed: int, *, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
 ) -> World:
     """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
+    if not 0 < seconds < math.inf:
+        raise DataError(f"seconds is {seconds}, expected a finite time above 0")
     layout, rng = Layout.draw(seed), Dice(seed, 0)
     trees = [scenery.tree(rng) for _ in range(4)]
     last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD
