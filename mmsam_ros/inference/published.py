@@ -23,17 +23,6 @@ def resize_logits(logits: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def whole(network: Network, image: Tensor, size: Size) -> Tensor:
-    """Whole image (B, C, h, w), as for DeLiVER: logits to the input's size, then to `size`."""
-    return resize_logits(resize_logits(network(image), image.shape[-2:]), size)
-
-
-def whole_padded(network: Network, image: Tensor, keep: Size) -> Tensor:
-    """Padded image (B, C, h, w), as for FMB: the top left `keep` (height, width) of its logits."""
-    logits = resize_logits(network(image), image.shape[-2:])
-    return logits[:, :, : keep[0], : keep[1]]
-
-
 def slide_windows(size: Size, crop: Size, stride: Size) -> list[Window]:
     """Windows over an image, row by row; one that would overrun ends at the border."""
 

@@ -85,11 +85,10 @@ class Segmenter:
         path: str | Path,
         device: str = "auto",
         precision: str = "fp32",
-        geometry: Geometry | None = None,
     ) -> Segmenter:
-        """A segmenter from a weights file; errors as `load_model` and the constructor."""
+        """A segmenter with its weights' geometry; errors as `load_model` and the constructor."""
         model, spec = load_model(path)
-        return cls(model, spec, device, precision, geometry)
+        return cls(model, spec, device, precision)
 
     @torch.inference_mode()
     def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
