@@ -40,8 +40,6 @@ def main() -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.ndim > 1 and not name.endswith(SENSITIVE):
             tensor.data = tensor.data.half()
-        else:
-            tensor.data = tensor.data.float()
     save_model(args.out, model, spec)
     rows = [_row(args.out, args.root, spec, kept) for kept in _sets(spec.sources)]
     scores = {

@@ -19,6 +19,8 @@ from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.released import check_state
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec
 
+_COUNTER = "num_batches_tracked"
+
 
 def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     """Write weights and spec, atomically: the file is whole or not there.
@@ -83,18 +85,16 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     _check_values(path, state)
     with torch.device("meta"):
         model = build_model(spec.config)
-    # weights may be stored in half precision
-    state = {n: v.float() if v.is_floating_point() else v for n, v in state.items()}
+    # weights may be stored in half precision, counters as floats
+    state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), spec
 
 
 def _check_values(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     for name, value in state.items():
-        counts = name.endswith("num_batches_tracked")
-        if value.is_floating_point() == counts:
-            expected = "int64" if counts else "a floating type"
-            raise WeightsError(f"{path}: {name} is {value.dtype}, expected {expected}")
+        if not (value.is_floating_point() or name.endswith(_COUNTER)):
+            raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
         if not bool(value.isfinite().all()):
             raise WeightsError(f"{path}: {name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):

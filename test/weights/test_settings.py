@@ -7,7 +7,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmsam_ros.weights import SETTINGS, default_weights, make_spec, read_spec, setting_config
+from mmsam_ros.weights import (
+    SETTINGS,
+    default_weights,
+    load_model,
+    make_spec,
+    read_spec,
+    setting_config,
+)
 
 BYTE = pytest.approx((1 / 255,) * 3)
 # name: classes, size, mode, stride, sources, scale, mean, std
@@ -51,6 +58,15 @@ def test_the_package_has_weights_for_all_sensors_with_scores_for_every_set() -> 
         "camera", "camera+lidar", "camera+thermal", "camera+lidar+thermal",
     }  # fmt: skip
     assert default_weights().stat().st_size < 24 * 2**20
+
+
+def test_the_packages_weights_load() -> None:
+    model, spec = load_model(default_weights())
+    assert model.config == spec.config
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    counters = {name for name, kind in kinds.items() if kind == torch.int64}
+    assert counters == {name for name in kinds if name.endswith("num_batches_tracked")}
+    assert set(kinds.values()) == {torch.float32, torch.int64}
 
 
 def test_the_packages_weights_are_half_where_that_does_no_harm() -> None:
