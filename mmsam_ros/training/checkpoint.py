@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,11 @@ class Checkpoints:
     identity: Mapping[str, Any]
 
     def save(self, progress: Mapping[str, float]) -> None:
-        """Write parts, random states of all processes and `progress`, in place of the last."""
+        """Write parts, random states of all processes and `progress`, in place of the last.
+
+        Raises:
+            TrainingError: it cannot be written, as of a full disk; the last one is as it was.
+        """
         content = {
             **self.parts,
             "identity": dict(self.identity),
@@ -57,6 +62,17 @@ class Checkpoints:
             "random": self._gather(_random_states()),
         }
         part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            self._write(part, content)
+        except (OSError, RuntimeError) as error:  # torch's own writer has no error of its own
+            part.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.path.parent).free / 2**30
+            raise TrainingError(
+                f"{self.path} cannot be written with {free:.2f} GiB free: {error}"
+            ) from error
+        self.fabric.barrier()
+
+    def _write(self, part: Path, content: dict[str, Any]) -> None:
         if is_sharded(self.fabric):  # gathers the shards; the first process writes
             self.fabric.save(part, content)
         elif self.fabric.is_global_zero:
@@ -66,7 +82,6 @@ class Checkpoints:
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             part.replace(self.path)
-        self.fabric.barrier()
 
     def load(self) -> dict[str, Any]:
         """Set parts and random states to the checkpoint's; returns its `progress`.

@@ -172,4 +172,6 @@ def _drop_after(path: Path, step: int) -> None:
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
-        path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+        part.replace(path)

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -37,6 +35,7 @@ from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
 from mmsam_ros.training.run import check_folder, describe, plain
 from mmsam_ros.training.start import build, kind_of, sources_of, start_line
+from mmsam_ros.training.stop import StopSignals
 from mmsam_ros.training.validation import Validation
 
 
@@ -101,7 +100,7 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
         describe(folder, config, fabric.world_size)
     with RunLog(folder, start, total, spec.classes, watched) as log, StopSignals() as stop:
         scored = net if average is None else average.module
-        validate = Validation(fabric, config, scored, spec, val_frames, folder, log)
+        validate = Validation(fabric, config, scored, spec, val_frames, folder, log, stop)
         if progress["unvalidated"]:
             best = validate(start, start // per_epoch, best)
         for note in notes:
@@ -134,14 +133,12 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
                 spent, waited, logged = 0.0, 0.0, done
             ends = done % per_epoch == 0
             due = ends and (epoch % config.log.validate_every == 0 or done == total)
-            if due and not signalled:
-                best = validate(done, epoch, best)
+            position = {"epoch": done // per_epoch, "step_in_epoch": done % per_epoch}
             if ends or signalled or done % config.log.checkpoint_every == 0:
-                position = {"epoch": done // per_epoch, "step_in_epoch": done % per_epoch}
-                unvalidated = due and bool(signalled)
-                checkpoints.save(
-                    {"step": done, **position, "best": best, "unvalidated": unvalidated}
-                )
+                checkpoints.save({"step": done, **position, "best": best, "unvalidated": due})
+            if due and not signalled:  # may be stopped or fail: the epoch is saved
+                best = validate(done, epoch, best)
+                checkpoints.save({"step": done, **position, "best": best, "unvalidated": False})
             if signalled:
                 log.say(f"stopped after step {done}; go on with --resume {folder}")
                 raise SystemExit(128 + signalled)
@@ -176,30 +173,6 @@ def loss_function(config: LossConfig) -> nn.Module:
     if config.kind == "ce":
         return OhemCrossEntropy(threshold=math.inf, min_kept=0)
     return OhemCrossEntropy(config.threshold, config.min_kept)
-
-
-class StopSignals:
-    """Notes SIGINT and SIGTERM (SLURM's, before it takes a machine) instead of dying of them.
-
-    Attributes:
-        number: the signal that came, or 0. A second one of its kind acts as ever.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __enter__(self) -> StopSignals:
-        caught = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._note) for number in caught}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-        signal.signal(number, self._before[signal.Signals(number)])
 
 
 def gradient_size(net: nn.Module) -> Tensor:

@@ -19,6 +19,7 @@ from mmsam_ros.training.devices import own_share, whole_network
 from mmsam_ros.training.evaluate import evaluate_frames, published_prediction
 from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.metrics import Scores, SubsetMatrices
+from mmsam_ros.training.stop import StopSignals
 from mmsam_ros.weights import Presence, Score, Spec, save_model
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -28,7 +29,8 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 class Validation:
     """Scores `net` on `frames` and writes last.safetensors and best.safetensors into `folder`.
 
-    Every process takes its share of the frames.
+    Every process takes its share of the frames. A signal ends it (SystemExit) between two of them:
+    the checkpoint of the step is there, and a resumed run begins with what was not validated.
     """
 
     fabric: Fabric
@@ -38,6 +40,7 @@ class Validation:
     frames: FrameSet
     folder: Path
     log: RunLog
+    stop: StopSignals
 
     def __call__(self, step: int, epoch: int, best: float) -> float:
         """Returns the best mIoU (percent) of `best` and this one."""
@@ -55,20 +58,24 @@ class Validation:
     @torch.no_grad()
     def _scores(self, net: MMSAMAdapter, step: int) -> Mapping[str, Scores]:
         fabric, frames = self.fabric, self.frames
-        pictured = {record.name for record in frames.records[: self.config.log.pictures]}
+        own = own_share(len(frames))
+        pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
         def logits(inputs: dict[str, Tensor]) -> Tensor:
             with fabric.autocast():
                 return net(fabric.to_device(inputs)).float()
 
         def predict(sample: Sample) -> tuple[Tensor, Tensor | None]:
+            if self.stop.number:
+                self.log.say(f"stopped while validating; go on with --resume {self.folder}")
+                raise SystemExit(128 + self.stop.number)
             prediction, target = published_prediction(logits, sample, self.spec, frames.kind)
             if sample["name"] in pictured:
                 self.log.picture(step, sample, prediction, target)
             return prediction, target
 
         matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
-        evaluate_frames(predict, frames, matrices, indices=own_share(len(frames)))
+        evaluate_frames(predict, frames, matrices, indices=own)
         matrices.reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 

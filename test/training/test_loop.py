@@ -7,7 +7,9 @@ import dataclasses
 import json
 import math
 import re
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,6 @@ from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import as_frame
 from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
 from mmsam_ros.training.loop import (
-    StopSignals,
     accumulate,
     agree,
     gradient_size,
@@ -36,6 +37,7 @@ from mmsam_ros.training.loop import (
     train,
 )
 from mmsam_ros.training.start import build
+from mmsam_ros.training.stop import StopSignals
 from mmsam_ros.weights import load_model
 
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
@@ -184,6 +186,40 @@ def test_a_broken_file_is_one_line_that_names_it(
     assert main(["train", *options(tmp_path, f"--data.workers={workers}")]) == 2
     said = capsys.readouterr().err
     assert said == f"mmsam: error: {broken}: is broken, expected a whole PNG or JPEG image\n"
+
+
+def test_what_ends_validation_leaves_the_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config(tmp_path, "--schedule.epochs=1")
+    broken = Path(config.data.root) / "images" / "val_0001.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    assert main(["train", *options(tmp_path, "--schedule.epochs=1")]) == 2
+    assert "images/val_0001.png: is broken" in capsys.readouterr().err
+    run = tmp_path / "run"
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert content["progress"]["unvalidated"]
+    trained = losses(run)
+    assert len(trained) == content["progress"]["step"]
+    broken.write_bytes(whole)
+    assert main(["train", "--resume", str(run), *options(tmp_path, "--schedule.epochs=1")]) == 0
+    assert losses(run) == trained, "nothing is trained again"
+    assert load_model(run / "best.safetensors")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk's."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limit[1]))
+        with pytest.raises(TrainingError, match=r"checkpoint.pt cannot be written with .* free"):
+            train(run_config(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not [path for path in (tmp_path / "run").iterdir() if "checkpoint" in path.name]
 
 
 def test_a_full_memory_names_what_helps(tmp_path: Path) -> None:

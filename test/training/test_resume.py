@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import time
 from pathlib import Path
 from threading import Timer
 
 import pytest
 import torch
-from runs import DEADLINE, options, run_config, start
+from runs import DEADLINE, SOURCES, options, run_config, start
+from trees import make_folder
 
 from mmsam_ros.training.config import LogConfig, ScheduleConfig
 from mmsam_ros.training.errors import TrainingError
@@ -73,7 +75,7 @@ def test_killed_and_stopped_runs_go_on_to_the_same_losses(tmp_path: Path) -> Non
     resumed = ["--resume", str(out), *arguments]
     status, last = interrupt(resumed, 10, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
-    assert last.startswith("stopped after step 1")
+    assert last.startswith("stopped")
     assert max(logged(out)) < 16
     process = start(["train", *resumed])
     said, _ = process.communicate(timeout=DEADLINE)
@@ -85,6 +87,21 @@ def test_killed_and_stopped_runs_go_on_to_the_same_losses(tmp_path: Path) -> Non
     for name, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
     assert len(json.loads((out / "environment.json").read_text())) == 3
+
+
+def test_a_signal_ends_validation(tmp_path: Path) -> None:
+    """The scheduler does not wait for thousands of frames."""
+    make_folder(tmp_path / "data", SOURCES, per_split={"train": 2, "val": 300})
+    arguments = options(tmp_path, "--schedule.epochs=1")
+    process = start(["train", *arguments])
+    while process.poll() is None and not (tmp_path / "run/checkpoint.pt").is_file():
+        time.sleep(0.01)  # validation comes after
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.strip().endswith(f"stopped while validating; go on with --resume {tmp_path}/run")
+    content = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert content["progress"]["unvalidated"]
 
 
 def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
