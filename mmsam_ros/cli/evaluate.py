@@ -49,6 +49,7 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
     from mmsam_ros.cli.errors import CliError
     from mmsam_ros.training.evaluate import Evaluation
@@ -62,6 +63,8 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
         raise CliError("--submission is of the whole split test, without --limit")
     if not (evaluation.labelled or submit):
         raise CliError(f"the labels of {config.split} are withheld; --submission needs none")
+    if out is not None:  # before hours of work, not after
+        out.mkdir(parents=True, exist_ok=True)
     console = Console()
     examples = Examples(evaluation)
     submission = Submission(out, len(evaluation.spec.classes)) if submit and out else None
@@ -81,7 +84,7 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
     for title, header, rows in tables(content):
         table = Table(*header, title=title, title_justify="left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
     if out is not None:
         write_report(out, content, examples)

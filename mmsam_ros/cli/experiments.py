@@ -60,13 +60,14 @@ def _run(args: argparse.Namespace) -> int:
 def _table(out: Path) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mmsam_ros.training.experiments import HEADER, table_rows, write_table
 
     rows = table_rows(out)
     table = Table(*HEADER)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
     print(f"{write_table(out, rows)}: the same as Markdown")
     return 0

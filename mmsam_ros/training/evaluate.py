@@ -33,7 +33,7 @@ from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import kind_of
+from mmsam_ros.training.start import kind_of, sources_of
 from mmsam_ros.weights import Geometry, Spec
 
 GEOMETRIES = ("published", "native")
@@ -233,6 +233,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     Raises:
         TrainingError: the split has no labels.
     """
+    check_labels(config, split)
     data, device = config.data, config.device
     precision = "fp32" if device.precision == "32" else "bf16"
     evaluation = Evaluation(
@@ -241,12 +242,19 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
             device=device.accelerator, precision=precision,
         )
     )  # fmt: skip
-    if not evaluation.labelled:
-        raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
     names = [info.name for info in evaluation.spec.classes]
     matrices = evaluation.run(indices=own_share(len(evaluation.frames)))
     matrices.reduce()
     return {key: score.to_dict() for key, score in matrices.scores(names).items()}
+
+
+def check_labels(config: TrainConfig, split: str) -> None:
+    """TrainingError unless a run's data set has frames of a split, and labels of them."""
+    data = config.data
+    kind, sources = kind_of(config.setting), sources_of(config.setting)
+    frames = open_frames(kind, data.root, split, sources, data.lists)
+    if not any(record.label is not None for record in frames.records):
+        raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
 
 
 def _kind(spec: Spec) -> str:

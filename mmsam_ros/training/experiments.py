@@ -19,7 +19,7 @@ from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import config_names, find_config, load_config
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.evaluate import evaluate_weights
+from mmsam_ros.training.evaluate import check_labels, evaluate_weights
 from mmsam_ros.training.loop import train
 from mmsam_ros.training.run import CONFIG, plain
 from mmsam_ros.training.start import components, freeze
@@ -96,6 +96,8 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
         out: folder of all experiments; this run's is `<name>/seed<seed>` below it.
         extra: further options of `mmsam train`, e.g. `--data.root`.
 
+    The paper's numbers go with it as long as `extra` leaves data set and network alone.
+
     Returns:
         Name, seed, parameters by component, and scores by subset of the test split.
     """
@@ -104,16 +106,19 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
     folder = out / name / f"seed{seed}"
     result = folder / RESULT
     config = load_config(experiment.arguments([*extra, f"--seed={seed}", f"--out={folder}"]))
+    plan = load_config(experiment.arguments())
+    same = (config.setting, config.model) == (plan.setting, plan.model)
     if result.is_file():
         content = dict(json.loads(result.read_text()))
         if differing := differences(content["config"], plain(config)):
             raise TrainingError(f"{result} is of another run: {'; '.join(differing)}")
         return content
+    check_labels(config, "test")  # before days of training, not after
     train(config, resume=folder if (folder / CONFIG).is_file() else None)
     content = {
         "experiment": name,
         "title": experiment.title,
-        "paper": vars(experiment.paper) if experiment.paper else None,
+        "paper": vars(experiment.paper) if experiment.paper and same else None,
         "seed": seed,
         "config": plain(config),
         "parameters": _parameters(folder / BEST, config),
@@ -137,18 +142,24 @@ def table_rows(out: Path) -> list[tuple[str, ...]]:
     """A row of `HEADER` for each experiment that has a finished run.
 
     Raises:
-        TrainingError: none has.
+        TrainingError: none has, or seeds of one were trained with different options.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(out.glob(f"*/seed*/{RESULT}")):
         content = json.loads(path.read_text())
-        found.setdefault(content["title"], []).append(content)
+        runs = found.setdefault(content["experiment"], [])
+        runs.append(content)
+        first, own = ({**run["config"], "seed": 0} for run in (runs[0], content))
+        if differing := differences(first, own):
+            raise TrainingError(
+                f"{path} cannot be averaged with seed {runs[0]['seed']}: {'; '.join(differing)}"
+            )
     if not found:
         raise TrainingError(f"{out}: no finished run")
-    return [_row(title, runs) for title, runs in found.items()]
+    return [_row(runs) for runs in found.values()]
 
 
-def _row(title: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _row(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     cells = []
     for short, subset in SUBSETS.items():
         values = [run["scores"][subset]["miou"] for run in runs if subset in run["scores"]]
@@ -161,7 +172,14 @@ def _row(title: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         for name, (count, _) in runs[0]["parameters"].items()
         if name.startswith("prior.trunks.")
     ]
-    return (title, *cells, str(len(runs)), f"{total:.2f}", f"{trained:.2f}", ", ".join(trunks))
+    return (
+        runs[0]["title"],
+        *cells,
+        str(len(runs)),
+        f"{total:.2f}",
+        f"{trained:.2f}",
+        ", ".join(trunks),
+    )
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

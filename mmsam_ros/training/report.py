@@ -17,13 +17,14 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsam_ros.data.check import count_notes
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import palette
 from mmsam_ros.training.evaluate import Evaluation, FrameResult, published_geometry
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.published import published_rows
 from mmsam_ros.training.run import environment
-from mmsam_ros.weights import file_sha256
+from mmsam_ros.weights import SETTINGS, file_sha256
 
 _WIDTH = 320  # of a picture, in pixels
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
@@ -67,16 +68,16 @@ class Examples:
 def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples) -> dict[str, Any]:
     """All that is known of an evaluation, as plain values; results.json holds it.
 
-    Published numbers stand beside it where data set, split and sensors are theirs, and all frames
-    were evaluated as published.
+    Published numbers stand beside it where data set, split and sensors are theirs, and all of their
+    frames were evaluated as published; else `notes` say what differs.
     """
     config, spec, frames = evaluation.config, evaluation.spec, evaluation.frames
     published = config.geometry == "published"
-    compared = published and not (config.drop or config.corrupt or config.limit)
     geometry = published_geometry(spec, frames.kind) if published else spec.geometry
     names = [info.name for info in spec.classes]
     scores = matrices.scores(names) if evaluation.labelled else {}
-    rows = published_rows(frames.kind, frames.split, spec.sources) if compared else []
+    rows = published_rows(frames.kind, frames.split, spec.sources)
+    notes = _departures(evaluation) if rows else []
     return {
         "config": dataclasses.asdict(config) | {"dataset": frames.kind},
         "weights_sha256": file_sha256(config.weights),
@@ -87,9 +88,23 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "scores": {name: score.to_dict() for name, score in scores.items()},
         "confusion": matrices.matrix(ALL).tolist(),
         "frames": examples.miou,
-        "published": [dataclasses.asdict(row) for row in rows],
+        "published": [] if notes else [dataclasses.asdict(row) for row in rows],
+        "notes": notes,
         "environment": environment(1),
     }
+
+
+def _departures(evaluation: Evaluation) -> list[str]:
+    """What keeps an evaluation from standing beside the published numbers."""
+    config, frames = evaluation.config, evaluation.frames
+    if config.geometry != "published" or config.drop or config.corrupt or config.limit:
+        return ["not evaluated as published: no published numbers beside it"]
+    size = evaluation.spec.config.image_size
+    expected = next(s.image_size for s in SETTINGS.values() if s.name.startswith(frames.kind))
+    notes = count_notes(frames)
+    if size != expected:
+        notes.append(f"the network's size is {size}, published is {expected}")
+    return [f"{note}: no published numbers beside it" for note in notes]
 
 
 def facts(content: dict[str, Any]) -> dict[str, str]:
@@ -102,6 +117,7 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         "dropped": ", ".join(config["drop"]),
         "degraded": ", ".join(config["corrupt"]),
         "arithmetic": f"{config['precision']} on {content['device']}",
+        "note": "; ".join(content["notes"]),
         "command": " ".join(content["environment"]["command"]),
         "date": content["environment"]["date"],
     }

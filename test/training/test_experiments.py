@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 from runs import STILL
-from trees import make_deliver
+from trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.experiments import experiment_names, load_experiment
+from mmsam_ros.training.experiments import (
+    experiment_names,
+    load_experiment,
+    run_experiment,
+    table_rows,
+)
 from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
 from mmsam_ros.training.optimiser import parameter_groups
@@ -199,9 +205,47 @@ def test_run_and_table(
         if content["experiment"] == "fused"
     ]
     assert f"{sum(values) / 2:.2f} ± {abs(values[0] - values[1]) / 2**0.5:.2f}" in row
-    assert "57.14" in row
-    assert "45.46" in row
+    assert "57.14" not in row, "the paper's network is another"
     assert re.search(r"rgb 0\.\d\d, lidar 0\.\d\d", row), "every trunk's parameters"
+
+
+def test_the_papers_numbers_are_in_the_table(
+    finished: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    out, _ = finished
+    content = json.loads((out / "fused/seed0/result.json").read_text())
+    assert content["paper"] is None
+    (tmp_path / "fused/seed0").mkdir(parents=True)
+    content["paper"] = vars(load_experiment("fused").paper)
+    (tmp_path / "fused/seed0/result.json").write_text(json.dumps(content))
+    (row,) = table_rows(tmp_path)
+    assert (row[2], row[4], row[6]) == ("57.14", "57.75", "45.46")
+
+
+def test_seeds_of_different_options_are_not_averaged(
+    finished: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    out, _ = finished
+    for seed in (0, 1):
+        content = json.loads((out / f"fused/seed{seed}/result.json").read_text())
+        content["config"]["schedule"]["epochs"] += seed
+        (tmp_path / f"fused/seed{seed}").mkdir(parents=True)
+        (tmp_path / f"fused/seed{seed}/result.json").write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match=r"averaged with seed 0: config.schedule.epochs: 1 be"):
+        table_rows(tmp_path)
+
+
+def test_a_test_split_that_cannot_be_scored_is_seen_before_training(
+    tmp_path: Path,
+) -> None:
+    root = make_deliver(tmp_path / "data", per_split={"train": 2, "val": 1})
+    with pytest.raises(DataError, match="found no frames of the split 'test'"):
+        run_experiment("fused", 0, tmp_path / "out", small("fused", root))
+    root = make_muses(tmp_path / "muses", per_split={"train": 2, "val": 1, "test": 1})
+    extra = ["--setting=muses_rgb_lidar", *small("fused", root)]
+    with pytest.raises(TrainingError, match="the labels of the split 'test' are withheld"):
+        run_experiment("fused", 0, tmp_path / "out", extra)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_finished_is_not_repeated(finished: tuple[Path, list[str]]) -> None:

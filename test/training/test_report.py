@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from html.parser import HTMLParser
@@ -11,10 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from evaluations import random_weights
 from trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
+from mmsam_ros.data.check import PUBLISHED
+from mmsam_ros.training.evaluate import EvalConfig, Evaluation
+from mmsam_ros.training.metrics import SubsetMatrices
+from mmsam_ros.training.report import Examples, results
 from mmsam_ros.training.submission import check_submission
 
 
@@ -61,8 +67,9 @@ def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     screen = capsys.readouterr().out
     for text in (screen, (out / "results.md").read_text()):
         assert f"{scores['miou']:.2f}" in text
-        assert "57.14" in text
-        assert "61.89" not in text  # that is val
+        assert "57.14" not in text
+        assert "test: 4 frames of all, published are 1897: no published numbers" in text
+        assert "the network's size is (64, 64), published is (1024, 1024)" in text
     page = Page()
     page.feed((out / "report.html").read_text())
     assert page.open == []
@@ -72,6 +79,34 @@ def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert all(image.startswith("data:image/jpeg;base64,") for image in page.images)
     worst = min(results["frames"], key=results["frames"].get)
     assert any(f"worst: {worst}" in word for word in page.words)
+
+
+def test_published_numbers_stand_beside_the_whole_test_set(tmp_path: Path) -> None:
+    """As many frames of every group as are published; what they show does not matter here."""
+    root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 1})
+    path = random_weights(tmp_path, "deliver_rgb_lidar", (1024, 1024))
+    evaluation = Evaluation(EvalConfig(path, str(root), device="cpu"))
+    (record,) = evaluation.frames.records
+    words: dict[str, list[str]] = {}
+    for group, count in PUBLISHED["deliver"]["test"].items():
+        key, _, word = group.partition("=")
+        words.setdefault(key, []).extend([word] * count)
+    records = [
+        dataclasses.replace(
+            record, subsets=dict(zip(("weather", "case", "difficulty"), values, strict=True))
+        )
+        for values in zip(words["weather"], words["case"], words["difficulty"], strict=True)
+    ]
+    evaluation.frames = dataclasses.replace(evaluation.frames, records=tuple(records))
+    matrices = SubsetMatrices(25, torch.device("cpu"))
+    found = results(evaluation, matrices, Examples(evaluation))
+    assert found["notes"] == []
+    numbers = {row["method"]: row["miou"]["all"] for row in found["published"]}
+    assert numbers["MM SAM-adapter"] == 57.14  # val has 61.89
+    evaluation.frames = dataclasses.replace(evaluation.frames, records=tuple(records[1:]))
+    found = results(evaluation, matrices, Examples(evaluation))
+    assert found["published"] == []
+    assert found["notes"][0].startswith("test: 1896 frames of all, published are 1897")
 
 
 def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
