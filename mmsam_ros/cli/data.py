@@ -61,15 +61,18 @@ def run(args: argparse.Namespace) -> int:
 def _print(console: Console, kind: str, report: Report) -> None:
     import numpy as np
     from rich.table import Table
+    from rich.text import Text
 
     from mmsam_ros.sensors import NO_LABEL
 
     for modality, forms in report.forms.items():
         text = "; ".join(f"{count} of {form}" for form, count in forms.most_common())
-        console.print(f"{modality}: {text}", highlight=False)
+        console.print(f"{modality}: {text}", highlight=False, markup=False)
     table = Table("frames", *report.counts)
     for group in sorted(set().union(*report.counts.values())):
-        table.add_row(group, *(str(counts.get(group, 0)) for counts in report.counts.values()))
+        table.add_row(
+            Text(group), *(str(counts.get(group, 0)) for counts in report.counts.values())
+        )
     console.print(table)
     for split, pixels in report.pixels.items():
         names = {info.id: info.name for info in report.classes} | {NO_LABEL: "no label"}
@@ -78,7 +81,9 @@ def _print(console: Console, kind: str, report: Report) -> None:
             for i in map(int, np.flatnonzero(pixels))
         )
         console.print(
-            f"{split} labels, % of pixels: {', '.join(shares) or 'none'}", highlight=False
+            f"{split} labels, % of pixels: {', '.join(shares) or 'none'}",
+            highlight=False,
+            markup=False,
         )
     if report.statistics:
         console.print(_statistics(kind, report))

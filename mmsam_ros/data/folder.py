@@ -197,15 +197,16 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
     encodings = {source: meta["encodings"][source] for source in sources}
     calibration, growth = _calibration(root / "calib.json"), meta.get("growth", 2)
     reader = FolderReader(encodings, id_table(len(classes)), calibration, growth)
-    share = 0.0
+    side, size = 0, (0, 0)
     if calibration is not None and calibration.T_camera_lidar is not None:
-        share = growth / calibration.camera.height
+        side, size = growth, (calibration.camera.height, calibration.camera.width)
     limits = None
     if "thermal" in sources and "limits" in meta:
         limits = (float(meta["limits"][0]), float(meta["limits"][1]))
     return FrameSet(
-        "folder", split, tuple(records), classes, encodings, reader, limits, share, reader.measure
-    )
+        "folder", split, tuple(records), classes, encodings, reader, limits, side, size,
+        reader.measure,
+    )  # fmt: skip
 
 
 def _json(path: Path) -> Any:

@@ -70,8 +70,9 @@ class FrameSet:
         encodings: how each auxiliary source is stored (see `sensors.ENCODINGS`).
         reader: reads a record; DataError names the file that is missing or does not fit.
         limits: counts of a 16-bit thermal image that map to 0 and 255, or None.
-        growth: side of a projected point's square as a share of the image's height; 0 where
-            rasters are read as they are.
+        growth: side of a projected point's square in pixels of the camera's image; 0 where rasters
+            are read as they are.
+        camera_size: (height, width) that `growth` holds for.
         measure: a sample's `measured` and `camera`, where the data set holds them.
     """
 
@@ -82,7 +83,8 @@ class FrameSet:
     encodings: Mapping[str, str]
     reader: Callable[[Record], Sample]
     limits: tuple[float, float] | None = None
-    growth: float = 0.0
+    growth: int = 0
+    camera_size: tuple[int, int] = (0, 0)
     measure: Callable[[Record], Sample] | None = None
 
     def __len__(self) -> int:

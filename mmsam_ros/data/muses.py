@@ -39,7 +39,8 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
     names = _names(cameras, "frame_camera") | (labelled := _names(truth, "gt_labelTrainIds"))
     for source in sources:
         word = _FOLDERS[source]
-        names |= _names(root / "projected_to_rgb" / word / split, word, "*")
+        for suffix in ("npz", "png"):
+            names |= _names(root / "projected_to_rgb" / word / split, word, suffix)
     records = []
     for weather, time, name in names:
         image = cameras / weather / time / f"{name}_frame_camera.png"

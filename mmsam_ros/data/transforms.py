@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +126,12 @@ class Augment(nn.Module):
         return cast(Sample, out)
 
 
+def fit_factor(size: Sequence[int], base_size: Sequence[int]) -> float:
+    """The factor at which an image just fits into base_size, long side along long side."""
+    short, long = sorted(base_size)
+    return min(long / max(size), short / min(size))
+
+
 class RandomResize(v2.Transform):
     """One factor for all images, at which they just fit into base_size times a random ratio.
 
@@ -139,7 +146,7 @@ class RandomResize(v2.Transform):
         ratio = _uniform(*self.scale)
         short, long = sorted(max(1, int(side * ratio)) for side in self.base_size)
         size = v2.query_size(flat_inputs)
-        factor = min(long / max(size), short / min(size))
+        factor = fit_factor(size, (short, long))
         return {"size": [max(1, int(side * factor + 0.5)) for side in size]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -29,8 +29,10 @@ def check_keys(
     if not isinstance(value, Mapping):
         raise DataError(f"{where}: found {type(value).__name__}, expected an object with keys")
     required = list(required)
+    known = dict.fromkeys([*required, *optional])
     for key in value:
-        check_word(where, key, [*required, *optional])
+        if key not in known:
+            check_word(where, key, known)
     for key in required:
         if key not in value:
             raise DataError(f"{where}: key {key!r} is missing")

@@ -128,6 +128,8 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         _in_range(self, "optimiser", "lr", "weight_decay", low=0)
         _in_range(self, "optimiser", "layer_decay", "ema", low=0, high=1)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise TrainingError(f"optimiser.betas: found {self.betas}, expected 0 to 1, 1 excluded")
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,8 @@ class TrainConfig:
     log: LogConfig = LogConfig()
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"seed: found {self.seed}, expected 0 to {2**32 - 1}")
         if not 0 <= self.modality_dropout < 1:
             raise TrainingError(
                 f"modality_dropout: found {self.modality_dropout}, expected 0 to 1, 1 excluded"

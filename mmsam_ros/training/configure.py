@@ -8,9 +8,9 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from mmsam_ros.model import CombineConfig, ModelConfig, near_match
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
@@ -43,11 +43,23 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
     try:
         if len(printing) < len(arguments):
             first = parser.parse_args([a for a in arguments if a not in printing])
+            _check_groups(TrainConfig, first)
             parser.set_defaults(_network(first.model.preset) | _combination(first.setting))
-        found = parser.instantiate(parser.parse_args(arguments))
+        parsed = parser.parse_args(arguments)
+        _check_groups(TrainConfig, parsed)
+        found = parser.instantiate(parsed)
     except ArgumentError as error:
         raise TrainingError(_explain(parser, str(error))) from error
     return TrainConfig(**{f.name: found[f.name] for f in dataclasses.fields(TrainConfig)})
+
+
+def _check_groups(cls: type, values: Any, prefix: str = "") -> None:
+    """TrainingError where a group of keys is something else, such as `false` or nothing."""
+    if not isinstance(values, Namespace):
+        raise TrainingError(f"{prefix[:-1]}: found {values!r}, expected keys with values")
+    for name, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and name in values:
+            _check_groups(hint, values[name], f"{prefix}{name}.")
 
 
 def find_config(folder: str, name: str) -> Path:

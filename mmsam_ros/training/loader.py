@@ -149,6 +149,7 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
 
     Raises:
         DataError, InferenceError: a frame cannot be read, or does not fit the spec.
+        TrainingError: a worker was killed.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -159,10 +160,21 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the network's
     )
-    for batch in loader:
+    for batch in _alive(loader):
         if isinstance(batch, Exception):
             raise batch
         yield batch
+
+
+def _alive(loader: DataLoader[Any]) -> Iterator[Batch | Failed]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise TrainingError(
+            f"{error}; where the memory was full, try fewer --data.workers"
+        ) from error
 
 
 @contextmanager

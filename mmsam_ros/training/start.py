@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import KINDS
+from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, near_match
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
@@ -87,13 +89,14 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     """
     if frames.kind == "folder":
         # points are as large for the node as they are after the augmentation's plain resize
-        growth = max(1, round(frames.growth * config.augment.base_size[0])) if frames.growth else 2
+        growth = 2
+        if frames.growth:
+            factor = fit_factor(frames.camera_size, config.augment.base_size)
+            growth = max(1, round(frames.growth * factor))
         setting = folder_setting(frames.classes, frames.encodings, frames.limits, growth)
     else:
         setting = find_setting(config.setting)
     model = build_model(network_config(config, setting))
-    _load(model, config.start)
-    freeze(model, config.start.freeze)
     spec = make_spec(
         setting,
         model.config,
@@ -103,6 +106,8 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
         recipe=f"{config.setting}, {config.model.preset}, {config.schedule.epochs} epochs",
         seed=config.seed,
     )
+    _load(model, config.start, spec)
+    freeze(model, config.start.freeze)
     return model, spec
 
 
@@ -113,15 +118,21 @@ def start_line(start: StartConfig) -> str:
     return f"start weights: {start.weights or parts}{frozen}"
 
 
-def _load(model: MMSAMAdapter, start: StartConfig) -> None:
+def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
     if start.weights:
-        loaded, spec = load_model(start.weights)
-        if spec.config != model.config:
-            ours, theirs = model.config.to_dict(), spec.config.to_dict()
-            keys = [key for key in ours if ours[key] != theirs[key]]
+        loaded, found = load_model(start.weights)
+        ours, theirs = spec.config.to_dict(), found.config.to_dict()
+        if keys := [key for key in ours if ours[key] != theirs[key]]:
             raise TrainingError(
                 f"{start.weights}: its network differs from the run's in {', '.join(keys)}"
             )
+        names, others = ([info.name for info in s.classes] for s in (spec, found))
+        if names != others:
+            raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
+        for name, given in spec.inputs.items():
+            # a point's size belongs to the camera
+            if given != (other := dataclasses.replace(found.inputs[name], growth=given.growth)):
+                raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())
         return
     if start.sam != SCRATCH:

@@ -176,6 +176,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "faults: 8" in capsys.readouterr().out
 
 
+def test_words_in_brackets_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder(tmp_path, (), per_split={"train": 1})
+    meta = json.loads((root / "meta.json").read_text())
+    meta["subsets"]["route"] = dict.fromkeys(meta["splits"]["train"], "[/A]")
+    meta["classes"][0]["name"] = "car [parked]"
+    (root / "meta.json").write_text(json.dumps(meta))
+    run("--dataset", "folder", "--root", str(root))
+    said = capsys.readouterr().out
+    assert "route=[/A]" in said
+    assert "car [parked]" in said
+
+
 def test_command_lists_so_many_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_folder(tmp_path, (), per_split={"train": 30, "val": 1, "test": 1})
     for path in (root / "labels").glob("train*.png"):

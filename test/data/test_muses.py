@@ -101,6 +101,14 @@ def test_an_unprojected_download(tmp_path: Path) -> None:
         open_frames("muses", root, "train", ("lidar",))
 
 
+def test_files_that_are_being_written_are_no_frames(tmp_path: Path) -> None:
+    root = make_muses(tmp_path)
+    (path, *_) = sorted((root / "projected_to_rgb/lidar/train").rglob("*.npz"))
+    path.with_name(f".{path.name}.4242.part").write_bytes(b"half")
+    before = len(open_frames("muses", root, "train", ()))
+    assert len(open_frames("muses", root, "train", ("lidar",))) == before
+
+
 def test_the_png_variant_has_the_same_values(tmp_path: Path) -> None:
     root = make_muses(tmp_path)
     before = open_frames("muses", root, "train", ("lidar",))

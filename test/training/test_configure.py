@@ -107,6 +107,8 @@ def test_a_stored_configuration_reads_back_the_same(tmp_path: Path) -> None:
         (["--device.precision=16"], "device.precision: found '16'"),
         (["--loss.kind=ohm"], "did you mean 'ohem'"),
         (["--model.inputs=lidar"], "model.inputs"),
+        (["--seed=-1"], "seed: found -1, expected 0 to 4294967295"),
+        (["--optimiser.betas=[0.9, 1.5]"], "optimiser.betas: found"),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], message: str) -> None:
@@ -119,6 +121,12 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
     for text, message in (
         ("optimizer: {lr: 1}", "unknown key 'optimizer.lr'; did you mean 'optimiser'"),
         ("optimiser: {learning_rate: 1}", "unknown key 'optimiser.learning_rate'"),
+        ("augment: false", "augment: found False, expected keys with values"),
+        ("optimiser:", "optimiser: found None, expected keys"),
+        ("loss: [1]", r"loss: found \[1\], expected keys"),
+        ("model: 5", "model: found 5, expected keys"),
+        ("model: {trunk: 3}", r"model\.trunk: found 3, expected keys"),
+        ("augment: {photometric: false}", r"augment\.photometric: found False, expected keys"),
     ):
         path.write_text(f"setting: deliver_rgb_lidar\n{text}\n")
         with pytest.raises(TrainingError, match=message):

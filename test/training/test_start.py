@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,22 @@ def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
     assert (lidar.limits, thermal.limits) == (None, frames.limits)
 
 
-@pytest.mark.parametrize(("height", "growth"), [(64, 2), (128, 4), (32, 1)])
+@pytest.mark.parametrize(
+    ("image", "size", "growth"),
+    [
+        ((64, 96), "[64, 96]", 2),
+        ((64, 96), "[128, 192]", 4),
+        ((64, 96), "[32, 48]", 1),
+        ((64, 96), "[192, 192]", 4),  # twice as wide, whatever the height allows
+        ((96, 64), "[128, 192]", 4),  # long side along long side
+    ],
+)
 def test_projected_points_keep_their_size_in_the_node(
-    tmp_path: Path, height: int, growth: int
+    tmp_path: Path, image: tuple[int, int], size: str, growth: int
 ) -> None:
-    """2 of 64 rows in the data set are as many of the network's `height` rows."""
-    make_folder(tmp_path, ("lidar", "thermal"), size=(64, 96), calibrated=True)
+    """Points of 2 pixels in the data set are as much larger as the augmentation's plain resize."""
+    make_folder(tmp_path, ("lidar", "thermal"), size=image, calibrated=True)
     frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
-    size = f"[{height}, {height * 3 // 2}]"
     config = load_config([
         "--setting=folder_rgb_lidar_thermal", "--model.preset=nano",
         "--model.combine.absent=masked", "--start.sam=scratch", "--start.convnext=scratch",
@@ -90,6 +99,15 @@ def test_start_from_weights(root: Path, tmp_path: Path) -> None:
     save_model(path, first, spec)
     second, _ = build(options(f"--start.weights={path}"), frames)
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
+    swapped = (dataclasses.replace(spec.classes[0], name="Roof"), *spec.classes[1:])
+    save_model(tmp_path / "x.safetensors", first, dataclasses.replace(spec, classes=swapped))
+    with pytest.raises(TrainingError, match=r"its classes are \['Roof'"):
+        build(options(f"--start.weights={tmp_path / 'x.safetensors'}"), frames)
+    lidar = dataclasses.replace(spec.inputs["lidar"], scale=(2.0, 1.0, 1.0))
+    other = dataclasses.replace(spec, inputs={**spec.inputs, "lidar": lidar})
+    save_model(tmp_path / "x.safetensors", first, other)
+    with pytest.raises(TrainingError, match=r"its input lidar is .*scale=\(2.0"):
+        build(options(f"--start.weights={tmp_path / 'x.safetensors'}"), frames)
     with pytest.raises(TrainingError, match="differs from the run's in fusion"):
         build(options(f"--start.weights={path}", "--model.fusion.kind=add"), frames)
 
