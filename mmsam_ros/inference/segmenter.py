@@ -95,13 +95,17 @@ class Segmenter:
         """Segment a frame of native sensor data.
 
         Raises:
-            InferenceError: a sensor's data does not fit the weights; names it.
+            InferenceError: a sensor's data does not fit the weights; names it. Or the network gives
+                what is not finite.
         """
         marks = [self._now()]
         plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
         inputs, present = prepare(frame, self.spec, plan, self.device)
         marks.append(self._now())
-        logits = plan.restore(self._logits(inputs, plan))
+        found = self._logits(inputs, plan)
+        if not bool(found.isfinite().all()):  # argmax would call every such pixel the first class
+            raise InferenceError("the network's output is not finite")
+        logits = plan.restore(found)
         marks.append(self._now())
         certainty: NDArray[np.uint8] | None = None
         if confidence:

@@ -40,6 +40,9 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Source -> the encodings that it may have."""
 
+MAX_VALUE = 1e9
+"""No sensor measures more; squares of such values still fit float32, within the network as well."""
+
 _DTYPES: Mapping[str, tuple[type[np.generic], ...]] = {
     "rgb8": (np.uint8,),
     "png8": (np.uint8,),
@@ -78,8 +81,11 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
     """
     check_image(image, encoding)
     values = np.array(image, np.float32)
-    if image.dtype.kind == "f" and not np.isfinite(values).all():
-        raise SensorError(f"{encoding} image holds NaN or infinite values, expected 0 where empty")
+    if image.dtype.kind == "f" and not (np.abs(values) <= MAX_VALUE).all():
+        raise SensorError(
+            f"{encoding} image holds NaN or infinite values or some beyond {MAX_VALUE:g}, "
+            "expected 0 where empty"
+        )
     if encoding == "muses_png16":
         values /= 150.0
         values -= 100.0

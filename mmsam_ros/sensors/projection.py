@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.sensors.camera import Array, CameraModel
+from mmsam_ros.sensors.encodings import MAX_VALUE
 from mmsam_ros.sensors.errors import SensorError
 
 
@@ -58,8 +59,9 @@ def rasterise(
     camera wins a pixel whatever the order of the cloud (of equally near ones, each channel's
     maximum). Then every point grows to growth x growth pixels to the right and down, with the
     maximum per channel among occupied pixels only, so that a negative height beats "empty". Points
-    behind the camera (which the tools keep) and points with NaN or inf (intensity included) are
-    dropped; an empty cloud gives zeros. SensorError for shapes that do not fit and growth below 1.
+    behind the camera (which the tools keep) and points with NaN, inf or beyond `MAX_VALUE`
+    (intensity included) are dropped; an empty cloud gives zeros. SensorError for shapes that do not
+    fit and growth below 1.
     """
     if growth < 1:
         raise SensorError(f"growth is {growth}, expected at least 1 pixel")
@@ -71,7 +73,7 @@ def rasterise(
     with np.errstate(over="ignore"):
         distance = np.sqrt(x * x + y * y + z * z)
         values = np.array([distance, intensity.take(index), z]).astype(np.float32)
-    use = np.flatnonzero((distance >= min_range) & np.isfinite(values).all(axis=0))
+    use = np.flatnonzero((distance >= min_range) & (np.abs(values) <= MAX_VALUE).all(axis=0))
     pixel = v.take(use).astype(np.int64) * camera.width + u.take(use).astype(np.int64)
     pixel, values = _nearest(
         pixel, depth.take(use), values.take(use, axis=1), camera.width * camera.height

@@ -291,6 +291,33 @@ def test_nan_in_a_raster_is_refused_not_spread() -> None:
     assert caught.value.source == "lidar"
 
 
+def test_one_absurd_value_costs_its_point_not_the_mask() -> None:
+    """1e30 would overflow within the network, and NaN everywhere is the first class everywhere."""
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    cloud = f.sensors["lidar"]
+    assert isinstance(cloud, LidarPoints)
+    expected = segmenter(f)
+    xyz = np.concatenate([cloud.xyz, cloud.xyz[:1] / 2]).astype(np.float32)
+    for absurd in (1e30, 3e38, np.inf, np.nan):
+        intensity = np.append(cloud.intensity, np.float32(absurd)).astype(np.float32)
+        spoilt = LidarPoints(xyz, intensity, cloud.T_camera_lidar)
+        found = segmenter(Frame(f.rgb, {**f.sensors, "lidar": spoilt}, f.camera))
+        assert np.array_equal(found.labels, expected.labels)
+    segmenter = segmenter_of("muses_rgb_lidar")
+    raster = np.zeros((200, 320, 3), np.float32)
+    raster[3, 4, 1] = 3e38
+    with pytest.raises(InferenceError, match=r"lidar: .*beyond 1e\+09"):
+        segmenter(Frame(f.rgb, {"lidar": SensorImage(raster)}))
+
+
+def test_an_output_that_is_not_finite_is_no_mask() -> None:
+    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    with torch.no_grad():
+        segmenter.model.level_embed.fill_(torch.nan)
+    with pytest.raises(InferenceError, match="output is not finite"):
+        segmenter(f)
+
+
 def test_rasters_must_lie_in_the_camera_view() -> None:
     segmenter, f = segmenter_of("deliver_rgb_lidar"), frame()
     half = SensorImage(np.zeros((100, 160, 3), np.uint8))
