@@ -95,6 +95,24 @@ def open_decoded(path: Path) -> AbstractContextManager[AnyReader]:
     return _opened(path, make)
 
 
+def read_messages(
+    reader: Reader | AnyReader, connections: list[Connection], *window: int, **limits: int
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """The reader's messages, (connection, time, data); RosError where the bag is damaged."""
+    from rosbags.rosbag2 import reader as rosbag2
+
+    damaged = (*_DAMAGED, RuntimeError, rosbag2.zstd.ZstdError)  # lz4 has no error of its own
+    found = iter(reader.messages(connections, *window, **limits))
+    while True:
+        try:
+            message = next(found)
+        except StopIteration:
+            return
+        except damaged as error:
+            raise RosError(f"a message of the bag cannot be read: {error}") from error
+        yield message
+
+
 def check_cdr(path: Path, topic: str, data: bytes) -> bytes:
     """The serialised message itself, unless it is a compressed one out of its folder."""
     if data[:4] == _ZSTD:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.ros.bags import open_decoded
+from mmsam_ros.ros.bags import open_decoded, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import CameraModel, SensorError, pose_matrix, pose_values
 
@@ -145,7 +145,7 @@ def _choose(
 
 def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
     connections = [connection for connection in reader.connections if connection.topic == topic]
-    for connection, _, data in reader.messages(connections):
+    for connection, _, data in read_messages(reader, connections):
         return reader.deserialize(data, connection.msgtype)
     raise RosError(f"{bag}: no message on {topic}")
 
@@ -153,7 +153,7 @@ def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
 def _static_transforms(reader: AnyReader) -> list[StaticTransform]:
     static = [c for c in reader.connections if c.topic.endswith("/tf_static")]
     transforms = []
-    for connection, _, data in reader.messages(static) if static else ():
+    for connection, _, data in read_messages(reader, static) if static else ():
         message: Any = reader.deserialize(data, connection.msgtype)
         for stamped in message.transforms:
             t, q = stamped.transform.translation, stamped.transform.rotation

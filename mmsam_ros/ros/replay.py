@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mmsam_ros.ros.bags import check_cdr, open_raw
+from mmsam_ros.ros.bags import check_cdr, open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rosbags.rosbag2 import Reader
 
 NODE = "mmsam_replay"
+MAX_QUEUE = 1000  # messages that late subscribers of a latched topic get
 LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the first of the next
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
 SETTLED = 0.5  # seconds without a new subscription after which all are taken to be there
@@ -139,7 +140,8 @@ def offered_qos(connection: Connection) -> QoSProfile:
     """What the recorded publishers offered, else reliable with depth 10.
 
     Of several publishers the weakest promise that all kept; a queue of fewer than 10 is enlarged,
-    except for latched topics, where late subscribers get the whole queue.
+    except for latched topics, where late subscribers get the whole queue: as much as all of the
+    publishers together kept, each a transform, for instance.
     """
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
     from rosbags.interfaces import QosDurability, QosHistory, QosReliability
@@ -148,7 +150,8 @@ def offered_qos(connection: Connection) -> QoSProfile:
     latched = connection.topic.split("/")[-1] == "tf_static"
     if offers:
         latched = all(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers)
-    depth = max((offer.depth for offer in offers), default=0)
+    depths = [offer.depth for offer in offers]
+    depth = min(sum(depths), MAX_QUEUE) if latched else max(depths, default=0)
     weak = any(offer.reliability == QosReliability.BEST_EFFORT for offer in offers)
     everything = any(offer.history == QosHistory.KEEP_ALL for offer in offers)
     return QoSProfile(
@@ -253,9 +256,10 @@ class Replay:
     def _messages(self) -> Iterator[tuple[int, Connection, bytes]]:
         """(bag time, connection, data); latched ones of before the beginning come at it."""
         if self.latched and self.begin > self.reader.start_time:
-            for connection, _, data in self.reader.messages(self.latched, stop=self.begin):
+            for connection, _, data in read_messages(self.reader, self.latched, stop=self.begin):
                 yield self.begin, connection, data
-        for connection, stamp, data in self.reader.messages(self.connections, self.begin, self.end):
+        rest = read_messages(self.reader, self.connections, self.begin, self.end)
+        for connection, stamp, data in rest:
             yield stamp, connection, data
 
     def _play_once(self) -> None:
@@ -325,7 +329,10 @@ def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> Summary:
             from rclpy.signals import SignalHandlerOptions
         except ImportError as error:
             raise RosError(f"replay needs ROS 2 with rclpy: {error}") from error
-        rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # rclpy's own have no other base
+            raise RosError(f"ROS arguments {' '.join(ros_args)}: {error}") from error
         try:
             node = rclpy.create_node(NODE, start_parameter_services=False)
             try:

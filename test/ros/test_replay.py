@@ -31,7 +31,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros import replay
-from mmsam_ros.ros.bags import check_cdr, open_raw
+from mmsam_ros.ros.bags import check_cdr, open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -91,12 +91,12 @@ def write_bag(
     *,
     image_size: int = 300,
     image_qos: tuple[Qos, ...] = (),
-    compress: bool = False,
+    compress: CompressionMode | None = None,
 ) -> Path:
     """A static transform and a latched text, then images and clouds in turn, 50 ms apart."""
     writer = Writer(path, version=9, storage_plugin=plugin)
     if compress:
-        writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+        writer.set_compression(compress, CompressionFormat.ZSTD)
     with writer:
 
         def connect(topic: str, kind: str, *qos: Qos) -> Callable[[int, Any], None]:
@@ -370,6 +370,44 @@ def test_bad_bags_are_refused_with_what_was_found(
     )
 
 
+def test_a_damaged_chunk_is_refused_when_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "bag", compress=CompressionMode.STORAGE, image_size=100)
+    (file,) = bag.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    begin = data.index(b"\x28\xb5\x2f\xfd") + 40  # within the first zstd frame
+    data[begin : begin + 300] = bytes(300)
+    file.write_bytes(data)
+    with open_raw(bag) as reader, pytest.raises(RosError, match="message of the bag cannot be re"):
+        list(read_messages(reader, reader.connections))
+    assert replay.main([str(bag), "--wait", "0"]) == 2
+    assert "a message of the bag cannot be read" in capsys.readouterr().err
+
+
+def test_wrong_ros_arguments_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, write_bag(tmp_path / "bag"), "--ros-args", "-r", "foo")
+    assert "ROS arguments --ros-args -r foo: " in said
+
+
+def test_late_subscribers_get_what_all_publishers_kept(tmp_path: Path) -> None:
+    """Three broadcasters of static transforms, each with a queue of one."""
+    from rclpy.qos import DurabilityPolicy
+
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        connection = writer.add_connection(
+            STATIC, "tf2_msgs/msg/TFMessage", typestore=STORE, offered_qos_profiles=[TRANSIENT] * 3
+        )
+        writer.write(connection, 1, STORE.serialize_cdr(static(1), connection.msgtype))
+    with open_raw(tmp_path / "bag") as reader:
+        offered = replay.offered_qos(reader.connections[0])
+    assert offered.depth == 3
+    assert offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
 def test_old_type_names_are_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,7 +421,7 @@ def test_old_type_names_are_refused_by_name(
 
 
 def test_single_compressed_messages_need_the_folder(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, compress=True)
+    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, compress=CompressionMode.MESSAGE)
     [file] = bag.glob("*.db3*")
     with open_raw(file) as reader:
         connection, _, data = next(reader.messages())
