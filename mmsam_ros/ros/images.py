@@ -68,11 +68,17 @@ def camera_rgb(message: Any, read: Reader | None = None) -> NDArray[np.uint8]:
         RosError: the message is malformed, or no camera image.
     """
     if is_compressed(message):
-        return _rgb(decompress(message, cv2.IMREAD_COLOR))
+        sent = sent_encoding(message)
+        if not sent.startswith("bayer_"):
+            return _rgb(decompress(message, cv2.IMREAD_COLOR))
+        pixels = decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
+        if pixels.dtype != np.uint8 or sent not in _TO_RGB:
+            raise RosError(f"{message.format}: is {pixels.dtype}, expected 8 bit", "encoding")
+        return _rgb(pixels) if pixels.ndim == 3 else _converted(pixels, sent)
     pixels, encoding = (read or read_pixels)(message, _CAMERA)
     if encoding == "rgb8":
         return pixels
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
+    return _converted(pixels, encoding)
 
 
 def thermal_counts(message: Any, read: Reader | None = None) -> Array:
@@ -83,7 +89,7 @@ def thermal_counts(message: Any, read: Reader | None = None) -> Array:
     """
     if not is_compressed(message):
         return (read or read_pixels)(message, _THERMAL)[0]
-    pixels = decompress(message, cv2.IMREAD_UNCHANGED)
+    pixels = _as_deep_as_sent(message)
     if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
         pixels = np.ascontiguousarray(pixels[..., 0])  # a grey picture stored as colour
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
@@ -103,7 +109,7 @@ def raster_values(message: Any, read: Reader | None = None) -> Array:
         RosError: the message is malformed, or no raster.
     """
     if is_compressed(message):
-        pixels = decompress(message, cv2.IMREAD_UNCHANGED)
+        pixels = _as_deep_as_sent(message)
         if pixels.ndim == 2:
             return np.repeat(pixels[..., None], 3, axis=2)
         return np.ascontiguousarray(pixels[..., 2::-1])  # OpenCV reads B, G, R[, A]
@@ -178,7 +184,32 @@ def decompress(message: Any, flags: int) -> Array:
         ) from error
     if pixels is None:
         raise RosError(f"{form} data of {data.size} bytes cannot be decoded", "compressed")
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        height, width = pixels.shape[:2]
+        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
     return np.asarray(pixels)
+
+
+def sent_encoding(message: Any) -> str:
+    """The encoding before the compression, of a format such as "mono16; png compressed "."""
+    encoding, separator, _ = str(message.format).partition(";")
+    return encoding.strip() if separator else ""
+
+
+def _as_deep_as_sent(message: Any) -> Array:
+    """The pixels, unless they have fewer bits than what was compressed: jpeg knows 8 only."""
+    pixels, sent = decompress(message, cv2.IMREAD_UNCHANGED), sent_encoding(message)
+    if sent in ENCODINGS and pixels.dtype.itemsize < np.dtype(ENCODINGS[sent][0]).itemsize:
+        raise RosError(
+            f"format is {message.format!r}, but the data is {pixels.dtype}: its values are lost, "
+            "have it sent as png",
+            "encoding",
+        )
+    return pixels
+
+
+def _converted(pixels: Array, encoding: str) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
 
 
 def _rgb(bgr: Array) -> NDArray[np.uint8]:

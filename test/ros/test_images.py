@@ -113,6 +113,29 @@ def test_camera_jpeg(form: str) -> None:
     assert np.abs(rgb.astype(int) - flat).max() <= 3
 
 
+def test_bayer_compressed() -> None:
+    """As image_transport sends it: the mosaic as png, colours as jpeg."""
+    mosaic = np.tile(np.array([[200, 120], [120, 40]], np.uint8), (4, 4))
+    raw = camera_rgb(message(mosaic, "bayer_rggb8"))
+    png = camera_rgb(compressed(mosaic, "bayer_rggb8; png compressed "))
+    assert np.array_equal(png, raw)
+    flat = np.full((16, 16, 3), (180, 90, 30), np.uint8)
+    jpeg = camera_rgb(compressed(flat[..., ::-1], "bayer_rggb8; jpeg compressed bgr8", ".jpg"))
+    assert np.abs(jpeg.astype(int) - flat).max() <= 3
+    with pytest.raises(RosError, match="is uint16, expected 8 bit"):
+        camera_rgb(compressed(mosaic.astype(np.uint16), "bayer_rggb16; png compressed "))
+
+
+def test_sixteen_bits_do_not_fit_a_jpeg() -> None:
+    """image_transport's default; what it leaves of the counts is no temperature."""
+    grey = RNG.integers(0, 256, (8, 8), np.uint8)
+    lossy = compressed(grey, "mono16; jpeg compressed mono8", ".jpg")
+    with pytest.raises(RosError, match="is uint8: its values are lost, have it sent as png"):
+        thermal_counts(lossy)
+    with pytest.raises(RosError, match="its values are lost"):
+        raster_values(compressed(grey, "16UC1; jpeg compressed mono8", ".jpg"))
+
+
 def test_rasters() -> None:
     metres = RNG.normal(size=(4, 6, 3)).astype(np.float32)
     assert np.array_equal(raster_values(message(metres, "32FC3", padding=4)), metres)
@@ -140,6 +163,12 @@ def test_broken_compressed_images(form: str, data: bytes, reason: str) -> None:
     with pytest.raises(RosError, match=reason) as caught:
         camera_rgb(SimpleNamespace(format=form, data=array.array("B", data)))
     assert caught.value.reason == "compressed"
+
+
+def test_a_compressed_image_has_a_limit_too() -> None:
+    wide = np.zeros((1, 20_000), np.uint8)
+    with pytest.raises(RosError, match="size is 20000x1, expected sides of 1 to 16384"):
+        thermal_counts(compressed(wide, "png"))
 
 
 def test_no_copy_where_the_layout_permits() -> None:
