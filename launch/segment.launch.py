@@ -39,7 +39,7 @@ ARGUMENTS = [
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
     ("registration", "", "thermal to camera: none, homography, rotation"),
     ("bag", "", "rosbag2 recording to play"),
-    ("loop", "false", "play the bag again and again"),
+    ("loop", "false", "true or false: play the bag again and again"),
     ("rate", "1.0", "speed of the bag; a slow one wants a longer sync.deadline"),
     ("rviz", "false", "start RViz"),
 ]
@@ -97,7 +97,9 @@ def start(context):
         started.append(True)
         return [player(values)]
 
-    return [RegisterEventHandler(OnProcessIO(target_action=node, on_stderr=when_ready)), node]
+    # logs go to stderr, or to stdout by RCUTILS_LOGGING_USE_STDOUT
+    handler = OnProcessIO(target_action=node, on_stdout=when_ready, on_stderr=when_ready)
+    return [RegisterEventHandler(handler), node]
 
 
 def player(values):

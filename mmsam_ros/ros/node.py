@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -37,7 +38,7 @@ from mmsam_ros.ros.statistics import Statistics, diagnose
 from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
 from mmsam_ros.ros.worker import Worker
-from mmsam_ros.sensors import FIELDS, Frame, SensorError
+from mmsam_ros.sensors import FIELDS, Frame, LidarPoints, SensorError
 from mmsam_ros.weights import Geometry, WeightsError, default_weights
 
 NODE = "mmsam"
@@ -72,7 +73,8 @@ class SegmentNode(Node):
         spec = self._segmenter.spec
         self._facts = self._describe(network, parameters)
         self._statistics = Statistics()
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[str, tuple[float, str]] = {}
+        self._failures = 0  # frames in a row that a defect has cost
         self._log_times: dict[tuple[str, str], float] = {}
         self._infos = CameraInfos(parameters.rectified)
         for name, values in parameters.infos.items():
@@ -144,6 +146,12 @@ class SegmentNode(Node):
         ) -> Input:
             return Input(self, stream, candidates, parameters.reliability, callback)
 
+        topic = self.resolve_topic_name("camera/image")
+        if parameters.rectified is None and "rect" in topic.rpartition("/")[2]:
+            self.get_logger().warning(
+                f"camera.image auto: {topic} sounds rectified; where its CameraInfo still has the "
+                "raw image's distortion, as image_proc leaves it, set camera.image: rectified"
+            )
         inputs = [make(CAMERA, images("camera/image", CAMERA), partial(self._store, CAMERA))]
         spec = self._segmenter.spec
         for source in spec.sources:
@@ -182,18 +190,27 @@ class SegmentNode(Node):
         try:
             frame, refused = self._builder.build(synced, self._refuse)
             frame, result = self._segment(frame, refused)
+            self._note_blank(frame, result, refused)
             self._outputs.publish(synced.camera.message.header, frame.rgb, result)
         except (RosError, SensorError, InferenceError) as error:
             reason = getattr(error, "reason", "invalid")
             self._refuse(CAMERA, RosError(str(error), reason))
             self._sync.settle(synced, "refused", reason)
+        except torch.OutOfMemoryError as error:
+            self._failures += 1
+            torch.cuda.empty_cache()  # what fragments hold may be enough for the next frame
+            text = str(error).partition("\n")[0]
+            self._refuse(CAMERA, RosError(text, "out_of_memory"))
+            self._sync.settle(synced, "refused", "out_of_memory")
         except Exception as error:  # the last barrier: a bug costs one frame, not the node
             if not self.context.ok():
                 self._drop(synced, "shutdown")
                 return
+            self._failures += 1
             self._refuse(CAMERA, RosError(traceback.format_exc(), f"defect {type(error).__name__}"))
             self._sync.settle(synced, "refused", "defect")
         else:
+            self._failures = 0
             self._statistics.mask(synced.camera.arrival, result.present, result.timings)
             self._sync.settle(synced, "used", refused=refused)
 
@@ -210,10 +227,24 @@ class SegmentNode(Node):
                 others = {k: v for k, v in frame.sensors.items() if k != error.source}
                 frame = dataclasses.replace(frame, sensors=others)
 
+    def _note_blank(self, frame: Frame, result: Result, refused: dict[str, str]) -> None:
+        """A sensor that shows nothing most likely lies wrong; but a cloud may be empty."""
+        for source, data in frame.sensors.items():
+            if source in result.present or source not in self._segmenter.spec.sources:
+                continue
+            if isinstance(data, LidarPoints):
+                if not len(data.xyz):
+                    continue
+                text = f"none of {len(data.xyz)} points is in the camera's view: look at the pose"
+            else:
+                text = "the image has one value everywhere, or none in the camera's view"
+            refused[source] = "blank"
+            self._refuse(source, RosError(text, "blank"))
+
     def _refuse(self, stream: str, error: RosError) -> None:
         """Log a refusal, the same stream and reason not more often than every few seconds."""
-        self._refusals[stream] = f"{error.reason}: {error}"
         now, key = time.monotonic(), (stream, error.reason)
+        self._refusals[stream] = (now, f"{error.reason}: {error}")
         if now >= self._log_times.get(key, 0.0):
             self._log_times[key] = now + LOG_PERIOD
             self.get_logger().warning(f"{stream} refused ({error.reason}): {error}")
@@ -227,6 +258,7 @@ class SegmentNode(Node):
             self._sync.counts(),
             self._facts | topics,
             dict(self._refusals),
+            self._failures,
         )
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
@@ -291,7 +323,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (*StartErrors, RCLError) as error:
-        if node is None:
+        if node is None and rclpy.ok():  # else it was told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2
         if rclpy.ok():  # else a callback met the end of the context

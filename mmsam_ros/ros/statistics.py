@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
+FAILURES = 5  # frames in a row that fail, after which the status is an error
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,20 @@ class Snapshot:
     recent: tuple[Mask, ...]
 
     @property
-    def rate(self) -> float | None:
-        """Masks a second."""
+    def interval(self) -> float | None:
+        """Mean seconds from one mask to the next."""
         if len(self.recent) < 2:
             return None
-        return (len(self.recent) - 1) / (self.recent[-1].published - self.recent[0].published)
+        span = self.recent[-1].published - self.recent[0].published
+        return span / (len(self.recent) - 1)
+
+    @property
+    def rate(self) -> float | None:
+        """Masks a second; falls while none comes."""
+        if self.interval is None or self.age is None:
+            return None
+        late = max(0.0, self.age - self.interval)
+        return 1 / max(self.interval + late / (len(self.recent) - 1), 1e-9)
 
     def latency(self, percentile: float) -> float | None:
         """Seconds from the camera message's arrival to the mask."""
@@ -71,7 +81,8 @@ class Statistics:
         """The figures now."""
         now = time.monotonic()
         with self._lock:
-            while self._recent and self._recent[0].published < now - WINDOW:
+            # two stay, so that a slow network has a rate
+            while len(self._recent) > 2 and self._recent[0].published < now - WINDOW:
                 self._recent.popleft()
             return Snapshot(
                 masks=self._fused.total(),
@@ -87,7 +98,8 @@ def diagnose(
     snapshot: Snapshot,
     counts: Mapping[str, Mapping[str, int]],
     facts: Mapping[str, Any],
-    refusals: Mapping[str, str],
+    refusals: Mapping[str, tuple[float, str]],
+    failures: int = 0,
 ) -> DiagnosticStatus:
     """One status: level and message for people, every figure as a key.
 
@@ -97,9 +109,12 @@ def diagnose(
         snapshot: figures of the masks.
         counts: messages by stream and outcome.
         facts: settings worth knowing (device, backends, fallbacks, topics).
-        refusals: text of the newest refusal by stream.
+        refusals: when (steady clock) and why a message was last refused, by stream.
+        failures: frames in a row that a defect or a full memory has cost.
     """
     level, message = _level(snapshot, counts)
+    if failures >= FAILURES:
+        level, message = DiagnosticStatus.ERROR, f"{failures} frames in a row failed"
     values: dict[str, Any] = {
         "masks": snapshot.masks,
         "rate_hz": _rounded(snapshot.rate),
@@ -112,7 +127,9 @@ def diagnose(
     for stream, tally in counts.items():
         values |= {f"{stream}.{outcome}": n for outcome, n in tally.items()}
     values |= dict(facts)
-    values |= {f"last_refusal.{stream}": text for stream, text in refusals.items()}
+    now = time.monotonic()
+    values |= {f"last_refusal.{s}": f"{text} ({now - t:.0f} s ago)" for s, (t, text) in
+               refusals.items()}  # fmt: skip
     return DiagnosticStatus(
         level=level,
         name=name,
@@ -131,10 +148,14 @@ def _level(snapshot: Snapshot, counts: Mapping[str, Mapping[str, int]]) -> tuple
         return DiagnosticStatus.WARN, "no camera image yet"
     if snapshot.age is None:
         return DiagnosticStatus.WARN, "no mask yet"
-    if snapshot.age > SILENCE:
+    if snapshot.age > max(SILENCE, 2 * (snapshot.interval or 0.0)):
         return DiagnosticStatus.WARN, f"no mask for {snapshot.age:.0f} s"
-    seen = {sensor for mask in snapshot.recent for sensor in mask.sensors}
-    missing = [stream for stream in counts if stream != "camera" and stream not in seen]
+    seen = Counter(sensor for mask in snapshot.recent for sensor in mask.sensors)
+    missing = [stream for stream in counts if stream != "camera" and not seen[stream]]
     if missing:
         return DiagnosticStatus.WARN, f"running without {', '.join(missing)}"
+    total = len(snapshot.recent)
+    rare = [f"{s} in {n} of {total} masks" for s, n in seen.items() if 2 * n < total]
+    if rare:
+        return DiagnosticStatus.WARN, f"running with {', '.join(rare)}"
     return DiagnosticStatus.OK, "running"

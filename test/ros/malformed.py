@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sensor_msgs.msg import PointField
 
 
@@ -57,6 +58,18 @@ def _with(field: PointField, **values: Any) -> PointField:
     return field
 
 
+def _constant(message: Any) -> Any:
+    message.data = array.array("B", bytes([0, 110]) * (len(message.data) // 2))
+    return message
+
+
+def _behind(message: Any) -> Any:
+    """As under a pose that looks the other way."""
+    points = np.frombuffer(message.data, np.float32).reshape(-1, 4) * (-1, 1, 1, 1)
+    message.data = array.array("B", points.astype(np.float32).tobytes())
+    return message
+
+
 EMPTY = array.array("B")
 CASES = [
     Case("camera_unknown_encoding", "camera", "encoding", _set(encoding="yuv999")),
@@ -78,6 +91,8 @@ CASES = [
     Case("thermal_8_bit_for_16_bit_weights", "thermal", "weights", _set(encoding="mono8")),
     Case("thermal_odd_step", "thermal", "step", _set(step=641)),
     Case("thermal_short_data", "thermal", "data_length", _cut(2)),
+    Case("thermal_of_one_value", "thermal", "blank", _constant),
+    Case("cloud_out_of_view", "lidar", "blank", _behind),
     Case("cloud_without_fields", "lidar", "fields", _set(fields=[])),
     Case("cloud_without_z", "lidar", "fields", _fields(lambda f: [f[0], f[1], f[3]])),
     Case(

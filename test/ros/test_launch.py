@@ -159,6 +159,7 @@ def test_the_bag_starts_when_the_node_is_ready(
     watch = handler.args[0]
     assert watch.kwargs["target_action"] is node
     on_stderr = watch.kwargs["on_stderr"]
+    assert watch.kwargs["on_stdout"] is on_stderr, "where RCUTILS_LOGGING_USE_STDOUT sends logs"
     assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
     (ours,) = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
     assert (ours.kwargs["package"], ours.kwargs["executable"]) == ("mmsam_ros", "replay")

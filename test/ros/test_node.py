@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
+import torch
 from harness import (
     LATCHED,
     LIDAR_POSE,
@@ -27,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.node import SegmentNode
 from mmsam_ros.sensors import CLASS_SETS, topic_names
 from mmsam_ros.weights import default_weights
 
@@ -350,6 +354,40 @@ def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
         client.spin_until(lambda: masks, "the first mask")
         node.stop()
         assert "defect" not in node.output
+
+
+def test_a_full_memory_costs_frames_not_the_node(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA raises it; there is none here to run out of."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+
+    args = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    rclpy.init(args=["--ros-args", *args], domain_id=free_domain(9))
+    node = SegmentNode()
+    try:
+        monkeypatch.setattr(Segmenter, "__call__", full)
+        for k in range(1, 4):
+            node._store("camera", image(k * STEP, np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
+            end = time.monotonic() + 30
+            while node._sync.counts()["camera"].get("refused:out_of_memory", 0) < k:
+                assert time.monotonic() < end, node._sync.counts()
+                time.sleep(0.01)
+        assert node._failures == 3
+        _, text = node._refusals["camera"]
+        assert text == "out_of_memory: CUDA out of memory. Tried to allocate 2 GiB."
+        monkeypatch.undo()
+        node._store("camera", image(9 * STEP, np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
+        while node._sync.counts()["camera"].get("used", 0) < 1:
+            assert time.monotonic() < end + 30, node._sync.counts()
+            time.sleep(0.01)
+        assert node._failures == 0
+    finally:
+        node.stop()
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 @pytest.mark.parametrize(
