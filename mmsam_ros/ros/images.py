@@ -72,9 +72,12 @@ def camera_rgb(message: Any, read: Reader | None = None) -> NDArray[np.uint8]:
         if not sent.startswith("bayer_"):
             return _rgb(decompress(message, cv2.IMREAD_COLOR))
         pixels = decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
+        if pixels.dtype == np.uint8 and pixels.ndim == 3:
+            return _rgb(pixels)
         if pixels.dtype != np.uint8 or sent not in _TO_RGB:
-            raise RosError(f"{message.format}: is {pixels.dtype}, expected 8 bit", "encoding")
-        return _rgb(pixels) if pixels.ndim == 3 else _converted(pixels, sent)
+            known = ", ".join(_CAMERA)
+            raise RosError(f"encoding is {sent!r}, expected one of {known}", "encoding")
+        return _converted(pixels, sent)
     pixels, encoding = (read or read_pixels)(message, _CAMERA)
     if encoding == "rgb8":
         return pixels

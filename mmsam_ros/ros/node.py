@@ -187,6 +187,7 @@ class SegmentNode(Node):
 
     def _process(self, synced: SyncedSet) -> None:
         """Decode, infer, publish, settle: the worker's thread. Never raises."""
+        full = False
         try:
             frame, refused = self._builder.build(synced, self._refuse)
             frame, result = self._segment(frame, refused)
@@ -198,7 +199,7 @@ class SegmentNode(Node):
             self._sync.settle(synced, "refused", reason)
         except torch.OutOfMemoryError as error:
             self._failures += 1
-            torch.cuda.empty_cache()  # what fragments hold may be enough for the next frame
+            full = True
             text = str(error).partition("\n")[0]
             self._refuse(CAMERA, RosError(text, "out_of_memory"))
             self._sync.settle(synced, "refused", "out_of_memory")
@@ -213,6 +214,8 @@ class SegmentNode(Node):
             self._failures = 0
             self._statistics.mask(synced.camera.arrival, result.present, result.timings)
             self._sync.settle(synced, "used", refused=refused)
+        if full:  # now that the error holds nothing: fragments may be enough for the next frame
+            torch.cuda.empty_cache()
 
     def _segment(self, frame: Frame, refused: dict[str, str]) -> tuple[Frame, Result]:
         """Infer; a sensor whose data does not fit the weights is refused and left out."""
@@ -230,7 +233,7 @@ class SegmentNode(Node):
     def _note_blank(self, frame: Frame, result: Result, refused: dict[str, str]) -> None:
         """A sensor that shows nothing most likely lies wrong; but a cloud may be empty."""
         for source, data in frame.sensors.items():
-            if source in result.present or source not in self._segmenter.spec.sources:
+            if source in result.present or source == "event":  # a scene may stand still
                 continue
             if isinstance(data, LidarPoints):
                 if not len(data.xyz):
@@ -314,8 +317,10 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop; 2 where it cannot start."""
     tune_allocator()
     node: SegmentNode | None = None
+    begun = False
     try:
         rclpy.init(args=list(args) if args is not None else None)
+        begun = True
         node = SegmentNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -323,7 +328,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (*StartErrors, RCLError) as error:
-        if node is None and rclpy.ok():  # else it was told to stop while it started
+        if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2
         if rclpy.ok():  # else a callback met the end of the context

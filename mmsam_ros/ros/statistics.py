@@ -148,7 +148,7 @@ def _level(snapshot: Snapshot, counts: Mapping[str, Mapping[str, int]]) -> tuple
         return DiagnosticStatus.WARN, "no camera image yet"
     if snapshot.age is None:
         return DiagnosticStatus.WARN, "no mask yet"
-    if snapshot.age > max(SILENCE, 2 * (snapshot.interval or 0.0)):
+    if snapshot.age > max(SILENCE, 2 * (snapshot.latency(50) or 0.0)):  # a slow network is none
         return DiagnosticStatus.WARN, f"no mask for {snapshot.age:.0f} s"
     seen = Counter(sensor for mask in snapshot.recent for sensor in mask.sensors)
     missing = [stream for stream in counts if stream != "camera" and not seen[stream]]

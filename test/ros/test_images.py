@@ -122,7 +122,7 @@ def test_bayer_compressed() -> None:
     flat = np.full((16, 16, 3), (180, 90, 30), np.uint8)
     jpeg = camera_rgb(compressed(flat[..., ::-1], "bayer_rggb8; jpeg compressed bgr8", ".jpg"))
     assert np.abs(jpeg.astype(int) - flat).max() <= 3
-    with pytest.raises(RosError, match="is uint16, expected 8 bit"):
+    with pytest.raises(RosError, match="encoding is 'bayer_rggb16', expected one of"):
         camera_rgb(compressed(mosaic.astype(np.uint16), "bayer_rggb16; png compressed "))
 
 

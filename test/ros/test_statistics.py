@@ -14,10 +14,12 @@ from mmsam_ros.ros.statistics import Mask, Snapshot, Statistics, diagnose
 COUNTS: Mapping[str, Mapping[str, int]] = {"camera": {"received": 9}, "lidar": {}}
 
 
-def snapshot(times: list[float], age: float, fused: int | None = None) -> Snapshot:
+def snapshot(
+    times: list[float], age: float, fused: int | None = None, latency: float = 0.05
+) -> Snapshot:
     """Masks at `times`, the last `age` seconds ago; the first `fused` (default: all) with LiDAR."""
     fused = len(times) if fused is None else fused
-    masks = [Mask(t, 0.05, ("lidar",) if i < fused else (), {}) for i, t in enumerate(times)]
+    masks = [Mask(t, latency, ("lidar",) if i < fused else (), {}) for i, t in enumerate(times)]
     return Snapshot(len(times), {}, age, tuple(masks))
 
 
@@ -34,11 +36,16 @@ def test_the_rate_falls_when_masks_stop() -> None:
 
 
 def test_a_slow_network_is_no_silence() -> None:
-    slow = snapshot([0.0, 12.0], 11.0)
+    slow = snapshot([0.0, 12.0], 11.0, latency=12.0)
     assert slow.rate == pytest.approx(1 / 12)
     assert status(slow) == (DiagnosticStatus.OK, "running")
-    assert status(snapshot([0.0, 12.0], 25.0)) == (DiagnosticStatus.WARN, "no mask for 25 s")
-    assert status(snapshot([0.0, 0.1], 3.0)) == (DiagnosticStatus.WARN, "no mask for 3 s")
+    assert status(snapshot([0.0, 12.0], 25.0, latency=12.0)) == (
+        DiagnosticStatus.WARN,
+        "no mask for 25 s",
+    )
+    for before in (0.0, -60.0):  # and after a pause
+        found = snapshot([before, 0.1], 3.0)
+        assert status(found) == (DiagnosticStatus.WARN, "no mask for 3 s")
 
 
 def test_a_sensor_that_is_rarely_fused_is_a_warning() -> None:
