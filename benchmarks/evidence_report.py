@@ -253,6 +253,8 @@ def _tried_row(found: Found, name: str) -> Row:
 
 def _tried(found: Found) -> str:
     rows = [row for name in FULL if (row := _tried_row(found, name))["seeds"]]
+    if not rows:
+        return "Not evaluated yet."
     head = [key for key in rows[0] if key != "what"]
     body = [
         [row["network"], str(row["seeds"]), *(_plus_minus(row[key]) for key in head[2:])]

@@ -66,6 +66,8 @@ class Checkpoints:
             self._write(part, content)
         except (OSError, RuntimeError) as error:  # torch's own writer has no error of its own
             part.unlink(missing_ok=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             free = shutil.disk_usage(self.path.parent).free / 2**30
             raise TrainingError(
                 f"{self.path} cannot be written with {free:.2f} GiB free: {error}"

@@ -27,6 +27,10 @@ from mmsam_ros.training.validation import BEST
 from mmsam_ros.weights import read_spec
 
 RESULT = "result.json"
+# what an experiment is, besides its size in devices and time between log lines
+_COMPARED = (
+    "setting", "model", "start", "augment", "loss", "optimiser", "schedule", "modality_dropout",
+)  # fmt: skip
 SUBSETS = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 HEADER = (
     "experiment",
@@ -96,7 +100,7 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
         out: folder of all experiments; this run's is `<name>/seed<seed>` below it.
         extra: further options of `mmsam train`, e.g. `--data.root`.
 
-    The paper's numbers go with it as long as `extra` leaves data set and network alone.
+    The paper's numbers go with it as long as `extra` leaves the method alone.
 
     Returns:
         Name, seed, parameters by component, and scores by subset of the test split.
@@ -107,7 +111,7 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
     result = folder / RESULT
     config = load_config(experiment.arguments([*extra, f"--seed={seed}", f"--out={folder}"]))
     plan = load_config(experiment.arguments())
-    same = (config.setting, config.model) == (plan.setting, plan.model)
+    same = all(getattr(config, part) == getattr(plan, part) for part in _COMPARED)
     if result.is_file():
         content = dict(json.loads(result.read_text()))
         if differing := differences(content["config"], plain(config)):
@@ -150,7 +154,8 @@ def table_rows(out: Path) -> list[tuple[str, ...]]:
         runs = found.setdefault(content["experiment"], [])
         runs.append(content)
         first, own = ({**run["config"], "seed": 0} for run in (runs[0], content))
-        if differing := differences(first, own):
+        differing = [d for d in differences(first, own) if not d.startswith("config.device.")]
+        if differing:
             raise TrainingError(
                 f"{path} cannot be averaged with seed {runs[0]['seed']}: {'; '.join(differing)}"
             )

@@ -149,7 +149,6 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
 
     Raises:
         DataError, InferenceError: a frame cannot be read, or does not fit the spec.
-        TrainingError: a worker was killed.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -160,20 +159,22 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the network's
     )
-    for batch in _alive(loader):
+    for batch in loader:
         if isinstance(batch, Exception):
             raise batch
         yield batch
 
 
-def _alive(loader: DataLoader[Any]) -> Iterator[Batch | Failed]:
+@contextmanager
+def worker_advice() -> Iterator[None]:
+    """TrainingError where a worker was killed, which torch raises whatever the process is doing."""
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+        if not str(error).startswith("DataLoader worker"):
             raise
         raise TrainingError(
-            f"{error}; where the memory was full, try fewer --data.workers"
+            f"{error} Where the memory was full, try fewer --data.workers"
         ) from error
 
 

@@ -36,6 +36,7 @@ class RunLog:
         classes: of the labels.
         watched: parameters to follow, see `watched_parameters`; None where a process holds but a
             part of each: neither they nor gradients are followed then.
+        validated: whether a validation at `step` stays logged.
     """
 
     @rank_zero_only
@@ -46,10 +47,11 @@ class RunLog:
         total: int,
         classes: Sequence[ClassInfo],
         watched: Mapping[str, nn.Parameter] | None,
+        validated: bool = True,
     ) -> None:
         self._total, self._watched = total, watched
         self._names, self._palette = [info.name for info in classes], palette(classes)
-        _drop_after(folder / METRICS, step)
+        _drop_after(folder / METRICS, step, validated)
         self._lines = (folder / METRICS).open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self._console = Console()
@@ -167,11 +169,19 @@ def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size=size, mode="nearest")[0]
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Leave the whole lines up to `step`: what comes after is trained again."""
+def _drop_after(path: Path, step: int, validated: bool) -> None:
+    """Leave the whole lines up to `step`: what comes after is trained again.
+
+    validated: leave the validation at `step` as well.
+    """
+
+    def stays(line: str) -> bool:
+        values = json.loads(line)
+        return bool(values["step"] + ("miou" in values and not validated) <= step)
+
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+        part.write_text("".join(filter(stays, whole)))
         part.replace(path)

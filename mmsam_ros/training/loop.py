@@ -29,7 +29,7 @@ from mmsam_ros.training.devices import (
     start_fabric,
 )
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader, worker_advice
 from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
@@ -57,7 +57,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """
     fabric = start_fabric(config.device)
     folder = check_folder(config, resume)
-    with memory_advice(config):
+    with memory_advice(config), worker_advice():
         _train(fabric, config, folder, resume is not None)
     return folder
 
@@ -98,11 +98,14 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
     fabric.barrier()  # every process has looked into the folder before one writes
     if fabric.is_global_zero:
         describe(folder, config, fabric.world_size)
-    with RunLog(folder, start, total, spec.classes, watched) as log, StopSignals() as stop:
+    missed = progress["unvalidated"]
+    log = RunLog(folder, start, total, spec.classes, watched, validated=not missed)
+    with log, StopSignals() as stop:
         scored = net if average is None else average.module
         validate = Validation(fabric, config, scored, spec, val_frames, folder, log, stop)
-        if progress["unvalidated"]:
+        if missed:
             best = validate(start, start // per_epoch, best)
+            checkpoints.save({**progress, "best": best, "unvalidated": False})
         for note in notes:
             log.say(note)
         network.train()

@@ -130,8 +130,11 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
         if names != others:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
         for name, given in spec.inputs.items():
-            # a point's size belongs to the camera
-            if given != (other := dataclasses.replace(found.inputs[name], growth=given.growth)):
+            # a point's size and a thermal image's limits belong to the cameras
+            other = dataclasses.replace(
+                found.inputs[name], growth=given.growth, limits=given.limits
+            )
+            if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())
         return

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 class Validation:
     """Scores `net` on `frames` and writes last.safetensors and best.safetensors into `folder`.
 
-    Every process takes its share of the frames. A signal ends it (SystemExit) between two of them:
-    the checkpoint of the step is there, and a resumed run begins with what was not validated.
+    Every process takes its share of the frames. A signal to any ends it in all (SystemExit): the
+    checkpoint of the step is there, and a resumed run begins with what was not validated.
     """
 
     fabric: Fabric
@@ -66,16 +67,18 @@ class Validation:
                 return net(fabric.to_device(inputs)).float()
 
         def predict(sample: Sample) -> tuple[Tensor, Tensor | None]:
-            if self.stop.number:
-                self.log.say(f"stopped while validating; go on with --resume {self.folder}")
-                raise SystemExit(128 + self.stop.number)
             prediction, target = published_prediction(logits, sample, self.spec, frames.kind)
             if sample["name"] in pictured:
                 self.log.picture(step, sample, prediction, target)
             return prediction, target
 
         matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
-        evaluate_frames(predict, frames, matrices, indices=own)
+        until_told = itertools.takewhile(lambda _: not self.stop.number, own)
+        evaluate_frames(predict, frames, matrices, indices=until_told)
+        told = torch.tensor(float(self.stop.number), device=fabric.device)
+        if number := int(fabric.all_reduce(told, reduce_op="max")):  # type: ignore[arg-type]
+            self.log.say(f"stopped while validating; go on with --resume {self.folder}")
+            raise SystemExit(128 + number)
         matrices.reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 

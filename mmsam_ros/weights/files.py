@@ -95,7 +95,7 @@ def _check_values(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     for name, value in state.items():
         if not (value.is_floating_point() or name.endswith(_COUNTER)):
             raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
-        if not bool(value.isfinite().all()):
+        if not bool(value.float().isfinite().all()):
             raise WeightsError(f"{path}: {name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):
             raise WeightsError(f"{path}: {name} has values below 0, expected a variance")

@@ -205,21 +205,35 @@ def test_what_ends_validation_leaves_the_epoch(
     broken.write_bytes(whole)
     assert main(["train", "--resume", str(run), *options(tmp_path, "--schedule.epochs=1")]) == 0
     assert losses(run) == trained, "nothing is trained again"
+    lines = (run / "metrics.jsonl").read_text()
+    assert lines.count("miou") == 1
+    assert main(["train", "--resume", str(run), *options(tmp_path, "--schedule.epochs=1")]) == 0
+    assert (run / "metrics.jsonl").read_text() == lines, "nor validated again"
     assert load_model(run / "best.safetensors")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk's."""
+    run = train(run_config(tmp_path, "--schedule.epochs=1"))
+    progress = torch.load(run / "checkpoint.pt", weights_only=True)["progress"]
+    assert not progress["unvalidated"]
+    torch.save(  # as of a run that was stopped before its last validation
+        torch.load(run / "checkpoint.pt", weights_only=True)
+        | {"progress": progress | {"unvalidated": True}},
+        run / "checkpoint.pt",
+    )
+    before = (run / "checkpoint.pt").read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limit[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
         with pytest.raises(TrainingError, match=r"checkpoint.pt cannot be written with .* free"):
-            train(run_config(tmp_path))
+            train(run_config(tmp_path, "--schedule.epochs=1"), resume=run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert not [path for path in (tmp_path / "run").iterdir() if "checkpoint" in path.name]
+    assert (run / "checkpoint.pt").read_bytes() == before
+    assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint.pt"]
 
 
 def test_a_full_memory_names_what_helps(tmp_path: Path) -> None:

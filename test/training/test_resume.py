@@ -94,7 +94,9 @@ def test_a_signal_ends_validation(tmp_path: Path) -> None:
     make_folder(tmp_path / "data", SOURCES, per_split={"train": 2, "val": 300})
     arguments = options(tmp_path, "--schedule.epochs=1")
     process = start(["train", *arguments])
+    end = time.monotonic() + DEADLINE
     while process.poll() is None and not (tmp_path / "run/checkpoint.pt").is_file():
+        assert time.monotonic() < end
         time.sleep(0.01)  # validation comes after
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=DEADLINE)
