@@ -132,7 +132,7 @@ def _paired(one: Mapping[int, Values], two: Mapping[int, Values], key: str) -> l
 def _gaps(one: Mapping[int, Values], two: Mapping[int, Values], key: str) -> list[float]:
     """Differences of the runs with the same seed, as many as there are."""
     seeds = [seed for seed in SEEDS if seed in one and seed in two]
-    return [round(one[seed][key] - two[seed][key], 2) for seed in seeds]
+    return [one[seed][key] - two[seed][key] for seed in seeds]
 
 
 def _paired_row(found: Found, one: str, two: str) -> Row:
@@ -242,13 +242,15 @@ def _tried_row(found: Found, name: str) -> Row:
     length = LONG if name.endswith(LONG) else ""
     rgb, pair = found.trained("rgb" + length), found.trained(PAIRS[0] + length)
     own = found.trained(name)
-    row: Row = {"what": "tried", "network": name, "seeds": len(own)}
-    row["over rgb_lidar on hard"] = _gaps(own, pair, MAIN["hard"])
-    row["over rgb"] = _gaps(own, rgb, "all")
+    gaps = {
+        "over rgb_lidar on hard": _gaps(own, pair, MAIN["hard"]),
+        "over rgb": _gaps(own, rgb, "all"),
+    }
     for drop in DROPS:
         title = f"without {' and '.join(drop)} over rgb"
-        row[title] = _gaps(found.evaluated(name, without(drop)), rgb, "all")
-    return row
+        gaps[title] = _gaps(found.evaluated(name, without(drop)), rgb, "all")
+    rounded = {title: [round(gap, 2) for gap in found] for title, found in gaps.items()}
+    return {"what": "tried", "network": name, "seeds": len(own), **rounded}
 
 
 def _tried(found: Found) -> str:
