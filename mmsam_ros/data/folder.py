@@ -204,8 +204,8 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
     if "thermal" in sources and "limits" in meta:
         limits = (float(meta["limits"][0]), float(meta["limits"][1]))
     return FrameSet(
-        "folder", split, tuple(records), classes, encodings, reader, limits, side, size,
-        reader.measure,
+        "folder", split, tuple(records), classes, encodings, reader, limits,
+        growth=side, camera_size=size, measure=reader.measure,
     )  # fmt: skip
 
 

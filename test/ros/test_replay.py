@@ -19,103 +19,25 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import free_domain
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
+from recordings import (
+    BEST_EFFORT,
+    CLOUD,
+    FRAMES,
+    IMAGE,
+    LATCHED,
+    START,
+    STATIC,
+    STEP,
+    STORE,
+    content,
+    write_bag,
 )
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.rosbag2 import StoragePlugin
 
 from mmsam_ros.ros import replay
-from mmsam_ros.ros.bags import check_cdr, open_raw, read_messages
-from mmsam_ros.ros.errors import RosError
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
-T = STORE.types
-START = 1_700_000_000_000_000_000
-STEP = 100_000_000  # ns between the messages of a stream
-FRAMES = 6
-IMAGE, CLOUD, STATIC, LATCHED = "/camera/image", "/lidar/points", "/tf_static", "/about"
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))
-
-BEST_EFFORT = Qos(
-    QosHistory.KEEP_LAST,
-    5,
-    QosReliability.BEST_EFFORT,
-    QosDurability.VOLATILE,
-    QosTime(0, 0),
-    QosTime(0, 0),
-    QosLiveliness.AUTOMATIC,
-    QosTime(0, 0),
-    False,
-)
-TRANSIENT = BEST_EFFORT._replace(
-    depth=1, reliability=QosReliability.RELIABLE, durability=QosDurability.TRANSIENT_LOCAL
-)
-
-
-def header(stamp: int, frame: str) -> Any:
-    time_ = T["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
-    return T["std_msgs/msg/Header"](time_, frame)
-
-
-def image(stamp: int, index: int, size: int) -> Any:
-    data = np.full(size, index, np.uint8)
-    return T["sensor_msgs/msg/Image"](header(stamp, "camera"), 1, size, "mono8", 0, size, data)
-
-
-def cloud(stamp: int, index: int) -> Any:
-    field = T["sensor_msgs/msg/PointField"]("x", 0, 7, 1)
-    points = np.full(5, index, np.float32).view(np.uint8)
-    return T["sensor_msgs/msg/PointCloud2"](
-        header(stamp, "lidar"), 1, 5, [field], False, 4, 20, points, True
-    )
-
-
-def static(stamp: int) -> Any:
-    zero = T["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
-    turn = T["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
-    transform = T["geometry_msgs/msg/Transform"](zero, turn)
-    stamped = T["geometry_msgs/msg/TransformStamped"](header(stamp, "base"), "lidar", transform)
-    return T["tf2_msgs/msg/TFMessage"]([stamped])
-
-
-def write_bag(
-    path: Path,
-    plugin: StoragePlugin = StoragePlugin.MCAP,
-    *,
-    image_size: int = 300,
-    image_qos: tuple[Qos, ...] = (),
-    compress: CompressionMode | None = None,
-) -> Path:
-    """A static transform and a latched text, then images and clouds in turn, 50 ms apart."""
-    writer = Writer(path, version=9, storage_plugin=plugin)
-    if compress:
-        writer.set_compression(compress, CompressionFormat.ZSTD)
-    with writer:
-
-        def connect(topic: str, kind: str, *qos: Qos) -> Callable[[int, Any], None]:
-            connection = writer.add_connection(
-                topic, kind, typestore=STORE, offered_qos_profiles=qos
-            )
-            return lambda at, msg: writer.write(connection, at, STORE.serialize_cdr(msg, kind))
-
-        put_static = connect(STATIC, "tf2_msgs/msg/TFMessage")
-        put_latched = connect(LATCHED, "std_msgs/msg/String", TRANSIENT)
-        put_image = connect(IMAGE, "sensor_msgs/msg/Image", *image_qos)
-        put_cloud = connect(CLOUD, "sensor_msgs/msg/PointCloud2")
-        put_static(START, static(START))
-        put_latched(START, T["std_msgs/msg/String"]("a bag"))
-        for index in range(FRAMES):
-            at = START + index * STEP
-            put_image(at, image(at, index, image_size))
-            put_cloud(at + STEP // 2, cloud(at, index))
-    return path
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -191,15 +113,6 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ears]:
     finally:
         listener.close()
         rclpy.try_shutdown(context=context)
-
-
-def content(path: Path) -> dict[str, list[tuple[float, bytes]]]:
-    """topic -> (seconds after the start, serialised message) of a bag."""
-    messages: dict[str, list[tuple[float, bytes]]] = {}
-    with open_raw(path) as reader:
-        for connection, stamp, data in reader.messages():
-            messages.setdefault(connection.topic, []).append(((stamp - START) / 1e9, data))
-    return messages
 
 
 def assert_same(kind: str, got: bytes, expected: bytes) -> None:
@@ -323,123 +236,3 @@ def test_large_best_effort_images_arrive_with_the_shared_memory_profile(
     played = ears.play(bag, FASTRTPS_DEFAULT_PROFILES_FILE=str(PROFILE))
     assert ears.finish(played).code == 0
     assert ears.topics() == {IMAGE: FRAMES}
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    assert replay.main([str(arg) for arg in args]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("replay: error: ")
-    return err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--rate", "0"], r"--rate is 0.0, expected a number > 0"),
-        (["--rate", "-1"], r"--rate is -1.0"),
-        (["--rate", "nan"], r"--rate is nan"),
-        (["--duration", "0"], r"--duration is 0.0"),
-        (["--start", "-1"], r"--start is -1.0, expected a number >= 0"),
-        (["--start", "7"], r"--start is 7.0 s, the bag is 0.550 s long"),
-        (["--remap", "/nope:=/x"], f"--remap names '/nope', the bag has: /about, {IMAGE}"),
-        (["--remap", IMAGE], f"--remap got '{IMAGE}', expected FROM:=TO"),
-    ],
-)
-def test_bad_options_are_refused_with_what_was_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
-    assert message in refusal(capsys, write_bag(tmp_path / "bag"), *options)
-
-
-def test_bad_bags_are_refused_with_what_was_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "no such file or folder" in refusal(capsys, tmp_path / "nothing")
-    (tmp_path / "old.bag").touch()
-    assert "rosbags-convert" in refusal(capsys, tmp_path / "old.bag")
-    (tmp_path / "broken.db3").write_bytes(b"not a database")
-    assert "broken.db3: not a readable rosbag2" in refusal(capsys, tmp_path / "broken.db3")
-    (tmp_path / "cut.mcap").write_bytes(b"\x89MCAP0\r\n")
-    assert "cut.mcap: not a readable rosbag2" in refusal(capsys, tmp_path / "cut.mcap")
-
-    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3)
-    (bag / "metadata.yaml").unlink()
-    assert "needs a metadata.yaml, found none; give one of its files instead (bag.db3)" in refusal(
-        capsys, bag
-    )
-
-
-def test_a_damaged_chunk_is_refused_when_it_comes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bag = write_bag(tmp_path / "bag", compress=CompressionMode.STORAGE, image_size=100)
-    (file,) = bag.glob("*.mcap")
-    data = bytearray(file.read_bytes())
-    begin = data.index(b"\x28\xb5\x2f\xfd") + 40  # within the first zstd frame
-    data[begin : begin + 300] = bytes(300)
-    file.write_bytes(data)
-    with open_raw(bag) as reader, pytest.raises(RosError, match="message of the bag cannot be re"):
-        list(read_messages(reader, reader.connections))
-    assert replay.main([str(bag), "--wait", "0"]) == 2
-    assert "a message of the bag cannot be read" in capsys.readouterr().err
-
-
-def test_wrong_ros_arguments_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refusal(capsys, write_bag(tmp_path / "bag"), "--ros-args", "-r", "foo")
-    assert "ROS arguments --ros-args -r foo: " in said
-
-
-def test_late_subscribers_get_what_all_publishers_kept(tmp_path: Path) -> None:
-    """Three broadcasters of static transforms, each with a queue of one."""
-    from rclpy.qos import DurabilityPolicy
-
-    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
-    with writer:
-        connection = writer.add_connection(
-            STATIC, "tf2_msgs/msg/TFMessage", typestore=STORE, offered_qos_profiles=[TRANSIENT] * 3
-        )
-        writer.write(connection, 1, STORE.serialize_cdr(static(1), connection.msgtype))
-    with open_raw(tmp_path / "bag") as reader:
-        offered = replay.offered_qos(reader.connections[0])
-    assert offered.depth == 3
-    assert offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
-
-
-def test_old_type_names_are_refused_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import sqlite3
-
-    file = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3) / "bag.db3"
-    with sqlite3.connect(file) as database:
-        database.execute("UPDATE topics SET type = replace(type, '/msg/', '/')")
-    message = refusal(capsys, file)
-    assert f"topic {STATIC} has type 'tf2_msgs/TFMessage', expected package/msg/Name" in message
-
-
-def test_single_compressed_messages_need_the_folder(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, compress=CompressionMode.MESSAGE)
-    [file] = bag.glob("*.db3*")
-    with open_raw(file) as reader:
-        connection, _, data = next(reader.messages())
-        with pytest.raises(RosError, match="compressed one by one"):
-            check_cdr(file, connection.topic, data)
-    for messages in content(bag).values():
-        assert all(data[:2] == b"\x00\x01" for _, data in messages)
-
-
-@pytest.mark.parametrize(
-    ("args", "own", "ros"),
-    [
-        (["bag", "--remap", "/a:=/b"], ["bag", "--remap", "/a:=/b"], []),
-        (["bag", "--ros-args", "-r", "a:=b"], ["bag"], ["--ros-args", "-r", "a:=b"]),
-        (["--ros-args", "-p", "x:=1", "--", "bag"], ["bag"], ["--ros-args", "-p", "x:=1"]),
-    ],
-)
-def test_ros_arguments_are_told_from_own_ones(
-    args: list[str], own: list[str], ros: list[str]
-) -> None:
-    assert replay.split_ros_args(args) == (own, ros)

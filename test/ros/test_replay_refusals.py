@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be played is refused in one line; what a recording says of its publishers is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recordings import (
+    IMAGE,
+    STATIC,
+    STORE,
+    TRANSIENT,
+    content,
+    static,
+    write_bag,
+)
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+
+from mmsam_ros.ros import replay
+from mmsam_ros.ros.bags import check_cdr, open_raw, read_messages
+from mmsam_ros.ros.errors import RosError
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    assert replay.main([str(arg) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("replay: error: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rate", "0"], r"--rate is 0.0, expected a number > 0"),
+        (["--rate", "-1"], r"--rate is -1.0"),
+        (["--rate", "nan"], r"--rate is nan"),
+        (["--duration", "0"], r"--duration is 0.0"),
+        (["--start", "-1"], r"--start is -1.0, expected a number >= 0"),
+        (["--start", "7"], r"--start is 7.0 s, the bag is 0.550 s long"),
+        (["--remap", "/nope:=/x"], f"--remap names '/nope', the bag has: /about, {IMAGE}"),
+        (["--remap", IMAGE], f"--remap got '{IMAGE}', expected FROM:=TO"),
+    ],
+)
+def test_bad_options_are_refused_with_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, write_bag(tmp_path / "bag"), *options)
+
+
+def test_bad_bags_are_refused_with_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such file or folder" in refusal(capsys, tmp_path / "nothing")
+    (tmp_path / "old.bag").touch()
+    assert "rosbags-convert" in refusal(capsys, tmp_path / "old.bag")
+    (tmp_path / "broken.db3").write_bytes(b"not a database")
+    assert "broken.db3: not a readable rosbag2" in refusal(capsys, tmp_path / "broken.db3")
+    (tmp_path / "cut.mcap").write_bytes(b"\x89MCAP0\r\n")
+    assert "cut.mcap: not a readable rosbag2" in refusal(capsys, tmp_path / "cut.mcap")
+
+    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3)
+    (bag / "metadata.yaml").unlink()
+    assert "needs a metadata.yaml, found none; give one of its files instead (bag.db3)" in refusal(
+        capsys, bag
+    )
+
+
+def test_a_damaged_chunk_is_refused_when_it_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "bag", compress=CompressionMode.STORAGE, image_size=100)
+    (file,) = bag.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    begin = data.index(b"\x28\xb5\x2f\xfd") + 40  # within the first zstd frame
+    data[begin : begin + 300] = bytes(300)
+    file.write_bytes(data)
+    with open_raw(bag) as reader, pytest.raises(RosError, match="message of the bag cannot be re"):
+        list(read_messages(reader, reader.connections))
+    assert replay.main([str(bag), "--wait", "0"]) == 2
+    assert "a message of the bag cannot be read" in capsys.readouterr().err
+
+
+def test_wrong_ros_arguments_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, write_bag(tmp_path / "bag"), "--ros-args", "-r", "foo")
+    assert "ROS arguments --ros-args -r foo: " in said
+
+
+def test_late_subscribers_get_what_all_publishers_kept(tmp_path: Path) -> None:
+    """Three broadcasters of static transforms, each with a queue of one."""
+    from rclpy.qos import DurabilityPolicy
+
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        connection = writer.add_connection(
+            STATIC, "tf2_msgs/msg/TFMessage", typestore=STORE, offered_qos_profiles=[TRANSIENT] * 3
+        )
+        writer.write(connection, 1, STORE.serialize_cdr(static(1), connection.msgtype))
+    with open_raw(tmp_path / "bag") as reader:
+        offered = replay.offered_qos(reader.connections[0])
+    assert offered.depth == 3
+    assert offered.durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def test_old_type_names_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sqlite3
+
+    file = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3) / "bag.db3"
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE topics SET type = replace(type, '/msg/', '/')")
+    message = refusal(capsys, file)
+    assert f"topic {STATIC} has type 'tf2_msgs/TFMessage', expected package/msg/Name" in message
+
+
+def test_single_compressed_messages_need_the_folder(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, compress=CompressionMode.MESSAGE)
+    [file] = bag.glob("*.db3*")
+    with open_raw(file) as reader:
+        connection, _, data = next(reader.messages())
+        with pytest.raises(RosError, match="compressed one by one"):
+            check_cdr(file, connection.topic, data)
+    for messages in content(bag).values():
+        assert all(data[:2] == b"\x00\x01" for _, data in messages)
+
+
+@pytest.mark.parametrize(
+    ("args", "own", "ros"),
+    [
+        (["bag", "--remap", "/a:=/b"], ["bag", "--remap", "/a:=/b"], []),
+        (["bag", "--ros-args", "-r", "a:=b"], ["bag"], ["--ros-args", "-r", "a:=b"]),
+        (["--ros-args", "-p", "x:=1", "--", "bag"], ["bag"], ["--ros-args", "-p", "x:=1"]),
+    ],
+)
+def test_ros_arguments_are_told_from_own_ones(
+    args: list[str], own: list[str], ros: list[str]
+) -> None:
+    assert replay.split_ros_args(args) == (own, ros)
