@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsam_ros.model.precision import at_least_float32
+
 Rows = Tensor | None
 _HIDDEN = 16
 
@@ -69,21 +71,22 @@ class Combination(nn.Module):
         return combined
 
     def _weights(self, parts: Mapping[str, Part], alone: Tensor, rgb: Tensor) -> list[Tensor]:
-        """Weights (n, 1, h, w) float32 of the parts' samples."""
+        """Weights (n, 1, h, w) of the parts' samples, at least float32."""
+        dtype = torch.promote_types(rgb.dtype, torch.float32)
         if len(parts) == 1:
-            return [rgb.new_ones((), dtype=torch.float32)]
+            return [rgb.new_ones((), dtype=dtype)]
         shape = (len(parts), rgb.shape[0], 1, *rgb.shape[-2:])
-        scores = rgb.new_full(shape, -torch.inf, dtype=torch.float32)
+        scores = rgb.new_full(shape, -torch.inf, dtype=dtype)
         scores[:, alone] = 0  # finite, and read by nobody
         for i, (name, part) in enumerate(parts.items()):
             everyone = slice(None) if part.rows is None else part.rows
-            scores[i, everyone] = self.scores[name](part.fused).float()
+            scores[i, everyone] = at_least_float32(self.scores[name](part.fused))
         weights = scores.softmax(dim=0)
         return [take(w, part.rows) for w, part in zip(weights, parts.values(), strict=True)]
 
 
 class ReliabilityGate(nn.Module):
-    """One level: how far RGB can be relied on, (B, 1, h, w) float32 in (0, 2); begins as 1.
+    """One level: how far RGB can be relied on, (B, 1, h, w) in (0, 2); begins as 1.
 
     Sees RGB's features and the picture's own statistics, which normalised features have lost.
     """
@@ -98,7 +101,7 @@ class ReliabilityGate(nn.Module):
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
         """Features (B, d, h, w) and `image_statistics` (B, 6, h, w) of the same level."""
         seen = self.features(features) + self.statistics(statistics)
-        return 2 * self.out(F.gelu(seen)).float().sigmoid()
+        return 2 * at_least_float32(self.out(F.gelu(seen))).sigmoid()
 
 
 NUM_STATISTICS = 6
@@ -111,7 +114,7 @@ def image_statistics(rgb: Tensor, levels: int) -> list[Tensor]:
     over the whole image.
     """
     with torch.autocast(rgb.device.type, enabled=False):
-        luminance = rgb.float().mean(dim=1, keepdim=True)
+        luminance = at_least_float32(rgb).mean(dim=1, keepdim=True)
         whole = torch.cat([luminance.mean((2, 3), True), luminance.std((2, 3), keepdim=True)], 1)
         mean, square = (F.avg_pool2d(x, 4) for x in (luminance, luminance.square()))
         low, high = -F.max_pool2d(-luminance, 4), F.max_pool2d(luminance, 4)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsam_ros.model.precision import at_least_float32
+
 Shapes = list[tuple[int, int]]
 
 
@@ -90,7 +92,9 @@ class DeformableAttention(nn.Module):
         with torch.autocast(query_BQC.device.type, enabled=False):
             # locations in half precision would be off by whole cells
             scale = torch.tensor([(w, h) for h, w in shapes], device=offsets.device)  # (L, 2)
-            locations = points_1Q12[:, :, None, :, None] + offsets.float() / scale[:, None]
-            weights = weights.float().softmax(dim=-1).view(B, Q, M, L, P)
-            sampled = deformable_sample(value.float(), shapes, locations, weights)
+            locations = (
+                points_1Q12[:, :, None, :, None] + at_least_float32(offsets) / scale[:, None]
+            )
+            weights = at_least_float32(weights).softmax(dim=-1).view(B, Q, M, L, P)
+            sampled = deformable_sample(at_least_float32(value), shapes, locations, weights)
         return self.output_proj(sampled.to(value.dtype))

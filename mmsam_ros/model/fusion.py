@@ -2,7 +2,7 @@
 """Road-Fusion: the fusion of RGB and auxiliary features at one level (arXiv 2509.10408, 3.3).
 
 Shapes: B batch, d channels of one stream, D = 2 d, (h, w) the level's map. Where values leave the
-range of half precision (spatial sums, un-normalised products up to 1e5) float32 is forced.
+range of half precision (spatial sums, un-normalised products up to 1e5) it is left for float32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from mmsam_ros.model.config import FusionConfig
+from mmsam_ros.model.precision import at_least_float32
 
 
 class GlobalBranch(nn.Module):
@@ -36,7 +37,7 @@ class GlobalBranch(nn.Module):
         n = self.norm(x)
         qkv = self.qkv_conv(self.qkv(n)).view(B, 3, self.num_heads, d // self.num_heads, h * w)
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = qkv.float().unbind(1)  # each (B, heads, d/heads, hw)
+            q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, d/heads, hw)
             # unit length along space, so the product over hw positions stays within [-1, 1]
             q = F.normalize(q, dim=-1, eps=1e-12)
             k = F.normalize(k, dim=-1, eps=1e-12)
@@ -77,7 +78,7 @@ class CrossModalAttention(nn.Module):
     def forward(self, rgb: Tensor, aux: Tensor) -> Tensor:
         B, d, h, w = rgb.shape
         with torch.autocast(rgb.device.type, enabled=False):
-            r, a = rgb.float().flatten(2), aux.float().flatten(2)  # (B, d, hw)
+            r, a = (at_least_float32(x).flatten(2) for x in (rgb, aux))  # (B, d, hw)
             product = r @ a.transpose(1, 2)  # (B, d, d)
             r_new = self.gamma_rgb * (product.softmax(dim=-1) @ a) + r
             a_new = self.gamma_aux * (product.transpose(1, 2).softmax(dim=-1) @ r) + a

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsam_ros.model.config import HeadConfig
+from mmsam_ros.model.precision import at_least_float32
 
 
 class ConvUnit(nn.Module):
@@ -40,4 +41,5 @@ class SegFormerHead(nn.Module):
         ]
         fused = self.dropout(self.fuse(torch.cat(resized, dim=1)))
         with torch.autocast(fused.device.type, enabled=False):
-            return self.classifier(fused.float())  # in half precision the best classes would tie
+            # in half precision the best classes would tie
+            return self.classifier(at_least_float32(fused))

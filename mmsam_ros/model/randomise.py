@@ -16,13 +16,16 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Fill all parameters and batch-norm statistics in place; returns the model.
 
     Matrices and kernels keep the signal's scale (std 1/sqrt(fan in)), scalars and gains are of
-    order 1, biases and tables small and non-zero. The same seed gives the same values on the CPU
-    whatever the device of the model.
+    order 1, biases and tables small and non-zero. The same seed gives the same values whatever the
+    device of the model; they are drawn in float64, where no processor has a rounding of its own.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(shape: torch.Size) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def gain(shape: torch.Size) -> torch.Tensor:
+        return 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
 
     # Gains in (0.5, 1.5) with a definite sign keep deep stacks from exploding or dying.
     for name, parameter in model.named_parameters():
@@ -31,7 +34,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
         if leaf == "weight" and parameter.ndim >= 2:
             value = normal(shape) / max(parameter[0].numel(), 1) ** 0.5
         elif leaf == "weight" or parameter.ndim == 0 or "gamma" in leaf or leaf == "temperature":
-            value = 0.5 + torch.rand(shape, generator=generator)
+            value = gain(shape)
         else:  # biases, rel_pos, pos_embed, level_embed
             value = 0.2 * normal(shape)
         parameter.copy_(value)
@@ -40,6 +43,5 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             assert module.running_mean is not None
             assert module.running_var is not None
             module.running_mean.copy_(0.2 * normal(module.running_mean.shape))
-            spread = torch.rand(module.running_var.shape, generator=generator)
-            module.running_var.copy_(0.5 + spread)
+            module.running_var.copy_(gain(module.running_var.shape))
     return model

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsam_ros.model.precision import at_least_float32
+
 
 class OhemCrossEntropy(nn.Module):
     """Mean cross-entropy over the pixels that the network finds hard.
@@ -44,7 +46,7 @@ class OhemCrossEntropy(nn.Module):
         """
         labels = labels.long()
         logits = F.interpolate(
-            logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False
+            at_least_float32(logits), size=labels.shape[-2:], mode="bilinear", align_corners=False
         )
         valid = labels != self.ignore_index
         if not bool(valid.any()):

@@ -90,7 +90,7 @@ def test_mixed_batch_equals_its_samples(fusion: str, gate: bool) -> None:
     mixed = model(given, PRESENT)
     for i in range(4):
         own = {n: x[i : i + 1] for n, x in given.items() if n == "rgb" or PRESENT[n][i]}
-        torch.testing.assert_close(mixed[i : i + 1], model(own), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mixed[i : i + 1], model(own))
     assert (mixed - model({"rgb": given["rgb"]})).abs().amax((1, 2, 3))[:3].min() > 0.1
 
 
@@ -184,7 +184,7 @@ def test_the_gate_weighs_rgb_and_what_the_encoder_adds() -> None:
         nn.init.zeros_(gate.out.weight)
         nn.init.constant_(gate.out.bias, -100.0)  # RGB is worth nothing
     maps, gates = model.prior(given, None)
-    assert all(float(g.max()) == 0 for g in gates)
+    assert all(float(g.max()) < 1e-40 for g in gates)
     halves = [torch.cat([torch.zeros(1, d, 1, 1), torch.ones(1, d, 1, 1)], 1) for d in
               model.config.trunk.widths]  # fmt: skip
     plain = network(*SENSORS, gate=False)
@@ -222,7 +222,7 @@ def test_statistics_are_those_of_the_picture() -> None:
             cells.mean((2, 4)), cells.std((2, 4), correction=0), cells.amin((2, 4)),
             cells.amax((2, 4)),
         ]  # fmt: skip
-        torch.testing.assert_close(found[:, :4], torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[:, :4], torch.stack(expected, 1))
         torch.testing.assert_close(found[:, 4, 0, 0], light.mean((1, 2)))
         torch.testing.assert_close(found[:, 5, 0, 0], light.std((1, 2)))
 
@@ -256,8 +256,10 @@ def test_tiny_keeps_the_methods_asymmetry_within_12_million() -> None:
     assert size(model.encoder) >= 4 * size(model.prior.trunks["rgb"])
 
 
+@pytest.mark.usefixtures("float32")
 @torch.no_grad()
-def test_presence_under_autocast(model: MMSAMAdapter) -> None:
+def test_presence_under_autocast() -> None:
+    model = network(*SENSORS)
     plain = model(images(), PRESENT)
     with torch.autocast("cpu", torch.bfloat16):
         half = model(images(), PRESENT)
@@ -300,4 +302,4 @@ def test_four_auxiliaries_in_any_combination() -> None:
     for i, row in enumerate(rows):
         kept = [name for name, there in zip(names, row, strict=True) if there]
         alone = model({name: given[name][i : i + 1] for name in ("rgb", *kept)})
-        torch.testing.assert_close(mixed[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mixed[i : i + 1], alone)

@@ -3,14 +3,38 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from make_regression import PATH, compute
+from faults import FAULTS
+from make_regression import PATH, assert_unchanged, compute, randomised
 from safetensors.torch import load_file
+from torch import Tensor
 
 
-def test_regression_fixture() -> None:
-    expected = load_file(PATH)
-    ours = compute()
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    return load_file(PATH)
+
+
+def test_regression_fixture(expected: dict[str, Tensor]) -> None:
     assert expected["logits"].std() > 0.05
-    torch.testing.assert_close(ours["logits"], expected["logits"], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ours["gradnorm"], expected["gradnorm"], atol=1e-5, rtol=2e-3)
+    assert (expected["gradnorm"] > 0).all()
+    assert_unchanged(compute(randomised()), expected)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_seen(expected: dict[str, Tensor], fault: str) -> None:
+    model = randomised()
+    with FAULTS[fault](model):
+        found = compute(model)
+    with pytest.raises(AssertionError):
+        assert_unchanged(found, expected)
+
+
+def test_float32_is_near(expected: dict[str, Tensor]) -> None:
+    """By the logits' spread: what a robot computes has another order of summation on every one."""
+    logits = compute(randomised().float())["logits"]
+    error = (logits - expected["logits"]) / expected["logits"].std()
+    assert logits.dtype == torch.float32
+    assert error.square().mean().sqrt() < 1e-4
+    assert error.abs().max() < 2e-3

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where half precision does not suffice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, in float32 where it has half precision; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
