@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small training runs: in this process, in another one, or under torchrun.
 
-As a program: `runs.py train [--resume FOLDER] OPTION...` trains, `runs.py steps FILE OPTION...`
-writes what `two_steps` gives, `runs.py mmsam WORD...` is the command.
+As a program, `runs.py FILE` does the jobs of a JSON file one after the other; under torchrun in one
+process group.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,10 +35,13 @@ from mmsam_ros.model import randomise
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import set_up_network, start_fabric
-from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
+from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.loop import accumulate, loss_function, train
 from mmsam_ros.training.optimiser import parameter_groups
 from mmsam_ros.training.start import build
+from mmsam_ros.training.stop import StopSignals
+from mmsam_ros.training.validation import Validation
 
 SOURCES = ("lidar", "thermal")
 STILL = (
@@ -39,7 +50,7 @@ STILL = (
     "--augment.flip=0",
     "--augment.photometric.probability=0",
 )
-DEADLINE = 180  # seconds for another process
+GUARD = 1800  # seconds after which another process hangs, on any machine
 
 
 def options(folder: Path, *more: str) -> list[str]:
@@ -76,17 +87,24 @@ def run_config(folder: Path, *more: str) -> TrainConfig:
     return load_config(options(folder, *more))
 
 
+def losses(run: Path) -> list[float]:
+    """Of every step that was logged."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
 def two_steps(config: TrainConfig) -> dict[str, Tensor]:
     """Parameters after two optimiser steps, the second's gradients, and how often gradients were
     exchanged (`syncs`, by DDP); batch norms and drop paths as in evaluation.
 
-    Plain gradient descent: Adam makes a whole step of a gradient that is zero but for rounding.
+    Plain gradient descent: Adam makes a whole step of a gradient that is zero but for rounding. In
+    float64: what differs between the ways is the order of summation alone.
     """
     fabric = start_fabric(config.device)
     fabric.seed_everything(config.seed, verbose=False)
     frames = open_frames("folder", config.data.root, "train", SOURCES)
     net, spec = build(config, frames)
-    network = set_up_network(fabric, randomise(net)).eval()
+    network = set_up_network(fabric, randomise(net.double())).eval()
     optimiser = fabric.setup_optimizers(torch.optim.SGD(parameter_groups(net, config)))
     syncs: list[int] = []
     wrapped = network._forward_module
@@ -96,7 +114,7 @@ def two_steps(config: TrainConfig) -> dict[str, Tensor]:
     batches = make_loader(TrainingFrames(frames, spec, config), draws)
     for _ in range(2):
         optimiser.zero_grad()
-        micro = [next(batches) for _ in range(draws.accumulation)]
+        micro = [in_float64(next(batches)) for _ in range(draws.accumulation)]
         accumulate(fabric, network, loss_function(config.loss), micro)
         optimiser.step()
     found = {"syncs": torch.tensor(len(syncs))}
@@ -105,6 +123,10 @@ def two_steps(config: TrainConfig) -> dict[str, Tensor]:
         if p.grad is not None:
             found[f"gradient of {name}"] = _whole(p.grad).clone()
     return found
+
+
+def in_float64(batch: Batch) -> Batch:
+    return batch._replace(inputs={name: x.double() for name, x in batch.inputs.items()})
 
 
 def _whole(x: Tensor) -> Tensor:
@@ -118,10 +140,95 @@ def _counted(syncs, bucket):  # type: ignore[no-untyped-def]  # torch reads anno
     return default_hooks.allreduce_hook(torch.distributed.group.WORLD, bucket)
 
 
-def start(arguments: Sequence[str], processes: int = 0) -> subprocess.Popen[str]:
-    """This file as a program of its own, or as several under torchrun."""
+@dataclass(frozen=True)
+class Interrupt:
+    """A signal that comes at a certain point of a run, however fast the machine is.
+
+    Attributes:
+        at: a step that has been logged; 0: the beginning of a validation.
+        signal: its number.
+        rank: of the process that gets it; -1: the launcher does, and hands it on.
+    """
+
+    at: int
+    signal: int
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `runs.py` does: `train [--resume FOLDER] OPTION...` trains, `steps FILE OPTION...`
+    writes what `two_steps` gives, `mmsam WORD...` is the command.
+    """
+
+    words: list[str]
+    interrupt: Interrupt | None = None
+
+    def __call__(self) -> int:
+        """Exit status."""
+        verb, first, *rest = self.words
+        with _interrupted(self.interrupt):
+            try:
+                if verb == "mmsam":
+                    return mmsam([first, *rest])
+                if verb == "steps":
+                    state = two_steps(load_config(rest))
+                    if _rank() == 0:
+                        save_file(state, first)
+                elif first == "--resume":
+                    train(load_config(rest[1:]), Path(rest[0]))
+                else:
+                    train(load_config([first, *rest]))
+            except SystemExit as end:
+                return int(end.code or 0)
+        return 0
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def _is_awaited(number: int) -> bool:
+    """Whether the training loop still waits for the signal: it lets go of one that has come."""
+    return isinstance(getattr(signal.getsignal(number), "__self__", None), StopSignals)
+
+
+@contextmanager
+def _interrupted(interrupt: Interrupt | None) -> Iterator[None]:
+    """Sends the signal at its point, by a real `kill`."""
+    if interrupt is None:
+        yield
+        return
+    owner, name = (RunLog, "step") if interrupt.at else (Validation, "__call__")
+    right = getattr(owner, name)
+
+    def send() -> None:
+        if _rank() == max(interrupt.rank, 0):
+            os.kill(os.getppid() if interrupt.rank < 0 else os.getpid(), interrupt.signal)
+        while interrupt.rank < 0 and _is_awaited(interrupt.signal):
+            time.sleep(0.01)  # until the launcher has handed it on
+
+    def then_send(self: Any, step: int, *args: Any) -> Any:
+        result = right(self, step, *args)
+        if step == interrupt.at:
+            send()
+        return result
+
+    def send_first(self: Any, *args: Any) -> Any:
+        send()
+        return right(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, then_send if interrupt.at else send_first)
+        yield
+
+
+def start(folder: Path, jobs: Sequence[Job], processes: int = 0) -> subprocess.Popen[str]:
+    """This file as a program of its own, or as several under torchrun; its file is in `folder`."""
+    file = folder / f"jobs_{uuid.uuid4().hex}.json"
+    file.write_text(json.dumps([asdict(job) for job in jobs]))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(launcher if processes else []), __file__, *arguments]
+    command = [sys.executable, *(launcher if processes else []), __file__, str(file)]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
@@ -129,19 +236,26 @@ def start(arguments: Sequence[str], processes: int = 0) -> subprocess.Popen[str]
     )
 
 
-def main(arguments: Sequence[str]) -> None:
-    verb, first, *rest = arguments
-    if verb == "steps":
-        state = two_steps(load_config(rest))
-        if int(os.environ.get("RANK", 0)) == 0:
-            save_file(state, first)
-    elif verb == "mmsam":
-        sys.exit(mmsam([first, *rest]))
-    elif first == "--resume":
-        train(load_config(rest[1:]), Path(rest[0]))
-    else:
-        train(load_config([first, *rest]))
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and everything that was said."""
+    try:
+        said, _ = process.communicate(timeout=GUARD)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def main(file: str) -> int:
+    """Does the jobs until one does not end with 0; its status."""
+    for job in json.loads(Path(file).read_text()):
+        interrupt = job["interrupt"] and Interrupt(**job["interrupt"])
+        status = Job(job["words"], interrupt)()
+        if _rank() == 0:
+            print(f"status {status} of {job['words']}", flush=True)
+        if status and interrupt is None:
+            return status
+    return status
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runs import DEADLINE, SOURCES, options, run_config, start, two_steps
+from runs import SOURCES, Interrupt, Job, finish, options, run_config, start, two_steps
 from safetensors.torch import load_file
 from torch import Tensor
 from trees import FOLDER_CLASSES, make_folder
@@ -27,138 +28,176 @@ from mmsam_ros.weights import load_model, setting_config
 # Plain cross-entropy: OHEM's cut is over a process's own batch. The layout's labels leave out the
 # same rows in every frame, so a mean of means is the mean. Sensors are dropped: some micro-batches
 # lack one, one process has what the other has not.
+pytestmark = pytest.mark.distributed
+
 EXACT = (
     "--loss.kind=ce",
-    "--batch.effective=4",
     "--optimiser.lr=1e-3",
     "--modality_dropout=0.4",
     "--seed=1",
 )
 
 
+# two processes of one frame, with accumulation on top
+TWO = ("--batch.effective=4", "--batch.per_device=1", "--device.devices=2")
+RUN = (*TWO, "--schedule.epochs=2", "--device.checkpointing=true", "--modality_dropout=0.4",
+       "--log.validate_every=2")  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
-    make_folder(folder / "data", SOURCES, per_split={"train": 8, "val": 3, "test": 1})
+    make_folder(folder / "data", SOURCES, per_split={"train": 8, "val": 3, "test": 3})
     return folder
+
+
+def trains(folder: Path, strategy: str, out: str) -> list[str]:
+    more = (*RUN, f"--device.strategy={strategy}", f"--out={folder / out}")
+    return options(folder, *more)
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path) -> str:
+    """Everything that needs two processes, in one group of two; what they said.
+
+    FSDP's run is stopped by a signal to the second process, DDP's by one to the launcher, which
+    ends the group; another group goes on with it.
+    """
+    steps = {
+        s: ["steps", str(folder / f"{s}.safetensors"),
+            *options(folder, *EXACT, *TWO, f"--device.strategy={s}")]
+        for s in ("ddp", "fsdp")
+    }  # fmt: skip
+    stopped = {s: trains(folder, s, f"stopped_{s}") for s in ("ddp", "fsdp")}
+    experiment = f"--out={folder / 'experiments'}"
+    jobs = [
+        *(Job(words) for words in steps.values()),
+        *(Job(["train", *trains(folder, s, f"run_{s}")]) for s in ("ddp", "fsdp")),
+        Job(["train", *stopped["fsdp"]], Interrupt(2, signal.SIGTERM, rank=1)),
+        Job(["train", "--resume", str(folder / "stopped_fsdp"), *stopped["fsdp"]]),
+        Job(["mmsam", "experiments", "run", str(write_experiment(folder)), experiment]),
+        Job(["train", *stopped["ddp"]], Interrupt(2, signal.SIGTERM, rank=-1)),
+    ]
+    _, first = finish(start(folder, jobs, processes=2))
+    ended = [line for line in first.splitlines() if line.startswith("status ")]
+    assert [line.split()[1] for line in ended] == ["0"] * 4 + ["143"] + ["0"] * 2 + ["143"], first
+    again = Job(["train", "--resume", str(folder / "stopped_ddp"), *stopped["ddp"]])
+    status, second = finish(start(folder, [again], processes=2))
+    assert status == 0, second
+    return first
 
 
 @pytest.fixture(scope="module")
 def whole_batch(folder: Path) -> dict[str, Tensor]:
-    return two_steps(run_config(folder, *EXACT, "--batch.per_device=4"))
+    return two_steps(run_config(folder, *EXACT, "--batch.effective=4", "--batch.per_device=4"))
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Parameters within 1e-5; gradients, of which a small step shows little, to a thousandth."""
-    syncs = int(found.pop("syncs", 0))
-    assert syncs in (0, 2), "more than one exchange in a step"
-    assert found.keys() == expected.keys() - {"syncs"}
-    for name, value in found.items():
-        if name.startswith("gradient of "):
-            error, size = (value - expected[name]).norm(), expected[name].norm()
-            assert error <= 1e-3 * size + 1e-6, f"{name}: {error} of {size}"
-        else:
-            torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
-
-
-def test_the_comparison_would_see_a_lost_gradient(whole_batch: dict[str, Tensor]) -> None:
-    """The second step's gradients are far above what the comparison lets pass of nothing."""
-    sizes = [float(v.norm()) for name, v in whole_batch.items() if name.startswith("gradient of ")]
-    assert sum(size > 1e-3 for size in sizes) > 0.95 * len(sizes)
+    """Parameters and gradients, each by its own size; rounding alone makes 4e-11 of it."""
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {"syncs"}:
+        assert found[name].dtype == torch.float64, name
+        error, size = (found[name] - expected[name]).norm(), expected[name].norm()
+        assert error <= 1e-8 * size, f"{name}: {error} of {size}"
 
 
 def test_accumulation_trains_as_the_whole_batch(
     folder: Path, whole_batch: dict[str, Tensor]
 ) -> None:
-    assert_same(two_steps(run_config(folder, *EXACT, "--batch.per_device=2")), whole_batch)
+    config = run_config(folder, *EXACT, "--batch.effective=4", "--batch.per_device=2")
+    assert_same(two_steps(config), whole_batch)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.usefixtures("said")
 def test_two_processes_train_as_one(
     folder: Path, whole_batch: dict[str, Tensor], strategy: str
 ) -> None:
-    """With accumulation on top: two processes of one frame, twice."""
-    out = folder / f"{strategy}.safetensors"
-    more = (*EXACT, "--batch.per_device=1", "--device.devices=2", f"--device.strategy={strategy}")
-    process = start(["steps", str(out), *options(folder, *more)], processes=2)
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
-    assert_same(load_file(out), whole_batch)
+    found = load_file(folder / f"{strategy}.safetensors")
+    assert int(found["syncs"]) == (2 if strategy == "ddp" else 0), "one exchange a step"
+    assert_same(found, whole_batch)
+
+
+def test_one_lost_gradient_would_be_seen(whole_batch: dict[str, Tensor]) -> None:
+    """Of any parameter that has one: half of it is what one of two processes would give."""
+    gradients = {n: g for n, g in whole_batch.items() if n.startswith("gradient of ") and g.any()}
+    assert len(gradients) > 0.95 * sum(name.startswith("gradient of ") for name in whole_batch)
+    for name, gradient in gradients.items():
+        with pytest.raises(AssertionError, match=name):
+            assert_same({name: gradient / 2}, {name: gradient})
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def losses_of(run: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in log_of(run) if "loss" in line}
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.usefixtures("said")
 def test_a_run_of_two_processes(folder: Path, strategy: str) -> None:
     out = folder / f"run_{strategy}"
-    more = ["--device.devices=2", f"--device.strategy={strategy}", f"--out={out}"]
-    more += ["--batch.per_device=1", "--schedule.epochs=2", "--device.checkpointing=true"]
-    more += ["--modality_dropout=0.4", "--log.validate_every=2"]
-    process = start(["train", *options(folder, *more)], processes=2)
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
-    assert said.count("not synchronised on the CPU") == 1
-    lines = log_of(out)
-    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
-    assert list(losses) == list(range(1, 9))
-
-    # stopped after its second step, it goes on to the same losses
-    stopped = folder / f"stopped_{strategy}"
-    again = options(folder, *more, f"--out={stopped}")
-    process = start(["train", *again], processes=2)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step 2/"):
-            break
-    process.send_signal(signal.SIGTERM)  # torchrun hands it on
-    process.communicate(timeout=DEADLINE)
-    assert 2 <= max(line["step"] for line in log_of(stopped)) < 8
-    process = start(["train", "--resume", str(stopped), *again], processes=2)
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
-    assert {line["step"]: line["loss"] for line in log_of(stopped) if "loss" in line} == losses
+    assert list(losses_of(out)) == [1, 2, 3, 4]
     assert json.loads((out / "environment.json").read_text())[0]["world_size"] == 2
     _, spec = load_model(out / "best.safetensors")
-    (scored,) = [line for line in lines if "miou" in line]
+    (scored,) = [line for line in log_of(out) if "miou" in line]
     assert spec.presence.scores["camera+lidar+thermal"].miou == scored["miou"]["all"]
     assert len(scored["iou"]) == len(FOLDER_CLASSES)
+    alone = [o for o in trains(folder, strategy, f"run_{strategy}") if "device.devices" not in o]
+    config = load_config([*alone, "--device.devices=1", "--device.strategy=auto"])
     with pytest.raises(TrainingError, match="world_size: 2 in the checkpoint, 1 now"):
-        train(run_config(folder, *more[2:], "--device.devices=1"), resume=out)
+        train(config, resume=out)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.usefixtures("said")
+def test_a_stopped_run_of_two_processes_goes_on_to_the_same_losses(
+    folder: Path, strategy: str
+) -> None:
+    stopped = folder / f"stopped_{strategy}"
+    assert losses_of(stopped) == losses_of(folder / f"run_{strategy}")
+    assert len(json.loads((stopped / "environment.json").read_text())) == 2
+
+
+def test_what_concerns_all_processes_is_said_once(said: str) -> None:
+    by_job = re.split(r"^status \d+ of .*$", said, flags=re.MULTILINE)
+    assert [job.count("step 4/4 ") for job in by_job[2:4]] == [1, 1]
+    assert by_job[3].count("not synchronised on the CPU") == 1
+    assert said.count("stopped after step 3") == 2, "FSDP's run and DDP's"
 
 
 def test_one_command_starts_both_processes(folder: Path) -> None:
     """Without torchrun, as a person at one machine types it."""
     out = folder / "own_launcher"
-    more = ["--device.devices=2", "--batch.per_device=1", "--schedule.epochs=1", f"--out={out}"]
-    process = start(["mmsam", "train", *options(folder, *more)])
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
+    more = (*TWO, "--schedule.epochs=1", f"--out={out}")
+    status, said = finish(start(folder, [Job(["mmsam", "train", *options(folder, *more)])]))
+    assert status == 0, said
     assert said.count("own_launcher: best.safetensors, last.safetensors") == 1
     assert json.loads((out / "environment.json").read_text())[0]["world_size"] == 2
     assert load_model(out / "last.safetensors")
 
 
-def test_two_processes_share_an_experiments_evaluation(tmp_path: Path) -> None:
-    """One result and one table, the same scores as of one process."""
-    make_folder(tmp_path / "data", ("lidar",), per_split={"train": 4, "val": 2, "test": 3})
-    path = tmp_path / "mine.yaml"
-    (tmp_path / "base.yaml").write_text("setting: folder_rgb_lidar\n")
+def write_experiment(folder: Path) -> Path:
+    """One of a user's own, with two processes."""
+    (folder / "base.yaml").write_text("setting: folder_rgb_lidar\n")
     given = [
         option.removeprefix("--").split("=", 1)
-        for option in options(tmp_path, "--schedule.epochs=1", "--device.devices=2")
+        for option in options(folder, *TWO, "--schedule.epochs=1")
         if not option.startswith(("--setting", "--model.combine", "--out"))
     ]
-    values = {key: yaml.safe_load(value) for key, value in given} | {"batch.per_device": 1}
-    content = {"title": "mine", "base": str(tmp_path / "base.yaml"), "options": values}
+    values = {key: yaml.safe_load(value) for key, value in given}
+    content = {"title": "mine", "base": str(folder / "base.yaml"), "options": values}
+    path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
-    out = tmp_path / "experiments"
-    process = start(["mmsam", "experiments", "run", str(path), f"--out={out}"], processes=2)
-    said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, said
+    return path
+
+
+def test_two_processes_share_an_experiments_evaluation(folder: Path, said: str) -> None:
+    """One result and one table, the same scores as of one process."""
     assert said.count("mine.yaml, seed 0: mIoU") == 1
-    run = out / "mine/seed0"
+    run = folder / "experiments/mine/seed0"
     result = json.loads((run / "result.json").read_text())
     config = load_config([f"--config={run / 'config.yaml'}"])
     alone = evaluate_weights(run / "best.safetensors", config, "test")

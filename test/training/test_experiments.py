@@ -32,6 +32,7 @@ from mmsam_ros.training.optimiser import parameter_groups
 from mmsam_ros.training.start import build, components, freeze, network_config
 from mmsam_ros.weights import find_setting
 
+pytestmark = pytest.mark.slow
 SCRATCH = ("--start.sam=scratch", "--start.convnext=scratch")
 SMALL = (
     *SCRATCH, *STILL, "--model.preset=nano", "--model.image_size=[64, 64]",
