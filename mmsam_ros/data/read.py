@@ -18,13 +18,11 @@ from torchvision import tv_tensors
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Record, Sample
-from mmsam_ros.sensors import FIELDS, NO_LABEL, SensorError, decode_raster
+from mmsam_ros.sensors import FIELDS, NO_LABEL, SensorError, decode_image, decode_raster
 
 Array = NDArray[Any]
 Planes = NDArray[np.float32]  # (H, W, C)
 Size = tuple[int, int]
-
-_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,10 @@ def id_table(count: int, offset: int = 0) -> NDArray[np.int16]:
 
 def read_image(path: Path) -> Array:
     """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
-    data = _bytes(path)
-    # OpenCV 4 fills up a JPEG that was cut off; entropy-coded data never holds these two markers
-    whole = data[:2] != b"\xff\xd8" or data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None or not whole:
-        raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image")
+        image = decode_image(_bytes(path), cv2.IMREAD_UNCHANGED)
+    except SensorError as error:
+        raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image") from error
     if image.ndim == 3:
         order = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
         image = cv2.cvtColor(image, order)

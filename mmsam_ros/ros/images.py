@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.sensors import SensorError, decode_image
 
 Array = NDArray[Any]
 MAX_SIDE = 16384
@@ -176,21 +177,14 @@ def decompress(message: Any, flags: int) -> Array:
         kind in form.lower() for kind in ("jpeg", "jpg", "png")
     ):
         raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size == 0:
-        raise RosError("data is empty, expected a jpeg or png", "compressed")
     try:
-        pixels = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise RosError(
-            f"{form} data of {data.size} bytes is broken ({error})", "compressed"
-        ) from error
-    if pixels is None:
-        raise RosError(f"{form} data of {data.size} bytes cannot be decoded", "compressed")
+        pixels = decode_image(bytes(message.data), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except SensorError as error:
+        raise RosError(f"{form} data {error}", "compressed") from error
     if max(pixels.shape[:2]) > MAX_SIDE:
         height, width = pixels.shape[:2]
         raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
-    return np.asarray(pixels)
+    return pixels
 
 
 def sent_encoding(message: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from mmsam_ros.sensors.camera import CameraModel, check_pixels, check_pose
 from mmsam_ros.sensors.classes import CLASS_SETS, NO_LABEL, ClassInfo, palette, topic_names
+from mmsam_ros.sensors.decode import decode_image
 from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS, decode_raster
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
@@ -27,6 +28,7 @@ __all__ = [
     "SensorImage",
     "check_pixels",
     "check_pose",
+    "decode_image",
     "decode_raster",
     "palette",
     "pose_matrix",

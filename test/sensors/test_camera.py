@@ -100,7 +100,7 @@ def test_points_beyond_the_valid_angle_are_dropped(model: str, d: list, peak: fl
     assert kept.max() < 500 * peak / 10
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=3, max_size=3))
 def test_radius_grows_over_the_whole_valid_range(k: list[float]) -> None:
     camera = raw(d=[k[0], k[1], 0, 0, k[2]])

@@ -241,7 +241,7 @@ def naive_raster(
     return np.where(np.isinf(out), 0.0, out)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 200))
 def test_agrees_with_a_naive_raster(seed: int, growth: int, count: int) -> None:
     rng = np.random.default_rng(seed)
