@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and the order in which their files run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,40 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+
+# Workers share the cores. Processes that a test starts inherit it.
+workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+if workers and "OMP_NUM_THREADS" not in os.environ:
+    threads = max(1, len(os.sched_getaffinity(0)) // int(workers))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+if os.environ.get("MMSAM_TEST_ONEDNN") == "0":  # test/numerics.py
+    torch.backends.mkldnn.set_flags(False)
+
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker begins one when the others have ended."""
+
+    def rank(item: pytest.Item) -> int:
+        marks = {mark.name for other in by_file[item.path] for mark in other.iter_markers()}
+        return min(
+            (i for i, name in enumerate(("distributed", "slow", "dds")) if name in marks), default=3
+        )
+
+    by_file: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

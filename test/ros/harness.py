@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from mmsam_ros.ros.images import fill_image
 from mmsam_ros.weights import make_spec, save_model, setting_config
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 60.0
+GUARD = 300.0  # seconds after which a test hangs, on any machine
 LATCHED = QoSProfile(
     depth=10,
     reliability=ReliabilityPolicy.RELIABLE,
@@ -48,8 +49,15 @@ def environment(domain: int) -> dict[str, str]:
 
 
 def free_domain(offset: int = 0) -> int:
-    """A domain that no other test run on this machine uses."""
-    return 1 + (os.getpid() * 7 + offset) % 100
+    """A domain that no other worker of this test run uses, and hardly another run.
+
+    Args:
+        offset: below 20; tests of a worker that must not hear each other's last words differ in it.
+    """
+    assert 0 <= offset < 20
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 1 + ((zlib.crc32(run.encode()) + worker) % 5 * 20 + offset)
 
 
 def nano_weights(path: Path, setting: str) -> Path:
@@ -83,7 +91,7 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(TIMEOUT)
+            return self.process.wait(GUARD)
         finally:
             self.process.kill()
 
@@ -111,7 +119,7 @@ class Client:
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
 
-    def spin_until(self, holds: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> None:
+    def spin_until(self, holds: Callable[[], Any], what: str, timeout: float = GUARD) -> None:
         """Handle events until the predicate holds; fails after `timeout` seconds."""
         end = time.monotonic() + timeout
         while not holds():

@@ -99,7 +99,7 @@ def test_intensity_is_needed_only_where_the_weights_read_it() -> None:
     assert caught.value.reason == "intensity"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     *(st.integers(0, 50) for _ in range(5)),
     st.integers(0, 600),

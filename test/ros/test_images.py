@@ -186,7 +186,7 @@ def test_fill_image_is_the_inverse() -> None:
         assert np.array_equal(np.frombuffer(filled.data, np.uint8).reshape(pixels.shape), pixels)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["rgb8", "mono16", "32FC3", "bayer_rggb8", "mono8", "", "bgr8"]),
     *(st.integers(0, 40) for _ in range(3)),

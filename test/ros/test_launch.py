@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
+from harness import free_domain, nano_weights, running
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 SUBSTITUTES = {
     "launch": ["LaunchDescription"],
@@ -124,18 +126,33 @@ def test_without_arguments_the_parameters_file_decides(launch: Any) -> None:
     assert node.kwargs["parameters"] == ["/mine.yaml"]
 
 
-def test_parameters_and_remappings_exist_in_the_node(launch: Any, root: Path) -> None:
-    given = {"weights": "w", "device": "cpu", "precision": "bf16", "registration": "none"}
-    (node,) = launch.start(context(launch, **given))
-    sources = "".join(p.read_text() for p in (root / "mmsam_ros/ros").glob("*.py"))
-    values = node.kwargs["parameters"][-1]
+@pytest.mark.dds
+def test_the_node_takes_every_parameter_and_topic(launch: Any, tmp_path: Path) -> None:
+    """What the launch file makes of its arguments, given to the node as `launch` does."""
+    weights = nano_weights(tmp_path / "nano.safetensors", "synthetic_rgb_lidar_thermal")
+    topics = {argument: f"/my/{argument}" for _, argument in launch.TOPICS}
+    given = {"weights": str(weights), "device": "cpu", "precision": "fp32"}
+    (started,) = launch.start(context(launch, **given, registration="rotation", **topics))
+    file, values = started.kwargs["parameters"]
     assert len(values) == 4
-    for name in values:
-        assert f'"{name}"' in sources, name
-    assert {topic for topic, _ in node.kwargs["remappings"]} == {
-        "camera/image", "camera/camera_info", "lidar/points", "lidar/image", "thermal/image",
-        "thermal/camera_info",
-    }  # fmt: skip
+    words = ["--params-file", file]
+    for name, value in values.items():
+        words += ["-p", f"{name}:={value}"]
+    for source, target in started.kwargs["remappings"]:
+        words += ["-r", f"{source}:={target}"]
+    kinds = {"image_topic": Image, "camera_info_topic": CameraInfo, "thermal_topic": Image,
+             "thermal_info_topic": CameraInfo, "lidar_image_topic": Image}  # fmt: skip
+    with running(free_domain(10), *words) as (node, client):
+        publishers = [client.publisher(kind, topics[name]) for name, kind in kinds.items()]
+        client.spin_until(
+            lambda: all(p.get_subscription_count() for p in publishers), "every topic is read"
+        )
+        client.node.destroy_publisher(publishers[-1])  # of rasters, which points replace
+        points = client.publisher(PointCloud2, topics["points_topic"])
+        client.spin_until(points.get_subscription_count, "points are read")
+        assert client.diagnostics()["precision"] == "fp32"
+        assert "does not exist" not in node.output
+    assert set(topics) == {*kinds, "points_topic"}
 
 
 @pytest.mark.parametrize(

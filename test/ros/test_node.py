@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 import rclpy
 import torch
 from harness import (
+    GUARD,
     LATCHED,
     LIDAR_POSE,
     Client,
@@ -26,11 +30,13 @@ from harness import (
     running,
 )
 from malformed import CASES, Case
+from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.node import SegmentNode
+from mmsam_ros.ros.statistics import FAILURES
 from mmsam_ros.sensors import CLASS_SETS, topic_names
 from mmsam_ros.weights import default_weights
 
@@ -57,6 +63,7 @@ class Rig:
         self.points = rng.uniform(*spread, (20000, 4)).astype(np.float32)
         self.counts = rng.integers(24000, 33000, (240, 320), np.uint16)
         self.stamp = 5 * 10**9
+        self.refused: Counter[str] = Counter()  # that the node must have counted
         publishers = (self.camera, self.info, self.lidar, self.thermal)
         self.client.spin_until(
             lambda: (
@@ -81,6 +88,16 @@ class Rig:
         for name, message in messages.items():
             if message is not None:
                 getattr(self, name).publish(message)
+
+    def send_until(self, expected: np.ndarray) -> None:
+        """Frames of all sensors, until the mask is the expected one."""
+
+        def arrived() -> bool:
+            stamp = self.next_stamp()
+            self.send(stamp)
+            return np.array_equal(pixels(self.mask(stamp)), expected)
+
+        self.client.spin_until(arrived, "a frame that gives the expected mask")
 
     def mask(self, stamp: int) -> Image:
         """The mask of a stamp, once it is there."""
@@ -109,7 +126,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def node(weights: Path) -> Iterator[tuple[NodeProcess, Client]]:
     with running(
         free_domain(), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", LIDAR_POSE,
-        "-p", "sync.deadline:=2.0", "-p", "thermal.max_age:=0.0", "-p", "lidar.max_age:=0.0",
+        "-p", "sync.deadline:=10.0", "-p", "thermal.max_age:=0.0", "-p", "lidar.max_age:=0.0",
     ) as pair:  # fmt: skip
         yield pair
 
@@ -209,6 +226,9 @@ def test_label_info_is_latched(rig: Rig) -> None:
 def test_missing_sensors_are_reported_and_change_the_mask(rig: Rig, weights: Path) -> None:
     stamp = rig.next_stamp()
     rig.send(stamp, thermal=None)
+    # the next one, after which no thermal image of this frame can come
+    late = image(rig.next_stamp(), rig.counts, "mono16", "thermal")
+    rig.thermal.publish(late)
     mask = pixels(rig.mask(stamp))
     assert np.array_equal(mask, expected_mask(rig, weights, without=("thermal",)))
     assert int(rig.client.diagnostics()["fused.camera+lidar"]) >= 1
@@ -219,7 +239,7 @@ def test_malformed_messages_are_refused_and_the_next_is_right(
     rig: Rig, weights: Path, case: Case
 ) -> None:
     key = f"{case.stream}.refused:{case.reason}"
-    before = int(rig.client.diagnostics().get(key, 0))
+    rig.refused[key] += 1
     stamp = rig.next_stamp()
     good = rig_message(rig, case.stream, stamp)
     rig.send(stamp, **{case.stream: case.spoil(good)})
@@ -233,9 +253,9 @@ def test_malformed_messages_are_refused_and_the_next_is_right(
 
     def counted() -> bool:
         facts.update(rig.client.diagnostics())
-        return int(facts.get(key, 0)) == before + 1
+        return int(facts.get(key, 0)) == rig.refused[key]
 
-    rig.client.spin_until(counted, f"{key} counts {before + 1}, found {facts.get(key)}")
+    rig.client.spin_until(counted, f"{key} counts {rig.refused[key]}")
     assert case.reason in facts[f"last_refusal.{case.stream}"]
 
 
@@ -252,18 +272,12 @@ def test_a_wrong_camera_info_costs_the_points_only(rig: Rig, weights: Path) -> N
     wrong.k = [0.0] * 9
     wrong.p = [0.0] * 12
     for info, reason in ((wrong, "camera_info"), (camera_info(0, 640, 480), "camera_info")):
-        rig.info.publish(info)
         key = f"lidar.refused:{reason}"
         before = int(rig.client.diagnostics().get(key, 0))
-        stamp = rig.next_stamp()
-        rig.send(stamp)
-        mask = pixels(rig.mask(stamp))
-        assert np.array_equal(mask, expected_mask(rig, weights, without=("lidar",)))
+        rig.info.publish(info)
+        rig.send_until(expected_mask(rig, weights, without=("lidar",)))
         rig.info.publish(camera_info(0, SIZE, SIZE))
-        rig.client.diagnostics()  # some time later
-        stamp = rig.next_stamp()
-        rig.send(stamp)
-        assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
+        rig.send_until(expected_mask(rig, weights))
         rig.client.spin_until(
             lambda b=before, k=key: int(rig.client.diagnostics().get(k, 0)) > b, f"{key} counts"
         )
@@ -356,6 +370,26 @@ def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
         assert "defect" not in node.output
 
 
+@contextmanager
+def node_in_this_process(domain: int, *args: str) -> Iterator[Client]:
+    """A spinning node that a test can reach into, and a client."""
+    rclpy.init(args=["--ros-args", *args], domain_id=domain)
+    node, executor = SegmentNode(), SingleThreadedExecutor()
+    executor.add_node(node)
+    spinning = Thread(target=executor.spin)
+    spinning.start()
+    client = Client(domain)
+    try:
+        yield client
+    finally:
+        client.close()
+        executor.shutdown()
+        spinning.join(GUARD)
+        node.stop()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 def test_a_full_memory_costs_frames_not_the_node(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,29 +399,29 @@ def test_a_full_memory_costs_frames_not_the_node(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
 
     args = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
-    rclpy.init(args=["--ros-args", *args], domain_id=free_domain(9))
-    node = SegmentNode()
-    try:
+    with node_in_this_process(free_domain(9), *args) as client:
+        camera = client.publisher(Image, "/camera/image")
+        client.spin_until(camera.get_subscription_count, "the node subscribes")
+        facts: dict[str, str] = {}
+
+        def send_until(count: int, key: str) -> None:
+            """Frames one by one, each until it is counted."""
+            for k in range(1, count + 1):
+                camera.publish(image(next(stamps), np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
+                client.spin_until(
+                    lambda n=k: facts.update(client.diagnostics()) or facts.get(key) == str(n),
+                    f"{key} is {k}",
+                )
+
+        stamps = itertools.count(STEP, STEP)
         monkeypatch.setattr(Segmenter, "__call__", full)
-        for k in range(1, 4):
-            node._store("camera", image(k * STEP, np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
-            end = time.monotonic() + 30
-            while node._sync.counts()["camera"].get("refused:out_of_memory", 0) < k:
-                assert time.monotonic() < end, node._sync.counts()
-                time.sleep(0.01)
-        assert node._failures == 3
-        _, text = node._refusals["camera"]
-        assert text == "out_of_memory: CUDA out of memory. Tried to allocate 2 GiB."
+        send_until(FAILURES, "camera.refused:out_of_memory")
+        last = "out_of_memory: CUDA out of memory. Tried to allocate 2 GiB. ("
+        assert facts["last_refusal.camera"].startswith(last)
+        assert facts["message"] == f"{FAILURES} frames in a row failed"
         monkeypatch.undo()
-        node._store("camera", image(9 * STEP, np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
-        while node._sync.counts()["camera"].get("used", 0) < 1:
-            assert time.monotonic() < end + 30, node._sync.counts()
-            time.sleep(0.01)
-        assert node._failures == 0
-    finally:
-        node.stop()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        send_until(1, "camera.used")
+        assert "failed" not in facts["message"]
 
 
 @pytest.mark.parametrize(
@@ -403,7 +437,7 @@ def test_wrong_parameters_stop_the_node_with_the_reason(
     weights: Path, args: list[str], reason: str
 ) -> None:
     node = NodeProcess(free_domain(2), "-p", f"weights:={weights}", *args)
-    code = node.process.wait(60)
+    code = node.process.wait(GUARD)
     assert code == 2, node.output
     assert "cannot start" in node.output
     assert reason in node.output

@@ -130,9 +130,18 @@ def test_the_shipped_file_holds_the_defaults(context: Context, root: Path) -> No
 
 
 def test_the_shipped_values_go_with_message_filters(context: Context) -> None:
-    read(context, sync_backend="message_filters", sync__deadline=0.1, lidar__max_age=0.2)
+    parameters = read(
+        context, sync_backend="message_filters", sync__deadline=0.1, lidar__max_age=0.2
+    )
+    assert parameters.sync_backend == "message_filters"
+    assert parameters.sync(("lidar",)).auxiliaries["lidar"].max_age == 0.2
 
 
-def test_names_that_are_near_nothing_are_left_alone(context: Context) -> None:
+def test_names_that_are_near_nothing_are_warned_of(
+    context: Context, capfd: pytest.CaptureFixture[str]
+) -> None:
     """They may be meant for all nodes of a machine."""
-    read(context, favourite_colour="green", use_sim_time=False)
+    assert read(context, favourite_colour="green", use_sim_time=False) == read(context)
+    logged = "".join(capfd.readouterr())
+    assert "parameter 'favourite_colour' does not exist: ignored" in logged
+    assert "use_sim_time" not in logged

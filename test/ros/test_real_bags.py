@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import ROOT, Client, environment, free_domain, nano_weights, running
+from harness import GUARD, ROOT, Client, environment, free_domain, nano_weights, running
 from sensor_msgs.msg import Image
 
 from mmsam_ros.cli.main import main as mmsam
@@ -25,18 +26,37 @@ def replay(bag: Path, domain: int, *args: str) -> None:
     """Play a bag in a process of its own, slowly enough for one frame at a time."""
     command = [sys.executable, "-m", "mmsam_ros.cli.main", "replay", str(bag), *args]
     done = subprocess.run(
-        command, env=environment(domain), cwd=ROOT, capture_output=True, text=True, timeout=120
+        command, env=environment(domain), cwd=ROOT, capture_output=True, text=True, timeout=GUARD
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def check_masks(client: Client, masks: list[Image], size: tuple[int, int], count: int) -> None:
-    client.spin_until(lambda: len(masks) >= count, f"{count} masks, found {len(masks)}")
-    assert len(masks) == count
-    assert len({(m.header.stamp.sec, m.header.stamp.nanosec) for m in masks}) == count
+# Waiting is for a slow machine: sensors that are on their way are awaited.
+PATIENT = ("-p", "device:=cpu", "-p", "sync.deadline:=10.0")
+
+
+def check_masks(
+    client: Client, masks: list[Image], size: tuple[int, int], count: int, fused: str
+) -> dict[str, str]:
+    """Of `count` camera frames: all have a mask with the sensor fused, or on a slow machine gave
+    way to a newer one. Returns diagnostics.
+    """
+    facts: dict[str, str] = {}
+
+    def explained() -> bool:
+        facts.update(client.diagnostics())
+        used, busy = int(facts["camera.used"]), int(facts.get("camera.dropped:busy", 0))
+        return used + busy == count and len(masks) >= used
+
+    client.spin_until(explained, f"{count} frames are masks or dropped as busy")
+    assert int(facts["camera.received"]) == count
+    assert len(masks) == int(facts["camera.used"]) == int(facts[f"fused.camera+{fused}"])
+    stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in masks]
+    assert stamps == sorted(set(stamps))
     for mask in masks:
         assert (mask.height, mask.width) == size
         assert np.frombuffer(mask.data, np.uint8).max() < 19
+    return facts
 
 
 def test_kitti_camera_and_lidar(shared: Path, tmp_path: Path) -> None:
@@ -47,17 +67,15 @@ def test_kitti_camera_and_lidar(shared: Path, tmp_path: Path) -> None:
     domain = free_domain(3)
     with running(
         domain, "--params-file", str(ROOT / "config/segment.yaml"),
-        "--params-file", str(calibration), "-p", f"weights:={weights}", "-p", "device:=cpu",
+        "--params-file", str(calibration), *PATIENT, "-p", f"weights:={weights}",
         "-p", "geometry.mode:=pad", "-r", "camera/image:=/kitti/camera_color_left/image_raw",
         "-r", "lidar/points:=/kitti/velo/pointcloud",
     ) as (node, client):  # fmt: skip
         masks = client.record(Image, "/mmsam/semantic")
         client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
         replay(bag, domain, "--rate", "0.2")
-        check_masks(client, masks, (375, 1242), 4)
-        facts = client.diagnostics()
+        facts = check_masks(client, masks, (375, 1242), 4, "lidar")
         assert facts["topic.camera"] == "/kitti/camera_color_left/image_raw/compressed"
-        assert (facts["fused.camera+lidar"], facts["camera.used"]) == ("4", "4"), node.output
         assert "geometry is pad" in node.output  # an override is logged
 
 
@@ -66,18 +84,17 @@ def test_rgb_and_thermal(shared: Path, tmp_path: Path) -> None:
     weights = nano_weights(tmp_path / "nano.safetensors", "fmb_rgb_thermal")
     domain = free_domain(4)
     with running(
-        domain, "-p", f"weights:={weights}", "-p", "device:=cpu",
+        domain, *PATIENT, "-p", f"weights:={weights}",
         "-r", "camera/image:=/rgb/image_raw", "-r", "thermal/image:=/thermal/image_raw",
-    ) as (node, client):  # fmt: skip
+    ) as (_, client):  # fmt: skip
         masks = client.record(Image, "/mmsam/semantic")
         client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
         replay(bag, domain, "--rate", "0.2")
-        check_masks(client, masks, (480, 640), 5)
-        facts = client.diagnostics()
-        assert (facts["fused.camera+thermal"], facts["camera.used"]) == ("5", "5"), node.output
+        check_masks(client, masks, (480, 640), 5, "thermal")
         # a looping bag keeps working, sensors fused, also after time has jumped back twice
+        before = len(masks)
         with looping(bag, domain, "--rate", "0.5"):
-            client.spin_until(lambda: len(masks) >= 5 + 12, "masks of three loops")
+            client.spin_until(lambda: jumps(masks[before:]) >= 2, "masks of three loops")
         facts = client.diagnostics()
         assert int(facts["fused.camera+thermal"]) >= len(masks) - 2, facts
 
@@ -100,14 +117,18 @@ def test_the_packages_own_weights_take_real_sensors(shared: Path, tmp_path: Path
         ),
     ):  # fmt: skip
         domain = free_domain(5)
-        with running(domain, *more, "-p", "device:=cpu") as (node, client):
+        with running(domain, *more, *PATIENT) as (_, client):
             masks = client.record(Image, "/mmsam/semantic")
             client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
             replay(bag, domain, "--rate", "0.1")
-            check_masks(client, masks, size, count)
-            facts = client.diagnostics()
+            facts = check_masks(client, masks, size, count, sensor)
             assert facts["weights"] == default_weights().name
-            assert facts[f"fused.camera+{sensor}"] == str(count), node.output
+
+
+def jumps(masks: list[Image]) -> int:
+    """How often time goes back."""
+    stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in masks]
+    return sum(later < earlier for earlier, later in itertools.pairwise(stamps))
 
 
 @contextmanager
@@ -118,6 +139,6 @@ def looping(bag: Path, domain: int, *args: str) -> Iterator[None]:
     try:
         yield
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(GUARD) == 0
     finally:
         process.kill()

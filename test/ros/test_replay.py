@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from harness import free_domain
+from harness import GUARD, free_domain
 from recordings import (
     BEST_EFFORT,
     CLOUD,
@@ -46,13 +46,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Ears:
-    """Subscriptions of this process; `heard` holds (arrival s, topic, bytes) as they come."""
+    """Subscriptions of this process; `heard` holds (topic, bytes) as they come."""
 
     def __init__(self, context: Any) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
-        self.heard: list[tuple[float, str, bytes]] = []
+        self.heard: list[tuple[str, bytes]] = []
         self.node = rclpy.create_node("ears", context=context)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
@@ -60,19 +60,19 @@ class Ears:
 
     def listen(self, msgtype: str, topic: str, qos: Any = 50) -> None:
         def take(data: bytes) -> None:
-            self.heard.append((time.monotonic(), topic, data))
+            self.heard.append((topic, data))
 
         kind = replay.message_class(msgtype)
         self.node.create_subscription(kind, topic, take, qos, raw=True)
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = GUARD) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"waited {seconds} s for {what}, heard {self.topics()}"
             self.executor.spin_once(timeout_sec=0.05)
 
     def topics(self) -> Counter[str]:
-        return Counter(topic for _, topic, _ in self.heard)
+        return Counter(topic for topic, _ in self.heard)
 
     def play(self, *args: object, **env: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mmsam_ros.ros.replay", *map(str, args)]
@@ -124,7 +124,7 @@ def assert_same(kind: str, got: bytes, expected: bytes) -> None:
 @pytest.mark.dds
 @pytest.mark.parametrize(
     ("plugin", "name", "rate"),
-    [(StoragePlugin.SQLITE3, "bag", 2.0), (StoragePlugin.MCAP, "bag/bag.mcap", 1.0)],
+    [(StoragePlugin.SQLITE3, "bag", 0.5), (StoragePlugin.MCAP, "bag/bag.mcap", 0.25)],
 )
 def test_every_message_once_equal_and_paced(
     ears: Ears, tmp_path: Path, plugin: StoragePlugin, name: str, rate: float
@@ -141,18 +141,16 @@ def test_every_message_once_equal_and_paced(
 
     bagged = content(bag)
     assert ears.topics() == {topic: len(bagged[topic]) for topic in kinds}
-    arrivals = []
     for topic, kind in kinds.items():
-        heard = [(arrival, data) for arrival, of, data in ears.heard if of == topic]
-        for (arrival, data), (at, expected) in zip(heard, bagged[topic], strict=True):
+        heard = [data for of, data in ears.heard if of == topic]
+        for data, (_, expected) in zip(heard, bagged[topic], strict=True):
             assert_same(kind, data, expected)
-            arrivals.append(arrival - at / rate)
-    drifts = np.abs(np.array(arrivals) - np.median(arrivals))
-    assert np.median(drifts) < 0.03  # a busy machine may delay single messages
-    assert np.max(drifts) < 0.3
+    said = re.search(r"in ([\d.]+) s,.* late at worst [\d.]+ ms", result.out)
+    assert said, result.out
+    # a busy machine may delay messages; none comes early
+    assert float(said[1]) >= max(at for at, _ in bagged[CLOUD]) / rate - 0.005
     assert ("tf2_msgs/msg/TFMessage is not installed" in result.out) != has_tf2
     assert f"{IMAGE} {FRAMES}" in result.out
-    assert "late at worst" in result.out
 
 
 @pytest.mark.dds
@@ -170,13 +168,13 @@ def test_loop_remap_clock_and_interrupt(ears: Ears, tmp_path: Path) -> None:
     assert result.code == 0
     assert result.err == ""
 
-    images = [data for _, topic, data in ears.heard if topic == "/front/image"]
+    images = [data for topic, data in ears.heard if topic == "/front/image"]
     for index, data in enumerate(images):
         msg: Any = STORE.deserialize_cdr(data, "sensor_msgs/msg/Image")
         assert msg.data[0] == index % FRAMES
     clocks: list[Any] = [
         STORE.deserialize_cdr(data, "rosgraph_msgs/msg/Clock")
-        for _, topic, data in ears.heard
+        for topic, data in ears.heard
         if topic == "/clock"
     ]
     times = [msg.clock.sec * 10**9 + msg.clock.nanosec - START for msg in clocks]
@@ -217,7 +215,7 @@ def test_start_and_duration(ears: Ears, tmp_path: Path) -> None:
     assert ears.finish(played).code == 0
     indices = [
         (topic, STORE.deserialize_cdr(data, "sensor_msgs/msg/Image").data[0])  # type: ignore[attr-defined]
-        for _, topic, data in ears.heard
+        for topic, data in ears.heard
         if topic == IMAGE
     ]
     assert indices == [(IMAGE, 2), (IMAGE, 3)]

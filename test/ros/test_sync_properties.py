@@ -53,7 +53,7 @@ def bags(draw: st.DrawFn) -> tuple[SyncConfig, list[tuple[float, str, int, int]]
     return config, sorted(events, key=lambda event: event[0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bags())
 def test_every_frame_of_a_looped_bag_gets_exactly_what_had_arrived_for_it(
     bag: tuple[SyncConfig, list[tuple[float, str, int, int]]],
@@ -188,7 +188,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert len(self.left) == self.sent[CAMERA] - late  # every frame in one set, or late
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
 
 
