@@ -4,17 +4,37 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NOBLE := $(VENV)/noble
+NOBLE_STAMP := $(NOBLE)/.installed
+
+# A sourced ROS has packages of its own on these paths; here everything comes from .venv.
+unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH
+unexport AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH
+# Set where a Python of .venv has started make; it keeps the next one from finding its libraries.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export PYTHONNOUSERSITE := 1
 export PYTHONUNBUFFERED := 1
 # see mmsam_ros/ros/main.py
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup test lint demo build clean
+# Tests of one file run in one process, as many processes as there are cores. Plugins are named,
+# as a ROS that is found on the way may bring some that pytest does not take.
+WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && echo 4 || echo $$n)
+PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -p xdist -p _hypothesis_pytestplugin
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# what is tested (a path, -k …): make test TESTS=test/sensors
+TESTS ?=
+
+.PHONY: help setup test test-quick test-noble test-numerics lint demo build clean
 
 help:
-	@echo "make test   all tests"
-	@echo "make demo   renders a bag, plays it into the node over DDS, writes out/demo/"
-	@echo "make lint   ruff and mypy"
-	@echo "make build  colcon build of the package into install/"
+	@echo "make test           all tests"
+	@echo "make test-quick     without those that start nodes or training processes, or take long"
+	@echo "make test-noble     with the numpy and OpenCV of Ubuntu 24.04"
+	@echo "make test-numerics  the network's numbers as other processors compute them"
+	@echo "make demo           renders a bag, plays it into the node over DDS, writes out/demo/"
+	@echo "make lint           ruff and mypy"
+	@echo "make build          colcon build of the package into install/"
 
 setup: $(STAMP)
 
@@ -22,12 +42,29 @@ $(STAMP): requirements.txt constraints.txt setup.py
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13 is needed, found " + sys.version'
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt \
+		--no-build-isolation --editable '.[train,synth,test]'
 	touch $@
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) $(TESTS)
+
+test-quick: $(STAMP)
+	$(PYTEST) $(PARALLEL) -m 'not (dds or distributed or slow)' $(TESTS)
+
+# What Ubuntu 24.04 has beside ROS 2 Jazzy: numpy below 2, OpenCV 4.6. The rest is .venv's.
+$(NOBLE_STAMP): $(STAMP)
+	rm -rf $(NOBLE)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(NOBLE) numpy==1.26.4 opencv-python-headless==4.6.0.66
+	touch $@
+
+test-noble: $(NOBLE_STAMP)
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) test/sensors test/inference test/data test/ros \
+		--ignore-glob 'test/data/test_synthetic*'
+
+test-numerics: $(STAMP)
+	$(BIN)/python test/numerics.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

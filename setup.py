@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build description of the ament_python package."""
+"""Build description of the ament_python package, and the one list of its Python dependencies.
+
+ROS packages stand in package.xml alone. `test/house/test_dependencies.py` holds both against what
+the code imports.
+"""
 
 from glob import glob
 
@@ -27,7 +31,33 @@ setup(
         (f"share/{PACKAGE}/models", sorted(glob("models/*.*"))),
     ],
     python_requires=">=3.11",
-    install_requires=["setuptools"],
+    install_requires=[
+        "setuptools",
+        # node, weights, bags
+        "numpy",
+        "opencv-python-headless",
+        "PyYAML",
+        "rich",
+        "rosbags",
+        "safetensors",
+        "segment-anything",
+        "timm",
+        "torch",
+        "torchvision",
+    ],
+    extras_require={
+        "train": [
+            "h5py",
+            "Jinja2",
+            "jsonargparse[signatures]",
+            "lightning",
+            "tensorboard",
+            "torchmetrics",
+        ],
+        "synth": ["embreex"],
+        # colcon looks for pytest here, and runs no test where it is missing
+        "test": ["hypothesis", "pytest"],
+    },
     zip_safe=True,
     entry_points={
         "console_scripts": [

@@ -28,6 +28,7 @@ from mmsam_ros.data.synthetic.render import Scene, plan, render
 from mmsam_ros.data.synthetic.weather import CASES, WEATHERS
 from mmsam_ros.sensors import CLASS_SETS
 
+pytestmark = pytest.mark.slow
 SIZE = (96, 72)
 FRAMES = {"train": 4, "val": 2, "test": 2}
 SOURCES = {
