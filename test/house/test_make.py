@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 PLANTED = "planted by test_make"
+PATHS = ("PYTHONPATH", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH", "COLCON_PREFIX_PATH",
+         "CMAKE_PREFIX_PATH")  # fmt: skip
 
 
 @pytest.fixture
@@ -25,11 +27,18 @@ def sourced(tmp_path: Path) -> dict[str, str]:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: planted-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pytest11]\nplanted = planted_plugin\n")
-    paths = ("PYTHONPATH", "AMENT_PREFIX_PATH", "LD_LIBRARY_PATH", "COLCON_PREFIX_PATH",
-             "CMAKE_PREFIX_PATH")  # fmt: skip
     of_this_run = ("PYTEST_", "MAKE", "MFLAGS")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(of_this_run)}
-    return inherited | dict.fromkeys(paths, str(tmp_path))
+    return inherited | dict.fromkeys(PATHS, str(tmp_path))
+
+
+def test_no_command_gets_what_a_sourced_ros_sets(root: Path, sourced: dict[str, str]) -> None:
+    command = ["make", "--eval=environment: ; @env", "environment"]
+    done = subprocess.run(command, cwd=root, env=sourced, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert "HOME" in names
+    assert not names & {*PATHS, "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
 
 
 @pytest.mark.slow
