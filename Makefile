@@ -10,15 +10,17 @@ NOBLE_STAMP := $(NOBLE)/.installed
 # A sourced ROS has packages of its own on these paths; here everything comes from .venv.
 unexport PYTHONPATH PYTHONHOME LD_LIBRARY_PATH
 unexport AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH
-# Set where a Python of .venv has started make; it keeps the next one from finding its libraries.
+# Set by the ROS wheels once they have set LD_LIBRARY_PATH; without that path they have to do it again.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# The wheels have Fast DDS only.
+unexport RMW_IMPLEMENTATION
 export PYTHONNOUSERSITE := 1
 export PYTHONUNBUFFERED := 1
 # see mmsam_ros/ros/main.py
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# Tests of one file run in one process, as many processes as there are cores. Plugins are named,
-# as a ROS that is found on the way may bring some that pytest does not take.
+# Tests of one file run in one process, in as many processes as there are cores, at most four.
+# Plugins are named: those of an installed ROS may not work with this pytest.
 WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && echo 4 || echo $$n)
 PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -p xdist -p _hypothesis_pytestplugin
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -55,11 +57,14 @@ test-quick: $(STAMP)
 
 # What Ubuntu 24.04 has beside ROS 2 Jazzy: numpy below 2, OpenCV 4.6. The rest is .venv's.
 $(NOBLE_STAMP): $(STAMP)
+	$(BIN)/python -c 'import sys; assert sys.version_info < (3, 13), "numpy 1.26 needs Python 3.12 or older"'
 	rm -rf $(NOBLE)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(NOBLE) numpy==1.26.4 opencv-python-headless==4.6.0.66
 	touch $@
 
+# The synthetic world is left out: no robot runs it.
 test-noble: $(NOBLE_STAMP)
+	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
 	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) test/sensors test/inference test/data test/ros \
 		--ignore-glob 'test/data/test_synthetic*'
 

@@ -2,7 +2,8 @@
 """Road-Fusion: the fusion of RGB and auxiliary features at one level (arXiv 2509.10408, 3.3).
 
 Shapes: B batch, d channels of one stream, D = 2 d, (h, w) the level's map. Where values leave the
-range of half precision (spatial sums, un-normalised products up to 1e5) it is left for float32.
+range of half precision (spatial sums, un-normalised products up to 1e5) they are computed in at
+least float32.
 """
 
 from __future__ import annotations

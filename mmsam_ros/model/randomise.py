@@ -17,7 +17,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
     Matrices and kernels keep the signal's scale (std 1/sqrt(fan in)), scalars and gains are of
     order 1, biases and tables small and non-zero. The same seed gives the same values whatever the
-    device of the model; they are drawn in float64, where no processor has a rounding of its own.
+    device of the model. They are drawn in float64 and rounded once: float32's own draws differ in
+    the last bit between vector units.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from setuptools._normalization import safe_name
+import pytest
 
 # Modules whose package has another name, in ROS and in rosdep's `python3-…`.
 ROS_PACKAGES = {"tf2_ros": "tf2_ros_py"}
@@ -23,6 +23,15 @@ INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
 # Whole rooms that only training, only the synthetic world needs.
 EXTRAS = {"train": ("data", "training"), "synth": ("data/synthetic",)}
+
+
+@pytest.fixture(autouse=True)
+def _names_of_pip(root: Path) -> None:
+    """A module's package is known where it was installed under the name of setup.py."""
+    installed = {normal(name) for names in owners().values() for name in names}
+    missing = set().union(*listed(root).values()) - installed
+    if missing:
+        pytest.skip(f"not installed by pip: {', '.join(sorted(missing))}")
 
 
 def imports(paths: Iterable[Path]) -> set[str]:
@@ -57,7 +66,7 @@ def distribution(module: str) -> str:
 def normal(requirement: str) -> str:
     """The name of a requirement, as package indexes compare names."""
     name = re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0]
-    return safe_name(name).lower().replace("_", "-")
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def listed(root: Path) -> dict[str, set[str]]:

@@ -46,10 +46,10 @@ def places(root: Path, base: Path) -> list[str]:
 
 
 def test_colcon_test_runs_the_suite(root: Path, prefix: Path) -> None:
-    """A room of it, for the time; colcon finds pytest, and counts what it ran."""
+    """A room of it, for the time, selected from all that it collects."""
     base = prefix.parents[1]
     colcon(root, "--log-base", str(base / "log"), "test", *places(root, base),
-           "--pytest-args", "test/sensors")  # fmt: skip
+           "--pytest-args", " -k", "sensors")  # fmt: skip
     said = colcon(root, "--log-base", str(base / "log"), "test-result", "--all",
                   "--test-result-base", str(base / "build"))  # fmt: skip
     summary = re.search(r"Summary: (\d+) tests, 0 errors, 0 failures, (\d+) skipped", said)

@@ -32,7 +32,7 @@ def test_a_planted_fault_is_seen(expected: dict[str, Tensor], fault: str) -> Non
 
 
 def test_float32_is_near(expected: dict[str, Tensor]) -> None:
-    """By the logits' spread: what a robot computes has another order of summation on every one."""
+    """By the logits' spread: on robots it is float32, in an order of summation of their own."""
     logits = compute(randomised().float())["logits"]
     error = (logits - expected["logits"]) / expected["logits"].std()
     assert logits.dtype == torch.float32

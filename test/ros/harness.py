@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,18 +45,6 @@ def environment(domain: int) -> dict[str, str]:
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config/fastdds_shm.xml"),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def free_domain(offset: int = 0) -> int:
-    """A domain that no other worker of this test run uses, and hardly another run.
-
-    Args:
-        offset: below 20; tests of a worker that must not hear each other's last words differ in it.
-    """
-    assert 0 <= offset < 20
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return 1 + ((zlib.crc32(run.encode()) + worker) % 5 * 20 + offset)
 
 
 def nano_weights(path: Path, setting: str) -> Path:
@@ -100,7 +87,6 @@ class Client:
     """Publishers, subscriptions and waiting by events."""
 
     def __init__(self, domain: int) -> None:
-        os.environ |= environment(domain)
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("client", context=self.context)
@@ -127,10 +113,15 @@ class Client:
             self._executor.spin_once(timeout_sec=0.05)
 
     def diagnostics(self) -> dict[str, str]:
-        """The node's figures from the next diagnostics message."""
+        """The node's figures from the next diagnostics message that it makes."""
         arrays = self.record(DiagnosticArray, "/diagnostics")
-        arrays.clear()
-        self.spin_until(lambda: arrays, "diagnostics")
+        now = self.node.get_clock().now().nanoseconds
+
+        def made_since() -> bool:
+            stamp = arrays[-1].header.stamp if arrays else None
+            return stamp is not None and stamp.sec * 10**9 + stamp.nanosec >= now
+
+        self.spin_until(made_since, "diagnostics")
         status = arrays[-1].status[0]
         return {v.key: v.value for v in status.values} | {"message": status.message}
 

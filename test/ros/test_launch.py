@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import free_domain, nano_weights, running
+from domains import free_domain
+from harness import nano_weights, running
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 SUBSTITUTES = {

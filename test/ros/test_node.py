@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rclpy
 import torch
+from domains import free_domain
 from harness import (
     GUARD,
     LATCHED,
@@ -24,7 +25,6 @@ from harness import (
     NodeProcess,
     camera_info,
     cloud,
-    free_domain,
     image,
     nano_weights,
     running,
@@ -374,19 +374,21 @@ def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
 def node_in_this_process(domain: int, *args: str) -> Iterator[Client]:
     """A spinning node that a test can reach into, and a client."""
     rclpy.init(args=["--ros-args", *args], domain_id=domain)
-    node, executor = SegmentNode(), SingleThreadedExecutor()
-    executor.add_node(node)
-    spinning = Thread(target=executor.spin)
-    spinning.start()
-    client = Client(domain)
     try:
-        yield client
+        node, executor, client = SegmentNode(), SingleThreadedExecutor(), Client(domain)
+        executor.add_node(node)
+        spinning = Thread(target=executor.spin)
+        spinning.start()
+        try:
+            yield client
+        finally:
+            client.close()
+            executor.shutdown()
+            spinning.join(GUARD)
+            assert not spinning.is_alive()
+            node.stop()
+            node.destroy_node()
     finally:
-        client.close()
-        executor.shutdown()
-        spinning.join(GUARD)
-        node.stop()
-        node.destroy_node()
         rclpy.try_shutdown()
 
 

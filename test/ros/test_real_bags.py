@@ -7,14 +7,15 @@ import itertools
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import GUARD, ROOT, Client, environment, free_domain, nano_weights, running
-from sensor_msgs.msg import Image
+from domains import free_domain
+from harness import GUARD, ROOT, Client, environment, nano_weights, running
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.weights import default_weights
@@ -31,6 +32,9 @@ def replay(bag: Path, domain: int, *args: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+KITTI = {"/kitti/camera_color_left/image_raw/compressed": CompressedImage,
+         "/kitti/velo/pointcloud": PointCloud2}  # fmt: skip
+RGB_THERMAL = {"/rgb/image_raw": Image, "/thermal/image_raw": Image}
 # Waiting is for a slow machine: sensors that are on their way are awaited.
 PATIENT = ("-p", "device:=cpu", "-p", "sync.deadline:=10.0")
 
@@ -72,7 +76,7 @@ def test_kitti_camera_and_lidar(shared: Path, tmp_path: Path) -> None:
         "-r", "lidar/points:=/kitti/velo/pointcloud",
     ) as (node, client):  # fmt: skip
         masks = client.record(Image, "/mmsam/semantic")
-        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        subscribed(client, KITTI)
         replay(bag, domain, "--rate", "0.2")
         facts = check_masks(client, masks, (375, 1242), 4, "lidar")
         assert facts["topic.camera"] == "/kitti/camera_color_left/image_raw/compressed"
@@ -88,7 +92,7 @@ def test_rgb_and_thermal(shared: Path, tmp_path: Path) -> None:
         "-r", "camera/image:=/rgb/image_raw", "-r", "thermal/image:=/thermal/image_raw",
     ) as (_, client):  # fmt: skip
         masks = client.record(Image, "/mmsam/semantic")
-        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        subscribed(client, RGB_THERMAL)
         replay(bag, domain, "--rate", "0.2")
         check_masks(client, masks, (480, 640), 5, "thermal")
         # a looping bag keeps working, sensors fused, also after time has jumped back twice
@@ -119,10 +123,18 @@ def test_the_packages_own_weights_take_real_sensors(shared: Path, tmp_path: Path
         domain = free_domain(5)
         with running(domain, *more, *PATIENT) as (_, client):
             masks = client.record(Image, "/mmsam/semantic")
-            client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+            subscribed(client, KITTI if bag == kitti else RGB_THERMAL)
             replay(bag, domain, "--rate", "0.1")
             facts = check_masks(client, masks, size, count, sensor)
             assert facts["weights"] == default_weights().name
+
+
+def subscribed(client: Client, topics: Mapping[str, type]) -> None:
+    """Wait until the node reads these topics, so that no message of a bag comes too early."""
+    publishers = [client.publisher(kind, topic) for topic, kind in topics.items()]
+    client.spin_until(
+        lambda: all(p.get_subscription_count() for p in publishers), f"{list(topics)} are read"
+    )
 
 
 def jumps(masks: list[Image]) -> int:

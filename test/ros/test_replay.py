@@ -17,8 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from harness import GUARD, free_domain
+from domains import free_domain
+from harness import GUARD
 from recordings import (
     BEST_EFFORT,
     CLOUD,
@@ -35,6 +37,7 @@ from recordings import (
 from rosbags.rosbag2 import StoragePlugin
 
 from mmsam_ros.ros import replay
+from mmsam_ros.ros.bags import open_raw
 
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))
@@ -87,7 +90,7 @@ class Ears:
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> SimpleNamespace:
-        """What the process printed; what was still on the way is heard by then."""
+        """What the process printed."""
         self.until(lambda: process.poll() is not None, "the replay's end")
         out, err = process.communicate()
         return SimpleNamespace(code=process.returncode, out=out, err=err)
@@ -140,7 +143,8 @@ def test_every_message_once_equal_and_paced(
     assert result.code == 0, result.err
 
     bagged = content(bag)
-    assert ears.topics() == {topic: len(bagged[topic]) for topic in kinds}
+    expected = {topic: len(bagged[topic]) for topic in kinds}
+    ears.until(lambda: ears.topics() == expected, "every message")
     for topic, kind in kinds.items():
         heard = [data for of, data in ears.heard if of == topic]
         for data, (_, expected) in zip(heard, bagged[topic], strict=True):
@@ -151,6 +155,33 @@ def test_every_message_once_equal_and_paced(
     assert float(said[1]) >= max(at for at, _ in bagged[CLOUD]) / rate - 0.005
     assert ("tf2_msgs/msg/TFMessage is not installed" in result.out) != has_tf2
     assert f"{IMAGE} {FRAMES}" in result.out
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0])
+def test_every_message_has_its_time(
+    ears: Ears, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    """On a clock that only waiting moves, so that nothing is late."""
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    stop = SimpleNamespace(is_set=lambda: False, wait=lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(replay, "time", clock)
+    bag = write_bag(tmp_path / "bag")
+    sent: list[tuple[str, float]] = []
+    with open_raw(bag) as reader:
+        played = replay.Replay(replay.ReplayConfig(bag, rate), reader, ears.node, stop)
+        for connection in played.connections:
+            topic = connection.topic
+            played.publishers[connection.id] = SimpleNamespace(
+                topic_name=topic, publish=lambda _, t=topic: sent.append((t, now[0]))
+            )
+        played._play_once()
+    for topic, messages in content(bag).items():
+        if topic in {c.topic for c in played.connections}:
+            times = [at for name, at in sent if name == topic]
+            np.testing.assert_allclose(times, [100 + at / rate for at, _ in messages], atol=1e-6)
+    assert played.summary.latest < 1e-6
+    assert len(sent) >= 2 * FRAMES
 
 
 @pytest.mark.dds
@@ -213,13 +244,14 @@ def test_start_and_duration(ears: Ears, tmp_path: Path) -> None:
     ears.listen("std_msgs/msg/String", LATCHED)
     played = ears.play(bag, "--start", 0.19, "--duration", 0.12, "--ros-args", "-r", "__ns:=/there")
     assert ears.finish(played).code == 0
+    expected = {IMAGE: 2, CLOUD: 1, LATCHED: 1}  # latched ones of before come along
+    ears.until(lambda: ears.topics() == expected, "the part's messages")
     indices = [
         (topic, STORE.deserialize_cdr(data, "sensor_msgs/msg/Image").data[0])  # type: ignore[attr-defined]
         for topic, data in ears.heard
         if topic == IMAGE
     ]
     assert indices == [(IMAGE, 2), (IMAGE, 3)]
-    assert ears.topics() == {IMAGE: 2, CLOUD: 1, LATCHED: 1}  # latched ones of before come along
 
 
 @pytest.mark.dds
@@ -233,4 +265,4 @@ def test_large_best_effort_images_arrive_with_the_shared_memory_profile(
     ears.listen("sensor_msgs/msg/Image", IMAGE, qos)
     played = ears.play(bag, FASTRTPS_DEFAULT_PROFILES_FILE=str(PROFILE))
     assert ears.finish(played).code == 0
-    assert ears.topics() == {IMAGE: FRAMES}
+    ears.until(lambda: ears.topics() == {IMAGE: FRAMES}, "every image")

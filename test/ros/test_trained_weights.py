@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import free_domain, image, running
+from domains import free_domain
+from harness import image, running
 from sensor_msgs.msg import Image
 from trees import make_folder
 
@@ -45,7 +46,7 @@ def test_the_node_labels_as_the_evaluation_does(trained: Path) -> None:
         EvalConfig(str(weights), str(trained / "data"), geometry="native", device="cpu")
     )
     with running(
-        free_domain(), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=5.0"
+        free_domain(), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=10.0"
     ) as (_, client):
         camera = client.publisher(Image, "/camera/image")
         lidar = client.publisher(Image, "/lidar/image")

