@@ -50,7 +50,7 @@ FAULTS: dict[str, Fault] = {
     "reference points": lambda _: _function(
         interaction, "reference_points", lambda y: y.roll(1, 1)
     ),
-    "pixels of the sampler": lambda _: _function(
+    "points of the sampler": lambda _: _function(
         deformable.F, "grid_sample", lambda y: y.roll(1, -1)
     ),
     # one lost gradient
