@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where half precision does not suffice."""
+"""Steps of the network that need more than half precision."""
 
 from __future__ import annotations
 

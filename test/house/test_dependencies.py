@@ -17,17 +17,17 @@ import pytest
 # Modules whose package has another name, in ROS and in rosdep's `python3-…`.
 ROS_PACKAGES = {"tf2_ros": "tf2_ros_py"}
 ROSDEP = {"cv2": "opencv"}
-# Imported by a library of ours when it is used: torch.utils.tensorboard, torch's and timm's.
+# Imported by libraries that we import: by torch.utils.tensorboard, by timm and segment_anything.
 INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
-# What the wheels of ROS do not have; on a robot they are there.
+# ROS packages that are not on pip.
 NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
-# Whole rooms that only training, only the synthetic world needs.
+# Folders whose imports belong to an extra of setup.py.
 EXTRAS = {"train": ("data", "training"), "synth": ("data/synthetic",)}
 
 
 @pytest.fixture(autouse=True)
 def _names_of_pip(root: Path) -> None:
-    """A module's package is known where it was installed under the name of setup.py."""
+    """Skip where packages came from elsewhere, as apt's OpenCV: they have other names there."""
     installed = {normal(name) for names in owners().values() for name in names}
     missing = set().union(*listed(root).values()) - installed
     if missing:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults as a hand makes them, small ones: a test of numbers that lets one pass proves nothing."""
+"""Small faults to plant in a network: a numerical test that misses one proves nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FAULTS: dict[str, Fault] = {
     "a gate's gradient": lambda model: _output(
         _fusion(model).coordinate.gate_h, lambda _, y: y.detach()
     ),
-    "a table's gradient": lambda model: _output(
+    "an attention's gradient": lambda model: _output(
         model.encoder.blocks[1].attn.proj, lambda _, y: y.detach()
     ),
 }

@@ -53,6 +53,7 @@ def check_masks(
         return used + busy == count and len(masks) >= used
 
     client.spin_until(explained, f"{count} frames are masks or dropped as busy")
+    assert masks
     assert int(facts["camera.received"]) == count
     assert len(masks) == int(facts["camera.used"]) == int(facts[f"fused.camera+{fused}"])
     stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in masks]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""It learns: from every layout, and a few frames by heart."""
+"""The loss falls on every layout, and four frames can be overfitted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     assert spec.presence.scores[sources].dataset == f"{kind} val"
 
 
-def test_four_frames_are_learned_by_heart(tmp_path: Path) -> None:
+def test_four_frames_are_overfitted(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", SOURCES, size=(64, 64), per_split={"train": 4, "val": 4})
     for path in root.glob("*/train_*"):
         shutil.copy(path, path.with_name(path.name.replace("train", "val")))

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's own life: what it starts with, what it survives, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+import torch
+from domains import free_domain
+from harness import GUARD, Client, NodeProcess, image, nano_weights, running
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage, Image
+
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.node import SegmentNode
+from mmsam_ros.ros.statistics import FAILURES
+from mmsam_ros.weights import default_weights
+
+pytestmark = pytest.mark.dds
+SIZE = 1024  # pixels a side: 1 MP
+STEP = 100_000_000  # ns between frames
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
+
+
+def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
+    with running(
+        free_domain(1), "-p", f"weights:={weights}", "-p", "device:=cpu", "-r", "__ns:=/front",
+        "-r", "camera/image:=/cam/color",
+    ) as (_, client):  # fmt: skip
+        publisher = client.publisher(CompressedImage, "/cam/color/compressed")
+        masks = client.record(Image, "/front/mmsam/semantic")
+        client.spin_until(publisher.get_subscription_count, "subscription to compressed")
+        rgb = np.full((120, 160, 3), 90, np.uint8)
+        message = CompressedImage(format="jpeg")
+        message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
+        message.header.frame_id = "front"
+        broken = CompressedImage(format="jpeg", header=message.header)
+        broken.data.frombytes(message.data.tobytes()[:40])
+        publisher.publish(broken)
+        client.spin_until(
+            lambda: client.diagnostics().get("camera.refused:compressed") == "1", "the refusal"
+        )
+        publisher.publish(message)
+        client.spin_until(lambda: masks, "a mask")
+        assert (masks[0].height, masks[0].width) == (120, 160)
+        assert masks[0].header.frame_id == "front"
+
+
+def test_without_weights_the_node_takes_the_packages_own_and_says_so() -> None:
+    with running(free_domain(6), "-p", "device:=cpu") as (node, client):
+        client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
+        assert client.diagnostics()["weights"] == default_weights().name
+        assert "not for a road" in node.output
+
+
+def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
+    """`running` asserts exit code 0 and no traceback."""
+    with running(
+        free_domain(7), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "use_sim_time:=true"
+    ) as (node, client):
+        publisher = client.publisher(Image, "/camera/image")
+        masks = client.record(Image, "/mmsam/semantic")
+        client.spin_until(publisher.get_subscription_count, "the camera is read, without a /clock")
+        rgb = np.zeros((SIZE, SIZE, 3), np.uint8)
+        for k in range(20):
+            publisher.publish(image(k * STEP, rgb, "rgb8"))
+        client.spin_until(lambda: masks, "the first mask")
+        node.stop()
+        assert "defect" not in node.output
+
+
+@contextmanager
+def node_in_this_process(domain: int, *args: str) -> Iterator[Client]:
+    """A spinning node that a test can reach into, and a client."""
+    rclpy.init(args=["--ros-args", *args], domain_id=domain)
+    try:
+        node, executor, client = SegmentNode(), SingleThreadedExecutor(), Client(domain)
+        executor.add_node(node)
+        spinning = Thread(target=executor.spin)
+        spinning.start()
+        try:
+            yield client
+        finally:
+            client.close()
+            executor.shutdown()
+            spinning.join(GUARD)
+            assert not spinning.is_alive()
+            node.stop()
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_full_memory_costs_frames_not_the_node(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA raises it; there is none here to run out of."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+
+    args = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    with node_in_this_process(free_domain(9), *args) as client:
+        camera = client.publisher(Image, "/camera/image")
+        client.spin_until(camera.get_subscription_count, "the node subscribes")
+        facts: dict[str, str] = {}
+
+        def send_until(count: int, key: str) -> None:
+            """Frames one by one, each until it is counted."""
+            for k in range(1, count + 1):
+                camera.publish(image(next(stamps), np.zeros((SIZE, SIZE, 3), np.uint8), "rgb8"))
+                client.spin_until(
+                    lambda n=k: facts.update(client.diagnostics()) or facts.get(key) == str(n),
+                    f"{key} is {k}",
+                )
+
+        stamps = itertools.count(STEP, STEP)
+        monkeypatch.setattr(Segmenter, "__call__", full)
+        send_until(FAILURES, "camera.refused:out_of_memory")
+        last = "out_of_memory: CUDA out of memory. Tried to allocate 2 GiB. ("
+        assert facts["last_refusal.camera"].startswith(last)
+        assert facts["message"] == f"{FAILURES} frames in a row failed"
+        monkeypatch.undo()
+        send_until(1, "camera.used")
+        assert "failed" not in facts["message"]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["-p", "weights:=/absent.safetensors"], "/absent.safetensors: no such file"),
+        (["-p", "lidar.slob:=0.1"], "parameter 'lidar.slob' does not exist; did you mean 'lidar.s"),
+        (["-p", "lidar.slop:=near"], "lidar.slop"),
+        (["-r", "foo"], "Couldn't parse remap rule"),
+    ],
+)
+def test_wrong_parameters_stop_the_node_with_the_reason(
+    weights: Path, args: list[str], reason: str
+) -> None:
+    node = NodeProcess(free_domain(2), "-p", f"weights:={weights}", *args)
+    code = node.process.wait(GUARD)
+    assert code == 2, node.output
+    assert "cannot start" in node.output
+    assert reason in node.output
+    assert "Traceback" not in node.output
