@@ -44,12 +44,12 @@ def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
         publisher = client.publisher(CompressedImage, "/cam/color/compressed")
         masks = client.record(Image, "/front/mmsam/semantic")
         client.spin_until(publisher.get_subscription_count, "subscription to compressed")
-        rgb = np.full((120, 160, 3), 90, np.uint8)
+        rgb = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
         message = CompressedImage(format="jpeg")
         message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
         message.header.frame_id = "front"
         broken = CompressedImage(format="jpeg", header=message.header)
-        broken.data.frombytes(message.data.tobytes()[:40])
+        broken.data.frombytes(message.data.tobytes()[: len(message.data) // 2])
         publisher.publish(broken)
         client.spin_until(
             lambda: client.diagnostics().get("camera.refused:compressed") == "1", "the refusal"
