@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mmsam_ros import __version__
+from mmsam_ros._util import MmsamError
 from mmsam_ros.cli import (
     bag,
     data,
@@ -19,7 +20,6 @@ from mmsam_ros.cli import (
     train,
     weights,
 )
-from mmsam_ros.cli.errors import user_errors
 
 VERBS = (weights, data, muses_project, train, evaluate, experiments, bag, replay, synth)
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rest = rest
     try:
         return int(args.run(args))
-    except user_errors() as error:
+    except (MmsamError, OSError) as error:
         print(f"mmsam: error: {error}", file=sys.stderr)
         return 2
 

@@ -6,7 +6,6 @@ Draws depend on the frame's name and the seed alone, so that every network sees 
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 
@@ -91,10 +91,7 @@ def corrupt(sample: Sample, name: str, seed: int = 0) -> Sample:
 
     DataError for an unknown name, and for a sample without the source that it degrades.
     """
-    if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(CORRUPTIONS)}"
-        raise DataError(f"corruption is {name!r}; {hint}")
+    check_word("corruption", name, CORRUPTIONS, DataError)
     source = CORRUPTIONS[name].source
     image = sample["rgb"] if source == "rgb" else sample["sources"].get(source)
     if image is None:

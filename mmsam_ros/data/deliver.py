@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Planes, Reader, Size, decode_label, id_table, read_image
-from mmsam_ros.data.words import check_word
 from mmsam_ros.sensors import CLASS_SETS
 
 SOURCES = ("depth", "event", "lidar")
@@ -110,7 +110,7 @@ def _subsets(image: Path, name: str) -> Mapping[str, str]:
     weather, *sequence, frame = name.split("_")
     if not (sequence and frame.isdigit()):
         raise DataError(f"{image}: name is {name!r}, expected <weather>_<sequence>_<digits>")
-    check_word(f"{image}: weather", weather, WEATHERS)
+    check_word(f"{image}: weather", weather, WEATHERS, DataError)
     case = sequence[-1] if sequence[-1] in CASES else "ordinary"
     # hard is what the published list holds: the underexposed frames
     difficulty = "hard" if case == "underexposure" else "easy"

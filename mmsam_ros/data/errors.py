@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from mmsam_ros._util import MmsamError
 
-class DataError(ValueError):
+
+class DataError(MmsamError):
     """A data set, an option of the synthetic world or an output folder cannot be used; says why."""

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet, Measured, Record, Sample
 from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array, read_raster
-from mmsam_ros.data.words import check_keys, check_word
+from mmsam_ros.data.words import check_keys
 from mmsam_ros.sensors import (
     ENCODINGS,
     CameraModel,
@@ -148,7 +149,7 @@ def read_meta(root: Path) -> Mapping[str, Any]:
         raise DataError(f"{path}: format is {meta['format']!r}, expected {FORMAT!r}")
     check_keys(f"{path}: encodings", meta["encodings"], (), SOURCES)
     for source, encoding in meta["encodings"].items():
-        check_word(f"{path}: encodings.{source}", encoding, ENCODINGS[source])
+        check_word(f"{path}: encodings.{source}", encoding, ENCODINGS[source], DataError)
     split_of: dict[str, str] = {}
     for split, names in check_keys(f"{path}: splits", meta["splits"], (), SPLITS).items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -178,7 +179,7 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
     """The frames of a split; their files are not opened yet. Test labels may all be absent."""
     meta = read_meta(root)
     for source in sources:
-        check_word(f"{root / 'meta.json'}: encodings", source, meta["encodings"])
+        check_word(f"{root / 'meta.json'}: encodings", source, meta["encodings"], DataError)
     classes = _classes(root / "meta.json", meta["classes"])
     subsets = meta.get("subsets", {})
     names = meta["splits"].get(split, ())

@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Reader, id_table
-from mmsam_ros.data.words import check_word
 from mmsam_ros.sensors import CLASS_SETS
 
 SOURCES = ("lidar", "event")
@@ -46,8 +46,8 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
         image = cameras / weather / time / f"{name}_frame_camera.png"
         if not re.fullmatch(r"REC\d{4}_frame_\d{6}", name):
             raise DataError(f"{image}: name is {name!r}, expected REC####_frame_######")
-        check_word(f"{image}: weather", weather, WEATHERS)
-        check_word(f"{image}: time", time, TIMES)
+        check_word(f"{image}: weather", weather, WEATHERS, DataError)
+        check_word(f"{image}: time", time, TIMES, DataError)
         place = Path(split, weather, time)
         chosen = {source: _projected(root, source, place, name) for source in sources}
         label: Path | None = truth / weather / time / f"{name}_gt_labelTrainIds.png"

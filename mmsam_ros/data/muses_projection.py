@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import write_atomic
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.muses_raw import (
     RAW,
@@ -64,7 +64,7 @@ def record_options(out: Path, options: ProjectionOptions) -> None:
     """
     path, wanted = out / "projection.json", asdict(options)
     if not path.exists() and not any((out / folder).exists() for folder, _ in RAW.values()):
-        _write(path, json.dumps(wanted, indent=1).encode())
+        write_atomic(path, json.dumps(wanted, indent=1).encode())
     found = read_json(path)
     if found != wanted:
         raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
@@ -83,11 +83,11 @@ def project_frame(frame: RawFrame, calibration: Calibration, options: Projection
         raster = lidar_raster(cloud, calibration, options)
     if frame.target.suffix == ".png":
         stored = np.clip(np.rint((raster + 100.0) * 150.0), 0, 65535).astype(np.uint16)
-        _write(frame.target, cv2.imencode(".png", stored[..., ::-1])[1].tobytes())
+        write_atomic(frame.target, cv2.imencode(".png", stored[..., ::-1])[1].tobytes())
     else:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, raster)
-        _write(frame.target, buffer.getvalue())
+        write_atomic(frame.target, buffer.getvalue())
 
 
 def _read_lidar(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> Array:
@@ -187,13 +187,3 @@ def _rotations(axis: int, angles: Array) -> Array:
     matrices[:, b, a] = np.sin(angles)
     matrices[:, a, b] = -matrices[:, b, a]
     return matrices
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data import deliver, fmb, folder, muses
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet
 from mmsam_ros.data.read import missing_files
-from mmsam_ros.data.words import check_word
 
 KINDS = {"deliver": deliver, "fmb": fmb, "muses": muses, "folder": folder}
 
@@ -43,10 +43,10 @@ def scan_frames(
     kind: str, root: str | Path, split: str, sources: Sequence[str], lists: str | Path = ""
 ) -> FrameSet:
     """As `open_frames`, but files may be missing and there may be no frames."""
-    module = KINDS[check_word("kind of data set", kind, KINDS)]
-    check_word("split", split, SPLITS)
+    module = KINDS[check_word("kind of data set", kind, KINDS, DataError)]
+    check_word("split", split, SPLITS, DataError)
     for source in sources:
-        check_word(f"sensors of {kind}", source, module.SOURCES)
+        check_word(f"sensors of {kind}", source, module.SOURCES, DataError)
     if not Path(root).is_dir():
         raise DataError(f"{root}: is no folder")
     frames = module.scan(Path(root), split, tuple(sources), Path(lists) if lists else None)
@@ -56,5 +56,5 @@ def scan_frames(
 
 def known_sources(kind: str, root: str | Path) -> tuple[str, ...]:
     """The sensors besides the camera that a data set has."""
-    module = KINDS[check_word("kind of data set", kind, KINDS)]
+    module = KINDS[check_word("kind of data set", kind, KINDS, DataError)]
     return tuple(folder.read_meta(Path(root))["encodings"]) if module is folder else module.SOURCES

@@ -1,25 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words and keys that a data set may use: an unknown one is an error that names the near match."""
+"""Keys that a data set's files may have."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
-
-
-def check_word(where: str, word: str, known: Iterable[str]) -> str:
-    """The word itself; DataError naming the near match, or all known words, unless it is known."""
-    options = list(known)
-    if not isinstance(word, str):
-        raise DataError(f"{where}: found {word!r}, expected one of {', '.join(options) or 'none'}")
-    if word in options:
-        return word
-    close = difflib.get_close_matches(word, options, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(options) or 'none'}"
-    raise DataError(f"{where}: unknown {word!r}; {hint}")
 
 
 def check_keys(
@@ -31,8 +19,7 @@ def check_keys(
     required = list(required)
     known = dict.fromkeys([*required, *optional])
     for key in value:
-        if key not in known:
-            check_word(where, key, known)
+        check_word(where, key, known, DataError)
     for key in required:
         if key not in value:
             raise DataError(f"{where}: key {key!r} is missing")

@@ -14,8 +14,6 @@ from mmsam_ros.model.config import (
 )
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.network import MMSAMAdapter, build_model
-from mmsam_ros.model.randomise import randomise
-from mmsam_ros.model.strict import from_mapping, near_match
 
 __all__ = [
     "CombineConfig",
@@ -30,7 +28,4 @@ __all__ = [
     "TrunkConfig",
     "build_model",
     "config_from_released",
-    "from_mapping",
-    "near_match",
-    "randomise",
 ]

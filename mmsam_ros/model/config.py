@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmsam_ros._util import from_mapping, near_match
 from mmsam_ros.model.errors import ModelError
-from mmsam_ros.model.strict import from_mapping, near_match
 from mmsam_ros.model.validate import STRIDE, validate
 
 Size = tuple[int, int]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from mmsam_ros._util import MmsamError
 
-class RosError(RuntimeError):
+
+class RosError(MmsamError):
     """A topic, message, bag or parameter is not what the ROS side needs.
 
     `reason` is the short word under which a refused message is counted.

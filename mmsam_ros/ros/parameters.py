@@ -15,9 +15,9 @@ from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from mmsam_ros._util import near_match
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig
-from mmsam_ros.weights import near_match
 
 # Set by ROS itself, whatever a node declares.
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from mmsam_ros._util import MmsamError
 
-class SensorError(ValueError):
+
+class SensorError(MmsamError):
     """Unusable sensor data, calibration or class table; the message names the field."""

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
+from mmsam_ros._util import atomic_path
 from mmsam_ros.training.devices import is_sharded, load_shards
 from mmsam_ros.training.errors import TrainingError
 
@@ -61,11 +62,9 @@ class Checkpoints:
             "progress": dict(progress),
             "random": self._gather(_random_states()),
         }
-        part = self.path.with_name(f".{self.path.name}.part")
         try:
-            self._write(part, content)
+            self._write(content)
         except (OSError, RuntimeError) as error:  # torch's own writer has no error of its own
-            part.unlink(missing_ok=True)
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             free = shutil.disk_usage(self.path.parent).free / 2**30
@@ -74,16 +73,15 @@ class Checkpoints:
             ) from error
         self.fabric.barrier()
 
-    def _write(self, part: Path, content: dict[str, Any]) -> None:
+    def _write(self, content: dict[str, Any]) -> None:
         if is_sharded(self.fabric):  # gathers the shards; the first process writes
-            self.fabric.save(part, content)
+            first = self.fabric.is_global_zero
+            with atomic_path(self.path) if first else nullcontext(self.path) as part:
+                self.fabric.save(part, content)
         elif self.fabric.is_global_zero:
             states = {name: value.state_dict() for name, value in self.parts.items()}
-            torch.save(content | states, part)
-        if self.fabric.is_global_zero:
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            with atomic_path(self.path) as part:
+                torch.save(content | states, part)
 
     def load(self) -> dict[str, Any]:
         """Set parts and random states to the checkpoint's; returns its `progress`.

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mmsam_ros._util import near_match
 from mmsam_ros.data.transforms import AugmentConfig
-from mmsam_ros.model import near_match
 from mmsam_ros.model.config import (
     CombineConfig,
     EncoderConfig,

@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from mmsam_ros.model import CombineConfig, ModelConfig, near_match
+from mmsam_ros._util import near_match
+from mmsam_ros.model import CombineConfig, ModelConfig
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import sources_of

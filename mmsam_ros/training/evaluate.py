@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsam_ros._util import near_match
 from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.frames import FrameSet, Record, Sample
 from mmsam_ros.data.open import open_frames
@@ -27,7 +28,6 @@ from mmsam_ros.inference import Segmenter
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.published import sliding_window
-from mmsam_ros.model import near_match
 from mmsam_ros.sensors import CLASS_SETS, Frame, SensorImage
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.devices import own_share

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from mmsam_ros.model import ModelError, build_model, from_mapping
+from mmsam_ros._util import MmsamError, from_mapping, write_atomic
+from mmsam_ros.model import build_model
 from mmsam_ros.training.checkpoint import differences
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import config_names, find_config, load_config
@@ -87,7 +88,7 @@ def load_experiment(name: str) -> Experiment:
     path = find_config("experiments", name)
     try:
         return from_mapping(Experiment, yaml.safe_load(path.read_text()), str(path))
-    except (yaml.YAMLError, ModelError) as error:
+    except (yaml.YAMLError, MmsamError) as error:
         raise TrainingError(f"{path}: {error}") from error
 
 
@@ -129,9 +130,7 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
         "scores": evaluate_weights(folder / BEST, config, "test"),
     }
     if is_first():
-        part = result.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(result)
+        write_atomic(result, json.dumps(content, indent=2) + "\n")
     return content
 
 

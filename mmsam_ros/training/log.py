@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from mmsam_ros._util import write_atomic
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import ClassInfo, palette
@@ -182,6 +183,4 @@ def _drop_after(path: Path, step: int, validated: bool) -> None:
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(filter(stays, whole)))
-        part.replace(path)
+        write_atomic(path, "".join(filter(stays, whole)))

@@ -7,10 +7,11 @@ import dataclasses
 import re
 from collections import Counter
 
+from mmsam_ros._util import near_match
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import KINDS
 from mmsam_ros.data.transforms import fit_factor
-from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, near_match
+from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import ENCODINGS

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading, converting, verifying and naming weights."""
 
-from mmsam_ros.model import near_match
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_model
 from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
@@ -47,7 +46,6 @@ __all__ = [
     "load_model",
     "load_sam_encoder",
     "make_spec",
-    "near_match",
     "package_file",
     "read_checkpoint",
     "read_spec",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mmsam_ros._util import atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.released import check_state
@@ -36,14 +36,9 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     metadata |= {key: json.dumps(value) for key, value in spec.to_dict().items()}
     Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as part:
         save_file(state, part, metadata)
         part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_spec(path: str | Path) -> Spec:

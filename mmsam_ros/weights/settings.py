@@ -12,7 +12,8 @@ from itertools import combinations
 from typing import Any
 
 from mmsam_ros import __version__
-from mmsam_ros.model import CombineConfig, ModelConfig, near_match
+from mmsam_ros._util import near_match
+from mmsam_ros.model import CombineConfig, ModelConfig
 from mmsam_ros.sensors import CLASS_SETS, ENCODINGS, FIELDS, ClassInfo
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.spec import (

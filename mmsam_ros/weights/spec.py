@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmsam_ros.model import ModelConfig, ModelError, from_mapping
+from mmsam_ros._util import MmsamError, from_mapping
+from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.sensors import ENCODINGS, FIELDS, ClassInfo, SensorError, topic_names
 from mmsam_ros.weights.errors import WeightsError
@@ -159,7 +160,7 @@ class Spec:
         """
         try:
             return from_mapping(cls, values, "spec")
-        except (ModelError, SensorError) as error:
+        except MmsamError as error:
             raise WeightsError(str(error)) from error
 
 

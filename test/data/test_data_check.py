@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from trees import make_deliver, make_fmb, make_folder, make_muses
+from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.cli import data
 from mmsam_ros.data.check import Report, check_dataset

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from trees import DELIVER_CASES, PICTURED, make_deliver, samples, stored
+from support.trees import DELIVER_CASES, PICTURED, make_deliver, samples, stored
 
 from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from trees import make_fmb, samples
+from support.trees import make_fmb, samples
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.fmb import read_lists

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from trees import FOLDER_CLASSES, make_folder, stored
+from support.trees import FOLDER_CLASSES, make_folder, stored
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import known_sources, open_frames

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from trees import PICTURED, make_muses, samples
+from support.trees import PICTURED, make_muses, samples
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import open_frames

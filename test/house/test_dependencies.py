@@ -104,7 +104,7 @@ def test_setup_py_lists_the_python_packages(root: Path) -> None:
 
 def test_setup_py_lists_what_tests_import(root: Path) -> None:
     """Colcon runs no test where the extra "test" lacks pytest."""
-    own = {path.stem for path in (root / "test").rglob("*.py")}
+    own = {path.stem for path in (root / "test").rglob("*.py")} | {"support"}
     modules = imports((root / "test").rglob("*.py")) - own
     needed = {distribution(m) for m in modules if not is_ros(m)}
     lists = listed(root)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.randomise import randomise
 from torch import Tensor
 
 from mmsam_ros.inference import InferenceError, Segmenter
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
-from mmsam_ros.model import build_model, randomise
+from mmsam_ros.model import build_model
 from mmsam_ros.sensors import (
     CLASS_SETS,
     CameraModel,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from support.randomise import randomise
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, randomise
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
 
 PATH = Path(__file__).with_name("regression.safetensors")
 SEED = 20260101

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.randomise import randomise
 from torch import Tensor, nn
 
 from mmsam_ros.model import (
@@ -13,7 +14,6 @@ from mmsam_ros.model import (
     MMSAMAdapter,
     ModelConfig,
     build_model,
-    randomise,
 )
 from mmsam_ros.model.combine import Part, image_statistics
 

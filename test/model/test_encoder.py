@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling.image_encoder import ImageEncoderViT
+from support.randomise import randomise
 from torch import Tensor, nn
 
-from mmsam_ros.model import EncoderConfig, randomise
+from mmsam_ros.model import EncoderConfig
 from mmsam_ros.model.encoder import SAMEncoder
 
 CONFIG = EncoderConfig(

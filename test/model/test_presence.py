@@ -8,9 +8,10 @@ import pickle
 
 import pytest
 import torch
+from support.randomise import randomise
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model, randomise
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model
 
 EMPTY = (-0.2, 0.3, 0.1)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.randomise import randomise
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model, randomise
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model
 from mmsam_ros.model.lora import LoRALinear
 from mmsam_ros.weights import load_model, make_spec, save_model
 

@@ -23,8 +23,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
+from support.randomise import randomise
 
-from mmsam_ros.model import build_model, randomise
+from mmsam_ros.model import build_model
 from mmsam_ros.ros.images import fill_image
 from mmsam_ros.weights import make_spec, save_model, setting_config
 

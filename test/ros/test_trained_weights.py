@@ -11,7 +11,7 @@ import pytest
 from domains import free_domain
 from harness import image, running
 from sensor_msgs.msg import Image
-from trees import make_folder
+from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation

@@ -7,11 +7,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trees import make_deliver, make_fmb, make_folder, make_muses
+from support.randomise import randomise
+from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.cli import evaluate as verb
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.model import build_model, randomise
+from mmsam_ros.model import build_model
 from mmsam_ros.training.evaluate import EvalConfig
 from mmsam_ros.weights import folder_setting, make_spec, save_model, setting_config
 

@@ -22,15 +22,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.randomise import randomise
+from support.trees import make_folder
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from trees import make_folder
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.model import MMSAMAdapter, randomise
+from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import validation
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from runs import SOURCES
-from trees import make_folder
+from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.errors import DataError

@@ -15,8 +15,8 @@ import torch
 import yaml
 from runs import SOURCES, Interrupt, Job, finish, options, run_config, start, two_steps
 from safetensors.torch import load_file
+from support.trees import FOLDER_CLASSES, make_folder
 from torch import Tensor
-from trees import FOLDER_CLASSES, make_folder
 
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.training.configure import load_config

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from evaluations import prepared
+from support.trees import make_folder, stored
 from torch import Tensor
-from trees import make_folder, stored
 
 from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import STILL
-from trees import make_deliver, make_muses
+from support.trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.errors import DataError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from runs import SOURCES, losses, run_config
-from trees import make_deliver, make_fmb, make_folder, make_muses
+from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference import Segmenter

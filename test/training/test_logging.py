@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from runs import run_config
+from support.trees import FOLDER_CLASSES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trees import FOLDER_CLASSES
 
 from mmsam_ros.training.config import LogConfig
 from mmsam_ros.training.loop import train

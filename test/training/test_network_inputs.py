@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.trees import make_folder
 from torch import Tensor
 from torchvision import tv_tensors
-from trees import make_folder
 
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import open_frames

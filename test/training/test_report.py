@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from evaluations import random_weights
-from trees import make_deliver, make_muses
+from support.trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.check import PUBLISHED

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trees import make_deliver, make_folder
+from support.trees import make_deliver, make_folder
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import TrainConfig

@@ -15,6 +15,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from segment_anything.modeling.image_encoder import ImageEncoderViT
+from support.randomise import randomise
 from torch import nn
 
 from mmsam_ros.cli.main import main
@@ -24,7 +25,6 @@ from mmsam_ros.model import (
     TrunkConfig,
     build_model,
     config_from_released,
-    randomise,
 )
 from mmsam_ros.weights import (
     WeightsError,

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.randomise import randomise
 
-from mmsam_ros.model import build_model, randomise
+from mmsam_ros.model import build_model
 from mmsam_ros.weights import (
     SETTINGS,
     Presence,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.synthetic.difficulty import is_hard
 from mmsam_ros.data.synthetic.exports import EXPORTS, SPLITS, Row
@@ -19,7 +20,6 @@ from mmsam_ros.data.synthetic.rig import make_rig
 from mmsam_ros.data.synthetic.samples import samples
 from mmsam_ros.data.synthetic.style import world_seed
 from mmsam_ros.data.synthetic.weather import CASES, WEATHERS
-from mmsam_ros.data.words import check_word
 
 _INTERVAL = 0.8  # seconds between two pictures of a scene
 
@@ -43,7 +43,7 @@ def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> li
     scenes: list[Scene] = []
     number = 0
     for split, count in frames.items():
-        check_word("frames", split, SPLITS)
+        check_word("frames", split, SPLITS, DataError)
         for i in range(-(-count // per_scene)):
             weather, turn = WEATHERS[i % len(WEATHERS)], i // len(WEATHERS)
             case = CASES[1 + turn // 2 % (len(CASES) - 1)] if turn % 2 else "ordinary"
@@ -63,7 +63,7 @@ def render(
     size: camera's width and height. workers: processes, by default one per core. report: is called
     with the share that is done. DataError for an unknown kind, an existing folder or no frames.
     """
-    check_word("kind", kind, EXPORTS)
+    check_word("kind", kind, EXPORTS, DataError)
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
     given = {row.split for scene in scenes for row in scene.rows}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a result depends on besides its input: machine, versions, revision of the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
+
+
+def machine() -> dict[str, Any]:
+    """Processor with its vector units, cores, memory (GiB) and GPUs."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "platform": platform.platform(),
+        "cpu": facts.get("model name", platform.machine()),
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "gpu": ", ".join(gpus) or None,
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str | None:
+    """The last commit that touched the package; None where it is not a checkout."""
+    command = ["git", "log", "-1", "--format=%H", "--", "."]
+    package = Path(__file__).parents[1]
+    try:
+        done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return None
+    return done.stdout.strip() or None
