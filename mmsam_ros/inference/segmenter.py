@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.prepare import prepare
+from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.inference.published import Window, average_windows
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.sensors import Frame
+from mmsam_ros.sensors import BLANK, Frame
 from mmsam_ros.weights import Geometry, Spec, load_model
 from mmsam_ros.weights.spec import check_geometry
 
@@ -90,22 +91,38 @@ class Segmenter:
         model, spec = load_model(path)
         return cls(model, spec, device, precision)
 
-    @torch.inference_mode()
     def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
-        """Segment a frame of native sensor data.
+        """Segment a frame of native sensor data: `prepare`, then `infer`.
 
         Raises:
-            InferenceError: a sensor's data does not fit the weights; names it. Or the network gives
-                what is not finite.
+            InferenceError: a sensor's data does not fit the weights; names it. Or as `infer`.
+        """
+        prepared = self.prepare(frame)
+        for refusal in prepared.refused.values():
+            if refusal.reason != BLANK:
+                raise InferenceError(refusal.text, refusal.sensor)
+        return self.infer(prepared, confidence=confidence)
+
+    @torch.inference_mode()
+    def prepare(self, frame: Frame) -> Prepared:
+        """The network's inputs; sensors whose data cannot be used are left out and refused."""
+        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
+        began = self._now()
+        prepared = prepare(frame, self.spec, plan, self.device)
+        return dataclasses.replace(prepared, milliseconds=1e3 * (self._now() - began))
+
+    @torch.inference_mode()
+    def infer(self, prepared: Prepared, *, confidence: bool = True) -> Result:
+        """Labels of a prepared frame.
+
+        Raises:
+            InferenceError: the network's output is not finite.
         """
         marks = [self._now()]
-        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
-        inputs, present = prepare(frame, self.spec, plan, self.device)
-        marks.append(self._now())
-        found = self._logits(inputs, plan)
+        found = self._logits(dict(prepared.inputs), prepared.plan)
         if not bool(found.isfinite().all()):  # argmax would call every such pixel the first class
             raise InferenceError("the network's output is not finite")
-        logits = plan.restore(found)
+        logits = prepared.plan.restore(found)
         marks.append(self._now())
         certainty: NDArray[np.uint8] | None = None
         if confidence:
@@ -113,9 +130,9 @@ class Segmenter:
             certainty = (best * 255).round().to(torch.uint8).cpu().numpy()
         labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         marks.append(self._now())
-        steps = ("prepare", "network", "labels")
-        timings = {s: 1e3 * (b - a) for s, a, b in zip(steps, marks, marks[1:], strict=False)}
-        return Result(labels, certainty, present, timings)
+        steps = zip(("network", "labels"), marks, marks[1:], strict=False)
+        timings = {"prepare": prepared.milliseconds} | {s: 1e3 * (b - a) for s, a, b in steps}
+        return Result(labels, certainty, prepared.used, timings)
 
     def _logits(self, inputs: dict[str, Tensor], plan: Plan) -> Tensor:
         """Float32 logits of the padded input, (1, classes, h, w)."""

@@ -6,7 +6,6 @@ Callbacks only store; one worker thread decodes, infers and publishes.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import time
 import traceback
@@ -38,7 +37,7 @@ from mmsam_ros.ros.statistics import Statistics, diagnose
 from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
 from mmsam_ros.ros.worker import Worker
-from mmsam_ros.sensors import FIELDS, Frame, LidarPoints, SensorError
+from mmsam_ros.sensors import FIELDS, Frame, SensorError
 from mmsam_ros.weights import Geometry, WeightsError, default_weights
 
 NODE = "mmsam"
@@ -190,8 +189,7 @@ class SegmentNode(Node):
         full = False
         try:
             frame, refused = self._builder.build(synced, self._refuse)
-            frame, result = self._segment(frame, refused)
-            self._note_blank(frame, result, refused)
+            result = self._segment(frame, refused)
             self._outputs.publish(synced.camera.message.header, frame.rgb, result)
         except (RosError, SensorError, InferenceError) as error:
             reason = getattr(error, "reason", "invalid")
@@ -217,32 +215,13 @@ class SegmentNode(Node):
         if full:  # now that the error holds nothing: fragments may be enough for the next frame
             torch.cuda.empty_cache()
 
-    def _segment(self, frame: Frame, refused: dict[str, str]) -> tuple[Frame, Result]:
-        """Infer; a sensor whose data does not fit the weights is refused and left out."""
-        while True:
-            try:
-                return frame, self._segmenter(frame, confidence=self._outputs.wants_confidence)
-            except InferenceError as error:
-                if error.source not in frame.sensors:
-                    raise
-                refused[error.source] = "weights"
-                self._refuse(error.source, RosError(str(error), "weights"))
-                others = {k: v for k, v in frame.sensors.items() if k != error.source}
-                frame = dataclasses.replace(frame, sensors=others)
-
-    def _note_blank(self, frame: Frame, result: Result, refused: dict[str, str]) -> None:
-        """A sensor that shows nothing most likely lies wrong; but a cloud may be empty."""
-        for source, data in frame.sensors.items():
-            if source in result.present or source == "event":  # a scene may stand still
-                continue
-            if isinstance(data, LidarPoints):
-                if not len(data.xyz):
-                    continue
-                text = f"none of {len(data.xyz)} points is in the camera's view: look at the pose"
-            else:
-                text = "the image has one value everywhere, or none in the camera's view"
-            refused[source] = "blank"
-            self._refuse(source, RosError(text, "blank"))
+    def _segment(self, frame: Frame, refused: dict[str, str]) -> Result:
+        """Infer; a sensor whose data cannot be used is refused and left out."""
+        prepared = self._segmenter.prepare(frame)
+        for refusal in prepared.refused.values():
+            refused[refusal.sensor] = refusal.reason
+            self._refuse(refusal.sensor, RosError(refusal.text, refusal.reason))
+        return self._segmenter.infer(prepared, confidence=self._outputs.wants_confidence)
 
     def _refuse(self, stream: str, error: RosError) -> None:
         """Log a refusal, the same stream and reason not more often than every few seconds."""

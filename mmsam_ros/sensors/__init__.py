@@ -11,10 +11,12 @@ from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
 from mmsam_ros.sensors.poses import pose_matrix, pose_values
 from mmsam_ros.sensors.projection import project, rasterise
+from mmsam_ros.sensors.refusal import BLANK, Refusal
 from mmsam_ros.sensors.registration import Registration, register, shows_nothing
 from mmsam_ros.sensors.thermal import scale_thermal
 
 __all__ = [
+    "BLANK",
     "CLASS_SETS",
     "ENCODINGS",
     "FIELDS",
@@ -23,6 +25,7 @@ __all__ = [
     "ClassInfo",
     "Frame",
     "LidarPoints",
+    "Refusal",
     "Registration",
     "SensorError",
     "SensorImage",

@@ -88,10 +88,11 @@ def published_prediction(network: Network, sample: Sample, spec: Spec, kind: str
     frame, geometry = as_frame(sample, spec), published_geometry(spec, kind)
     plan = Plan.of(geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
     if kind == "fmb":  # padded before normalising: with the value of a raw zero
-        inputs, _ = prepare(frame, spec, dataclasses.replace(plan, padded=plan.canvas), _CPU)
-        inputs = {m: _pad(x, spec.inputs[m].empty, plan.padded) for m, x in inputs.items()}
+        bare = dataclasses.replace(plan, padded=plan.canvas)
+        prepared = prepare(frame, spec, bare, _CPU).inputs
+        inputs = {m: _pad(x, spec.inputs[m].empty, plan.padded) for m, x in prepared.items()}
     else:
-        inputs, _ = prepare(frame, spec, plan, _CPU)
+        inputs = dict(prepare(frame, spec, plan, _CPU).inputs)
 
     def on_stack(image: Tensor) -> Tensor:
         return network(dict(zip(inputs, image.split(3, dim=1), strict=True)))
