@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from mmsam_ros.data.check import check_dataset
-    from mmsam_ros.data.open import known_sources
+    from mmsam_ros.data.open import find_benchmark
 
     if args.sources is None:
-        sources = known_sources(args.dataset, args.root)
+        sources = find_benchmark(args.dataset).known_sensors(args.root)
     else:
         sources = tuple(filter(None, args.sources.split(",")))
     console = Console()
@@ -92,12 +92,12 @@ def _print(console: Console, kind: str, report: Report) -> None:
 def _statistics(kind: str, report: Report) -> object:
     from rich.table import Table
 
-    from mmsam_ros.weights import SETTINGS
+    from mmsam_ros.data.open import find_benchmark
 
+    published = find_benchmark(kind).modalities
     table = Table("train", "channel", "min", "max", "mean", "std", "published mean, std")
     for source, found in report.statistics.items():
-        setting = SETTINGS.get(f"{kind}_rgb_{source}")
-        given = setting.auxiliaries[source] if setting else None
+        given = published.get(source)
         for i, field in enumerate(found.fields):
             values = (found.low[i], found.high[i], found.mean[i], found.std[i])
             constants = (

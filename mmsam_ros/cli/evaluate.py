@@ -57,7 +57,7 @@ def _evaluate(config: EvalConfig, out: Path | None, submit: bool) -> int:
     from mmsam_ros.training.submission import FULL, Submission
 
     evaluation = Evaluation(config)
-    if submit and (out is None or evaluation.frames.kind != "muses"):
+    if submit and (out is None or evaluation.frames.dataset != "muses"):
         raise CliError("--submission needs --out and the data set muses")
     if submit and (config.split != "test" or config.limit is not None):
         raise CliError("--submission is of the whole split test, without --limit")

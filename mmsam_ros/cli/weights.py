@@ -55,7 +55,9 @@ def _convert(args: argparse.Namespace) -> int:
     import torch
 
     from mmsam_ros.cli.errors import CliError
+    from mmsam_ros.data.open import find_benchmark
     from mmsam_ros.model import build_model
+    from mmsam_ros.training.start import benchmark_geometry, network_config
     from mmsam_ros.weights import (
         convert_released,
         file_sha256,
@@ -64,12 +66,13 @@ def _convert(args: argparse.Namespace) -> int:
         make_spec,
         read_checkpoint,
         save_model,
-        setting_config,
     )
 
     if args.released and (args.sam or args.convnext):
         raise CliError("--released is a whole network: --sam and --convnext do not go with it")
-    config = setting_config(args.setting, args.preset, args.size)
+    benchmark = find_benchmark(args.setting.split("_")[0])
+    modalities = {s: benchmark.modalities[s] for s in args.setting.split("_")[2:]}
+    config = network_config(benchmark, benchmark.classes, modalities, args.preset, args.size)
     sources = [str(s) for s in (args.released, args.sam, args.convnext) if s]
     if args.released:
         with torch.device("meta"):
@@ -85,8 +88,10 @@ def _convert(args: argparse.Namespace) -> int:
             load_convnext(model, args.convnext)
         recipe = "start weights, untrained" if sources else "from scratch, untrained"
     spec = make_spec(
-        args.setting,
         config,
+        modalities,
+        benchmark.classes,
+        benchmark_geometry(benchmark.mode, benchmark, config.image_size),
         trained=bool(args.released),
         data=args.setting if args.released else "none",
         recipe=recipe,
@@ -137,9 +142,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
     if geometry.stride is not None:
         rows.append(("stride", f"{geometry.stride[0]}x{geometry.stride[1]}"))
     for name, given in spec.inputs.items():
-        channels = ", ".join(f"{c.source}.{c.field}" for c in given.channels)
-        encodings = ", ".join(f"{s} as {e}" for s, e in given.encoding.items())
-        rows.append((f"input {name}", f"{channels} ({encodings})"))
+        rows.append((f"input {name}", f"{', '.join(given.fields)} ({given.encoding})"))
     rows.append(("classes", ", ".join(f"{c.id} {c.name}" for c in spec.classes)))
     trained = "; ".join(" + ".join(s) for s in spec.presence.trained_subsets)
     rows.append(("trained with", trained or "nothing"))

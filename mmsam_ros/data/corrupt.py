@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision import tv_tensors
 
 from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import Sample
+from mmsam_ros.data.frames import FrameSet, LabelledFrame
+from mmsam_ros.sensors import CAMERA, LidarPoints, SensorImage
 
 Image = NDArray[Any]
 Change = Callable[[Image, np.random.Generator], Image]
@@ -27,9 +26,9 @@ Change = Callable[[Image, np.random.Generator], Image]
 
 @dataclass(frozen=True)
 class Corruption:
-    """Which image is degraded (`rgb` or a source), and how: float32 (H, W, C), same shape out."""
+    """Whose image is degraded and how: float32 (H, W[, C]), same shape out."""
 
-    source: str
+    sensor: str
     apply: Change
 
 
@@ -75,10 +74,10 @@ def _low_resolution(factor: int, down: int) -> Change:
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "motionblur": Corruption("rgb", _motion_blur),
-    "overexposure": Corruption("rgb", _expose(3.0)),
-    "underexposure": Corruption("rgb", _expose(-6.0)),
-    "noise": Corruption("rgb", _noise),
+    "motionblur": Corruption("camera", _motion_blur),
+    "overexposure": Corruption("camera", _expose(3.0)),
+    "underexposure": Corruption("camera", _expose(-6.0)),
+    "noise": Corruption("camera", _noise),
     "lidarjitter": Corruption("lidar", _jitter),
     "eventlowres": Corruption("event", _low_resolution(2, cv2.INTER_NEAREST)),
     "thermallowres": Corruption("thermal", _low_resolution(4, cv2.INTER_AREA)),
@@ -86,25 +85,33 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 """Name, as DeLiVER spells it where it has the case -> what it does."""
 
 
-def corrupt(sample: Sample, name: str, seed: int = 0) -> Sample:
-    """A copy of the sample with one image degraded; dtypes, sizes and the label stay.
+def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> LabelledFrame:
+    """A copy of a frame of `frames` with one image degraded; size and label stay.
 
-    DataError for an unknown name, and for a sample without the source that it degrades.
+    Points are projected to their raster first, which is then degraded.
+
+    Raises:
+        DataError: an unknown name, or a frame without the sensor that it degrades.
     """
     check_word("corruption", name, CORRUPTIONS, DataError)
-    source = CORRUPTIONS[name].source
-    image = sample["rgb"] if source == "rgb" else sample["sources"].get(source)
-    if image is None:
-        have = ", ".join(["rgb", *sample["sources"]])
-        raise DataError(f"frame {sample['name']}: {name} needs {source}, the sample has {have}")
-    draw = np.random.default_rng([seed, zlib.crc32(f"{name} {sample['name']}".encode())])
-    before = image.permute(1, 2, 0).float().numpy()
-    after = np.asarray(CORRUPTIONS[name].apply(before, draw), np.float32).reshape(before.shape)
-    if source == "rgb":
-        after = np.clip(np.rint(after), 0, 255)
-    worse = tv_tensors.Image(torch.from_numpy(after).permute(2, 0, 1), dtype=image.dtype)
-    if source == "rgb":
-        return {**sample, "rgb": worse}
-    worse_sample: Sample = {**sample, "sources": {**sample["sources"], source: worse}}
-    worse_sample["measured"] = {s: m for s, m in sample.get("measured", {}).items() if s != source}
-    return worse_sample
+    sensor, frame = CORRUPTIONS[name].sensor, item.frame
+    if sensor not in (CAMERA, *frame.sensors):
+        have = ", ".join([CAMERA, *frame.sensors])
+        raise DataError(f"frame {item.record.name}: {name} needs {sensor}, the frame has {have}")
+    draw = np.random.default_rng([seed, zlib.crc32(f"{name} {item.record.name}".encode())])
+    if sensor == CAMERA:
+        worse = np.clip(np.rint(_apply(name, frame.rgb, draw)), 0, 255).astype(np.uint8)
+        return replace(item, frame=replace(frame, rgb=worse))
+    data = frame.sensors[sensor]
+    if isinstance(data, LidarPoints):
+        data = SensorImage(frames.sample(item)["planes"][sensor].permute(1, 2, 0).numpy())
+    image = _apply(name, data.data, draw)
+    if data.data.dtype.kind == "u":
+        image = np.clip(np.rint(image), 0, 256**data.data.dtype.itemsize - 1)
+    stored = SensorImage(image.astype(data.data.dtype), data.registration)
+    return replace(item, frame=replace(frame, sensors={**frame.sensors, sensor: stored}))
+
+
+def _apply(name: str, image: Image, draw: np.random.Generator) -> Image:
+    worse = CORRUPTIONS[name].apply(image.astype(np.float32), draw)
+    return np.asarray(worse, np.float32).reshape(image.shape)

@@ -11,16 +11,33 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsam_ros.data.benchmark import Benchmark, Protocol, published_rows, unused_images
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet, Record
 from mmsam_ros.data.read import Reader, id_table
-from mmsam_ros.sensors import CLASS_SETS
+from mmsam_ros.sensors import Modality, class_table
 
-SOURCES = ("thermal",)
 DIFFICULTIES = ("easy", "hard")
 
+CLASSES = class_table(
+    ("Road", 179, 228, 228),
+    ("Sidewalk", 181, 57, 133),
+    ("Building", 67, 162, 177),
+    ("Traffic Light", 200, 178, 50),
+    ("Traffic Sign", 132, 45, 199),
+    ("Vegetation", 66, 172, 84),
+    ("Sky", 179, 73, 79),
+    ("Person", 76, 99, 166),
+    ("Car", 66, 121, 253),
+    ("Truck", 137, 165, 91),
+    ("Bus", 155, 97, 152),
+    ("Motorcycle", 105, 153, 140),
+    ("Bicycle", 222, 215, 158),
+    ("Pole", 135, 113, 90),
+)
 
-def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = None) -> FrameSet:
+
+def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:
     """The frames of a split; their files are not opened yet."""
     folder = root / split
     if split == "val" and not folder.is_dir():
@@ -40,16 +57,15 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
         Record(
             Path(name).stem,
             visible.get(name, folder / "Visible" / name),
-            {source: thermal.get(name, folder / "Infrared" / name) for source in sources},
+            {sensor: thermal.get(name, folder / "Infrared" / name) for sensor in sensors},
             label.get(name, folder / "Label" / name),
             {"difficulty": difficulty} if difficulty else {},
         )
         for name, difficulty in chosen.items()
     ]
-    classes = CLASS_SETS["fmb"]
-    encodings = dict.fromkeys(sources, "mono8")
-    reader = Reader(encodings, id_table(len(classes), offset=1))
-    return FrameSet("fmb", split, tuple(records), classes, encodings, reader)
+    modalities = dict.fromkeys(sensors, _THERMAL)
+    reader = Reader(modalities, id_table(len(CLASSES), offset=1))
+    return FrameSet("fmb", split, tuple(records), CLASSES, modalities, reader)
 
 
 def read_lists(folder: Path) -> dict[str, dict[str, str]]:
@@ -79,3 +95,38 @@ def _files(folder: Path) -> dict[str, Path]:
     """Name -> file, in the folder itself or in its easy/ and hard/."""
     places = (folder, *(folder / word for word in DIFFICULTIES))
     return {path.name: path for place in places for path in place.glob("*.png")}
+
+
+def _notes(root: Path, names: set[str]) -> list[str]:
+    return unused_images(root.glob("*/Visible/**/*.png"), names)
+
+
+_BYTE = 1 / 255
+_THERMAL = Modality(("value", "value", "value"), "mono8", scale=(_BYTE, _BYTE, _BYTE))
+_COLUMNS = ("all", "difficulty=easy", "difficulty=hard")
+_CHOSEN_ON_TEST = "its paper; epoch chosen on the test set"
+BENCHMARK = Benchmark(
+    "fmb",
+    scan,
+    modalities={"thermal": _THERMAL},
+    classes=CLASSES,
+    network_size=(800, 800),
+    protocol=Protocol("pad", pad_raw=True),
+    image_size="800x600",
+    counts={
+        "train": {"all": 1060, "difficulty=easy": 752, "difficulty=hard": 308},
+        "val": {"all": 160, "difficulty=easy": 80, "difficulty=hard": 80},
+        "test": {"all": 280, "difficulty=easy": 183, "difficulty=hard": 97},
+    },
+    published=(
+        *published_rows("test", ("thermal",), _COLUMNS, "T5", {
+        "CMNeXt": (61.66, 64.81, 56.85), "GeminiFusion": (64.75, 68.05, 61.03),
+        "RoadFormer+": (64.57, 66.31, 61.79), "MM SAM-adapter": (66.10, 68.45, 62.59),
+    }),
+        *published_rows("test", ("thermal",), _COLUMNS, _CHOSEN_ON_TEST, {
+        "StitchFusion-B3": (64.85,), "SHIFNet": (67.8,),
+    }),
+    ),
+    notes=_notes,
+)  # fmt: skip
+"""Table T5 of arXiv 2509.10408."""

@@ -2,53 +2,172 @@
 """A data set of one's own: images/, a folder per auxiliary, labels/, meta.json and calib.json.
 
 LiDAR is a raster in the camera's view, or points (.npy: x, y, z, intensity) that calib.json
-projects. Thermal is in the camera's view, or calib.json registers it; `frame_gain` is applied here,
-to the whole frame, so that such an image has 0..255 already.
+projects. Thermal is in the camera's view, or calib.json registers it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import check_word
+from mmsam_ros._util import Checked, MmsamError, check_word, from_mapping, ranged
+from mmsam_ros.data.benchmark import Benchmark, unused_images
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Measured, Record, Sample
-from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array, read_raster
-from mmsam_ros.data.words import check_keys
+from mmsam_ros.data.frames import SPLITS, FrameSet, Record
+from mmsam_ros.data.read import Reader, SensorData, id_table, read_array, read_sensor_image
 from mmsam_ros.sensors import (
+    AUXILIARY_SENSORS,
     ENCODINGS,
     CameraModel,
     ClassInfo,
     LidarPoints,
+    Modality,
     Registration,
     SensorError,
     SensorImage,
     check_pixels,
     check_pose,
-    rasterise,
-    register,
-    scale_thermal,
-    shows_nothing,
+    plain_modality,
     topic_names,
 )
+from mmsam_ros.sensors.modalities import MAX_POINT_SIZE, check_limits
 
-FORMAT = "mmsam-folder/1"
-MAX_GROWTH = 31  # pixels
-SOURCES = tuple(source for source in ENCODINGS if source != "camera")
+T = TypeVar("T")
+Size = tuple[int, int]
 _SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "lidar": (".npz", ".npy", ".png"),
              "event": (".npz", ".png")}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Meta(Checked):
+    """meta.json.
+
+    Attributes:
+        format: of this file.
+        classes: table of the training ids 0, 1, 2, …
+        encodings: how the data of each sensor besides the camera is stored (`sensors.ENCODINGS`).
+        splits: names of the frames of train, val and test.
+        limits: counts of a 16-bit thermal image that map to 0 and 255, for `mono16`.
+        subsets: what evaluation groups by: {"weather": {frame name: "fog"}}.
+        point_size: side of the square that a projected LiDAR point covers, in pixels of the image.
+    """
+
+    error: ClassVar[type[MmsamError]] = DataError
+
+    format: Literal["mmsam-folder/1"]
+    classes: tuple[ClassInfo, ...]
+    encodings: Mapping[str, str]
+    splits: Mapping[str, tuple[str, ...]]
+    limits: tuple[float, float] | None = None
+    subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    point_size: int = ranged(2, 1, MAX_POINT_SIZE)
+
+    def check(self) -> None:
+        topic_names(self.classes)  # SensorError where two collide
+        ids = [info.id for info in self.classes]
+        if ids != list(range(len(ids))) or not ids:
+            raise DataError(f"class ids are {ids}, expected 0, 1, 2, …")
+        for sensor, encoding in self.encodings.items():
+            check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
+            check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
+        check_limits("limits", self.encodings.get("thermal", ""), self.limits)
+        split_of: dict[str, str] = {}
+        for split, names in self.splits.items():
+            check_word("splits", split, SPLITS, DataError)
+            for name in names:
+                if (other := split_of.setdefault(name, split)) != split or names.count(name) > 1:
+                    raise DataError(f"{name!r} is in {other} and in {split}")
+        for key, words in self.subsets.items():
+            for name in words:
+                check_word(f"subsets.{key}", name, split_of, DataError)
+
+    @classmethod
+    def read(cls, root: Path) -> Meta:
+        """The file below `root`; DataError names what is wrong."""
+        values = _json(path := root / "meta.json")
+        if isinstance(values, dict):
+            if "growth" in values:  # the name of the key in earlier files
+                values["point_size"] = values.pop("growth")
+            if isinstance(classes := values.get("classes"), list):
+                values["classes"] = sorted(classes, key=_class_id)
+        return _build(Meta, values, path)
+
+    def modality(self, sensor: str) -> Modality:
+        """How the network reads a sensor; points have their size in pixels of the image."""
+        encoding = self.encodings[sensor]
+        limits = self.limits if encoding == "mono16" else None
+        return plain_modality(encoding, limits, self.point_size)
+
+
+@dataclass(frozen=True)
+class _Camera:
+    width: int
+    height: int
+    K: Any
+    D: Any
+    model: str
+
+    def build(self) -> CameraModel:
+        return CameraModel.from_info(
+            width=self.width, height=self.height, k=self.K, d=self.D, distortion_model=self.model,
+            r=np.eye(3), p=np.zeros(12), binning_x=1, binning_y=1, roi=(0, 0, 0, 0),
+            rectified=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Lidar:
+    T_camera_lidar: Any
+
+
+@dataclass(frozen=True)
+class _Thermal(Checked):
+    """Either the homography, or all the others."""
+
+    error: ClassVar[type[MmsamError]] = DataError
+
+    homography: Any = None
+    width: int | None = None
+    height: int | None = None
+    K: Any = None
+    R_camera_thermal: Any = None
+
+    def check(self) -> None:
+        found = [name for name, value in vars(self).items() if value is not None]
+        if found not in (["homography"], ["width", "height", "K", "R_camera_thermal"]):
+            raise DataError(
+                f"thermal: found {', '.join(found) or 'nothing'}, expected homography, or width, "
+                "height, K and R_camera_thermal"
+            )
+
+    @property
+    def size(self) -> Size | None:
+        """(height, width) that the registration holds for; None: any."""
+        if self.homography is not None:
+            return None
+        check_pixels("thermal.width", self.width)
+        check_pixels("thermal.height", self.height)
+        return (int(self.height or 0), int(self.width or 0))
+
+
+@dataclass(frozen=True)
+class _Calib:
+    """calib.json as it is written."""
+
+    camera: _Camera
+    lidar: _Lidar | None = None
+    thermal: _Thermal | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """calib.json: the camera, and how LiDAR and thermal lie to it (None: not needed).
+    """The camera, and how LiDAR and thermal lie to it (None: not needed).
 
     thermal_size: (height, width) that the registration holds for, None for any.
     """
@@ -58,156 +177,109 @@ class Calibration:
     registration: Registration | None = None
     thermal_size: Size | None = None
 
+    @classmethod
+    def read(cls, path: Path) -> Calibration:
+        """A calib.json; DataError names what is wrong."""
+        calib = _build(_Calib, _json(path), path)
+        lidar, thermal = calib.lidar, calib.thermal
+        registration = None
+        try:
+            if thermal is not None and thermal.homography is not None:
+                registration = Registration.from_homography(thermal.homography)
+            elif thermal is not None:
+                registration = Registration.from_rotation(
+                    calib.camera.K, thermal.R_camera_thermal, thermal.K
+                )
+            pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
+            size = thermal.size if thermal else None
+            return cls(calib.camera.build(), pose, registration, size)
+        except (MmsamError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from error
+
 
 @dataclass(frozen=True)
 class FolderReader(Reader):
-    """Projects points and registers thermal images.
-
-    Attributes:
-        calibration: None where the folder has no calib.json.
-        growth: side of the square that a projected point covers, in pixels.
-    """
+    """Points and thermal images as the sensors gave them, with the folder's calibration."""
 
     calibration: Calibration | None = None
-    growth: int = 2
 
-    def source(self, source: str, record: Record, size: Size) -> Planes:
-        path = record.sources[source]
-        try:
-            if path.suffix == ".npy":
-                return self._points(path, size)
-            planes = super().source(source, record, size)
-            return self._thermal(path, planes, size) if source == "thermal" else planes
-        except SensorError as error:
-            raise DataError(f"{path}: {error}") from error
+    @property
+    def camera(self) -> CameraModel | None:
+        return self.calibration.camera if self.calibration else None
 
-    def measure(self, record: Record) -> Sample:
-        """Points and thermal images as the sensors gave them, for a record that could be read."""
-        measured: dict[str, Measured] = {}
-        if self.calibration is None:
-            return Sample()
-        for source, path in record.sources.items():
-            if path.suffix == ".npy":
-                measured[source] = self._cloud(path)
-            elif source == "thermal" and self.calibration.registration is not None:
-                planes = read_raster(path, self.encodings[source])
-                counts = np.uint8 if self.encodings[source] == "mono8" else np.uint16
-                image = planes[..., 0].astype(counts)
-                measured[source] = SensorImage(image, self.calibration.registration)
-        return Sample(measured=measured, camera=self.calibration.camera) if measured else Sample()
-
-    def _cloud(self, path: Path) -> LidarPoints:
-        if self.calibration is None or self.calibration.T_camera_lidar is None:
-            raise DataError(f"{path}: points need lidar.T_camera_lidar in calib.json")
-        points = read_array(path)
-        if points.ndim != 2 or points.shape[1] < 4 or points.dtype.kind not in "fiu":
-            found = f"are {points.dtype} {points.shape}"
-            raise DataError(f"{path}: points {found}, expected numbers (N, 4) or more")
-        points = points.astype(np.float32, copy=False)
-        return LidarPoints(points[:, :3], points[:, 3], self.calibration.T_camera_lidar)
-
-    def _points(self, path: Path, size: Size) -> Planes:
-        cloud = self._cloud(path)
-        camera, T = self._camera(path, size), cloud.T_camera_lidar
-        return rasterise(cloud.xyz, cloud.intensity, camera, T, growth=self.growth)
-
-    def _thermal(self, path: Path, planes: Planes, size: Size) -> Planes:
-        if self.encodings["thermal"] == "frame_gain":
-            planes = scale_thermal(planes[..., 0].astype(np.uint16), "frame_gain", None)[..., None]
-        if self.calibration is None or self.calibration.registration is None:
-            return planes
-        expected = self.calibration.thermal_size
-        if expected and planes.shape[:2] != expected:
-            raise DataError(
-                f"{path}: is {planes.shape[1]}x{planes.shape[0]}, but calib.json's thermal camera "
-                f"is {expected[1]}x{expected[0]}"
-            )
-        self._camera(path, size)
-        if shows_nothing(planes, self.calibration.registration):
-            return np.zeros((*size, 1), np.float32)
-        return register(planes, self.calibration.registration, size, size)[0]
-
-    def _camera(self, path: Path, size: Size) -> CameraModel:
-        assert self.calibration is not None
-        camera = self.calibration.camera
-        if (camera.height, camera.width) != size:
-            raise DataError(
-                f"{path}: its image is {size[1]}x{size[0]}, but calib.json's camera is "
-                f"{camera.width}x{camera.height}"
-            )
-        return camera
+    def sensor(self, sensor: str, record: Record) -> SensorData:
+        path, encoding = record.sensors[sensor], self.modalities[sensor].encoding
+        return read_sensor(sensor, path, encoding, self.calibration)
 
 
-def read_meta(root: Path) -> Mapping[str, Any]:
-    """meta.json, with its keys and words checked; classes still are plain values."""
-    path = root / "meta.json"
-    meta = check_keys(
-        str(path), _json(path), ("format", "classes", "encodings", "splits"),
-        ("limits", "subsets", "growth"),
-    )  # fmt: skip
-    if meta["format"] != FORMAT:
-        raise DataError(f"{path}: format is {meta['format']!r}, expected {FORMAT!r}")
-    check_keys(f"{path}: encodings", meta["encodings"], (), SOURCES)
-    for source, encoding in meta["encodings"].items():
-        check_word(f"{path}: encodings.{source}", encoding, ENCODINGS[source], DataError)
-    split_of: dict[str, str] = {}
-    for split, names in check_keys(f"{path}: splits", meta["splits"], (), SPLITS).items():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{path}: splits.{split} is {names!r}, expected a list of names")
-        for name in names:
-            if name in split_of:
-                raise DataError(f"{path}: {name!r} is in {split_of[name]} and in {split}")
-            split_of[name] = split
-    subsets = meta.get("subsets", {})
-    for key, words in check_keys(f"{path}: subsets", subsets, (), subsets).items():
-        check_keys(f"{path}: subsets.{key}", words, (), split_of)
-    thermal, limits = meta["encodings"].get("thermal", "mono8"), meta.get("limits")
+def read_sensor(
+    sensor: str, path: Path, encoding: str, calibration: Calibration | None
+) -> SensorData:
+    """What a sensor measured, with its place in the camera's view.
+
+    Args:
+        sensor: name.
+        path: .npy for points; else an image, or a raster as .npz.
+        encoding: of an image or raster.
+        calibration: needed for points; registers thermal images where it has them.
+
+    Raises:
+        DataError: the file is broken, or does not fit the calibration.
+    """
     try:
-        pixel = np.ones((1, 1), np.uint8 if thermal == "mono8" else np.uint16)
-        scale_thermal(pixel, thermal, limits)
-    except (SensorError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: limits is {limits!r}: {error}") from error
-    growth = meta.get("growth", 1)
-    if type(growth) is not int or not 1 <= growth <= MAX_GROWTH:
-        raise DataError(
-            f"{path}: growth is {growth!r}, expected a whole number of 1 to {MAX_GROWTH}"
-        )
-    return meta
+        if path.suffix == ".npy":
+            return _points(path, calibration)
+        image = read_sensor_image(path, encoding)
+        if sensor != "thermal" or calibration is None or calibration.registration is None:
+            return image
+        (height, width), expected = image.data.shape[:2], calibration.thermal_size
+        if expected and (height, width) != expected:
+            raise SensorError(
+                f"is {width}x{height}, but the calibration's thermal camera is "
+                f"{expected[1]}x{expected[0]}"
+            )
+        return SensorImage(image.data, calibration.registration)
+    except SensorError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
-def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = None) -> FrameSet:
+def _points(path: Path, calibration: Calibration | None) -> LidarPoints:
+    if calibration is None or calibration.T_camera_lidar is None:
+        raise SensorError("points need lidar.T_camera_lidar in calib.json")
+    points = read_array(path)
+    if points.ndim != 2 or points.shape[1] < 4 or points.dtype.kind not in "fiu":
+        found = f"points are {points.dtype} {points.shape}"
+        raise SensorError(f"{found}, expected numbers (N, 4) or more columns")
+    points = points.astype(np.float32, copy=False)
+    return LidarPoints(points[:, :3], points[:, 3], calibration.T_camera_lidar)
+
+
+def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:
     """The frames of a split; their files are not opened yet. Test labels may all be absent."""
-    meta = read_meta(root)
-    for source in sources:
-        check_word(f"{root / 'meta.json'}: encodings", source, meta["encodings"], DataError)
-    classes = _classes(root / "meta.json", meta["classes"])
-    subsets = meta.get("subsets", {})
-    names = meta["splits"].get(split, ())
+    meta = Meta.read(root)
+    for sensor in sensors:
+        check_word(f"{root / 'meta.json'}: encodings", sensor, meta.encodings, DataError)
+    names = meta.splits.get(split, ())
     labels = {name: root / "labels" / f"{name}.png" for name in names}
     withheld = split == "test" and not any(path.is_file() for path in labels.values())
     records = [
         Record(
             name,
             _find(root, "images", name),
-            {source: _find(root, source, name) for source in sources},
+            {sensor: _find(root, sensor, name) for sensor in sensors},
             None if withheld else labels[name],
-            {key: words[name] for key, words in subsets.items() if name in words},
+            {key: words[name] for key, words in meta.subsets.items() if name in words},
         )
         for name in names
     ]
-    encodings = {source: meta["encodings"][source] for source in sources}
-    calibration, growth = _calibration(root / "calib.json"), meta.get("growth", 2)
-    reader = FolderReader(encodings, id_table(len(classes)), calibration, growth)
-    side, size = 0, (0, 0)
+    modalities = {sensor: meta.modality(sensor) for sensor in sensors}
+    path = root / "calib.json"
+    calibration = Calibration.read(path) if path.is_file() else None
+    reader = FolderReader(modalities, id_table(len(meta.classes)), calibration)
+    point_image = None
     if calibration is not None and calibration.T_camera_lidar is not None:
-        side, size = growth, (calibration.camera.height, calibration.camera.width)
-    limits = None
-    if "thermal" in sources and "limits" in meta:
-        limits = (float(meta["limits"][0]), float(meta["limits"][1]))
-    return FrameSet(
-        "folder", split, tuple(records), classes, encodings, reader, limits,
-        growth=side, camera_size=size, measure=reader.measure,
-    )  # fmt: skip
+        point_image = (calibration.camera.height, calibration.camera.width)
+    return FrameSet("folder", split, tuple(records), meta.classes, modalities, reader, point_image)
 
 
 def _json(path: Path) -> Any:
@@ -217,55 +289,16 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path}: {error}") from error
 
 
-def _classes(path: Path, values: Sequence[Any]) -> tuple[ClassInfo, ...]:
-    try:
-        rows = [check_keys(f"{path}: classes", row, ("id", "name", "rgb")) for row in values]
-        classes = [ClassInfo(row["id"], row["name"], tuple(row["rgb"])) for row in rows]
-        topic_names(classes)
-    except (SensorError, TypeError) as error:
-        raise DataError(f"{path}: classes: {error}") from error
-    classes.sort(key=lambda info: info.id)
-    if [info.id for info in classes] != list(range(len(classes))) or not classes:
-        raise DataError(f"{path}: class ids are {[c.id for c in classes]}, expected 0, 1, 2, …")
-    return tuple(classes)
+def _class_id(row: Any) -> int:
+    found = row.get("id") if isinstance(row, dict) else None
+    return found if isinstance(found, int) else -1
 
 
-def _calibration(path: Path) -> Calibration | None:
-    if not path.is_file():
-        return None
-    calib = check_keys(str(path), _json(path), ("camera",), ("lidar", "thermal"))
-    check_keys(f"{path}: camera", calib["camera"], ("width", "height", "K", "D", "model"))
-    if "lidar" in calib:
-        check_keys(f"{path}: lidar", calib["lidar"], ("T_camera_lidar",))
-    if "homography" in (thermal := calib.get("thermal", {})):
-        check_keys(f"{path}: thermal", thermal, ("homography",))
-    elif "thermal" in calib:
-        check_keys(f"{path}: thermal", thermal, ("width", "height", "K", "R_camera_thermal"))
+def _build(cls: type[T], values: Any, path: Path) -> T:
     try:
-        return _build_calibration(calib["camera"], calib.get("lidar", {}), thermal)
-    except (SensorError, TypeError, ValueError) as error:
+        return from_mapping(cls, values, path.stem)
+    except (MmsamError, TypeError) as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _build_calibration(
-    camera: Mapping[str, Any], lidar: Mapping[str, Any], thermal: Mapping[str, Any]
-) -> Calibration:
-    model = CameraModel.from_info(
-        width=camera["width"], height=camera["height"], k=camera["K"], d=camera["D"],
-        distortion_model=camera["model"], r=np.eye(3), p=np.zeros(12), binning_x=1, binning_y=1,
-        roi=(0, 0, 0, 0), rectified=False,
-    )  # fmt: skip
-    registration, thermal_size = None, None
-    if "homography" in thermal:
-        registration = Registration.from_homography(thermal["homography"])
-    elif thermal:
-        R = thermal["R_camera_thermal"]
-        registration = Registration.from_rotation(camera["K"], R, thermal["K"])
-        for side in ("width", "height"):
-            check_pixels(f"thermal.{side}", thermal[side])
-        thermal_size = (thermal["height"], thermal["width"])
-    pose = check_pose("lidar.T_camera_lidar", lidar["T_camera_lidar"]) if lidar else None
-    return Calibration(model, pose, registration, thermal_size)
 
 
 def _find(root: Path, folder: str, name: str) -> Path:
@@ -275,3 +308,12 @@ def _find(root: Path, folder: str, name: str) -> Path:
     if len(found) > 1:
         raise DataError(f"{found[0]} and {found[1].name} are both there, expected one of them")
     return (found or paths)[0]
+
+
+def _notes(root: Path, names: set[str]) -> list[str]:
+    return unused_images((root / "images").glob("**/*.*"), names, root / "images")
+
+
+BENCHMARK = Benchmark(
+    "folder", scan, sensors=lambda root: tuple(Meta.read(root).encodings), notes=_notes
+)

@@ -6,37 +6,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from torch import Tensor
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torchvision import tv_tensors
 
-from mmsam_ros.sensors import CameraModel, ClassInfo, LidarPoints, SensorImage
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.sensors import ClassInfo, Frame, Modality, frame_planes
 
 SPLITS = ("train", "val", "test")
-Measured = LidarPoints | SensorImage
 
 
 class Sample(TypedDict, total=False):
-    """One frame in memory; torchvision's v2 transforms act on all its images together.
+    """One frame as planes at its camera image's size; torchvision's v2 transforms act on all.
 
     Attributes:
-        name: the record's.
         rgb: uint8 (3, H, W).
-        sources: per auxiliary source float32 (C, H, W), the channels that `sensors.FIELDS` names,
-            with the values of `sensors.decode_raster`, at the RGB image's size.
+        planes: per auxiliary sensor float32 (C, H, W), see `sensors.frame_planes`.
         label: uint8 (H, W) training ids, 255 where there is none; absent without ground truth.
-        measured: per source what the sensor itself gave, where that is more than the raster in
-            `sources`; evaluation attaches it.
-        camera: the model of the camera, where `measured` needs one.
     """
 
-    name: str
     rgb: tv_tensors.Image
-    sources: dict[str, Tensor]
+    planes: dict[str, tv_tensors.Image]
     label: tv_tensors.Mask
-    measured: dict[str, Measured]
-    camera: CameraModel
 
 
 @dataclass(frozen=True)
@@ -46,16 +40,30 @@ class Record:
     Attributes:
         name: unique within the data set, and stable over its layouts.
         image: the RGB image.
-        sources: file of each auxiliary source.
+        sensors: file of each sensor besides the camera.
         label: the ground truth, or None where it is withheld.
         subsets: what evaluation groups by, e.g. {"weather": "fog", "difficulty": "hard"}.
     """
 
     name: str
     image: Path
-    sources: Mapping[str, Path]
+    sensors: Mapping[str, Path]
     label: Path | None
     subsets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """What the sensors measured, and the ground truth: uint8 (H, W) training ids, 255 for none."""
+
+    record: Record
+    frame: Frame
+    label: NDArray[np.uint8] | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the camera image."""
+        return (self.frame.rgb.shape[0], self.frame.rgb.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,32 +71,46 @@ class FrameSet:
     """One split of a data set.
 
     Attributes:
-        kind: `deliver`, `fmb`, `muses` or `folder`.
+        dataset: name of the benchmark.
         split: `train`, `val` or `test`.
         records: the frames, sorted by name.
         classes: table of the training ids.
-        encodings: how each auxiliary source is stored (see `sensors.ENCODINGS`).
+        modalities: of the sensors besides the camera; sizes of points are in pixels of the camera
+            image.
         reader: reads a record; DataError names the file that is missing or does not fit.
-        limits: counts of a 16-bit thermal image that map to 0 and 255, or None.
-        growth: side of a projected point's square in pixels of the camera's image; 0 where rasters
-            are read as they are.
-        camera_size: (height, width) that `growth` holds for.
-        measure: a sample's `measured` and `camera`, where the data set holds them.
+        point_image: (height, width) of the camera that points are projected into; None where
+            rasters are read as they are.
     """
 
-    kind: str
+    dataset: str
     split: str
     records: tuple[Record, ...]
     classes: tuple[ClassInfo, ...]
-    encodings: Mapping[str, str]
-    reader: Callable[[Record], Sample]
-    limits: tuple[float, float] | None = None
-    growth: int = 0
-    camera_size: tuple[int, int] = (0, 0)
-    measure: Callable[[Record], Sample] | None = None
+    modalities: Mapping[str, Modality]
+    reader: Callable[[Record], LabelledFrame]
+    point_image: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> LabelledFrame:
         return self.reader(self.records[index])
+
+    def sample(self, item: LabelledFrame) -> Sample:
+        """Planes and label of a frame of this set.
+
+        Raises:
+            DataError: a sensor's data does not fit its modality; names the file.
+        """
+        planes = frame_planes(item.frame, self.modalities, item.size)
+        for refusal in planes.refused.values():
+            raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
+        auxiliaries = {sensor: _image(values) for sensor, values in planes.auxiliaries.items()}
+        sample = Sample(rgb=_image(planes.rgb), planes=auxiliaries)
+        if item.label is not None:
+            sample["label"] = tv_tensors.Mask(torch.from_numpy(item.label))
+        return sample
+
+
+def _image(planes: NDArray[Any]) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())

@@ -49,12 +49,12 @@ class ProjectionOptions:
     Attributes:
         motion_compensation: bring every LiDAR point to the middle of the camera's exposure.
         parity: do what the official tool does instead of what is right.
-        growth: enlarge points and events to 2 x 2 pixels, to the right and down.
+        enlarge: points and events to 2 x 2 pixels, to the right and down.
     """
 
     motion_compensation: bool = False
     parity: bool = False
-    growth: bool = True
+    enlarge: bool = True
 
 
 def record_options(out: Path, options: ProjectionOptions) -> None:
@@ -140,7 +140,7 @@ def lidar_raster(
         camera = CameraModel(
             WIDTH, HEIGHT, calibration.k_rgb, np.zeros(0), "none", np.eye(3), np.zeros(3)
         )
-        return rasterise(points, intensity, camera, T, growth=2 if options.growth else 1)
+        return rasterise(points, intensity, camera, T, point_size=2 if options.enlarge else 1)
     pixels = (points @ T[:3, :3].T + T[:3, 3]) @ calibration.k_rgb.astype(np.float32).T
     with np.errstate(divide="ignore", invalid="ignore"):
         u, v = pixels[:, 0] / pixels[:, 2], pixels[:, 1] / pixels[:, 2]
@@ -148,7 +148,7 @@ def lidar_raster(
     values = np.stack([np.linalg.norm(points, axis=1), intensity, points[:, 2]], axis=1)
     raster = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     raster[v[keep].astype(np.int64), u[keep].astype(np.int64)] = values[keep]
-    if options.growth:
+    if options.enlarge:
         # Shifted, so that a negative height beats an empty neighbour.
         raster[raster.any(axis=2), 2] += 255.0
         raster = np.asarray(cv2.dilate(raster, _KERNEL), np.float32)
@@ -176,7 +176,7 @@ def event_raster(
     if not options.parity:
         counts = np.minimum(counts, 255)
     raster = counts.astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
-    return np.asarray(cv2.dilate(raster, _KERNEL), np.uint8) if options.growth else raster
+    return np.asarray(cv2.dilate(raster, _KERNEL), np.uint8) if options.enlarge else raster
 
 
 def _rotations(axis: int, angles: Array) -> Array:

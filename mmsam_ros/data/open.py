@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a split of any kind of data set."""
+"""The registry of data sets, and how a split of any is opened."""
 
 from __future__ import annotations
 
@@ -9,52 +9,54 @@ from pathlib import Path
 
 from mmsam_ros._util import check_word
 from mmsam_ros.data import deliver, fmb, folder, muses
+from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import SPLITS, FrameSet
 from mmsam_ros.data.read import missing_files
 
-KINDS = {"deliver": deliver, "fmb": fmb, "muses": muses, "folder": folder}
+BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (deliver, fmb, muses, folder)
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name; DataError with the near match where there is none."""
+    return BENCHMARKS[check_word("dataset", name, BENCHMARKS, DataError)]
 
 
 def open_frames(
-    kind: str, root: str | Path, split: str, sources: Sequence[str], lists: str | Path = ""
+    dataset: str, root: str | Path, split: str, sensors: Sequence[str], lists: str | Path = ""
 ) -> FrameSet:
     """One split of a data set; every frame has all its files.
 
     Args:
-        kind: `deliver`, `fmb`, `muses` or `folder`.
+        dataset: name of the benchmark.
         root: the data set's top folder.
         split: `train`, `val` or `test`.
-        sources: sensors besides the camera: of `depth`, `event`, `lidar`, `thermal`.
+        sensors: besides the camera: of `depth`, `event`, `lidar`, `thermal`.
         lists: folder of FMB's easy/hard lists.
 
     Raises:
         DataError: an unknown word, or a file or folder that is missing; names it.
     """
-    frames = scan_frames(kind, root, split, sources, lists)
+    frames = scan_frames(dataset, root, split, sensors, lists)
     if not frames.records:
-        raise DataError(f"{root}: found no frames of the split {split!r}, expected {kind}")
+        raise DataError(f"{root}: found no frames of the split {split!r}, expected {dataset}")
     if missing := missing_files(frames.records):
         raise DataError(f"{missing[0]}: is missing ({len(missing)} missing files in {split})")
     return frames
 
 
 def scan_frames(
-    kind: str, root: str | Path, split: str, sources: Sequence[str], lists: str | Path = ""
+    dataset: str, root: str | Path, split: str, sensors: Sequence[str], lists: str | Path = ""
 ) -> FrameSet:
     """As `open_frames`, but files may be missing and there may be no frames."""
-    module = KINDS[check_word("kind of data set", kind, KINDS, DataError)]
+    benchmark = find_benchmark(dataset)
     check_word("split", split, SPLITS, DataError)
-    for source in sources:
-        check_word(f"sensors of {kind}", source, module.SOURCES, DataError)
     if not Path(root).is_dir():
-        raise DataError(f"{root}: is no folder")
-    frames = module.scan(Path(root), split, tuple(sources), Path(lists) if lists else None)
+        raise DataError(f"{root}: is not a folder")
+    for sensor in sensors:
+        check_word(f"sensors of {dataset}", sensor, benchmark.known_sensors(Path(root)), DataError)
+    frames = benchmark.scan(Path(root), split, tuple(sensors), Path(lists) if lists else None)
     records = tuple(sorted(frames.records, key=lambda record: record.name))
     return dataclasses.replace(frames, records=records)
-
-
-def known_sources(kind: str, root: str | Path) -> tuple[str, ...]:
-    """The sensors besides the camera that a data set has."""
-    module = KINDS[check_word("kind of data set", kind, KINDS, DataError)]
-    return tuple(folder.read_meta(Path(root))["encodings"]) if module is folder else module.SOURCES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of one frame into a sample: images, rasters and labels as they are stored."""
+"""Files of one frame as they are stored: images, rasters, points and labels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision import tv_tensors
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import Record, Sample
-from mmsam_ros.sensors import FIELDS, NO_LABEL, SensorError, decode_image, decode_raster
+from mmsam_ros.data.frames import LabelledFrame, Record
+from mmsam_ros.sensors import (
+    FIELDS,
+    NO_LABEL,
+    CameraModel,
+    Frame,
+    LidarPoints,
+    Modality,
+    SensorError,
+    SensorImage,
+    decode_image,
+    decode_raster,
+)
 
 Array = NDArray[Any]
-Planes = NDArray[np.float32]  # (H, W, C)
-Size = tuple[int, int]
+SensorData = LidarPoints | SensorImage
 
 
 @dataclass(frozen=True)
@@ -30,34 +38,53 @@ class Reader:
     """Reads a record; the data sets override what differs.
 
     Attributes:
-        encodings: of the sources.
+        modalities: of the sensors besides the camera.
         ids: training id of each stored label value (256), -1 where a value has none.
     """
 
-    encodings: Mapping[str, str]
+    modalities: Mapping[str, Modality]
     ids: NDArray[np.int16]
 
-    def __call__(self, record: Record) -> Sample:
+    def __call__(self, record: Record) -> LabelledFrame:
         """The frame; DataError names a file that is missing, broken or does not fit."""
         rgb = read_rgb(record.image)
-        sample = Sample(name=record.name, rgb=_image(rgb), sources={})
-        for source, path in record.sources.items():
-            planes = self.source(source, record, rgb.shape[:2])
-            _same_size(path, planes, record, rgb)
-            sample["sources"][source] = _image(planes)
-        if record.label is not None:
-            label = self.label(record.label)
+        sensors: dict[str, SensorData] = {}
+        for sensor, path in record.sensors.items():
+            sensors[sensor] = data = self.sensor(sensor, record)
+            if isinstance(data, SensorImage) and data.registration.homography is None:
+                self.check_size(sensor, path, data.data, record, rgb)
+        label = None if record.label is None else self.label(record.label)
+        if record.label is not None and label is not None:
             _same_size(record.label, label, record, rgb)
-            sample["label"] = tv_tensors.Mask(torch.from_numpy(label))
-        return sample
+        try:
+            frame = Frame(rgb, sensors, self.camera if _needs_camera(sensors) else None)
+        except SensorError as error:
+            raise DataError(f"{record.image}: {error}") from error
+        return LabelledFrame(record, frame, label)
 
-    def source(self, source: str, record: Record, size: Size) -> Planes:
-        """Channel values of an auxiliary source, for an RGB image of `size`."""
-        return read_raster(record.sources[source], self.encodings[source])
+    @property
+    def camera(self) -> CameraModel | None:
+        """The camera's model, where the data set has one."""
+        return None
+
+    def sensor(self, sensor: str, record: Record) -> SensorData:
+        """What a sensor measured, as its file holds it."""
+        return read_sensor_image(record.sensors[sensor], self.modalities[sensor].encoding)
+
+    def check_size(self, sensor: str, path: Path, image: Array, record: Record, rgb: Array) -> None:
+        """DataError unless an image in the camera's view has the camera image's size."""
+        _same_size(path, image, record, rgb)
 
     def label(self, path: Path) -> NDArray[np.uint8]:
         """Training ids (H, W), 255 where there is none."""
         return decode_label(path, read_image(path), self.ids)
+
+
+def _needs_camera(sensors: Mapping[str, SensorData]) -> bool:
+    return any(
+        isinstance(data, LidarPoints) or data.registration.homography is not None
+        for data in sensors.values()
+    )
 
 
 def id_table(count: int, offset: int = 0) -> NDArray[np.int16]:
@@ -101,26 +128,26 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     image = _three_channels(read_image(path))
     if image.dtype != np.uint8:
         raise DataError(f"{path}: RGB image is {image.dtype}, expected uint8")
-    return image
+    return np.ascontiguousarray(image)
 
 
-def read_raster(path: Path, encoding: str) -> Planes:
-    """Channel values (H, W, C) float32 of a stored raster, as `sensors.decode_raster` gives them.
+def read_sensor_image(path: Path, encoding: str) -> SensorImage:
+    """A stored image or raster, with the dtype and shape of its encoding.
 
     An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
     a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
     """
     image = read_array(path) if path.suffix == ".npz" else read_image(path)
-    if encoding == "muses_raw" and path.suffix == ".png":
-        encoding = "muses_png16"
-    elif encoding == "png8":
-        image = _three_channels(image)
-    elif len(FIELDS[encoding]) == 1 and image.ndim == 3:
-        if (image[..., :3] != image[..., :1]).any():
-            raise DataError(f"{path}: {encoding} image has colours, expected a grey one")
-        image = image[..., 0]
     try:
-        return decode_raster(image, encoding)
+        if encoding == "muses_raw" and path.suffix == ".png":
+            image = decode_raster(image, "muses_png16")
+        elif encoding == "png8":
+            image = _three_channels(image)
+        elif len(FIELDS[encoding]) == 1 and image.ndim == 3:
+            if (image[..., :3] != image[..., :1]).any():
+                raise DataError(f"{path}: {encoding} image has colours, expected a grey one")
+            image = image[..., 0]
+        return SensorImage(image)
     except SensorError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -140,11 +167,7 @@ def decode_label(path: Path, image: Array, ids: NDArray[np.int16]) -> NDArray[np
 
 def missing_files(records: Iterable[Record]) -> list[Path]:
     """The records' files that are not there."""
-    paths = (
-        path
-        for record in records
-        for path in (record.image, *record.sources.values(), record.label)
-    )
+    paths = (p for r in records for p in (r.image, *r.sensors.values(), r.label))
     return [path for path in paths if path is not None and not path.is_file()]
 
 
@@ -159,10 +182,6 @@ def _bytes(path: Path) -> bytes:
 
 def _three_channels(image: Array) -> Array:
     return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
-
-
-def _image(planes: Array) -> tv_tensors.Image:
-    return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())
 
 
 def _same_size(path: Path, array: Array, record: Record, rgb: Array) -> None:

@@ -97,11 +97,11 @@ class AugmentConfig:
 class Augment(nn.Module):
     """Blur, resize, crop, flip and photometric distortion, in the recipe's order.
 
-    RGB, all sources and the label are resized, cropped and flipped together; blur and distortion
+    RGB, all planes and the label are resized, cropped and flipped together; blur and distortion
     touch RGB alone. Distortion starts from and leaves whole grey levels.
 
-    Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, sources with
-    raw channel values, label uint8; of the crop's size at most, not padded, not normalised.
+    Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, planes as
+    they were measured, label uint8; of the crop's size at most, not padded, not normalised.
     """
 
     def __init__(self, config: AugmentConfig) -> None:
@@ -118,9 +118,7 @@ class Augment(nn.Module):
 
     def forward(self, sample: Sample) -> Sample:
         rgb = self.blur(tv_tensors.Image(sample["rgb"], dtype=torch.float32))
-        # v2 would pass sources by that are plain tensors
-        sources = {name: tv_tensors.Image(source) for name, source in sample["sources"].items()}
-        out = self.joint({**sample, "rgb": rgb, "sources": sources})
+        out = self.joint({**sample, "rgb": rgb})
         levels = tv_tensors.Image(out["rgb"].round(), dtype=torch.uint8)
         out["rgb"] = tv_tensors.Image(self.photometric(levels), dtype=torch.float32)
         return cast(Sample, out)

@@ -2,8 +2,17 @@
 """Frame in, labels out: geometry, normalisation, windows, drawing."""
 
 from mmsam_ros.inference.allocator import tune_allocator
+from mmsam_ros.inference.engines import Engine, TorchEngine
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.prepare import Prepared
 from mmsam_ros.inference.segmenter import Result, Segmenter
 
-__all__ = ["InferenceError", "Prepared", "Result", "Segmenter", "tune_allocator"]
+__all__ = [
+    "Engine",
+    "InferenceError",
+    "Prepared",
+    "Result",
+    "Segmenter",
+    "TorchEngine",
+    "tune_allocator",
+]

@@ -7,8 +7,8 @@ from mmsam_ros._util import MmsamError
 
 
 class InferenceError(MmsamError):
-    """A frame or a device that these weights cannot run on; `source` names the sensor, if one."""
+    """A frame or device that these weights cannot run on; `sensor` is the one at fault, if any."""
 
-    def __init__(self, message: str, source: str = "") -> None:
-        super().__init__(f"{source}: {message}" if source else message)
-        self.source = source
+    def __init__(self, message: str, sensor: str = "") -> None:
+        super().__init__(f"{sensor}: {message}" if sensor else message)
+        self.sensor = sensor

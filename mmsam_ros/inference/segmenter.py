@@ -14,16 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsam_ros.inference.engines import Engine, TorchEngine
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.geometry import Plan, Window
 from mmsam_ros.inference.prepare import Prepared, prepare
-from mmsam_ros.inference.published import Window, average_windows
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.sensors import BLANK, Frame
 from mmsam_ros.weights import Geometry, Spec, load_model
-from mmsam_ros.weights.spec import check_geometry
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +63,10 @@ class Segmenter:
         precision: str = "fp32",
         geometry: Geometry | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise InferenceError(f"precision: found {precision!r}, expected one of {PRECISIONS}")
         self.spec = spec
         self.geometry = geometry or spec.geometry
-        check_geometry(self.geometry, spec.config)
-        self.device = _device(device)
-        self.precision = precision
-        try:
-            self.model = model.eval().to(self.device)
-        except RuntimeError as error:  # out of memory, no driver
-            raise InferenceError(
-                f"device {device}: the network cannot be put there ({error})"
-            ) from error
+        self.geometry.check_network(spec.config)
+        self.engine: Engine = TorchEngine(model, device, precision)
 
     @classmethod
     def load(
@@ -90,6 +78,11 @@ class Segmenter:
         """A segmenter with its weights' geometry; errors as `load_model` and the constructor."""
         model, spec = load_model(path)
         return cls(model, spec, device, precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.engine.device
 
     def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
         """Segment a frame of native sensor data: `prepare`, then `infer`.
@@ -106,8 +99,8 @@ class Segmenter:
     @torch.inference_mode()
     def prepare(self, frame: Frame) -> Prepared:
         """The network's inputs; sensors whose data cannot be used are left out and refused."""
-        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
         began = self._now()
+        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
         prepared = prepare(frame, self.spec, plan, self.device)
         return dataclasses.replace(prepared, milliseconds=1e3 * (self._now() - began))
 
@@ -119,10 +112,7 @@ class Segmenter:
             InferenceError: the network's output is not finite.
         """
         marks = [self._now()]
-        found = self._logits(dict(prepared.inputs), prepared.plan)
-        if not bool(found.isfinite().all()):  # argmax would call every such pixel the first class
-            raise InferenceError("the network's output is not finite")
-        logits = prepared.plan.restore(found)
+        logits = predict(self.engine, prepared)
         marks.append(self._now())
         certainty: NDArray[np.uint8] | None = None
         if confidence:
@@ -134,40 +124,26 @@ class Segmenter:
         timings = {"prepare": prepared.milliseconds} | {s: 1e3 * (b - a) for s, a, b in steps}
         return Result(labels, certainty, prepared.used, timings)
 
-    def _logits(self, inputs: dict[str, Tensor], plan: Plan) -> Tensor:
-        """Float32 logits of the padded input, (1, classes, h, w)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if self.geometry.mode != "slide":
-                return self.model(inputs).float()
-            return self._slide(inputs, plan)
-
-    def _slide(self, inputs: dict[str, Tensor], plan: Plan) -> Tensor:
-        """Windows over every modality at once; an absent auxiliary is absent in all of them."""
-        assert self.geometry.stride is not None  # the spec is validated
-
-        def run(window: Window) -> Tensor:
-            top, bottom, left, right = window
-            return self.model({m: x[:, :, top:bottom, left:right] for m, x in inputs.items()})
-
-        return average_windows(run, plan.padded, self.geometry.size, self.geometry.stride)
-
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InferenceError(f"device: found {name!r}, expected auto, cpu or cuda[:N]") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InferenceError(f"device: found {name!r}, expected auto, cpu or cuda[:N]")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InferenceError(
-            f"device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    return device
+@torch.inference_mode()
+def predict(engine: Engine, prepared: Prepared) -> Tensor:
+    """Logits (1, classes, *plan.output) of a prepared frame; windows see every modality at once.
+
+    Raises:
+        InferenceError: the network's output is not finite.
+    """
+
+    def run(window: Window) -> Tensor:
+        top, bottom, left, right = window
+        inputs = {m: x[:, :, top:bottom, left:right] for m, x in prepared.inputs.items()}
+        logits = engine(inputs)
+        if not bool(logits.isfinite().all()):  # argmax would call every such pixel the first class
+            raise InferenceError("the network's output is not finite")
+        return logits
+
+    return prepared.plan.logits(run)

@@ -105,8 +105,7 @@ class FrameBuilder:
         read: Reader = read_pixels,
     ) -> None:
         self._infos, self._poses, self._thermal, self._read = infos, poses, thermal, read
-        channels = [c for name in spec.config.auxiliaries for c in spec.inputs[name].channels]
-        self._needs_intensity = any(c.field == "intensity" for c in channels)
+        self._needs_intensity = any("intensity" in m.fields for m in spec.modalities.values())
 
     def build(
         self, synced: SyncedSet, report: Callable[[str, RosError], None]

@@ -37,8 +37,8 @@ from mmsam_ros.ros.statistics import Statistics, diagnose
 from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
 from mmsam_ros.ros.worker import Worker
-from mmsam_ros.sensors import FIELDS, Frame, SensorError
-from mmsam_ros.weights import Geometry, WeightsError, default_weights
+from mmsam_ros.sensors import Frame, SensorError, made_of_points
+from mmsam_ros.weights import Geometry, WeightsError, default_weights, load_model
 
 NODE = "mmsam"
 RCLError = rclpy_implementation.RCLError
@@ -87,7 +87,7 @@ class SegmentNode(Node):
         self._outputs = Outputs(self, spec)
         self._facts["label_info"] = "yes" if self._outputs.has_label_info else "no vision_msgs"
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._sync = _synchroniser(parameters, spec.sources)
+        self._sync = _synchroniser(parameters, spec.sensors)
         self._worker = Worker(self._sync, self._process, self._drop)
         self._inputs = self._make_inputs(parameters)
         self._worker.start()
@@ -125,7 +125,7 @@ class SegmentNode(Node):
             "device": str(segmenter.device),
             "precision": network.precision,
             "geometry": f"{geometry.mode} {size}",
-            "inputs": "+".join((CAMERA, *segmenter.spec.sources)),
+            "inputs": "+".join((CAMERA, *segmenter.spec.sensors)),
             "sync_backend": parameters.sync_backend,
             "image_backend": parameters.image_backend,
         }
@@ -153,13 +153,14 @@ class SegmentNode(Node):
             )
         inputs = [make(CAMERA, images("camera/image", CAMERA), partial(self._store, CAMERA))]
         spec = self._segmenter.spec
-        for source in spec.sources:
+        for source in spec.sensors:
             candidates = images(f"{source}/image", source)
             if source == "lidar":
                 # weights that read another raster than points make prefer that, if it is there
-                made_of_points = FIELDS[spec.encodings[source]] == FIELDS["muses_raw"]
                 points = Candidate("lidar/points", PointCloud2)
-                candidates.insert(0 if made_of_points else len(candidates), points)
+                candidates.insert(
+                    0 if made_of_points(spec.encodings[source]) else len(candidates), points
+                )
             inputs.append(make(source, candidates, partial(self._store, source)))
         wanted = {"camera"} | ({"thermal"} if parameters.registration == "rotation" else set())
         for name in sorted(wanted - set(parameters.infos)):
@@ -172,7 +173,7 @@ class SegmentNode(Node):
         """Follow publishers as they come and go; a sensor that nobody publishes is not awaited."""
         for stream in self._inputs:
             published = stream.update()
-            if stream.stream in self._segmenter.spec.sources:
+            if stream.stream in self._segmenter.spec.sensors:
                 self._sync.expect(stream.stream, published)
         self._worker.wake()
 
@@ -254,24 +255,23 @@ def load_segmenter(network: NetworkParameters) -> Segmenter:
         RosError: parameters that do not fit the weights.
         WeightsError, InferenceError: as `Segmenter.load`, and no weights at all.
     """
-    weights = network.weights or default_weights()
-    segmenter = Segmenter.load(weights, network.device, network.precision)
-    own = segmenter.spec.geometry
+    model, spec = load_model(network.weights or default_weights())
+    own, step = spec.geometry, network.geometry_stride
     mode = network.geometry_mode or own.mode
-    step = network.geometry_stride
-    if mode == own.mode and not step:
-        return segmenter
-    if mode == "slide":
-        stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
-    elif step:
+    if step and mode != "slide":
         raise RosError(
             f"parameter geometry.stride: found {step} with geometry.mode {mode!r}, "
             "expected it with 'slide' only"
         )
-    else:
-        stride = None
-    geometry = Geometry(mode, own.size, stride, keep_ratio=mode != "resize")
-    return Segmenter(segmenter.model, segmenter.spec, network.device, network.precision, geometry)
+    stride = None
+    if mode == "slide":
+        stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
+    geometry = Geometry(
+        mode,  # type: ignore[arg-type]
+        own.size,
+        stride,
+    )
+    return Segmenter(model, spec, network.device, network.precision, geometry)
 
 
 def _alignment(parameters: NodeParameters) -> ThermalAlignment:

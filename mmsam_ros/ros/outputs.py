@@ -76,7 +76,7 @@ def _publish_classes(node: Node, spec: Spec) -> Publisher:
     table = {
         "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes],
         "no_label": NO_LABEL,
-        "inputs": ["camera", *spec.sources],
+        "inputs": ["camera", *spec.sensors],
     }
     publisher.publish(String(data=json.dumps(table)))
     return publisher

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table of semantic classes: training ids, names, colours and overlay topic names.
+"""Semantic classes: training ids, names, colours and overlay topic names.
 
-Ids are training ids; 255 means "no label". Orders and colours follow the DeLiVER, FMB and
-Cityscapes (MUSES) class tables.
+Ids are training ids; 255 means "no label". A benchmark's table is in its file in `data/`; the
+synthetic world's is here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,78 +80,12 @@ def palette(classes: Iterable[ClassInfo]) -> NDArray[np.uint8]:
     return table
 
 
-def _table(*rows: tuple[str, int, int, int]) -> tuple[ClassInfo, ...]:
+def class_table(*rows: tuple[str, int, int, int]) -> tuple[ClassInfo, ...]:
+    """Classes with the ids 0, 1, 2, … of rows (name, r, g, b)."""
     return tuple(ClassInfo(i, name, (r, g, b)) for i, (name, r, g, b) in enumerate(rows))
 
 
-_DELIVER = _table(
-    ("Building", 70, 70, 70),
-    ("Fence", 100, 40, 40),
-    ("Other", 55, 90, 80),
-    ("Pedestrian", 220, 20, 60),
-    ("Pole", 153, 153, 153),
-    ("RoadLine", 157, 234, 50),
-    ("Road", 128, 64, 128),
-    ("SideWalk", 244, 35, 232),
-    ("Vegetation", 107, 142, 35),
-    ("Cars", 0, 0, 142),
-    ("Wall", 102, 102, 156),
-    ("TrafficSign", 220, 220, 0),
-    ("Sky", 70, 130, 180),
-    ("Ground", 81, 0, 81),
-    ("Bridge", 150, 100, 100),
-    ("RailTrack", 230, 150, 140),
-    ("GroundRail", 180, 165, 180),
-    ("TrafficLight", 250, 170, 30),
-    ("Static", 110, 190, 160),
-    ("Dynamic", 170, 120, 50),
-    ("Water", 45, 60, 150),
-    ("Terrain", 145, 170, 100),
-    ("TwoWheeler", 0, 0, 230),
-    ("Bus", 0, 60, 100),
-    ("Truck", 0, 0, 70),
-)
-
-_FMB = _table(
-    ("Road", 179, 228, 228),
-    ("Sidewalk", 181, 57, 133),
-    ("Building", 67, 162, 177),
-    ("Traffic Light", 200, 178, 50),
-    ("Traffic Sign", 132, 45, 199),
-    ("Vegetation", 66, 172, 84),
-    ("Sky", 179, 73, 79),
-    ("Person", 76, 99, 166),
-    ("Car", 66, 121, 253),
-    ("Truck", 137, 165, 91),
-    ("Bus", 155, 97, 152),
-    ("Motorcycle", 105, 153, 140),
-    ("Bicycle", 222, 215, 158),
-    ("Pole", 135, 113, 90),
-)
-
-_CITYSCAPES = _table(
-    ("road", 128, 64, 128),
-    ("sidewalk", 244, 35, 232),
-    ("building", 70, 70, 70),
-    ("wall", 102, 102, 156),
-    ("fence", 190, 153, 153),
-    ("pole", 153, 153, 153),
-    ("traffic light", 250, 170, 30),
-    ("traffic sign", 220, 220, 0),
-    ("vegetation", 107, 142, 35),
-    ("terrain", 152, 251, 152),
-    ("sky", 70, 130, 180),
-    ("person", 220, 20, 60),
-    ("rider", 255, 0, 0),
-    ("car", 0, 0, 142),
-    ("truck", 0, 0, 70),
-    ("bus", 0, 60, 100),
-    ("train", 0, 80, 100),
-    ("motorcycle", 0, 0, 230),
-    ("bicycle", 119, 11, 32),
-)
-
-_SYNTHETIC = _table(
+SYNTHETIC_CLASSES = class_table(
     ("road", 128, 64, 128),
     ("sidewalk", 244, 35, 232),
     ("building", 70, 70, 70),
@@ -167,8 +100,4 @@ _SYNTHETIC = _table(
     ("truck", 0, 0, 70),
     ("bicycle", 119, 11, 32),
     ("lane mark", 255, 255, 255),
-)
-
-CLASS_SETS: Mapping[str, tuple[ClassInfo, ...]] = MappingProxyType(
-    {"deliver": _DELIVER, "fmb": _FMB, "muses": _CITYSCAPES, "synthetic": _SYNTHETIC}
 )

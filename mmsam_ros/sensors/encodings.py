@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each source's image or raster is stored, what its channels mean, and how to decode it."""
+"""How each sensor's image or raster is stored, what its channels mean, and how to decode it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "depth": ("png8",),
     }
 )
-"""Source -> the encodings that it may have."""
+"""Sensor -> the encodings that it may have."""
 
 MAX_VALUE = 1e9
 """No sensor measures more; squares of such values still fit float32, within the network as well."""
@@ -67,7 +67,7 @@ def check_image(image: NDArray[np.generic], encoding: str) -> None:
         raise SensorError(f"{encoding} image: dtype is {image.dtype}, expected {names}")
     channels = len(FIELDS[encoding])
     fits = image.ndim == 2 if channels == 1 else image.ndim == 3 and image.shape[2] == channels
-    if not fits:
+    if not fits or 0 in image.shape:
         expected = "(H, W)" if channels == 1 else f"(H, W, {channels})"
         raise SensorError(f"{encoding} image: shape is {image.shape}, expected {expected}")
 

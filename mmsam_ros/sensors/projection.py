@@ -46,7 +46,7 @@ def rasterise(
     camera: CameraModel,
     T: Array,
     *,
-    growth: int = 2,
+    point_size: int = 2,
     min_range: float = 1.0,
 ) -> NDArray[np.float32]:
     """The `muses_raw` raster: float32 (camera.height, camera.width, 3), empty pixels 0.
@@ -57,14 +57,14 @@ def rasterise(
     The rules are those of the MUSES tools, made well defined: points nearer to the sensor than
     min_range are dropped, a point belongs to pixel (floor u, floor v), and the point nearest to the
     camera wins a pixel whatever the order of the cloud (of equally near ones, each channel's
-    maximum). Then every point grows to growth x growth pixels to the right and down, with the
-    maximum per channel among occupied pixels only, so that a negative height beats "empty". Points
-    behind the camera (which the tools keep) and points with NaN, inf or beyond `MAX_VALUE`
-    (intensity included) are dropped; an empty cloud gives zeros. SensorError for shapes that do not
-    fit and growth below 1.
+    maximum). Then every point covers point_size x point_size pixels to the right and down, with
+    the maximum per channel among occupied pixels only, so that a negative height beats "empty".
+    Points behind the camera (which the tools keep) and points with NaN, inf or beyond `MAX_VALUE`
+    (intensity included) are dropped; an empty cloud gives zeros. SensorError for shapes that do
+    not fit and a point_size below 1.
     """
-    if growth < 1:
-        raise SensorError(f"growth is {growth}, expected at least 1 pixel")
+    if point_size < 1:
+        raise SensorError(f"point_size is {point_size}, expected at least 1 pixel")
     xyz = _xyz(points)
     if np.shape(intensity) != (len(xyz),):
         raise SensorError(f"intensity has shape {np.shape(intensity)}, expected ({len(xyz)},)")
@@ -78,7 +78,7 @@ def rasterise(
     pixel, values = _nearest(
         pixel, depth.take(use), values.take(use, axis=1), camera.width * camera.height
     )
-    return _grow(pixel, values, camera.height, camera.width, growth)
+    return _spread(pixel, values, camera.height, camera.width, point_size)
 
 
 def _nearest(
@@ -98,20 +98,20 @@ def _nearest(
     return pixel[row], values.take(row, axis=1)
 
 
-def _grow(
-    pixel: NDArray[np.int64], values: NDArray[np.float32], height: int, width: int, growth: int
+def _spread(
+    pixel: NDArray[np.int64], values: NDArray[np.float32], height: int, width: int, size: int
 ) -> NDArray[np.float32]:
-    """Raster of distinct pixels, each spread growth x growth pixels to the right and down."""
+    """Raster of distinct pixels, each spread to size x size pixels to the right and down."""
     channels = len(values)
     raster = np.zeros(height * width * channels, np.float32)
     row, column = np.divmod(pixel, width)
-    grown = []
-    for down in range(growth):
-        for right in range(growth):
+    spread = []
+    for down in range(size):
+        for right in range(size):
             point = np.flatnonzero((row < height - down) & (column < width - right))
-            grown.append((point, (pixel[point] + (down * width + right)) * channels))
+            spread.append((point, (pixel[point] + (down * width + right)) * channels))
     for channel, value in enumerate(values):
-        parts = [(cell + channel, value[point]) for point, cell in grown]
+        parts = [(cell + channel, value[point]) for point, cell in spread]
         # Where a value is negative, the 0 of an empty pixel must not take part in the maximum.
         for cell, here in parts:
             raster[cell[here < 0]] = -np.inf

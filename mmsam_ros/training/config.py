@@ -213,7 +213,8 @@ class TrainConfig:
         modality_dropout: how likely each auxiliary of a frame is taken away, 0 to 1.
     """
 
-    setting: str
+    dataset: str
+    sensors: tuple[str, ...] = ()
     out: str = "out/train"
     seed: int = 0
     modality_dropout: float = 0.0

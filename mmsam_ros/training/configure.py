@@ -13,11 +13,11 @@ from typing import Any, get_type_hints
 from jsonargparse import ArgumentParser, Namespace
 
 from mmsam_ros._util import near_match
-from mmsam_ros.model import CombineConfig, ModelConfig
+from mmsam_ros.model import ModelConfig
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.start import sources_of
-from mmsam_ros.weights import BY_PRESENCE, package_file
+from mmsam_ros.training.start import default_combine
+from mmsam_ros.weights import package_file
 
 _UNKNOWN = (
     re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
@@ -45,7 +45,7 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         if len(printing) < len(arguments):
             first = parser.parse_args([a for a in arguments if a not in printing])
             _check_groups(TrainConfig, first)
-            parser.set_defaults(_network(first.model.preset) | _combination(first.setting))
+            parser.set_defaults(_network(first.model.preset) | _combination(len(first.sensors)))
         parsed = parser.parse_args(arguments)
         _check_groups(TrainConfig, parsed)
         found = parser.instantiate(parsed)
@@ -129,9 +129,9 @@ def _network(preset: str) -> dict[str, Any]:
     }
 
 
-def _combination(setting: str) -> dict[str, Any]:
+def _combination(setting: int) -> dict[str, Any]:
     """Defaults of `model.combine.*`: by presence where there are several auxiliaries."""
-    combine = BY_PRESENCE if len(sources_of(setting)) > 1 else CombineConfig()
+    combine = default_combine(setting)
     return {f"model.combine.{key}": value for key, value in dataclasses.asdict(combine).items()}
 
 

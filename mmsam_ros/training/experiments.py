@@ -30,7 +30,8 @@ from mmsam_ros.weights import read_spec
 RESULT = "result.json"
 # what an experiment is, besides its size in devices and time between log lines
 _COMPARED = (
-    "setting", "model", "start", "augment", "loss", "optimiser", "schedule", "modality_dropout",
+    "dataset", "sensors", "model", "start", "augment", "loss", "optimiser", "schedule",
+    "modality_dropout",
 )  # fmt: skip
 SUBSETS = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 HEADER = (

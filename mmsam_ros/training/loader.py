@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.transforms import Augment
-from mmsam_ros.inference import InferenceError
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.inputs import network_inputs, pad_to
@@ -30,7 +29,6 @@ from mmsam_ros.weights import Spec
 
 Draw = tuple[int, int]  # epoch, index of the frame
 Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), label (h, w), name
-Failed = DataError | InferenceError
 
 
 class Batch(NamedTuple):
@@ -45,8 +43,8 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-class Draws(Sampler[list[Draw]]):
-    """The micro-batches that process `rank` of `world` reads in a run, from step `start` on.
+class FrameSampler(Sampler[list[Draw]]):
+    """The micro-batches that process `rank` of `world_size` reads in a run, from step `start` on.
 
     Every epoch is a permutation of its own. A step takes the next `effective` frames of it, split
     over the accumulation's micro-steps and then over the processes, so that all processes together
@@ -57,14 +55,14 @@ class Draws(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, frames: int, config: TrainConfig, rank: int = 0, world: int = 1, start: int = 0
+        self, frames: int, config: TrainConfig, rank: int = 0, world_size: int = 1, start: int = 0
     ) -> None:
         batch = config.batch
-        self.accumulation, rest = divmod(batch.effective, batch.per_device * world)
+        self.accumulation, rest = divmod(batch.effective, batch.per_device * world_size)
         if rest:
             raise TrainingError(
                 f"batch.effective is {batch.effective}, expected a multiple of batch.per_device "
-                f"{batch.per_device} times {world} processes"
+                f"{batch.per_device} times {world_size} processes"
             )
         if frames < batch.effective:
             raise TrainingError(
@@ -73,7 +71,7 @@ class Draws(Sampler[list[Draw]]):
         self.steps_per_epoch = frames // batch.effective
         self.steps = range(start, config.schedule.epochs * self.steps_per_epoch)
         self._frames, self._seed, self._rank = frames, config.seed, rank
-        self._shape = (self.accumulation, world, batch.per_device)
+        self._shape = (self.accumulation, world_size, batch.per_device)
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulation
@@ -89,7 +87,7 @@ class Draws(Sampler[list[Draw]]):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingFrames(Dataset[Item | Failed]):
+class TrainingFrames(Dataset[Item | DataError]):
     """Frames as the network takes them: augmented, normalised and padded to the crop.
 
     The error of a frame that cannot be read is given, not raised: of what a worker raises, torch
@@ -105,10 +103,10 @@ class TrainingFrames(Dataset[Item | Failed]):
         if bare:
             raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
 
-    def __getitem__(self, draw: Draw) -> Item | Failed:
+    def __getitem__(self, draw: Draw) -> Item | DataError:
         try:
             return self._read(*draw)
-        except (DataError, InferenceError) as error:
+        except DataError as error:
             return error
 
     def _read(self, epoch: int, index: int) -> Item:
@@ -116,17 +114,18 @@ class TrainingFrames(Dataset[Item | Failed]):
         entropy = np.random.SeedSequence((self.config.seed, epoch, index))
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.default_generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-            sample = Augment(self.config.augment)(self.frames[index])
+            item = self.frames[index]
+            sample = Augment(self.config.augment)(self.frames.sample(item))
             auxiliaries = self.spec.config.auxiliaries
             kept = torch.rand(len(auxiliaries)) >= self.config.modality_dropout
         inputs = network_inputs(sample, self.spec)
         for name in (name for name, keep in zip(auxiliaries, kept, strict=True) if not keep):
             inputs.pop(name, None)
         inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
-        return inputs, label, sample["name"]
+        return inputs, label, item.record.name
 
 
-def collate(found: Sequence[Item | Failed]) -> Batch | Failed:
+def collate(found: Sequence[Item | DataError]) -> Batch | DataError:
     """Stack frames; those that lack an auxiliary of others have zeros for it. Or their error."""
     items = []
     for item in found:
@@ -144,15 +143,15 @@ def collate(found: Sequence[Item | Failed]) -> Batch | Failed:
     )
 
 
-def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
-    """Batches of a whole run, in the order of `draws`.
+def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batch]:
+    """Batches of a whole run, in the order of `sampler`.
 
     Raises:
-        DataError, InferenceError: a frame cannot be read, or does not fit the spec.
+        DataError: a frame cannot be read, or does not fit its modality.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=draws,
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=dataset.config.data.workers,
         worker_init_fn=_start_worker,
@@ -167,7 +166,7 @@ def make_loader(dataset: TrainingFrames, draws: Draws) -> Iterator[Batch]:
 
 @contextmanager
 def worker_advice() -> Iterator[None]:
-    """TrainingError where a worker was killed, which torch raises whatever the process is doing."""
+    """TrainingError where a worker was killed; torch raises that at any point of the process."""
     try:
         yield
     except RuntimeError as error:

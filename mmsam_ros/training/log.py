@@ -125,18 +125,20 @@ class RunLog:
         self.say(f"step {step} epoch {epoch} validation mIoU: {listed}")
 
     @rank_zero_only
-    def picture(self, step: int, sample: Sample, prediction: Tensor, target: Tensor | None) -> None:
+    def picture(
+        self, step: int, name: str, sample: Sample, prediction: Tensor, target: Tensor | None
+    ) -> None:
         """Side by side: camera, auxiliaries, truth (where it is known), prediction."""
         height, width = prediction.shape
         panels = [
             _fit(_visible(image), (height, width))
-            for image in (sample["rgb"], *sample["sources"].values())
+            for image in (sample["rgb"], *sample["planes"].values())
         ]
         for labels in (target, prediction):
             if labels is not None:
                 image = colorise(labels.byte().cpu().numpy(), self._palette)
                 panels.append(torch.from_numpy(image).permute(2, 0, 1))
-        self._board.add_image(f"val/{sample['name']}", torch.cat(panels, dim=2), step)
+        self._board.add_image(f"val/{name}", torch.cat(panels, dim=2), step)
 
     def _line(self, values: Mapping[str, Any]) -> None:
         self._lines.write(json.dumps(values) + "\n")

@@ -29,12 +29,18 @@ from mmsam_ros.training.devices import (
     start_fabric,
 )
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader, worker_advice
+from mmsam_ros.training.loader import (
+    Batch,
+    FrameSampler,
+    TrainingFrames,
+    make_loader,
+    worker_advice,
+)
 from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
 from mmsam_ros.training.run import check_folder, describe, plain
-from mmsam_ros.training.start import build, kind_of, sources_of, start_line
+from mmsam_ros.training.start import build, start_line
 from mmsam_ros.training.stop import StopSignals
 from mmsam_ros.training.validation import Validation
 
@@ -63,9 +69,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
 
 
 def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> None:
-    kind, sources = kind_of(config.setting), sources_of(config.setting)
     frames, val_frames = (
-        open_frames(kind, config.data.root, split, sources, config.data.lists)
+        open_frames(config.dataset, config.data.root, split, config.sensors, config.data.lists)
         for split in ("train", "val")
     )
     fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
@@ -91,10 +96,10 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
         progress = checkpoints.load()
     start, best = progress["step"], progress["best"]
 
-    draws = Draws(len(frames), config, fabric.global_rank, fabric.world_size, start)
-    per_epoch, total = draws.steps_per_epoch, draws.steps.stop
+    sampler = FrameSampler(len(frames), config, fabric.global_rank, fabric.world_size, start)
+    per_epoch, total = sampler.steps_per_epoch, sampler.steps.stop
     notes = [start_line(config.start), *count_notes(frames), *count_notes(val_frames)]
-    batches = make_loader(TrainingFrames(frames, spec, config), draws)
+    batches = make_loader(TrainingFrames(frames, spec, config), sampler)
     fabric.barrier()  # every process has looked into the folder before one writes
     if fabric.is_global_zero:
         describe(folder, config, fabric.world_size)
@@ -110,14 +115,14 @@ def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> N
             log.say(note)
         network.train()
         spent, waited, logged = 0.0, 0.0, start
-        for step in draws.steps:
+        for step in sampler.steps:
             epoch = step // per_epoch
             factor = lr_factor(step, per_epoch, config.schedule)
             for group in optimiser.param_groups:
                 group["lr"] = config.optimiser.lr * group["scale"] * factor
 
             began = time.perf_counter()
-            micro = [fabric.to_device(next(batches)) for _ in range(draws.accumulation)]
+            micro = [fabric.to_device(next(batches)) for _ in range(sampler.accumulation)]
             waited += time.perf_counter() - began
             optimiser.zero_grad()
             own = accumulate(fabric, network, criterion, micro)

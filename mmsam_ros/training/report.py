@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros.data.check import count_notes
+from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import palette
 from mmsam_ros.training.evaluate import Evaluation, FrameResult, published_geometry
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
-from mmsam_ros.training.published import published_rows
 from mmsam_ros.training.run import environment
-from mmsam_ros.weights import SETTINGS, file_sha256
+from mmsam_ros.weights import file_sha256
 
 _WIDTH = 320  # of a picture, in pixels
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
@@ -45,21 +45,22 @@ class Examples:
             return
         names = [info.name for info in self.evaluation.spec.classes]
         value = Scores.of(result.matrix, 1, names).miou_present
-        self.miou[result.record.name] = value
+        self.miou[result.item.record.name] = value
         self._kept.append((value, result))
         self._kept.sort(key=lambda kept: kept[0])
         del self._kept[self.count : -self.count]
 
     def pictures(self) -> dict[str, list[tuple[str, float, list[tuple[str, str]]]]]:
         """Name, mIoU and captioned images of the worst and the best frames."""
-        shown = [(r.record.name, value, self._images(r)) for value, r in self._kept]
+        shown = [(r.item.record.name, value, self._images(r)) for value, r in self._kept]
         half = (len(shown) + 1) // 2
         return {"worst": shown[:half], "best": shown[: half - 1 : -1] if half else []}
 
     def _images(self, result: FrameResult) -> list[tuple[str, str]]:
-        sample, colours = result.sample, palette(self.evaluation.spec.classes)
+        sample = self.evaluation.frames.sample(result.item)
+        colours = palette(self.evaluation.spec.classes)
         images = [("camera", _jpeg(_visible(sample["rgb"])))]
-        images += [(name, _jpeg(_visible(image))) for name, image in sample["sources"].items()]
+        images += [(name, _jpeg(_visible(image))) for name, image in sample["planes"].items()]
         for name, labels in (("truth", sample["label"]), ("prediction", result.prediction)):
             images.append((name, _jpeg(colorise(labels.cpu().numpy(), colours))))
         return images
@@ -73,13 +74,13 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
     """
     config, spec, frames = evaluation.config, evaluation.spec, evaluation.frames
     published = config.geometry == "published"
-    geometry = published_geometry(spec, frames.kind) if published else spec.geometry
+    geometry = published_geometry(spec, frames.dataset) if published else spec.geometry
     names = [info.name for info in spec.classes]
     scores = matrices.scores(names) if evaluation.labelled else {}
-    rows = published_rows(frames.kind, frames.split, spec.sources)
+    rows = find_benchmark(frames.dataset).published_rows(frames.split, spec.sensors)
     notes = _departures(evaluation) if rows else []
     return {
-        "config": dataclasses.asdict(config) | {"dataset": frames.kind},
+        "config": dataclasses.asdict(config) | {"dataset": frames.dataset},
         "weights_sha256": file_sha256(config.weights),
         "geometry": dataclasses.asdict(geometry),
         "device": str(evaluation.segmenter.device),
@@ -100,7 +101,7 @@ def _departures(evaluation: Evaluation) -> list[str]:
     if config.geometry != "published" or config.drop or config.corrupt or config.limit:
         return ["not evaluated as published: no published numbers beside it"]
     size = evaluation.spec.config.image_size
-    expected = next(s.image_size for s in SETTINGS.values() if s.name.startswith(frames.kind))
+    expected = find_benchmark(frames.dataset).network_size
     notes = count_notes(frames)
     if size != expected:
         notes.append(f"the network's size is {size}, published is {expected}")

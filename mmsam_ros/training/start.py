@@ -6,110 +6,133 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from mmsam_ros._util import near_match
+from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.open import KINDS
+from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
-from mmsam_ros.sensors import ENCODINGS
+from mmsam_ros.sensors import RGB, ClassInfo, Modality, made_of_points
 from mmsam_ros.training.config import StartConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.weights import (
-    Setting,
+    Geometry,
     Spec,
-    find_setting,
-    folder_setting,
     load_convnext,
     load_model,
     load_sam_encoder,
     make_spec,
-    setting_config,
 )
+from mmsam_ros.weights.spec import empty_value
 
+Size = tuple[int, int]
+Mode = Literal["pad", "resize", "slide"]
+PRESETS_WITH_OWN_SIZE = ("tiny", "nano")
 SCRATCH = "scratch"
 
 
-def kind_of(setting: str) -> str:
-    """The kind of data set of a setting: `deliver` of `deliver_rgb_lidar`.
+def network_config(
+    benchmark: Benchmark,
+    classes: Sequence[ClassInfo],
+    modalities: Mapping[str, Modality],
+    preset: str = "vit_l",
+    image_size: Size | None = None,
+    **changes: Any,
+) -> ModelConfig:
+    """The network of a data set; `tiny` and `nano` keep their own size unless one is given.
+
+    Several auxiliaries are combined by presence, with RGB's reliability gate, unless `changes` has
+    another `combine`.
+
+    Args:
+        benchmark: the data set.
+        classes: of the labels.
+        modalities: of the auxiliaries; none for a network of RGB alone.
+        preset: see `ModelConfig.preset`, which also takes the `changes`.
+        image_size: (height, width).
+        changes: further fields of `ModelConfig`.
 
     Raises:
-        TrainingError: the setting names none, or no sensors.
+        ModelError: unknown preset, or a size that no network takes.
     """
-    kind, marker, sources = setting.partition("_rgb_")
-    if kind not in KINDS or not marker or not sources:
-        raise TrainingError(
-            f"setting: found {setting!r}, expected <kind>_rgb_<sources> with a kind of "
-            f"{', '.join(KINDS)}{near_match(kind, KINDS)}"
-        )
-    return kind
+    if image_size is None and preset not in PRESETS_WITH_OWN_SIZE:
+        image_size = benchmark.network_size
+    changes = {"combine": default_combine(len(modalities)), **changes}
+    config = ModelConfig.preset(
+        preset,
+        num_classes=len(classes),
+        modalities=(RGB, *modalities),
+        image_size=image_size,
+        **changes,
+    )
+    return dataclasses.replace(config, empty=empty_value(config, modalities))
 
 
-def sources_of(setting: str) -> tuple[str, ...]:
-    """The sensors besides the camera: ("lidar", "thermal") of `folder_rgb_lidar_thermal`."""
-    kind_of(setting)
-    sources = tuple(setting.partition("_rgb_")[2].split("_"))
-    for source in sources:
-        if source not in ENCODINGS or source == "camera":
-            raise TrainingError(
-                f"setting {setting!r}: no sensor {source!r}{near_match(source, ENCODINGS)}"
-            )
-    return sources
+def default_combine(auxiliaries: int) -> CombineConfig:
+    """How so many auxiliaries are combined unless asked otherwise; one: as published."""
+    return CombineConfig("masked", gate=True) if auxiliaries > 1 else CombineConfig()
 
 
-def network_config(config: TrainConfig, setting: Setting) -> ModelConfig:
-    """The network of a run.
-
-    Raises:
-        ModelError, TrainingError: its parts do not fit together, or it cannot take the crop.
-    """
-    net = config.model
-    built = setting_config(
-        setting, net.preset, net.image_size, rgb_only=net.inputs == "rgb",
-        combine=net.combine if net.inputs == "all" else CombineConfig(),
-        encoder=net.encoder, prior=net.prior, trunk=net.trunk, fusion=net.fusion,
-        interaction=net.interaction, head=net.head,
-    )  # fmt: skip
-    legal = legal_sizes(built.image_size)
-    if config.augment.crop not in legal:
-        raise TrainingError(
-            f"augment.crop: found {config.augment.crop}, but the network's image_size "
-            f"{built.image_size} takes {', '.join(map(str, legal))}"
-        )
-    return built
+def benchmark_geometry(mode: Mode, benchmark: Benchmark, size: Size) -> Geometry:
+    """A geometry of the benchmark's for a network of `size`; strides shrink with it."""
+    if mode != "slide":
+        return Geometry(mode, size)
+    rows, columns = benchmark.stride or benchmark.network_size
+    full_rows, full_columns = benchmark.network_size
+    return Geometry(mode, size, (size[0] * rows // full_rows, size[1] * columns // full_columns))
 
 
 def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     """Network and spec for a run on `frames`; scratch is drawn from torch's generator.
 
     Raises:
-        TrainingError: a key of the configuration does not fit.
-        ModelError, WeightsError: network or start weights do not fit.
+        ModelError, TrainingError: a key of the configuration does not fit, or the network cannot
+            take the crop.
+        WeightsError: start weights do not fit.
     """
-    if frames.kind == "folder":
-        # points are as large for the node as they are after the augmentation's plain resize
-        growth = 2
-        if frames.growth:
-            factor = fit_factor(frames.camera_size, config.augment.base_size)
-            growth = max(1, round(frames.growth * factor))
-        setting = folder_setting(frames.classes, frames.encodings, frames.limits, growth)
-    else:
-        setting = find_setting(config.setting)
-    model = build_model(network_config(config, setting))
+    benchmark, net = find_benchmark(frames.dataset), config.model
+    reads = net.inputs == "all"
+    modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
+    model_config = network_config(
+        benchmark, frames.classes, modalities if reads else {}, net.preset, net.image_size,
+        combine=net.combine if reads else CombineConfig(), encoder=net.encoder, prior=net.prior,
+        trunk=net.trunk, fusion=net.fusion, interaction=net.interaction, head=net.head,
+    )  # fmt: skip
+    legal = legal_sizes(model_config.image_size)
+    if config.augment.crop not in legal:
+        raise TrainingError(
+            f"augment.crop: found {config.augment.crop}, but the network's image_size "
+            f"{model_config.image_size} takes {', '.join(map(str, legal))}"
+        )
+    model = build_model(model_config)
+    sensors = ", ".join(config.sensors) if reads else "camera alone"
     spec = make_spec(
-        setting,
-        model.config,
+        model_config,
+        modalities,
+        frames.classes,
+        benchmark_geometry(benchmark.mode, benchmark, model_config.image_size),
         trained=True,
         dropped=config.modality_dropout > 0,
-        data=f"{frames.kind}, {len(frames)} frames of {frames.split}",
-        recipe=f"{config.setting}, {config.model.preset}, {config.schedule.epochs} epochs",
+        data=f"{frames.dataset}, {len(frames)} frames of {frames.split}",
+        recipe=f"{frames.dataset} {sensors}, {net.preset}, {config.schedule.epochs} epochs",
         seed=config.seed,
     )
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
     return model, spec
+
+
+def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> Modality:
+    """Points are as large for the node as they are after the augmentation's plain resize."""
+    if frames.point_image is None or not made_of_points(modality.encoding):
+        return modality
+    factor = fit_factor(frames.point_image, config.augment.base_size)
+    return dataclasses.replace(modality, point_size=max(1, round(modality.point_size * factor)))
 
 
 def start_line(start: StartConfig) -> str:
@@ -131,9 +154,9 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
         if names != others:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
         for name, given in spec.inputs.items():
-            # a point's size and a thermal image's limits belong to the cameras
+            # the size of points and the limits of thermal images belong to the cameras
             other = dataclasses.replace(
-                found.inputs[name], growth=given.growth, limits=given.limits
+                found.inputs[name], point_size=given.point_size, limits=given.limits
             )
             if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")

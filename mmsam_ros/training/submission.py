@@ -36,9 +36,9 @@ class Submission:
 
     def add(self, result: FrameResult) -> None:
         """Write one frame's prediction; TrainingError where that fails."""
-        height, width = result.sample["rgb"].shape[-2:]
-        self._sizes[result.record.name] = (height, width)
-        path = self._folder / f"{result.record.name}.png"
+        name = result.item.record.name
+        self._sizes[name] = result.item.size
+        path = self._folder / f"{name}.png"
         if not cv2.imwrite(str(path), result.prediction.cpu().numpy()):
             raise TrainingError(f"{path}: cannot be written")
 

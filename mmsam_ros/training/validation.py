@@ -13,7 +13,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from mmsam_ros.data.frames import FrameSet, Sample
+from mmsam_ros.data.frames import FrameSet, LabelledFrame
+from mmsam_ros.inference import TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.devices import own_share, whole_network
@@ -56,20 +57,18 @@ class Validation:
         self.fabric.barrier()
         return max(miou, best)
 
-    @torch.no_grad()
     def _scores(self, net: MMSAMAdapter, step: int) -> Mapping[str, Scores]:
         fabric, frames = self.fabric, self.frames
         own = own_share(len(frames))
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
+        half = self.config.device.precision != "fp32"
+        engine = TorchEngine(net, fabric.device, "bf16" if half else "fp32")
 
-        def logits(inputs: dict[str, Tensor]) -> Tensor:
-            with fabric.autocast():
-                return net(fabric.to_device(inputs)).float()
-
-        def predict(sample: Sample) -> tuple[Tensor, Tensor | None]:
-            prediction, target = published_prediction(logits, sample, self.spec, frames.kind)
-            if sample["name"] in pictured:
-                self.log.picture(step, sample, prediction, target)
+        def predict(item: LabelledFrame) -> tuple[Tensor, Tensor | None]:
+            prediction, target = published_prediction(engine, item, self.spec, frames.dataset)
+            if item.record.name in pictured:
+                sample = frames.sample(item)
+                self.log.picture(step, item.record.name, sample, prediction, target)
             return prediction, target
 
         matrices = SubsetMatrices(len(self.spec.classes), fabric.device)
@@ -84,6 +83,6 @@ class Validation:
 
     def _scored_spec(self, miou: float) -> Spec:
         subsets = self.spec.presence.trained_subsets
-        score = Score(miou, f"{self.frames.kind} {self.frames.split}")
+        score = Score(miou, f"{self.frames.dataset} {self.frames.split}")
         presence = Presence(subsets, {"+".join(subsets[0]): score})
         return dataclasses.replace(self.spec, presence=presence)

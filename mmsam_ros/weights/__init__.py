@@ -5,43 +5,19 @@ from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.files import file_sha256, load_model, read_spec, save_model
 from mmsam_ros.weights.foreign import load_convnext, load_sam_encoder, read_checkpoint
 from mmsam_ros.weights.released import convert_released
-from mmsam_ros.weights.settings import (
-    BY_PRESENCE,
-    SETTINGS,
-    Setting,
-    find_setting,
-    folder_setting,
-    make_spec,
-    setting_config,
-)
 from mmsam_ros.weights.shipped import default_weights, package_file
-from mmsam_ros.weights.spec import (
-    Channel,
-    Geometry,
-    ModalityInput,
-    Presence,
-    Provenance,
-    Score,
-    Spec,
-)
+from mmsam_ros.weights.spec import Geometry, Presence, Provenance, Score, Spec, make_spec
 
 __all__ = [
-    "BY_PRESENCE",
-    "SETTINGS",
-    "Channel",
     "Geometry",
-    "ModalityInput",
     "Presence",
     "Provenance",
     "Score",
-    "Setting",
     "Spec",
     "WeightsError",
     "convert_released",
     "default_weights",
     "file_sha256",
-    "find_setting",
-    "folder_setting",
     "load_convnext",
     "load_model",
     "load_sam_encoder",
@@ -50,5 +26,4 @@ __all__ = [
     "read_checkpoint",
     "read_spec",
     "save_model",
-    "setting_config",
 ]

@@ -10,89 +10,84 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import combinations
+from typing import Any, ClassVar, Literal
 
-from mmsam_ros._util import MmsamError, from_mapping
+from mmsam_ros import __version__
+from mmsam_ros._util import Checked, MmsamError, from_mapping
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import legal_sizes
-from mmsam_ros.sensors import ENCODINGS, FIELDS, ClassInfo, SensorError, topic_names
+from mmsam_ros.sensors import (
+    CAMERA,
+    ENCODINGS,
+    FIELDS,
+    RGB,
+    ClassInfo,
+    Modality,
+    topic_names,
+)
 from mmsam_ros.weights.errors import WeightsError
 
 FORMAT = "mmsam/1"
 KEYS = ("config", "inputs", "classes", "geometry", "presence", "provenance")
-GEOMETRY_MODES = ("pad", "resize", "slide")
 Size = tuple[int, int]
-Triple = tuple[float, float, float]
+
+RGB_INPUT = Modality(
+    fields=("red", "green", "blue"),
+    encoding="rgb8",
+    scale=(1 / 255, 1 / 255, 1 / 255),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""The camera image, with ImageNet's statistics."""
 
 
 @dataclass(frozen=True)
-class Channel:
-    """One channel of a modality: a field ("range") of a source ("lidar")."""
-
-    source: str
-    field: str
-
-
-@dataclass(frozen=True)
-class ModalityInput:
-    """How a modality's three channels come about: (raw * scale - mean) / std.
-
-    Attributes:
-        channels: where each comes from; several sources may be composed.
-        encoding: encoding of each source (see `sensors.ENCODINGS`).
-        scale: factor on the raw value, per channel.
-        mean: of the scaled value, per channel.
-        std: of the scaled value, per channel.
-        growth: side of the square that a projected point covers, in pixels.
-        limits: counts of a 16-bit thermal image that map to 0 and 255, or None.
-    """
-
-    channels: tuple[Channel, Channel, Channel]
-    encoding: Mapping[str, str]
-    scale: Triple = (1.0, 1.0, 1.0)
-    mean: Triple = (0.0, 0.0, 0.0)
-    std: Triple = (1.0, 1.0, 1.0)
-    growth: int = 1
-    limits: tuple[float, float] | None = None
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the sources, each once, in channel order."""
-        return tuple(dict.fromkeys(c.source for c in self.channels))
-
-    @property
-    def empty(self) -> Triple:
-        """The normalised value of raw zero."""
-        a, b, c = ((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
-        return (a, b, c)
-
-
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(Checked):
     """What training, evaluation and node do to a frame to get the network's input.
+
+    Images are scaled bilinearly without antialiasing.
 
     Attributes:
         mode: `pad` scales until the frame fits and pads at the bottom and right, `resize` scales
             each side, `slide` runs windows over the native frame.
         size: (height, width) of the network's input.
         stride: step of the windows (rows, columns), for `slide` alone.
-        keep_ratio: whether the scaling keeps the ratio of the sides; follows from the mode.
-        interpolation: of images; `bilinear` without antialiasing is what is trained.
     """
 
-    mode: str
+    error: ClassVar[type[MmsamError]] = WeightsError
+    where: ClassVar[str] = "geometry"
+
+    mode: Literal["pad", "resize", "slide"]
     size: Size
     stride: Size | None = None
-    keep_ratio: bool = True
-    interpolation: str = "bilinear"
+
+    def check(self) -> None:
+        if self.mode != "slide":
+            self.require(self.stride is None, "stride", f"none with mode {self.mode!r}")
+            return
+        step, size = self.stride, self.size
+        fits = step is not None and all(0 < s <= w for s, w in zip(step, size, strict=True))
+        self.require(fits, "stride", f"two values from 1 to the window {size}")
+
+    def check_network(self, config: ModelConfig) -> None:
+        """WeightsError unless the network can run on what the geometry gives."""
+        legal = legal_sizes(config.image_size)
+        self.require(self.size in legal, "size", f"one of {legal}")
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Checked):
     """Measured quality: mIoU in percent on a named data set."""
+
+    error: ClassVar[type[MmsamError]] = WeightsError
+    where: ClassVar[str] = "presence.scores"
 
     miou: float
     dataset: str
+
+    def check(self) -> None:
+        self.require(0 <= self.miou <= 100, "miou", "0 to 100")
 
 
 @dataclass(frozen=True)
@@ -116,52 +111,97 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Checked):
     """All of the above with the network's configuration, validated as a whole.
 
     Raises:
         WeightsError: a value is out of range or parts do not fit together; names the key.
     """
 
+    error: ClassVar[type[MmsamError]] = WeightsError
+
     config: ModelConfig
-    inputs: Mapping[str, ModalityInput]
+    inputs: Mapping[str, Modality]
     classes: tuple[ClassInfo, ...]
     geometry: Geometry
     presence: Presence
     provenance: Provenance
 
-    def __post_init__(self) -> None:
-        _check_classes(self)
-        _check_inputs(self)
-        check_geometry(self.geometry, self.config)
-        _check_presence(self)
+    def check(self) -> None:
+        count = self.config.num_classes
+        ids = [info.id for info in self.classes]
+        self.require(ids == list(range(count)), "classes", f"ids 0 to {count - 1} in order")
+        topic_names(self.classes)  # SensorError where two collide
+        self._check_inputs()
+        self.geometry.check_network(self.config)
+        known = {CAMERA, *self.sensors}
+        subsets = [*self.presence.trained_subsets, *(k.split("+") for k in self.presence.scores)]
+        fits = all(set(subset) <= known for subset in subsets)
+        self.require(fits, "presence", f"sensors of {sorted(known)}")
+
+    def _check_inputs(self) -> None:
+        names = self.config.modalities
+        self.require(set(self.inputs) == set(names), "inputs", f"those of the network, {names}")
+        for name, modality in self.inputs.items():
+            sensor = CAMERA if name == RGB else name
+            if sensor not in ENCODINGS or (sensor == CAMERA) != (name == RGB):
+                raise WeightsError(f"inputs: no sensor {name!r}, expected some of {[*ENCODINGS]}")
+            if modality.encoding not in ENCODINGS[sensor]:
+                found, known = modality.encoding, ENCODINGS[sensor]
+                raise WeightsError(f"inputs.{name}.encoding: found {found!r}, expected {known}")
+        if self.inputs[RGB].fields != FIELDS["rgb8"]:
+            fields = self.inputs[RGB].fields
+            raise WeightsError(f"inputs.rgb.fields: found {fields}, expected {FIELDS['rgb8']}")
+        given, empty = self.config.empty, empty_value(self.config, self.inputs)
+        if not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(given, empty, strict=True)):
+            raise WeightsError(f"config.empty: found {given}, expected the raw zero's {empty}")
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def sensors(self) -> tuple[str, ...]:
         """Sensors besides the camera that the network reads ("lidar", "thermal" …)."""
-        found = (s for name in self.config.auxiliaries for s in self.inputs[name].sources)
-        return tuple(dict.fromkeys(found))
+        return self.config.auxiliaries
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """The auxiliaries, in the network's order."""
+        return {name: self.inputs[name] for name in self.config.auxiliaries}
 
     @property
     def encodings(self) -> dict[str, str]:
-        """How each source is stored, the camera included."""
-        return {k: v for given in self.inputs.values() for k, v in given.encoding.items()}
+        """How the data of each sensor besides the camera is stored."""
+        return {name: modality.encoding for name, modality in self.modalities.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, by key."""
-        return {key: _plain(getattr(self, key)) for key in KEYS}
+        """Plain values for JSON, by key; `config.empty` is not stored, it follows from `inputs`."""
+        values = {key: _plain(getattr(self, key)) for key in KEYS}
+        del values["config"]["empty"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Spec:
         """Inverse of `to_dict`.
 
         Raises:
-            WeightsError: an unknown or missing key, a wrong type, or a value out of range.
+            MmsamError: an unknown or missing key, a wrong type, or a value out of range.
         """
-        try:
-            return from_mapping(cls, values, "spec")
-        except MmsamError as error:
-            raise WeightsError(str(error)) from error
+        spec = {key: value for key, value in values.items() if key != "config"}
+        config = from_mapping(ModelConfig, values.get("config"), "config")
+        inputs = from_mapping(_Inputs, {"inputs": values.get("inputs")}, "spec").inputs
+        empty = empty_value(config, inputs)
+        return from_mapping(
+            cls, {**spec, "config": dataclasses.replace(config, empty=empty)}, "spec"
+        )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    inputs: Mapping[str, Modality]
+
+
+def empty_value(config: ModelConfig, inputs: Mapping[str, Modality]) -> tuple[float, float, float]:
+    """What the network takes an absent auxiliary for; 0 where it leaves absent ones out."""
+    given = [inputs[name] for name in config.auxiliaries if name in inputs]
+    return given[0].empty if given and config.combine.absent == "empty" else (0.0, 0.0, 0.0)
 
 
 def _plain(value: Any) -> Any:
@@ -174,87 +214,40 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _require(holds: bool, key: str, found: object, expected: str) -> None:
-    if not holds:
-        raise WeightsError(f"{key}: found {found!r}, expected {expected}")
+def make_spec(
+    config: ModelConfig,
+    modalities: Mapping[str, Modality],
+    classes: tuple[ClassInfo, ...],
+    geometry: Geometry,
+    *,
+    trained: bool = False,
+    dropped: bool = False,
+    **provenance: Any,
+) -> Spec:
+    """The spec of a network.
 
+    Args:
+        config: the network.
+        modalities: of its auxiliaries; others are left aside.
+        classes: of its labels.
+        geometry: of its input.
+        trained: whether the weights have seen all sensors.
+        dropped: whether they have seen every subset with the camera, too.
+        provenance: fields of `Provenance` besides the package's version.
 
-def _check_classes(spec: Spec) -> None:
-    ids = [c.id for c in spec.classes]
-    count = spec.config.num_classes
-    _require(ids == list(range(count)), "classes", ids, f"ids 0 to {count - 1} in order")
-    try:
-        topic_names(spec.classes)
-    except SensorError as error:
-        raise WeightsError(f"classes: {error}") from error
-
-
-def _check_inputs(spec: Spec) -> None:
-    modalities = spec.config.modalities
-    _require(set(spec.inputs) == set(modalities), "inputs", sorted(spec.inputs), str(modalities))
-    rgb = [(c.source, c.field) for c in spec.inputs["rgb"].channels]
-    expected_rgb = [("camera", name) for name in FIELDS["rgb8"]]
-    _require(rgb == expected_rgb, "inputs.rgb.channels", rgb, str(expected_rgb))
-    _require("camera" not in spec.sources, "inputs", spec.sources, "'camera' for rgb only")
-    for name, given in spec.inputs.items():
-        _check_input(f"inputs.{name}", given)
-    for name in spec.config.auxiliaries if spec.config.combine.absent == "empty" else ():
-        empty, expected = spec.config.empty, spec.inputs[name].empty
-        close = all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(empty, expected, strict=True))
-        _require(close, "config.empty", empty, f"the normalised raw zero {expected}")
-
-
-def _check_input(key: str, given: ModalityInput) -> None:
-    sources = set(given.sources)
-    _require(set(given.encoding) == sources, f"{key}.encoding", dict(given.encoding), str(sources))
-    for source, encoding in given.encoding.items():
-        known = ENCODINGS.get(source)
-        _require(known is not None, f"{key}.channels", source, f"one of {sorted(ENCODINGS)}")
-        _require(encoding in (known or ()), f"{key}.encoding.{source}", encoding, f"one of {known}")
-    for channel in given.channels:
-        fields = FIELDS[given.encoding[channel.source]]
-        _require(channel.field in fields, f"{key}.channels", channel, f"a field of {fields}")
-    for triple in ("scale", "mean", "std"):
-        values = getattr(given, triple)
-        _require(all(map(math.isfinite, values)), f"{key}.{triple}", values, "finite values")
-    _require(0 not in given.scale, f"{key}.scale", given.scale, "factors other than 0")
-    _require(all(s >= 1e-6 for s in given.std), f"{key}.std", given.std, "at least 1e-6")
-    _require(1 <= given.growth <= 31, f"{key}.growth", given.growth, "1 to 31 pixels")
-    needs_limits = given.encoding.get("thermal") == "mono16"
-    ordered = given.limits is not None and -math.inf < given.limits[0] < given.limits[1] < math.inf
-    _require(
-        ordered if needs_limits else given.limits is None,
-        f"{key}.limits",
-        given.limits,
-        "[low, high] counts" if needs_limits else "none (only mono16 thermal has limits)",
+    Raises:
+        WeightsError: the parts do not fit together.
+    """
+    sensors = config.auxiliaries
+    if missing := [sensor for sensor in sensors if sensor not in modalities]:
+        raise WeightsError(f"the network reads {', '.join(missing)}, found {[*modalities]}")
+    counts = reversed(range(len(sensors) + 1)) if dropped else [len(sensors)]
+    subsets = [(CAMERA, *some) for n in counts for some in combinations(sensors, n)]
+    return Spec(
+        config=config,
+        inputs={RGB: RGB_INPUT} | {sensor: modalities[sensor] for sensor in sensors},
+        classes=classes,
+        geometry=geometry,
+        presence=Presence(tuple(subsets) if trained else ()),
+        provenance=Provenance(**provenance, package_version=__version__),
     )
-
-
-def _check_presence(spec: Spec) -> None:
-    known = {"camera", *spec.sources}
-    subsets = [*spec.presence.trained_subsets, *(k.split("+") for k in spec.presence.scores)]
-    for subset in subsets:
-        _require(set(subset) <= known, "presence", "+".join(subset), f"sensors of {sorted(known)}")
-    for subset, score in spec.presence.scores.items():
-        _require(0 <= score.miou <= 100, f"presence.scores.{subset}", score.miou, "0 to 100")
-
-
-def check_geometry(geometry: Geometry, config: ModelConfig) -> None:
-    """Raise WeightsError unless the network can run on what the geometry gives."""
-    mode, size, stride = geometry.mode, geometry.size, geometry.stride
-    _require(mode in GEOMETRY_MODES, "geometry.mode", mode, f"one of {GEOMETRY_MODES}")
-    legal = legal_sizes(config.image_size)
-    _require(size in legal, "geometry.size", size, f"one of {legal}")
-    if mode == "slide":
-        fits = stride is not None and all(0 < s <= w for s, w in zip(stride, size, strict=True))
-        _require(fits, "geometry.stride", stride, f"two values from 1 to the window {size}")
-    else:
-        _require(stride is None, "geometry.stride", stride, f"none with mode {mode!r}")
-    _require(
-        geometry.keep_ratio == (mode != "resize"),
-        "geometry.keep_ratio",
-        geometry.keep_ratio,
-        f"{mode != 'resize'} with mode {mode!r}",
-    )
-    known = geometry.interpolation == "bilinear"
-    _require(known, "geometry.interpolation", geometry.interpolation, "'bilinear'")

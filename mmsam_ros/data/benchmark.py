@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark is: everything that the code knows of a public data set, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.sensors import ClassInfo, Modality
+
+Size = tuple[int, int]
+Scan = Callable[[Path, str, Sequence[str], Path | None], FrameSet]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A method's published row: mIoU in percent by subset; absent classes count 0."""
+
+    method: str
+    split: str
+    sensors: tuple[str, ...]
+    miou: Mapping[str, float]
+    table: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the published numbers read a frame.
+
+    Attributes:
+        mode: as in the geometry of a weights file.
+        pad_raw: padded with raw zeros before normalising, not with zeros afterwards.
+        score_on_canvas: labels are brought to the network's size and scored there.
+    """
+
+    mode: Literal["resize", "pad", "slide"]
+    pad_raw: bool = False
+    score_on_canvas: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """A data set with its layout on disk, its classes and its published numbers.
+
+    Attributes:
+        name: the word for `--dataset`.
+        scan: the frames of a split; their files are not opened.
+        modalities: of its sensors besides the camera; empty where the data says.
+        sensors: the sensors besides the camera that a tree on disk has.
+        classes: table of the training ids; empty where the data says.
+        network_size: (height, width) of the published network.
+        mode: how training and node read a frame, as in the geometry of a weights file.
+        stride: of the windows of the mode `slide`, at `network_size`.
+        protocol: how the published numbers were made; None: as the weights' geometry says.
+        image_size: published size of the images, as WIDTHxHEIGHT.
+        counts: published numbers of frames by split and group.
+        published: rows of the tables.
+        notes: of a tree on disk and the names of its frames, what a user should know.
+    """
+
+    name: str
+    scan: Scan
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
+    sensors: Callable[[Path], tuple[str, ...]] | None = None
+    classes: tuple[ClassInfo, ...] = ()
+    network_size: Size = (1024, 1024)
+    mode: Literal["resize", "pad", "slide"] = "pad"
+    stride: Size | None = None
+    protocol: Protocol | None = None
+    image_size: str = ""
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+    notes: Callable[[Path, set[str]], list[str]] | None = None
+
+    def known_sensors(self, root: Path) -> tuple[str, ...]:
+        """The sensors besides the camera that the data set below `root` has."""
+        return self.sensors(root) if self.sensors else tuple(self.modalities)
+
+    def published_rows(self, split: str, sensors: Sequence[str]) -> list[Published]:
+        """What is published for exactly this split and set of sensors; best last."""
+        rows = [r for r in self.published if (r.split, set(r.sensors)) == (split, set(sensors))]
+        return sorted(rows, key=lambda row: row.miou["all"])
+
+    def count_notes(self, split: str, counts: Mapping[str, int]) -> list[str]:
+        """Where numbers of frames by group differ from the published ones of a split."""
+        known = {group.partition("=")[0] for group in counts}  # FMB has no difficulty without lists
+        return [
+            f"{split}: {counts.get(group, 0)} frames of {group}, published are {published}"
+            for group, published in self.counts.get(split, {}).items()
+            if group.partition("=")[0] in known and counts.get(group, 0) != published
+        ]
+
+
+def published_rows(
+    split: str,
+    sensors: tuple[str, ...],
+    columns: Sequence[str],
+    table: str,
+    rows: Mapping[str, tuple[float, ...]],
+) -> Iterable[Published]:
+    """Rows of one published table; a row may have fewer values than there are columns."""
+    for method, values in rows.items():
+        yield Published(method, split, sensors, dict(zip(columns, values, strict=False)), table)
+
+
+def unused_images(paths: Iterable[Path], names: set[str], top: Path | None = None) -> list[str]:
+    """A note of the images that no split names: by their path below `top`, or their stem."""
+    found = {
+        p.relative_to(top).with_suffix("").as_posix() if top else p.stem
+        for p in paths
+        if p.is_file()
+    }
+    unused = found - names
+    return [f"{len(unused)} images are in no split, such as {min(unused)}"] if unused else []

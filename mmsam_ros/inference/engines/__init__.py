@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes logits of normalised inputs; everything around it is the same for all engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmsam_ros.inference.engines.eager import TorchEngine
+
+__all__ = ["Engine", "TorchEngine"]
+
+
+class Engine(Protocol):
+    """A network on a device.
+
+    Attributes:
+        device: where inputs have to be, and logits are.
+    """
+
+    device: torch.device
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Normalised images (B, 3, h, w) by modality, absent ones missing -> float32 logits
+        (B, classes, h/4, w/4).
+        """

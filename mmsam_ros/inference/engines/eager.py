@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network as PyTorch runs it; the plain twin of every faster engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.model import MMSAMAdapter
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class TorchEngine:
+    """PyTorch's eager mode, with autocast for bf16.
+
+    Args:
+        model: the network; put on the device and into eval mode.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        precision: "fp32" or "bf16".
+
+    Raises:
+        InferenceError: no such device or precision.
+    """
+
+    def __init__(
+        self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InferenceError(f"precision: found {precision!r}, expected one of {PRECISIONS}")
+        self.device = find_device(device)
+        self.precision = precision
+        try:
+            self.model = model.eval().to(self.device)
+        except RuntimeError as error:  # out of memory, no driver
+            raise InferenceError(
+                f"device {device}: the network cannot be moved there ({error})"
+            ) from error
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `Engine`."""
+        half = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.model(inputs).float()
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of a name; InferenceError where this machine does not have it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wrong = f"device: found {str(name)!r}, expected auto, cpu or cuda[:N]"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InferenceError(wrong) from error
+    if device.type not in ("cpu", "cuda"):
+        raise InferenceError(wrong)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InferenceError(
+            f"device: found {str(name)!r}, but this machine has {count} CUDA devices"
+        )
+    return device

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights files written by earlier versions, in today's form; nothing else knows the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmsam_ros.weights.errors import WeightsError
+
+_SENSOR_OF = {"rgb": "camera"}
+_FIXED_GEOMETRY = {"interpolation": ("bilinear",), "keep_ratio": (True, False)}
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a file, by key, as it would be written today.
+
+    Raises:
+        WeightsError: the file uses what no version reads any more; says what.
+    """
+    upgraded = dict(values)
+    config = dict(_mapping(values, "config"))
+    config.pop("empty", None)  # follows from the inputs
+    encoder = dict(_mapping(config, "encoder"))
+    if encoder.pop("patch_size", 16) != 16:
+        raise WeightsError("config.encoder.patch_size: expected 16, found another")
+    config["encoder"] = encoder
+    geometry = dict(_mapping(values, "geometry"))
+    for key, known in _FIXED_GEOMETRY.items():
+        if (found := geometry.pop(key, known[0])) not in known:
+            raise WeightsError(f"geometry.{key}: found {found!r}, expected {known[0]!r}")
+    upgraded["config"], upgraded["geometry"] = config, geometry
+    inputs = _mapping(values, "inputs")
+    upgraded["inputs"] = {name: _modality(name, _mapping(inputs, name)) for name in inputs}
+    return upgraded
+
+
+def _modality(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Its channels were pairs of source and field, its encodings by source."""
+    modality = dict(values)
+    if "channels" not in modality:
+        return modality
+    sensor, channels = _SENSOR_OF.get(name, name), modality.pop("channels")
+    sources = {channel["source"] for channel in channels}
+    if sources != {sensor}:
+        raise WeightsError(
+            f"inputs.{name}: made of {', '.join(sorted(sources))}, expected {sensor} alone: a "
+            "modality reads one sensor, train a network with several auxiliaries instead"
+        )
+    modality["fields"] = [channel["field"] for channel in channels]
+    modality["encoding"] = _mapping(modality, "encoding").get(sensor)
+    modality["point_size"] = modality.pop("growth", 1)
+    return modality
+
+
+def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = values.get(key)
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"{key}: found {found!r}, expected keys with values")
+    return found
