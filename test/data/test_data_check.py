@@ -26,7 +26,7 @@ def run(*argv: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kind", "make", "sources"),
+    ("dataset", "make", "sensors"),
     [
         ("deliver", make_deliver, DELIVER),
         ("fmb", make_fmb, ("thermal",)),
@@ -35,21 +35,21 @@ def run(*argv: str) -> int:
     ],
 )
 def test_a_whole_tree_has_no_faults(
-    tmp_path: Path, kind: str, make: Callable[[Path], Path], sources: tuple[str, ...]
+    tmp_path: Path, dataset: str, make: Callable[[Path], Path], sensors: tuple[str, ...]
 ) -> None:
     done: list[tuple[int, int]] = []
     root = make(tmp_path)
-    lists = root / "lists" if kind == "fmb" else ""
-    report = check_dataset(kind, root, sources, lists, lambda i, n: done.append((i, n)))
+    lists = root / "lists" if dataset == "fmb" else ""
+    report = check_dataset(dataset, root, sensors, lists, lambda i, n: done.append((i, n)))
     assert report.faults == []
     assert {split: counts["all"] for split, counts in report.counts.items()} == {
         "train": 4, "val": 2, "test": 2,
     }  # fmt: skip
     assert done == [(i, 8) for i in range(1, 9)]
-    assert list(report.forms) == ["rgb", *sources, "label"]
-    assert set(report.statistics) == set(sources)
+    assert list(report.forms) == ["rgb", *sensors, "label"]
+    assert set(report.statistics) == set(sensors)
     # counts that differ from the published ones are notes
-    assert any("published are" in note for note in report.notes) == (kind != "folder")
+    assert any("published are" in note for note in report.notes) == (dataset != "folder")
 
 
 def test_every_deliver_fault_is_found(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.trees import DELIVER_CASES, PICTURED, make_deliver, samples, stored
+from support.trees import DELIVER_CASES, PICTURED, make_deliver, sample, samples, stored
 
 from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import open_frames
 
-SOURCES = ("depth", "event", "lidar")
+SENSORS = ("depth", "event", "lidar")
 COUNTS = {"train": 6, "val": 2, "test": 2}
 
 
@@ -42,15 +42,15 @@ def beside(image: Path, top: str, kind: str) -> Path:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_both_layouts_give_the_same_samples(raw: Path, flat: Path, split: str) -> None:
-    one, two = (open_frames("deliver", root, split, SOURCES) for root in (raw, flat))
+    one, two = (open_frames("deliver", root, split, SENSORS) for root in (raw, flat))
     assert len(one) == len(two) == COUNTS[split]
     for a, b, r, f in zip(samples(one), samples(two), one.records, two.records, strict=True):
-        assert (a["name"], r.subsets) == (b["name"], f.subsets)
+        assert (r.name, r.subsets) == (f.name, f.subsets)
         assert torch.equal(a["rgb"], b["rgb"])
         assert torch.equal(a["label"], b["label"])
-        assert list(a["sources"]) == list(b["sources"]) == list(SOURCES)
-        for source in SOURCES:
-            assert torch.equal(a["sources"][source], b["sources"][source]), source
+        assert list(a["planes"]) == list(b["planes"]) == list(SENSORS)
+        for sensor in SENSORS:
+            assert torch.equal(a["planes"][sensor], b["planes"][sensor]), sensor
 
 
 def test_names_and_groups_come_from_tokens(raw: Path) -> None:
@@ -67,36 +67,38 @@ def test_names_and_groups_come_from_tokens(raw: Path) -> None:
 
 
 def test_a_sample_s_types(raw: Path) -> None:
-    frames = open_frames("deliver", raw, "val", SOURCES)
-    sample = frames[0]
-    assert (sample["rgb"].dtype, sample["rgb"].shape) == (torch.uint8, (3, 64, 64))
-    for source in sample["sources"].values():
-        assert (source.dtype, source.shape) == (torch.float32, (3, 64, 64))
-    assert (sample["label"].dtype, sample["label"].shape) == (torch.uint8, (64, 64))
-    assert set(sample["label"].unique().tolist()) == {*PICTURED["deliver"], 255}
-    assert dict(frames.encodings) == dict.fromkeys(SOURCES, "png8")
+    frames = open_frames("deliver", raw, "val", SENSORS)
+    found = sample(frames)
+    assert (found["rgb"].dtype, found["rgb"].shape) == (torch.uint8, (3, 64, 64))
+    for planes in found["planes"].values():
+        assert (planes.dtype, planes.shape) == (torch.float32, (3, 64, 64))
+    assert (found["label"].dtype, found["label"].shape) == (torch.uint8, (64, 64))
+    assert set(found["label"].unique().tolist()) == {*PICTURED["deliver"], 255}
+    assert {s: modality.encoding for s, modality in frames.modalities.items()} == dict.fromkeys(
+        SENSORS, "png8"
+    )
 
 
 def test_channels_are_in_the_file_s_rgb_order(raw: Path) -> None:
-    sample = open_frames("deliver", raw, "val", ("lidar",))[0]
-    sky = sample["label"] == PICTURED["deliver"][0]
-    assert sample["sources"]["lidar"][:, sky].unique(dim=1).flatten().tolist() == [0, 200, 60]
-    assert sample["rgb"][:, sky].float().mean(1).tolist() == pytest.approx([70, 130, 180], abs=3)
+    found = sample(open_frames("deliver", raw, "val", ("lidar",)))
+    sky = found["label"] == PICTURED["deliver"][0]
+    assert found["planes"]["lidar"][:, sky].unique(dim=1).flatten().tolist() == [0, 200, 60]
+    assert found["rgb"][:, sky].float().mean(1).tolist() == pytest.approx([70, 130, 180], abs=3)
 
 
 def test_depth_is_hha_and_coloured_lidar_is_left_alone(raw: Path) -> None:
     record = open_frames("deliver", raw, "val", ("depth", "lidar")).records[0]
-    assert record.sources["depth"].relative_to(raw).parts[0] == "hha"
-    assert record.sources["lidar"].name.endswith("_lidar_front.png")
+    assert record.sensors["depth"].relative_to(raw).parts[0] == "hha"
+    assert record.sensors["lidar"].name.endswith("_lidar_front.png")
 
 
 def test_low_resolution_events_are_enlarged_by_the_nearest(raw: Path) -> None:
     frames = open_frames("deliver", raw, "train", ("event",))
     index = next(i for i, r in enumerate(frames.records) if "eventlowres" in r.name)
-    small = stored(frames.records[index].sources["event"])
+    small = stored(frames.records[index].sensors["event"])
     assert small.shape == (32, 32)
     expected = torch.from_numpy(small.repeat(2, 0).repeat(2, 1)).float().expand(3, -1, -1)
-    assert torch.equal(frames[index]["sources"]["event"], expected)
+    assert torch.equal(sample(frames, index)["planes"]["event"], expected)
 
 
 def test_labels_are_the_red_channel_less_one(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_labels_are_the_red_channel_less_one(tmp_path: Path) -> None:
     bgra[..., 2] = 1
     bgra[0, :4, 2] = (0, 1, 25, 255)
     cv2.imwrite(str(path), bgra)
-    assert frames[0]["label"][0, :5].tolist() == [255, 0, 24, 255, 0]
+    assert sample(frames)["label"][0, :5].tolist() == [255, 0, 24, 255, 0]
     bgra[5, 5, 2] = 26
     cv2.imwrite(str(path), bgra)
     with pytest.raises(DataError, match=rf"{path.name}: label values 26, expected 0..25 and 255"):
@@ -121,7 +123,7 @@ def test_flat_labels_are_training_ids(flat: Path, tmp_path: Path) -> None:
     label = np.zeros((64, 64), np.uint8)
     label[0, :3] = (0, 24, 255)
     cv2.imwrite(str(path), label)
-    assert frames[0]["label"][0, :3].tolist() == [0, 24, 255]
+    assert sample(frames)["label"][0, :3].tolist() == [0, 24, 255]
     cv2.imwrite(str(path), label + 1)  # a raw label among flattened images
     with pytest.raises(DataError, match=r"label values 25, expected 0..24 and 255"):
         frames[0]
@@ -129,11 +131,11 @@ def test_flat_labels_are_training_ids(flat: Path, tmp_path: Path) -> None:
 
 def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     root = make_deliver(tmp_path, per_split={"val": 2})
-    image = image_of(open_frames("deliver", root, "val", SOURCES), "ordinary")
+    image = image_of(open_frames("deliver", root, "val", SENSORS), "ordinary")
     gone = beside(image, "hha", "depth")
     gone.unlink()
     with pytest.raises(DataError, match=r"hha/cloud/val/\w+/000000_depth_front.png: is missing"):
-        open_frames("deliver", root, "val", SOURCES)
+        open_frames("deliver", root, "val", SENSORS)
     assert len(open_frames("deliver", root, "val", ("lidar",))) == 2
 
 
@@ -190,24 +192,24 @@ def test_broken_files_and_other_sizes_are_named_at_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "split", "sources", "message"),
+    ("dataset", "split", "sensors", "message"),
     [
-        ("delivr", "val", (), "kind of data set: unknown 'delivr'; did you mean 'deliver'?"),
+        ("delivr", "val", (), "dataset: unknown 'delivr'; did you mean 'deliver'?"),
         ("deliver", "valid", (), "split: unknown 'valid'; did you mean 'val'?"),
         ("deliver", "val", ("thermal",), "sensors of deliver: unknown 'thermal'; known: depth"),
         ("deliver", "test", (), "no frames of the split 'test'"),
     ],
 )
 def test_what_cannot_be_opened(
-    tmp_path: Path, kind: str, split: str, sources: tuple[str, ...], message: str
+    tmp_path: Path, dataset: str, split: str, sensors: tuple[str, ...], message: str
 ) -> None:
     root = make_deliver(tmp_path, per_split={"val": 1})
     with pytest.raises(DataError, match=message):
-        open_frames(kind, root, split, sources)
+        open_frames(dataset, root, split, sensors)
 
 
 def test_another_tree_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither img/ nor samples/images/"):
         open_frames("deliver", tmp_path, "val", ())
-    with pytest.raises(DataError, match="nowhere: is no folder"):
+    with pytest.raises(DataError, match="nowhere: is not a folder"):
         open_frames("deliver", tmp_path / "nowhere", "val", ())

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.trees import make_fmb, samples
+from support.trees import make_fmb, sample, samples
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.fmb import read_lists
@@ -49,7 +49,7 @@ def test_a_moved_tree_gives_the_same(raw: Path, moved: Path, split: str, with_li
     for a, b, r, m in zip(samples(one), samples(two), one.records, two.records, strict=True):
         assert (r.name, r.subsets) == (m.name, m.subsets)
         assert torch.equal(a["rgb"], b["rgb"])
-        assert torch.equal(a["sources"]["thermal"], b["sources"]["thermal"])
+        assert torch.equal(a["planes"]["thermal"], b["planes"]["thermal"])
         assert torch.equal(a["label"], b["label"])
 
 
@@ -68,13 +68,13 @@ def test_labels_and_thermal(tmp_path: Path) -> None:
     label[0, :4] = (0, 1, 14, 255)
     thermal[0, :3] = (0, 17, 255)
     cv2.imwrite(str(frames.records[0].label), label)
-    path = str(frames.records[0].sources["thermal"])
+    path = str(frames.records[0].sensors["thermal"])
     for image in (thermal, np.repeat(thermal[..., None], 3, 2)):  # grey may be stored as RGB
         cv2.imwrite(path, image)
-        sample = frames[0]
-        assert sample["label"][0, :5].tolist() == [255, 0, 13, 255, 0]
-        assert sample["sources"]["thermal"].shape == (1, 60, 80)
-        assert sample["sources"]["thermal"][0, 0, :3].tolist() == [0, 17, 255]
+        found = sample(frames)
+        assert found["label"][0, :5].tolist() == [255, 0, 13, 255, 0]
+        assert found["planes"]["thermal"].shape == (1, 60, 80)
+        assert found["planes"]["thermal"][0, 0, :3].tolist() == [0, 17, 255]
     cv2.imwrite(path, np.dstack([thermal, thermal, thermal + 1]))
     with pytest.raises(DataError, match=r"00001.png: mono8 image has colours"):
         frames[0]

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.trees import PICTURED, make_muses, samples
+from support.trees import PICTURED, make_muses, sample, samples
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import open_frames
 
-SOURCES = ("lidar", "event")
+SENSORS = ("lidar", "event")
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +23,20 @@ def muses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_samples(muses: Path) -> None:
-    frames = open_frames("muses", muses, "train", SOURCES)
+    frames = open_frames("muses", muses, "train", SENSORS)
     assert [record.name for record in frames.records] == [
         f"REC{i:04d}_frame_{100 + i:06d}" for i in (1, 2, 3, 4)
     ]
-    assert dict(frames.encodings) == {"lidar": "muses_raw", "event": "event_counts"}
-    for sample, record in zip(samples(frames), frames.records, strict=True):
-        for source in SOURCES:
-            stored = np.load(record.sources[source])["arr_0"]
-            assert stored.dtype == (np.float32 if source == "lidar" else np.uint8)
+    assert {sensor: modality.encoding for sensor, modality in frames.modalities.items()} == {
+        "lidar": "muses_raw", "event": "event_counts",
+    }  # fmt: skip
+    for found, record in zip(samples(frames), frames.records, strict=True):
+        for sensor in SENSORS:
+            stored = np.load(record.sensors[sensor])["arr_0"]
+            assert stored.dtype == (np.float32 if sensor == "lidar" else np.uint8)
             expected = torch.from_numpy(stored.astype(np.float32)).permute(2, 0, 1)
-            assert torch.equal(sample["sources"][source], expected)
-        assert set(sample["label"].unique().tolist()) == {*PICTURED["muses"], 255}
+            assert torch.equal(found["planes"][sensor], expected)
+        assert set(found["label"].unique().tolist()) == {*PICTURED["muses"], 255}
 
 
 def test_conditions_are_the_folders(muses: Path) -> None:
@@ -51,18 +53,19 @@ def test_labels_have_no_offset(tmp_path: Path) -> None:
     label = np.zeros((54, 96), np.uint8)
     label[0, :3] = (0, 18, 255)
     cv2.imwrite(str(frames.records[0].label), label)
-    assert frames[0]["label"][0, :4].tolist() == [0, 18, 255, 0]
+    assert sample(frames)["label"][0, :4].tolist() == [0, 18, 255, 0]
     cv2.imwrite(str(frames.records[0].label), label + 1)
     with pytest.raises(DataError, match=r"label values 19, expected 0..18 and 255"):
         frames[0]
 
 
 def test_withheld_labels(muses: Path, tmp_path: Path) -> None:
-    frames = open_frames("muses", muses, "test", SOURCES)
+    frames = open_frames("muses", muses, "test", SENSORS)
     assert frames.records[0].label is None
-    assert "label" not in frames[0]
-    given = open_frames("muses", make_muses(tmp_path, test_labels=True), "test", SOURCES)
-    assert "label" in given[0]
+    assert frames[0].label is None
+    assert "label" not in sample(frames)
+    given = open_frames("muses", make_muses(tmp_path, test_labels=True), "test", SENSORS)
+    assert "label" in sample(given)
     assert given.records[1].label is not None
     given.records[1].label.unlink()  # one of them is not withheld but lost
     with pytest.raises(DataError, match=r"gt_labelTrainIds.png: is missing"):
@@ -94,8 +97,8 @@ def test_training_labels_are_never_withheld(tmp_path: Path) -> None:
 def test_an_unprojected_download(tmp_path: Path) -> None:
     root = make_muses(tmp_path, sources=("lidar",))
     with pytest.raises(DataError, match=r"event_camera: is missing; `mmsam muses-project` makes"):
-        open_frames("muses", root, "train", SOURCES)
-    path = open_frames("muses", root, "train", ("lidar",)).records[2].sources["lidar"]
+        open_frames("muses", root, "train", SENSORS)
+    path = open_frames("muses", root, "train", ("lidar",)).records[2].sensors["lidar"]
     path.unlink()
     with pytest.raises(DataError, match=rf"{path.name}: is missing"):
         open_frames("muses", root, "train", ("lidar",))
@@ -112,17 +115,17 @@ def test_files_that_are_being_written_are_no_frames(tmp_path: Path) -> None:
 def test_the_png_variant_has_the_same_values(tmp_path: Path) -> None:
     root = make_muses(tmp_path)
     before = open_frames("muses", root, "train", ("lidar",))
-    path, expected = before.records[0].sources["lidar"], before[0]["sources"]["lidar"]
+    path, expected = before.records[0].sensors["lidar"], sample(before)["planes"]["lidar"]
     counts = ((np.load(path)["arr_0"] + 100) * 150).round().astype(np.uint16)
     path.unlink()
     cv2.imwrite(str(path.with_suffix(".png")), counts[..., ::-1])
-    after = open_frames("muses", root, "train", ("lidar",))[0]["sources"]["lidar"]
+    after = sample(open_frames("muses", root, "train", ("lidar",)))["planes"]["lidar"]
     torch.testing.assert_close(after, expected, atol=1 / 150, rtol=0)
 
 
 def test_broken_rasters_are_named(tmp_path: Path) -> None:
-    frames = open_frames("muses", make_muses(tmp_path), "val", SOURCES)
-    path = frames.records[0].sources["lidar"]
+    frames = open_frames("muses", make_muses(tmp_path), "val", SENSORS)
+    path = frames.records[0].sensors["lidar"]
     whole = path.read_bytes()
     for content in (whole[:-40], b"", b"PK\x03\x04"):
         path.write_bytes(content)
@@ -132,8 +135,14 @@ def test_broken_rasters_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{path.name}: is broken.*arr_0"):
         frames[0]
     np.savez(path, np.zeros((54, 96, 3), np.float64))
-    with pytest.raises(DataError, match=rf"{path.name}: .*dtype is float64, expected float32"):
+    with pytest.raises(DataError, match=rf"{path.name}: .*dtype float64, expected .*float32"):
         frames[0]
+    np.savez(path, np.zeros((54, 96, 3), np.uint8))
+    with pytest.raises(DataError, match=rf"{path.name}: .*dtype is uint8, expected float32"):
+        sample(frames)
+    np.savez(path, np.full((54, 96, 3), np.nan, np.float32))
+    with pytest.raises(DataError, match=rf"{path.name}: muses_raw image holds NaN"):
+        sample(frames)
     np.savez(path, np.zeros((96, 54, 3), np.float32))
     with pytest.raises(
         DataError, match=rf"{path.name}: is 54x96, but .*_frame_camera.png is 96x54"

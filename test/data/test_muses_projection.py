@@ -47,8 +47,8 @@ CALIB = {
 }
 PLACES = ("train/clear/day/REC0001_frame_000100", "val/fog/night/REC0002_frame_000007")
 MIDDLE = 1_650_000_000.05
-OFFICIAL = ProjectionOptions(parity=True, growth=False)
-OURS = ProjectionOptions(growth=False)
+OFFICIAL = ProjectionOptions(parity=True, enlarge=False)
+OURS = ProjectionOptions(enlarge=False)
 BOTH = pytest.mark.parametrize("parity", [False, True])
 
 
@@ -104,14 +104,14 @@ def cloud_of(*points: tuple[float, float, float, float]) -> NDArray[np.float64]:
     return np.array([[*point, 0.0, 0.0] for point in points])
 
 
-@pytest.mark.parametrize("growth", [False, True])
+@pytest.mark.parametrize("enlarge", [False, True])
 @pytest.mark.parametrize("motion", [False, True])
 def test_parity_is_the_official_tool_s(
-    shared: Path, tmp_path: Path, motion: bool, growth: bool
+    shared: Path, tmp_path: Path, motion: bool, enlarge: bool
 ) -> None:
     root = shared / "data/muses_mini"
     expected = np.load(root / "expected.npz")
-    options = ProjectionOptions(motion_compensation=motion, parity=True, growth=growth)
+    options = ProjectionOptions(motion_compensation=motion, parity=True, enlarge=enlarge)
     calib = Calibration.read(root / "calib.json")
     frames = raw_frames(root, tmp_path, ("lidar", "event"), exposures=motion)
     assert len(frames) == 4
@@ -125,7 +125,7 @@ def test_parity_is_the_official_tool_s(
         assert raster.dtype == (np.uint8 if frame.source == "event" else np.float32)
         name = frame.path.name[: len("REC0001_frame_000100")]
         variant = f"mc{motion:d}." if frame.source == "lidar" else ""
-        rows = expected[f"{name}.{frame.source}.{variant}grow{growth:d}"]
+        rows = expected[f"{name}.{frame.source}.{variant}grow{enlarge:d}"]
         theirs = np.zeros(raster.shape, np.float64)
         theirs[rows[:, 0].astype(int), rows[:, 1].astype(int)] = rows[:, 2:]
         ours, full = raster.any(axis=2), theirs.any(axis=2)
@@ -135,7 +135,7 @@ def test_parity_is_the_official_tool_s(
 
 
 @BOTH
-def test_a_point_goes_to_its_pixel_and_grows_right_and_down(
+def test_a_point_goes_to_its_pixel_and_is_enlarged_right_and_down(
     calibration: Calibration, parity: bool
 ) -> None:
     # 10 m ahead, 1 m left, 0.5 m up: 100 pixels left of the centre, 50 above it
@@ -147,13 +147,13 @@ def test_a_point_goes_to_its_pixel_and_grows_right_and_down(
     for value in found.values():
         assert value == pytest.approx(values, abs=1e-4)
     bare = occupied(
-        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, growth=False))
+        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, enlarge=False))
     )
     assert set(bare) == {(490, 860)}
 
 
 @BOTH
-def test_growing_takes_the_maximum_among_points_even_below_zero(
+def test_enlarging_takes_the_maximum_among_points_even_below_zero(
     calibration: Calibration, parity: bool
 ) -> None:
     # left: -1 m, intensity 5; its right neighbour: -2 m, intensity 9
@@ -189,7 +189,7 @@ def test_borders(calibration: Calibration) -> None:
 def test_points_nearer_than_a_metre_are_dropped(raw: Path, tmp_path: Path, parity: bool) -> None:
     (frame, _) = raw_frames(raw, tmp_path / "out", ("lidar",))
     frame.path.write_bytes(cloud_of((0.9, 0.0, 0.0, 1.0), (1.1, 0.0, 0.0, 2.0)).tobytes())
-    options = ProjectionOptions(parity=parity, growth=False)
+    options = ProjectionOptions(parity=parity, enlarge=False)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     assert value[1] == 2.0
@@ -226,7 +226,7 @@ def test_only_the_official_tool_s_rotation_changes_lengths() -> None:
 
 def test_motion_of_a_file_is_that_of_the_middle_of_the_exposure(raw: Path, tmp_path: Path) -> None:
     frame = raw_frames(raw, tmp_path / "out", ("lidar",), exposures=True)[0]
-    options = ProjectionOptions(motion_compensation=True, growth=False)
+    options = ProjectionOptions(motion_compensation=True, enlarge=False)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     # 0.1 s after the middle, at 10 m/s
@@ -247,8 +247,8 @@ def test_events_go_to_their_pixel_by_sign(calibration: Calibration) -> None:
     positive = np.array([True, True, False])
     found = occupied(event_raster(pixels, positive, calibration, OURS))
     assert found == {(490, 1060): [2, 0, 0], (540, 960): [0, 1, 0]}
-    grown = occupied(event_raster(pixels[2:], positive[2:], calibration, ProjectionOptions()))
-    assert grown == {(r, c): [0, 1, 0] for r in (540, 541) for c in (960, 961)}
+    enlarged = occupied(event_raster(pixels[2:], positive[2:], calibration, ProjectionOptions()))
+    assert enlarged == {(r, c): [0, 1, 0] for r in (540, 541) for c in (960, 961)}
 
 
 def test_events_outside_the_image_are_dropped(calibration: Calibration) -> None:
@@ -360,7 +360,7 @@ def test_command_passes_its_options_on(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "other"
     options = ("--motion-compensation", "--parity", "--no-growth", "--png")
     assert run("--root", raw, "--out", out, "--modalities", "lidar", *options) == 0
-    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, growth=False))
+    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, enlarge=False))
     for place in PLACES:
         assert (out / "lidar" / f"{place}_lidar.png").is_file()
     assert not (raw / "projected_to_rgb").exists()

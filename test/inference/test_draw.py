@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from mmsam_ros.inference.draw import colorise, highlight, overlay
-from mmsam_ros.sensors import CLASS_SETS, palette
+from mmsam_ros.sensors import SYNTHETIC_CLASSES, palette
 
-CLASSES = CLASS_SETS["synthetic"]
+CLASSES = SYNTHETIC_CLASSES
 COLOURS = palette(CLASSES)
 
 

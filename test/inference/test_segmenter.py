@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frame in, labels out: geometry, composition of sensors, windows, refusals."""
+"""Frame in, labels out: geometry, sensors, windows, refusals."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.randomise import randomise
+from support.networks import random_network, spec_of
 from torch import Tensor
 
-from mmsam_ros.inference import InferenceError, Segmenter
-from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.prepare import prepare
-from mmsam_ros.model import build_model
+from mmsam_ros.inference import InferenceError, Segmenter, TorchEngine
+from mmsam_ros.inference.geometry import Plan, slide_windows
+from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.sensors import (
-    CLASS_SETS,
     CameraModel,
     Frame,
     LidarPoints,
@@ -25,46 +23,20 @@ from mmsam_ros.sensors import (
     SensorImage,
     rasterise,
 )
-from mmsam_ros.weights import (
-    Channel,
-    Geometry,
-    ModalityInput,
-    Setting,
-    Spec,
-    WeightsError,
-    make_spec,
-    setting_config,
-)
+from mmsam_ros.weights import Geometry, Spec, WeightsError
 
 CPU = torch.device("cpu")
+BOTH = "synthetic_rgb_lidar_thermal"
 
 
-# LiDAR and thermal in the three channels of one auxiliary
-COMPOSED = Setting(
-    "composed",
-    CLASS_SETS["synthetic"],
-    {
-        "lidar_thermal": ModalityInput(
-            (Channel("lidar", "range"), Channel("lidar", "height"), Channel("thermal", "value")),
-            {"lidar": "muses_raw", "thermal": "mono16"},
-            std=(20.0, 1.0, 255.0),
-            growth=2,
-            limits=(26000.0, 31500.0),
-        )
-    },
-    (1024, 1024),
-)
+def segmenter_of(name: str, geometry: Geometry | None = None) -> Segmenter:
+    spec = spec_of(name)
+    return Segmenter(random_network(spec), spec, device="cpu", geometry=geometry)
 
 
-def spec_of(setting: str | Setting) -> Spec:
-    return make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
-
-
-def segmenter_of(setting: str, geometry: Geometry | None = None) -> Segmenter:
-    spec = spec_of(setting)
-    model = build_model(spec.config)
-    randomise(model, seed=11)
-    return Segmenter(model, spec, device="cpu", geometry=geometry)
+def prepared(frame: Frame, spec: Spec, geometry: Geometry | None = None) -> Prepared:
+    size = (frame.rgb.shape[0], frame.rgb.shape[1])
+    return prepare(frame, spec, Plan.of(geometry or spec.geometry, size), CPU)
 
 
 def camera(width: int, height: int) -> CameraModel:
@@ -112,77 +84,115 @@ def test_plans(
     mode: str, native: tuple[int, int], canvas: tuple[int, int], padded: tuple[int, int]
 ) -> None:
     stride = (500, 500) if mode == "slide" else None
-    plan = Plan.of(Geometry(mode, (800, 800), stride, mode != "resize"), native)
-    assert (plan.canvas, plan.padded) == (canvas, padded)
-    logits = torch.randn(1, 3, padded[0] // 4, padded[1] // 4)
-    assert plan.restore(logits).shape == (1, 3, *native)
+    plan = Plan.of(Geometry(mode, (800, 800), stride), native)  # type: ignore[arg-type]
+    assert (plan.canvas, plan.padded, plan.output) == (canvas, padded, native)
+    assert plan.pad(torch.zeros(1, 3, *canvas)).shape == (1, 3, *padded)
+    logits = plan.logits(lambda w: torch.randn(1, 3, (w[1] - w[0]) // 4, (w[3] - w[2]) // 4))
+    assert logits.shape == (1, 3, *native)
 
 
 def test_padding_does_not_shift_the_picture() -> None:
     """A left-right ramp in the logits of the canvas is the same ramp at the camera's size."""
     plan = Plan.of(Geometry("pad", (128, 192)), (100, 400))
     ramp = torch.arange(192.0).repeat(128, 1)[None, None]
-    restored = plan.restore(F.avg_pool2d(ramp, 4))[0, 0]
+    restored = plan.logits(lambda _: F.avg_pool2d(ramp, 4))[0, 0]
     expected = (torch.arange(400) + 0.5) * 192 / 400 - 0.5
     assert (restored[:, 8:-8] - expected[8:-8]).abs().max() < 1e-3
     ramp = torch.arange(128.0).repeat(192, 1).T[None, None]
-    restored = plan.restore(F.avg_pool2d(ramp, 4))[0, 0]
+    restored = plan.logits(lambda _: F.avg_pool2d(ramp, 4))[0, 0]
     expected = (torch.arange(100) + 0.5) * 48 / 100 - 0.5
     assert (restored[8:-8, 200] - expected[8:-8]).abs().max() < 1e-3
 
 
-def test_channels_are_composed_and_normalised() -> None:
-    spec, f = spec_of(COMPOSED), frame()
-    plan = Plan.of(spec.geometry, (200, 320))
-    inputs, present = prepare(f, spec, plan, CPU)
-    assert present == ("lidar", "thermal")
-    h, w = plan.canvas
+def test_muses_windows() -> None:
+    windows = slide_windows((1080, 1920), (1024, 1024), (640, 640))
+    assert sorted({w[0] for w in windows}) == [0, 56]
+    assert sorted({w[2] for w in windows}) == [0, 640, 896]
+    seen = torch.zeros(1080, 1920)
+    for top, bottom, left, right in windows:
+        seen[top:bottom, left:right] += 1
+    assert seen.min() >= 1
+
+
+def test_padding_holds_what_is_asked_for() -> None:
+    plan = Plan.of(Geometry("pad", (8, 8)), (4, 8))
+    image = torch.randn(1, 3, 4, 8)
+    padded = plan.pad(image, (0.5, -1.0, 2.0))
+    assert torch.equal(padded[:, :, :4], image)
+    assert torch.equal(padded[0, :, 4:].flatten(1).unique(dim=1)[:, 0], torch.tensor([0.5, -1, 2]))
+
+
+def test_every_sensor_is_an_input_of_its_own() -> None:
+    spec, f = spec_of(BOTH), frame()
+    found = prepared(f, spec)
+    assert (found.used, dict(found.refused)) == (("lidar", "thermal"), {})
+    assert set(found.inputs) == {"rgb", "lidar", "thermal"}
+    h, w = found.plan.canvas
     assert (h, w) == (120, 192)
-    aux = inputs["lidar_thermal"][0]
-    assert aux.shape == (3, 128, 192)
+    lidar, thermal = found.inputs["lidar"][0], found.inputs["thermal"][0]
+    assert lidar.shape == thermal.shape == (3, 128, 192)
     cloud = f.sensors["lidar"]
     assert isinstance(cloud, LidarPoints)
     assert f.camera is not None
-    raster = rasterise(cloud.xyz, cloud.intensity, f.camera.scaled(w, h), T_CAMERA_LIDAR, growth=2)
+    camera = f.camera.scaled(w, h)
+    raster = rasterise(cloud.xyz, cloud.intensity, camera, T_CAMERA_LIDAR, point_size=2)
     assert (raster[..., 0] > 0).mean() > 0.05
-    torch.testing.assert_close(aux[0, :h], torch.from_numpy(raster[..., 0] / 20))
-    torch.testing.assert_close(aux[1, :h], torch.from_numpy(raster[..., 2]))
-    assert 0 <= aux[2].min() < aux[2].max() <= 1
-    assert bool((aux[:, h:] == 0).all())
-    rgb = inputs["rgb"][0]
+    for channel, spread in enumerate((20, 50, 1)):
+        expected = torch.from_numpy(raster[..., channel] / spread)
+        torch.testing.assert_close(lidar[channel, :h], expected)
+    assert 0 <= thermal[0].min() < thermal[0].max() <= 1
+    assert torch.equal(thermal[0], thermal[1])
+    assert torch.equal(thermal[0], thermal[2])
+    for image in (lidar, thermal):
+        assert bool((image[:, h:] == 0).all())
+    rgb = found.inputs["rgb"][0]
     mean = torch.from_numpy(f.rgb).float().mean((0, 1)) / 255
     expected = (mean - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(rgb[:, :h].mean((1, 2)), expected, atol=0.02, rtol=0)
 
 
-def test_missing_sensors_leave_their_channels_empty() -> None:
-    spec, f = spec_of(COMPOSED), frame()
-    plan = Plan.of(spec.geometry, (200, 320))
-    both, _ = prepare(f, spec, plan, CPU)
-    only = dataclasses.replace(f, sensors={"thermal": f.sensors["thermal"]})
-    inputs, present = prepare(only, spec, plan, CPU)
-    assert present == ("thermal",)
-    assert bool((inputs["lidar_thermal"][:, :2] == 0).all())
-    assert torch.equal(inputs["lidar_thermal"][:, 2], both["lidar_thermal"][:, 2])
-    inputs, present = prepare(dataclasses.replace(f, sensors={}), spec, plan, CPU)
-    assert (present, set(inputs)) == ((), {"rgb"})
+def test_missing_sensors_are_left_out() -> None:
+    spec, f = spec_of(BOTH), frame()
+    both = prepared(f, spec)
+    only = prepared(dataclasses.replace(f, sensors={"thermal": f.sensors["thermal"]}), spec)
+    assert only.used == ("thermal",)
+    assert torch.equal(only.inputs["thermal"], both.inputs["thermal"])
+    bare = prepared(dataclasses.replace(f, sensors={}), spec)
+    assert (bare.used, set(bare.inputs), dict(bare.refused)) == ((), {"rgb"}, {})
 
 
-def test_several_auxiliaries_are_inputs_of_their_own() -> None:
-    spec, f = spec_of("synthetic_rgb_lidar_thermal"), frame()
-    plan = Plan.of(spec.geometry, (200, 320))
-    inputs, present = prepare(f, spec, plan, CPU)
-    assert (present, set(inputs)) == (("lidar", "thermal"), {"rgb", "lidar", "thermal"})
-    composed, _ = prepare(f, spec_of(COMPOSED), plan, CPU)
-    assert torch.equal(inputs["lidar"][:, 0], composed["lidar_thermal"][:, 0])
-    assert torch.equal(inputs["lidar"][:, 2], composed["lidar_thermal"][:, 1])
-    for channel in range(3):
-        assert torch.equal(inputs["thermal"][:, channel], composed["lidar_thermal"][:, 2])
+def test_a_sensor_that_cannot_be_used_is_refused_and_the_others_go_on() -> None:
+    segmenter, f = segmenter_of(BOTH), frame()
+    wrong = SensorImage(np.zeros((4, 4), np.uint8))  # these weights read 16 bit
+    found = segmenter.prepare(dataclasses.replace(f, sensors={**f.sensors, "thermal": wrong}))
+    assert found.used == ("lidar",)
+    refusal = found.refused["thermal"]
+    assert (refusal.sensor, refusal.reason) == ("thermal", "weights")
+    assert "uint16" in refusal.text
+    alone = segmenter(dataclasses.replace(f, sensors={"lidar": f.sensors["lidar"]}))
+    assert np.array_equal(segmenter.infer(found).labels, alone.labels)
+
+
+def test_blank_sensors_are_refused_unless_that_is_normal() -> None:
+    spec, f = spec_of(BOTH), frame()
+    behind = LidarPoints(
+        np.array([[-5.0, 0, 0]], np.float32), np.ones(1, np.float32), T_CAMERA_LIDAR
+    )
+    grey = SensorImage(np.full((200, 320), 29000, np.uint16))
+    found = prepared(dataclasses.replace(f, sensors={"lidar": behind, "thermal": grey}), spec)
+    assert found.used == ()
+    assert {name: r.reason for name, r in found.refused.items()} == {
+        "lidar": "blank", "thermal": "blank",
+    }  # fmt: skip
+    assert "none of 1 points" in found.refused["lidar"].text
+    empty = LidarPoints(np.zeros((0, 3), np.float32), np.zeros(0, np.float32), T_CAMERA_LIDAR)
+    found = prepared(dataclasses.replace(f, sensors={"lidar": empty}), spec)
+    assert (found.used, dict(found.refused)) == ((), {})
 
 
 def test_a_blank_frame_is_absent_where_the_network_can_do_without() -> None:
     """Else norms would amplify it; the published network takes it for what it shows."""
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    segmenter, f = segmenter_of(BOTH), frame()
     without = segmenter(dataclasses.replace(f, sensors={"lidar": f.sensors["lidar"]}))
     blank = SensorImage(np.full((200, 320), 29000, np.uint16))
     shown = segmenter(dataclasses.replace(f, sensors={**f.sensors, "thermal": blank}))
@@ -204,7 +214,7 @@ def test_a_blank_frame_is_absent_where_the_network_can_do_without() -> None:
 
 
 def test_labels_have_the_camera_size_and_depend_on_every_sensor() -> None:
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    segmenter, f = segmenter_of(BOTH), frame()
     full = segmenter(f)
     assert full.labels.shape == (200, 320)
     assert full.labels.dtype == np.uint8
@@ -221,11 +231,10 @@ def test_labels_have_the_camera_size_and_depend_on_every_sensor() -> None:
 
 def test_labels_are_the_upsampled_argmax() -> None:
     """Against the plain way: network, bilinear to the input's size, crop, bilinear, argmax."""
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    segmenter, f = segmenter_of(BOTH), frame()
     plan = Plan.of(segmenter.geometry, (200, 320))
-    inputs, _ = prepare(f, segmenter.spec, plan, CPU)
-    with torch.no_grad():
-        logits = F.interpolate(segmenter.model(inputs), size=(128, 192), mode="bilinear")
+    inputs = prepare(f, segmenter.spec, plan, CPU).inputs
+    logits = F.interpolate(segmenter.engine(inputs), size=(128, 192), mode="bilinear")
     logits = F.interpolate(logits[:, :, :120], size=(200, 320), mode="bilinear")
     assert np.array_equal(segmenter(f).labels, logits.argmax(1)[0].numpy())
     confidence = segmenter(f).confidence
@@ -236,26 +245,24 @@ def test_labels_are_the_upsampled_argmax() -> None:
 
 def test_slide_equals_windows_by_hand() -> None:
     geometry = Geometry("slide", (128, 192), (100, 128))
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal", geometry), frame()
+    segmenter, f = segmenter_of(BOTH, geometry), frame()
     plan = Plan.of(geometry, (200, 320))
-    inputs, _ = prepare(f, segmenter.spec, plan, CPU)
+    inputs = prepare(f, segmenter.spec, plan, CPU).inputs
     total, count = torch.zeros(1, 14, 200, 320), torch.zeros(200, 320)
     for top in (0, 72):
         for left in (0, 128):
             window: dict[str, Tensor] = {
                 m: x[..., top : top + 128, left : left + 192] for m, x in inputs.items()
             }
-            with torch.no_grad():
-                logits = F.interpolate(segmenter.model(window), size=(128, 192), mode="bilinear")
+            logits = F.interpolate(segmenter.engine(window), size=(128, 192), mode="bilinear")
             total[..., top : top + 128, left : left + 192] += logits
             count[top : top + 128, left : left + 192] += 1
     assert np.array_equal(segmenter(f).labels, (total / count).argmax(1)[0].numpy())
 
 
 def test_bf16_stays_close() -> None:
-    spec = spec_of("synthetic_rgb_lidar_thermal")
-    model = build_model(spec.config)
-    randomise(model, seed=11)
+    spec = spec_of(BOTH)
+    model = random_network(spec)
     plain = Segmenter(model, spec, "cpu", "fp32")(frame()).labels
     half = Segmenter(model, spec, "cpu", "bf16")(frame()).labels
     assert (plain == half).mean() > 0.9
@@ -277,7 +284,7 @@ def test_png8_weights_refuse_points_and_take_rasters() -> None:
     ],
 )
 def test_data_that_does_not_fit_is_named(data: np.ndarray, message: str) -> None:
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    segmenter, f = segmenter_of(BOTH), frame()
     with pytest.raises(InferenceError, match=message):
         segmenter(Frame(f.rgb, {"thermal": SensorImage(data)}, f.camera))
 
@@ -289,12 +296,12 @@ def test_nan_in_a_raster_is_refused_not_spread() -> None:
     raster[3, 4, 1] = np.nan
     with pytest.raises(InferenceError, match=r"lidar: .*NaN") as caught:
         segmenter(Frame(f.rgb, {"lidar": SensorImage(raster)}))
-    assert caught.value.source == "lidar"
+    assert caught.value.sensor == "lidar"
 
 
 def test_one_absurd_value_costs_its_point_not_the_mask() -> None:
     """1e30 would overflow within the network, and NaN everywhere is the first class everywhere."""
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    segmenter, f = segmenter_of(BOTH), frame()
     cloud = f.sensors["lidar"]
     assert isinstance(cloud, LidarPoints)
     expected = segmenter(f)
@@ -312,9 +319,11 @@ def test_one_absurd_value_costs_its_point_not_the_mask() -> None:
 
 
 def test_an_output_that_is_not_finite_is_no_mask() -> None:
-    segmenter, f = segmenter_of("synthetic_rgb_lidar_thermal"), frame()
+    spec, f = spec_of(BOTH), frame()
+    model = random_network(spec)
     with torch.no_grad():
-        segmenter.model.level_embed.fill_(torch.nan)
+        model.level_embed.fill_(torch.nan)
+    segmenter = Segmenter(model, spec, "cpu")
     with pytest.raises(InferenceError, match="output is not finite"):
         segmenter(f)
 
@@ -340,15 +349,14 @@ def test_views_and_read_only_images_are_taken() -> None:
 
 
 def test_logits_are_float32_under_bf16() -> None:
-    segmenter = segmenter_of("fmb_rgb_thermal")
-    image = torch.randn(1, 3, 128, 192)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert segmenter.model({"rgb": image}).dtype == torch.float32
+    spec = spec_of("fmb_rgb_thermal")
+    engine = TorchEngine(random_network(spec), "cpu", "bf16")
+    assert engine({"rgb": torch.randn(1, 3, 128, 192)}).dtype == torch.float32
 
 
 def test_bad_settings_are_refused() -> None:
     spec = spec_of("fmb_rgb_thermal")
-    model = build_model(spec.config)
+    model = random_network(spec)
     with pytest.raises(InferenceError, match="precision: found 'fp16'"):
         Segmenter(model, spec, "cpu", "fp16")
     with pytest.raises(InferenceError, match="device: found 'tpu'"):

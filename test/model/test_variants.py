@@ -12,9 +12,12 @@ import torch
 from support.randomise import randomise
 from torch import Tensor
 
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model
 from mmsam_ros.model.lora import LoRALinear
-from mmsam_ros.weights import load_model, make_spec, save_model
+from mmsam_ros.weights import Geometry, load_model, make_spec, save_model
+
+DELIVER = BENCHMARKS["deliver"]
 
 RGB = ("rgb",)
 BOTH = {"prior.trunks.rgb", "prior.trunks.lidar", "prior.fusion", "prior.projections"}
@@ -88,14 +91,15 @@ def test_files_keep_the_variant(name: str, tmp_path: Path) -> None:
     config = ModelConfig.from_dict(json.loads(json.dumps(values)))
     model = build_model(config)
     randomise(model, seed=1)
+    geometry = Geometry("pad", config.image_size)
     save_model(
         tmp_path / "w.safetensors",
         model,
-        make_spec("deliver_rgb_lidar", config, data="", recipe=""),
+        make_spec(config, DELIVER.modalities, DELIVER.classes, geometry, data="", recipe=""),
     )
     loaded, spec = load_model(tmp_path / "w.safetensors")
     assert spec.config == config
-    assert spec.sources == (("lidar",) if config.auxiliaries else ())
+    assert spec.sensors == (("lidar",) if config.auxiliaries else ())
     given = model.state_dict()
     assert given.keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, given[key]) for key, value in loaded.state_dict().items())

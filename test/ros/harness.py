@@ -23,11 +23,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
-from support.randomise import randomise
+from support.networks import random_network, spec_of
 
-from mmsam_ros.model import build_model
 from mmsam_ros.ros.images import fill_image
-from mmsam_ros.weights import make_spec, save_model, setting_config
+from mmsam_ros.weights import save_model
 
 ROOT = Path(__file__).parents[2]
 GUARD = 300.0  # seconds after which a test hangs, on any machine
@@ -50,10 +49,8 @@ def environment(domain: int) -> dict[str, str]:
 
 def nano_weights(path: Path, setting: str) -> Path:
     """Randomised `nano` weights of a setting."""
-    spec = make_spec(setting, setting_config(setting, "nano"), data="none", recipe="randomised")
-    model = build_model(spec.config)
-    randomise(model, seed=11)
-    save_model(path, model, spec)
+    spec = spec_of(setting, recipe="randomised")
+    save_model(path, random_network(spec), spec)
     return path
 
 

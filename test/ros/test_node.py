@@ -28,13 +28,13 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.sensors import CLASS_SETS, topic_names
+from mmsam_ros.sensors import SYNTHETIC_CLASSES, topic_names
 
 pytestmark = pytest.mark.dds
 SIZE = 1024  # pixels a side: 1 MP
 SETTING = "synthetic_rgb_lidar_thermal"
 STEP = 100_000_000  # ns between frames
-CLASSES = topic_names(CLASS_SETS["synthetic"])
+CLASSES = topic_names(SYNTHETIC_CLASSES)
 
 
 class Rig:
@@ -202,7 +202,7 @@ def test_classes_are_latched(rig: Rig) -> None:
     tables = rig.client.record(String, "/mmsam/classes", LATCHED)
     rig.client.spin_until(lambda: tables, "the class table")
     table = json.loads(tables[0].data)
-    assert [c["name"] for c in table["classes"]] == [c.name for c in CLASS_SETS["synthetic"]]
+    assert [c["name"] for c in table["classes"]] == [c.name for c in SYNTHETIC_CLASSES]
     assert table["no_label"] == 255
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.frames import FrameSet, Sample
-from mmsam_ros.sensors import CLASS_SETS, ENCODINGS, NO_LABEL
+from mmsam_ros.data.open import BENCHMARKS
+from mmsam_ros.sensors import ENCODINGS, NO_LABEL, SYNTHETIC_CLASSES
 
 Bytes = NDArray[np.uint8]
 Image = NDArray[np.uint8] | NDArray[np.uint16]
@@ -27,7 +28,7 @@ Size = tuple[int, int]
 SPLITS: Mapping[str, int] = {"train": 4, "val": 2, "test": 2}
 # training ids of sky, road, box and disc
 PICTURED = {"deliver": (12, 6, 9, 3), "fmb": (6, 0, 8, 7), "muses": (10, 0, 13, 11)}
-FOLDER_CLASSES = tuple(CLASS_SETS["synthetic"][i] for i in (5, 0, 10, 8))
+FOLDER_CLASSES = tuple(SYNTHETIC_CLASSES[i] for i in (5, 0, 10, 8))
 DELIVER_CASES = (
     "", "underexposure", "motionblur", "eventlowres", "overexposure", "lidarjitter",
 )  # fmt: skip
@@ -214,7 +215,7 @@ def picture(rng: np.random.Generator, size: Size, kind: str) -> tuple[Bytes, Byt
         ids, classes = np.arange(4, dtype=np.uint8), FOLDER_CLASSES
     else:
         ids = np.array(PICTURED[kind], np.uint8)
-        classes = tuple(CLASS_SETS[kind][i] for i in ids)
+        classes = tuple(BENCHMARKS[kind].classes[i] for i in ids)
     colours = np.array([info.rgb for info in classes], np.int64)
     noise = rng.integers(-12, 13, (*size, 3))
     rgb = np.clip(colours[index] + noise, 0, 255).astype(np.uint8)
@@ -274,9 +275,14 @@ def calibration(size: Size) -> dict[str, object]:
     }
 
 
+def sample(frames: FrameSet, index: int = 0) -> Sample:
+    """The planes and label of one frame of a set."""
+    return frames.sample(frames[index])
+
+
 def samples(frames: FrameSet) -> list[Sample]:
-    """All frames of a set."""
-    return [frames[i] for i in range(len(frames))]
+    """Those of all."""
+    return [sample(frames, index) for index in range(len(frames))]
 
 
 def stored(path: Path) -> Image:

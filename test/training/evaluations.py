@@ -7,17 +7,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from support.randomise import randomise
+from support.networks import random_network, spec_for, spec_of
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.cli import evaluate as verb
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.model import build_model
 from mmsam_ros.training.evaluate import EvalConfig
-from mmsam_ros.weights import folder_setting, make_spec, save_model, setting_config
+from mmsam_ros.weights import save_model
 
 MAKERS = {"deliver": make_deliver, "fmb": make_fmb, "muses": make_muses, "folder": make_folder}
-SOURCES = {"deliver": ("lidar",), "fmb": ("thermal",), "muses": ("lidar",),
+SENSORS = {"deliver": ("lidar",), "fmb": ("thermal",), "muses": ("lidar",),
            "folder": ("lidar", "thermal")}  # fmt: skip
 
 
@@ -27,25 +26,17 @@ def prepared(folder: Path, kind: str, **changes: Any) -> EvalConfig:
     lists = str(root / "lists") if kind == "fmb" else ""
     if not root.is_dir():
         MAKERS[kind](root)
-        setting: Any = f"{kind}_rgb_{SOURCES[kind][0]}"
-        if kind == "folder":
-            frames = open_frames(kind, root, "test", SOURCES[kind])
-            setting = folder_setting(frames.classes, frames.encodings, frames.limits)
-        spec = make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
-        model = build_model(spec.config)
-        randomise(model, seed=11)
-        save_model(weights, model, spec)
+        spec = spec_for(open_frames(kind, root, "test", SENSORS[kind], lists))
+        save_model(weights, random_network(spec), spec)
     values = {"weights": str(weights), "root": str(root), "lists": lists, "device": "cpu"}
     return EvalConfig(**{**values, **changes})
 
 
 def random_weights(folder: Path, setting: str, size: tuple[int, int]) -> str:
     """A nano network with random weights for a published setting, at a size (height, width)."""
-    spec = make_spec(setting, setting_config(setting, "nano", size), data="none", recipe="test")
-    model = build_model(spec.config)
-    randomise(model, seed=0)
+    spec = spec_of(setting, image_size=size)
     path = folder / "w.safetensors"
-    save_model(path, model, spec)
+    save_model(path, random_network(spec, seed=0), spec)
     return str(path)
 
 
@@ -53,5 +44,5 @@ def mmsam_eval(config: EvalConfig, *more: str) -> int:
     """`mmsam eval` with the configuration's paths and further options."""
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
-    paths = ["--weights", config.weights, "--data.root", config.root, "--lists", config.lists]
+    paths = ["--weights", config.weights, "--root", config.root, "--lists", config.lists]
     return verb.run(parser.parse_args([*paths, "--device", "cpu", *more]))

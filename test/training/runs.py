@@ -36,14 +36,14 @@ from mmsam_ros.training import validation
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import set_up_network, start_fabric
-from mmsam_ros.training.loader import Batch, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.loop import accumulate, loss_function, train
 from mmsam_ros.training.optimiser import parameter_groups
 from mmsam_ros.training.start import build
 from mmsam_ros.training.stop import StopSignals
 
-SOURCES = ("lidar", "thermal")
+SENSORS = ("lidar", "thermal")
 STILL = (
     "--augment.scale=[1.0, 1.0]",
     "--augment.blur=0",
@@ -56,7 +56,8 @@ GUARD = 1800  # seconds after which another process hangs, on any machine
 def options(folder: Path, *more: str) -> list[str]:
     """Options of a nano run on `folder`/data, without augmentation, into `folder`/run."""
     return [
-        "--setting=folder_rgb_lidar_thermal",
+        "--dataset=folder",
+        "--sensors=[lidar, thermal]",
         "--model.combine.absent=masked",
         "--model.combine.gate=true",
         f"--data.root={folder / 'data'}",
@@ -83,7 +84,7 @@ def options(folder: Path, *more: str) -> list[str]:
 def run_config(folder: Path, *more: str) -> TrainConfig:
     """The configuration of `options`; `folder`/data is made where it is missing."""
     if not (folder / "data").is_dir():
-        make_folder(folder / "data", SOURCES)
+        make_folder(folder / "data", SENSORS)
     return load_config(options(folder, *more))
 
 
@@ -105,7 +106,7 @@ def two_steps(
     """
     fabric = start_fabric(config.device)
     fabric.seed_everything(config.seed, verbose=False)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     net, spec = build(config, frames)
     network = set_up_network(fabric, randomise(net.double())).eval()
     plant(net)
@@ -114,11 +115,11 @@ def two_steps(
     wrapped = network._forward_module
     if isinstance(wrapped, DistributedDataParallel):
         wrapped.register_comm_hook(syncs, _counted)
-    draws = Draws(len(frames), config, fabric.global_rank, fabric.world_size)
-    batches = make_loader(TrainingFrames(frames, spec, config), draws)
+    sampler = FrameSampler(len(frames), config, fabric.global_rank, fabric.world_size)
+    batches = make_loader(TrainingFrames(frames, spec, config), sampler)
     for _ in range(2):
         optimiser.zero_grad()
-        micro = [in_float64(next(batches)) for _ in range(draws.accumulation)]
+        micro = [in_float64(next(batches)) for _ in range(sampler.accumulation)]
         accumulate(fabric, network, loss_function(config.loss), micro)
         optimiser.step()
     found = {"syncs": torch.tensor(len(syncs))}

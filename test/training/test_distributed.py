@@ -15,16 +15,17 @@ import torch
 import yaml
 from runs import SOURCES, Interrupt, Job, finish, options, run_config, start, two_steps
 from safetensors.torch import load_file
+from support.networks import network_of
 from support.trees import FOLDER_CLASSES, make_folder
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, build_model
+from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import SyncBatchNorm, synchronise_batch_norms
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import evaluate_weights
 from mmsam_ros.training.loop import train
-from mmsam_ros.weights import load_model, setting_config
+from mmsam_ros.weights import load_model
 
 # Plain cross-entropy: OHEM's cut is over a process's own batch. The layout's labels leave out the
 # same rows in every frame, so a mean of means is the mean. Sensors are dropped: some micro-batches
@@ -190,11 +191,11 @@ def test_one_command_starts_both_processes(folder: Path) -> None:
 
 def write_experiment(folder: Path) -> Path:
     """One of a user's own, with two processes."""
-    (folder / "base.yaml").write_text("setting: folder_rgb_lidar\n")
+    (folder / "base.yaml").write_text("dataset: folder\nsensors: [lidar]\n")
     given = [
         option.removeprefix("--").split("=", 1)
         for option in options(folder, *TWO, "--schedule.epochs=1")
-        if not option.startswith(("--setting", "--model.combine", "--out"))
+        if not option.startswith(("--dataset", "--sensors", "--model.combine", "--out"))
     ]
     values = {key: yaml.safe_load(value) for key, value in given}
     content = {"title": "mine", "base": str(folder / "base.yaml"), "options": values}
@@ -219,7 +220,7 @@ def test_two_processes_share_an_experiments_evaluation(folder: Path, said: str) 
 
 def test_synchronised_norms_take_batches_of_no_samples(tmp_path: Path) -> None:
     """In a group of one process; what a GPU would compute of samples cannot run here."""
-    net = build_model(setting_config("synthetic_rgb_lidar_thermal", "nano"))
+    net = network_of("synthetic_rgb_lidar_thermal")
     state = {name: value.clone() for name, value in net.state_dict().items()}
     synchronise_batch_norms(net)
     assert net.state_dict().keys() == state.keys()

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +16,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from evaluations import prepared
-from support.trees import make_folder, stored
+from numpy.typing import NDArray
+from support.trees import make_folder, make_muses, stored
 from torch import Tensor
 
 from mmsam_ros.data.corrupt import corrupt
@@ -22,15 +26,14 @@ from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage
 from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import (
+    EvalConfig,
     Evaluation,
-    as_frame,
     evaluate_frames,
     evaluate_weights,
     published_geometry,
     published_prediction,
 )
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.weights import make_spec, setting_config
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 SIZE = (128, 192)  # of nano's input
@@ -49,11 +52,18 @@ def up(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 
-@torch.no_grad()
 def logits_of(evaluation: Evaluation, **inputs: Tensor) -> Tensor:
     """Logits at the input's size, of images (3, h, w)."""
     batch = {name: image[None] for name, image in inputs.items()}
-    return up(evaluation.segmenter.model(batch), tuple(inputs["rgb"].shape[-2:]))
+    return up(evaluation.segmenter.engine(batch), tuple(inputs["rgb"].shape[-2:]))
+
+
+def images(data: NDArray[Any] | SensorImage | LidarPoints) -> Tensor:
+    """A picture as float (1, C, h, w)."""
+    assert not isinstance(data, LidarPoints)
+    array = data.data if isinstance(data, SensorImage) else data
+    planes = array if array.ndim == 3 else array[..., None]
+    return torch.from_numpy(planes.astype(np.float32)).permute(2, 0, 1)[None]
 
 
 def assert_same(prediction: Tensor, logits: Tensor) -> None:
@@ -65,39 +75,42 @@ def assert_same(prediction: Tensor, logits: Tensor) -> None:
 
 def test_deliver_is_resized_with_its_labels(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "deliver"))
-    sample = evaluation.frames[0]
-    raw, lidar = sample["rgb"].float()[None], sample["sources"]["lidar"][None]
+    item = evaluation.frames[0]
+    raw, lidar = images(item.frame.rgb), images(item.frame.sensors["lidar"])
     logits = logits_of(evaluation, rgb=rgb_of(up(raw, SIZE)[0]), lidar=up(lidar, SIZE)[0] / 255)
-    prediction, target = evaluation.predict(sample)
+    prediction, target = evaluation.predict(item)
     assert_same(prediction, logits)
-    nearest = cv2.resize(sample["label"].numpy(), SIZE[::-1], interpolation=cv2.INTER_NEAREST)
+    nearest = cv2.resize(item.label, SIZE[::-1], interpolation=cv2.INTER_NEAREST)
     assert target is not None
     assert np.array_equal(target.numpy(), nearest)
 
 
 def test_fmb_is_padded_before_it_is_normalised(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "fmb"))
-    sample = evaluation.frames[0]
-    assert sample["rgb"].shape[-2:] == (60, 80)
+    item = evaluation.frames[0]
+    assert item.size == (60, 80)
     fitted = (128, 171)  # 80 * 128 / 60 = 170.67
     pad = (0, SIZE[1] - fitted[1], 0, 0)
-    raw = F.pad(up(sample["rgb"].float()[None], fitted)[0], pad)
-    thermal = F.pad(up(sample["sources"]["thermal"][None], fitted)[0], pad) / 255
+    raw = F.pad(up(images(item.frame.rgb), fitted)[0], pad)
+    thermal = F.pad(up(images(item.frame.sensors["thermal"]), fitted)[0], pad) / 255
     logits = logits_of(evaluation, rgb=rgb_of(raw), thermal=thermal.expand(3, -1, -1))
-    prediction, target = evaluation.predict(sample)
+    prediction, target = evaluation.predict(item)
     assert_same(prediction, up(logits[..., : fitted[1]], (60, 80)))
-    assert torch.equal(target, sample["label"])
+    assert np.array_equal(target, item.label)
 
 
 def test_fmb_padding_is_not_zero_for_the_network(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "fmb"))
     seen: dict[str, Tensor] = {}
 
-    def network(inputs: dict[str, Tensor]) -> Tensor:
-        seen.update(inputs)
-        return torch.zeros(1, 14, 32, 48)
+    class Zeros:
+        device = torch.device("cpu")
 
-    published_prediction(network, evaluation.frames[0], evaluation.spec, "fmb")
+        def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+            seen.update(inputs)
+            return torch.zeros(1, 14, 32, 48)
+
+    published_prediction(Zeros(), evaluation.frames[0], evaluation.spec, "fmb")
     torch.testing.assert_close(seen["rgb"][0, :, :, 180], (-MEAN / STD)[:, None].expand(3, 128))
     assert not seen["thermal"][0, :, :, 180].any()
 
@@ -107,23 +120,25 @@ def test_muses_is_read_in_windows(folder: Path) -> None:
     border.
     """
     evaluation = Evaluation(prepared(folder, "muses"))
-    config = setting_config("muses_rgb_lidar", "nano")
     assert published_geometry(evaluation.spec, "muses").stride == (80, 120)
     rng = np.random.default_rng(0)
-    sample = dict(evaluation.frames[0])
-    sample["rgb"] = torch.from_numpy(rng.integers(0, 256, (3, 136, 200), np.uint8))
-    sample["sources"] = {"lidar": torch.from_numpy(rng.uniform(0, 30, (3, 136, 200))).float()}
-    sample["label"] = torch.zeros(136, 200, dtype=torch.uint8)
-    given = make_spec("muses_rgb_lidar", config, data="none", recipe="test").inputs["lidar"]
+    frame = Frame(
+        rng.integers(0, 256, (136, 200, 3), np.uint8),
+        {"lidar": SensorImage(rng.uniform(0, 30, (136, 200, 3)).astype(np.float32))},
+    )
+    label = np.zeros((136, 200), np.uint8)
+    item = dataclasses.replace(evaluation.frames[0], frame=frame, label=label)
+    given = evaluation.spec.inputs["lidar"]
     mean, std = (torch.tensor(values)[:, None, None] for values in (given.mean, given.std))
-    rgb, lidar = rgb_of(sample["rgb"].float()), (sample["sources"]["lidar"] - mean) / std
+    rgb = rgb_of(images(frame.rgb)[0])
+    lidar = (images(frame.sensors["lidar"])[0] - mean) / std
     total, count = torch.zeros(1, 19, 136, 200), torch.zeros(136, 200)
     for top in (0, 8):
         for left in (0, 8):
             window = (..., slice(top, top + 128), slice(left, left + 192))
             total[window] += logits_of(evaluation, rgb=rgb[window], lidar=lidar[window])
             count[window[1:]] += 1
-    prediction, target = evaluation.predict(sample)
+    prediction, target = evaluation.predict(item)
     assert_same(prediction, total / count)
     assert target is not None
     assert target.shape == (136, 200)
@@ -132,18 +147,11 @@ def test_muses_is_read_in_windows(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["deliver", "fmb", "muses", "folder"])
 def test_native_is_what_the_node_publishes(folder: Path, kind: str) -> None:
     evaluation = Evaluation(prepared(folder, kind, split="val", geometry="native"))
-    sample = evaluation.frames[1]
-    sensors = {}
-    for source, planes in sample["sources"].items():
-        stored = planes.permute(1, 2, 0).numpy()
-        dtype = {"muses_raw": np.float32, "mono16": np.uint16}
-        stored = stored.astype(dtype.get(evaluation.frames.encodings[source], np.uint8))
-        sensors[source] = SensorImage(stored if stored.shape[2] == 3 else stored[..., 0])
-    rgb = np.ascontiguousarray(sample["rgb"].permute(1, 2, 0).numpy())
-    result = evaluation.segmenter(Frame(rgb, sensors))
-    prediction, target = evaluation.predict(sample)
-    assert np.array_equal(prediction.numpy(), result.labels)
-    assert torch.equal(target, sample["label"])
+    item = evaluation.frames[1]
+    assert item.frame.sensors
+    prediction, target = evaluation.predict(item)
+    assert np.array_equal(prediction, evaluation.segmenter(item.frame).labels)
+    assert np.array_equal(target, item.label)
 
 
 def test_a_folder_is_read_in_one_way(folder: Path) -> None:
@@ -154,48 +162,26 @@ def test_a_folder_is_read_in_one_way(folder: Path) -> None:
     assert torch.equal(published.matrix(), native.matrix())
 
 
-@pytest.mark.parametrize("encoding", ["muses_png16", "frame_gain", "mono16"])
-def test_sources_go_back_to_what_was_stored(tmp_path: Path, encoding: str) -> None:
-    """Through the sample and the node's frame to the values that the reader gave."""
-    from mmsam_ros.data.open import open_frames
-    from mmsam_ros.inference.geometry import Plan
-    from mmsam_ros.inference.prepare import prepare
-    from mmsam_ros.training.inputs import network_inputs
-    from mmsam_ros.weights import folder_setting
-
-    source = "lidar" if encoding == "muses_png16" else "thermal"
-    make_folder(tmp_path, (source,), encodings={source: encoding})
-    frames = open_frames("folder", tmp_path, "val", (source,))
-    setting = folder_setting(frames.classes, frames.encodings, frames.limits)
-    spec = make_spec(setting, setting_config(setting, "nano"), data="none", recipe="test")
-    sample = frames[0]
-    size = (sample["rgb"].shape[-2], sample["rgb"].shape[-1])
-    inputs, _ = prepare(as_frame(sample, spec), spec, Plan(size, size, size), torch.device("cpu"))
-    for name, expected in network_inputs(sample, spec).items():
-        torch.testing.assert_close(inputs[name][0], expected, atol=1e-2, rtol=0)
-
-
-def test_a_dropped_source_is_absent_to_the_network(folder: Path) -> None:
+def test_a_dropped_sensor_is_absent_to_the_network(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "deliver", drop=("lidar",)))
-    sample = evaluation.frames[0]
-    assert not sample["sources"]
-    raw = up(sample["rgb"].float()[None], SIZE)[0]
-    prediction, _ = evaluation.predict(sample)
-    assert_same(prediction, logits_of(evaluation, rgb=rgb_of(raw)))
+    item = evaluation.frames[0]
+    assert not item.frame.sensors
+    prediction, _ = evaluation.predict(item)
+    rgb = rgb_of(up(images(item.frame.rgb), SIZE)[0])
+    assert_same(prediction, logits_of(evaluation, rgb=rgb))
     full, _ = (whole := Evaluation(prepared(folder, "deliver"))).predict(whole.frames[0])
     assert (prediction != full).float().mean() > 0.001
     native = Evaluation(prepared(folder, "deliver", drop=("lidar",), geometry="native"))
-    rgb = np.ascontiguousarray(sample["rgb"].permute(1, 2, 0).numpy())
-    alone = native.segmenter(Frame(rgb, {})).labels
-    assert np.array_equal(native.predict(sample)[0].numpy(), alone)
+    alone = native.segmenter(Frame(item.frame.rgb, {})).labels
+    assert np.array_equal(native.predict(item)[0], alone)
 
 
-def test_one_of_two_sources_may_be_dropped(folder: Path) -> None:
+def test_one_of_two_sensors_may_be_dropped(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "folder", drop=("thermal",)))
-    assert list(evaluation.frames[0]["sources"]) == ["lidar"]
+    assert list(evaluation.frames[0].frame.sensors) == ["lidar"]
     assert evaluation.run().matrix().sum() > 0
     both = Evaluation(prepared(folder, "folder", drop=("thermal", "lidar")))
-    assert list(both.frames[0]["sources"]) == []
+    assert list(both.frames[0].frame.sensors) == []
 
 
 def test_what_was_measured_goes_the_nodes_way(tmp_path: Path) -> None:
@@ -203,36 +189,67 @@ def test_what_was_measured_goes_the_nodes_way(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "large", size=(256, 384), calibrated=True)
     config = prepared(tmp_path, "folder", root=str(root), geometry="native")
     evaluation = Evaluation(config)
-    sample = evaluation.frames[0]
-    calib = json.loads((root / "calib.json").read_text())
-    cloud = np.load(root / "lidar" / f"{sample['name']}.npy").astype(np.float32)
+    item = evaluation.frames[0]
+    name, calib = item.record.name, json.loads((root / "calib.json").read_text())
+    cloud = np.load(root / "lidar" / f"{name}.npy").astype(np.float32)
     T = np.array(calib["lidar"]["T_camera_lidar"], float)
-    heat = stored(root / "thermal" / f"{sample['name']}.png")
+    heat = stored(root / "thermal" / f"{name}.png")
     homography = Registration.from_homography(calib["thermal"]["homography"])
-    rgb = sample["rgb"].permute(1, 2, 0).numpy()
     sensors = {
         "lidar": LidarPoints(cloud[:, :3], cloud[:, 3], T),
         "thermal": SensorImage(heat, homography),
     }
-    node = evaluation.segmenter(Frame(rgb, sensors, sample["camera"]))
+    node = evaluation.segmenter(Frame(item.frame.rgb, sensors, item.frame.camera))
     assert node.present == ("lidar", "thermal")
-    assert np.array_equal(evaluation.predict(sample)[0].numpy(), node.labels)
+    assert np.array_equal(evaluation.predict(item)[0], node.labels)
 
     # a degraded cloud is a raster, and another picture than the points
-    worse = Evaluation(dataclasses.replace(config, corrupt=("lidarjitter",))).frames[0]
-    assert list(worse["measured"]) == ["thermal"]
-    assert isinstance(as_frame(worse, evaluation.spec).sensors["lidar"], SensorImage)
+    worse = Evaluation(dataclasses.replace(config, corrupt=("lidarjitter",))).frames[0].frame
+    assert isinstance(worse.sensors["lidar"], SensorImage)
+    assert worse.sensors["thermal"].registration.homography is not None
+    assert (evaluation.segmenter(worse).labels != node.labels).mean() > 0.001
+
+
+def test_each_sensor_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation reads every file of a frame a single time."""
+    evaluation = Evaluation(prepared(folder, "folder", geometry="native"))
+    read: Counter[str] = Counter()
+    right = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read[str(path)] += 1
+        return right(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    evaluation.run()
+    record = evaluation.frames.records[0]
+    assert read[str(record.image)] == read[str(record.sensors["thermal"])] == 1
+    assert set(read.values()) == {1}
+
+
+def test_data_that_does_not_fit_is_an_error_with_its_file(folder: Path, tmp_path: Path) -> None:
+    config = prepared(folder, "muses", split="val")
+    root = make_muses(tmp_path, per_split={"val": 1, "train": 1, "test": 1})
+    (path,) = root.glob("projected_to_rgb/lidar/val/**/*.npz")
+    raster = dict(np.load(path))["arr_0"]
+    raster[3, 4, 1] = np.nan
+    np.savez_compressed(path, raster)
+    for geometry in ("published", "native"):
+        evaluation = Evaluation(dataclasses.replace(config, root=str(root), geometry=geometry))
+        with pytest.raises(DataError, match=rf"{path.name}: .*NaN"):
+            evaluation.run()
 
 
 def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
     names = ("motionblur", "lidarjitter")
     evaluation = Evaluation(prepared(folder, "deliver", corrupt=names))
-    expected = Evaluation(prepared(folder, "deliver")).frames[0]
+    plain = Evaluation(prepared(folder, "deliver"))
+    expected = plain.frames[0]
     for name in names:
-        expected = corrupt(expected, name)
-    sample = evaluation.frames[0]
-    assert torch.equal(sample["rgb"], expected["rgb"])
-    assert torch.equal(sample["sources"]["lidar"], expected["sources"]["lidar"])
+        expected = corrupt(expected, name, plain.frames)
+    frame = evaluation.frames[0].frame
+    assert np.array_equal(frame.rgb, expected.frame.rgb)
+    assert np.array_equal(frame.sensors["lidar"].data, expected.frame.sensors["lidar"].data)
     with pytest.raises(TrainingError, match="did you mean 'motionblur'"):
         Evaluation(prepared(folder, "deliver", corrupt=("motionblurr",)))
 
@@ -250,10 +267,10 @@ def test_frames_are_counted_in_their_subsets_and_shares_add_up(folder: Path) -> 
     assert {"weather=fog", "case=underexposure", "product=fog/underexposure"} <= set(scores)
 
 
-def test_limit_and_default_kind(folder: Path) -> None:
+def test_limit_and_default_dataset(folder: Path) -> None:
     for kind in ("deliver", "fmb", "muses", "folder"):
         evaluation = Evaluation(prepared(folder, kind, split="val", limit=1))
-        assert (evaluation.frames.kind, len(evaluation.frames)) == (kind, 1)
+        assert (evaluation.frames.dataset, len(evaluation.frames)) == (kind, 1)
 
 
 def test_bf16_is_close(folder: Path) -> None:
@@ -264,29 +281,27 @@ def test_bf16_is_close(folder: Path) -> None:
 
 def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     deliver, data = prepared(folder, "deliver"), prepared(folder, "folder")
-    cases = {
-        "class 0 is 'Building' in the weights, but 'sky' in the data set": dataclasses.replace(
-            deliver, root=data.root, dataset="folder"
-        ),
-        "geometry: unknown 'nativ'; did you mean 'native'": dataclasses.replace(
-            deliver, geometry="nativ"
-        ),
-        "drop: unknown 'lidr'; did you mean 'lidar'": dataclasses.replace(deliver, drop=("lidr",)),
-        "limit: found 0": dataclasses.replace(deliver, limit=0),
-    }
     make_folder(tmp_path, encodings={"lidar": "muses_png16", "thermal": "mono16"})
-    cases["lidar: the weights read muses_raw, the data set has muses_png16"] = dataclasses.replace(
-        data, root=str(tmp_path)
-    )
-    for message, config in cases.items():
+    cases: list[tuple[EvalConfig, dict[str, Any], str]] = [
+        (deliver, {"root": data.root, "dataset": "folder"},
+         "class 0 is 'Building' in the weights, but 'sky' in the data set"),
+        (deliver, {"geometry": "nativ"}, "geometry: found 'nativ'; did you mean 'native'"),
+        (deliver, {"drop": ("lidr",)}, "drop: unknown 'lidr'; did you mean 'lidar'"),
+        (deliver, {"dataset": "delivr"}, "dataset: unknown 'delivr'; did you mean 'deliver'"),
+        (deliver, {"limit": 0}, "limit: found 0"),
+        (data, {"root": str(tmp_path)},
+         "lidar: the weights read muses_raw, the data set has muses_png16"),
+    ]  # fmt: skip
+    for config, changes, message in cases:
         with pytest.raises((TrainingError, DataError), match=message):
-            Evaluation(config)
+            Evaluation(dataclasses.replace(config, **changes))
 
 
 def test_scores_of_a_training_run(folder: Path) -> None:
     given = prepared(folder, "deliver")
     config = TrainConfig(
-        "deliver_rgb_lidar",
+        "deliver",
+        ("lidar",),
         data=DataConfig(root=given.root),
         device=DeviceConfig(accelerator="cpu"),
     )
@@ -295,8 +310,6 @@ def test_scores_of_a_training_run(folder: Path) -> None:
     expected = Evaluation(given).run().scores(names)
     assert scores == {name: score.to_dict() for name, score in expected.items()}
     muses = prepared(folder, "muses")
-    config = dataclasses.replace(
-        config, setting="muses_rgb_lidar", data=DataConfig(root=muses.root)
-    )
+    config = dataclasses.replace(config, dataset="muses", data=DataConfig(root=muses.root))
     with pytest.raises(TrainingError, match="withheld"):
         evaluate_weights(Path(muses.weights), config, "test")

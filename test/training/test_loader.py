@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SOURCES, run_config
+from runs import SENSORS, run_config
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import Batch, Draw, Draws, TrainingFrames, make_loader
+from mmsam_ros.training.loader import Batch, Draw, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.start import build
 
 FRAMES, EFFECTIVE, EPOCHS = 11, 4, 3
@@ -21,13 +21,15 @@ FRAMES, EFFECTIVE, EPOCHS = 11, 4, 3
 
 def draws_config(effective: int, per_device: int) -> TrainConfig:
     schedule = ScheduleConfig(epochs=EPOCHS)
-    return TrainConfig("", seed=5, batch=BatchConfig(effective, per_device), schedule=schedule)
+    return TrainConfig(
+        "folder", seed=5, batch=BatchConfig(effective, per_device), schedule=schedule
+    )
 
 
-def steps(per_device: int = 1, world: int = 1, start: int = 0) -> list[list[Draw]]:
+def steps(per_device: int = 1, world_size: int = 1, start: int = 0) -> list[list[Draw]]:
     """What all processes together read in every step, in the order of micro-steps and ranks."""
     config = draws_config(EFFECTIVE, per_device)
-    ranks = [Draws(FRAMES, config, rank, world, start) for rank in range(world)]
+    ranks = [FrameSampler(FRAMES, config, rank, world_size, start) for rank in range(world_size)]
     micro = list(zip(*ranks, strict=True))
     assert len(micro) == len(ranks[0])
     flat = [draw for together in micro for part in together for draw in part]
@@ -47,9 +49,11 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
-@pytest.mark.parametrize(("per_device", "world"), [(4, 1), (2, 1), (2, 2), (1, 2), (1, 4)])
-def test_processes_and_accumulation_share_out_the_same_steps(per_device: int, world: int) -> None:
-    assert steps(per_device, world) == steps()
+@pytest.mark.parametrize(("per_device", "world_size"), [(4, 1), (2, 1), (2, 2), (1, 2), (1, 4)])
+def test_processes_and_accumulation_share_out_the_same_steps(
+    per_device: int, world_size: int
+) -> None:
+    assert steps(per_device, world_size) == steps()
 
 
 def test_a_start_within_an_epoch_reads_the_rest() -> None:
@@ -58,14 +62,14 @@ def test_a_start_within_an_epoch_reads_the_rest() -> None:
 
 def test_numbers_that_do_not_divide_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"effective is 4.*per_device 1 times 3 processes"):
-        Draws(FRAMES, draws_config(4, 1), world=3)
+        FrameSampler(FRAMES, draws_config(4, 1), world_size=3)
     with pytest.raises(TrainingError, match=r"3 frames, fewer than batch.effective 4"):
-        Draws(3, draws_config(4, 1))
+        FrameSampler(3, draws_config(4, 1))
 
 
 def test_a_frame_without_label_is_refused(tmp_path: Path) -> None:
     config = run_config(tmp_path)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     _, spec = build(config, frames)
     first, *others = frames.records
     bare = replace(frames, records=(replace(first, label=None), *others))
@@ -75,12 +79,14 @@ def test_a_frame_without_label_is_refused(tmp_path: Path) -> None:
 
 def test_augmentation_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     config = run_config(tmp_path, "--augment.scale=[0.5, 2.0]", "--augment.flip=0.5")
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     _, spec = build(config, frames)
 
     def read(workers: int) -> list[Batch]:
         given = replace(config, data=replace(config.data, workers=workers))
-        return list(make_loader(TrainingFrames(frames, spec, given), Draws(len(frames), given)))
+        return list(
+            make_loader(TrainingFrames(frames, spec, given), FrameSampler(len(frames), given))
+        )
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -106,15 +112,17 @@ def test_augmentation_is_the_same_for_any_number_of_workers(tmp_path: Path) -> N
 def test_modality_dropout_takes_sensors_from_single_samples(tmp_path: Path) -> None:
     """Independent by sample and sensor, repeatable, and told to the network."""
     config = run_config(tmp_path, "--modality_dropout=0.5", "--schedule.epochs=40")
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     _, spec = build(config, frames)
 
     def read() -> list[Batch]:
-        return list(make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config)))
+        return list(
+            make_loader(TrainingFrames(frames, spec, config), FrameSampler(len(frames), config))
+        )
 
     masks = []
     for batch, again in zip(read(), read(), strict=True):
-        for name in SOURCES:
+        for name in SENSORS:
             mask = batch.present.get(name, torch.tensor([name in batch.inputs] * 2))
             assert torch.equal(mask, again.present.get(name, mask))
             if name in batch.inputs:
@@ -127,13 +135,13 @@ def test_modality_dropout_takes_sensors_from_single_samples(tmp_path: Path) -> N
         share = (kept == torch.tensor(both)).all(1).float().mean()
         assert 0.12 < share < 0.4
     without = replace(config, modality_dropout=0.0)
-    batches = make_loader(TrainingFrames(frames, spec, without), Draws(len(frames), without))
+    batches = make_loader(TrainingFrames(frames, spec, without), FrameSampler(len(frames), without))
     assert all(not batch.present for batch in batches)
 
 
 def test_dropout_goes_into_the_spec(tmp_path: Path) -> None:
     config = run_config(tmp_path, "--modality_dropout=0.5")
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     subsets = build(config, frames)[1].presence.trained_subsets
     assert subsets == (
         ("camera", "lidar", "thermal"), ("camera", "lidar"), ("camera", "thermal"), ("camera",),

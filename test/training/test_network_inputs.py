@@ -3,64 +3,84 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from support.networks import spec_for, spec_of
 from support.trees import make_folder
 from torch import Tensor
 from torchvision import tv_tensors
 
-from mmsam_ros.data.frames import Sample
+from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
-from mmsam_ros.training.evaluate import as_frame
+from mmsam_ros.sensors import Frame
 from mmsam_ros.training.inputs import network_inputs, pad_to
-from mmsam_ros.weights import Spec, folder_setting, make_spec, setting_config
+from mmsam_ros.weights import Geometry, Spec
+
+CPU = torch.device("cpu")
 
 
-def folder_sample(root: Path, *sources: str) -> tuple[Sample, Spec]:
-    make_folder(root, sources)
-    frames = open_frames("folder", root, "train", sources)
-    setting = folder_setting(frames.classes, frames.encodings, frames.limits)
-    height, width = frames[0]["rgb"].shape[-2:]
-    config = setting_config(setting, "nano", (height, width))
-    return frames[0], make_spec(setting, config, data="", recipe="")
+def folder(root: Path, *sensors: str, **options: object) -> tuple[FrameSet, Spec]:
+    make_folder(root, sensors, **options)  # type: ignore[arg-type]
+    frames = open_frames("folder", root, "train", sensors)
+    return frames, spec_for(frames, image_size=frames[0].size)
 
 
-@pytest.mark.parametrize("sources", [("lidar", "thermal"), ("lidar",), ("thermal",)])
+def as_the_node(frame: Frame, spec: Spec) -> dict[str, Tensor]:
+    """The network's inputs (3, h, w) at the image's own size."""
+    size = (frame.rgb.shape[0], frame.rgb.shape[1])
+    prepared = prepare(frame, spec, Plan.of(Geometry("pad", size), size), CPU)
+    assert not prepared.refused
+    return {name: image[0] for name, image in prepared.inputs.items()}
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("sensors", [("lidar", "thermal"), ("lidar",), ("thermal",)])
+@pytest.mark.parametrize(
+    "encodings",
+    [
+        {"lidar": "muses_raw", "thermal": "mono16"},
+        {"lidar": "muses_png16", "thermal": "frame_gain"},
+    ],
+)
 def test_training_and_node_give_the_network_the_same(
-    tmp_path: Path, sources: tuple[str, ...]
+    tmp_path: Path, sensors: tuple[str, ...], calibrated: bool, encodings: dict[str, str]
 ) -> None:
-    sample, spec = folder_sample(tmp_path, *sources)
-    size = tuple(sample["rgb"].shape[-2:])
-    ours = network_inputs(sample, spec)
-    theirs, _ = prepare(as_frame(sample, spec), spec, Plan(size, size, size), torch.device("cpu"))
+    frames, spec = folder(tmp_path, *sensors, calibrated=calibrated, encodings=encodings)
+    item = frames[0]
+    ours, theirs = network_inputs(frames.sample(item), spec), as_the_node(item.frame, spec)
     assert ours.keys() == theirs.keys() == set(spec.config.modalities)
     for name, image in ours.items():
-        assert torch.equal(image, theirs[name][0]), name
+        assert torch.equal(image, theirs[name]), name
 
 
-def test_missing_and_blank_sources_are_left_out(tmp_path: Path) -> None:
-    sample, spec = folder_sample(tmp_path, "lidar", "thermal")
+def test_missing_and_blank_sensors_are_left_out(tmp_path: Path) -> None:
+    frames, spec = folder(tmp_path, "lidar", "thermal")
+    item = frames[0]
+    sample = frames.sample(item)
     whole = network_inputs(sample, spec)
     assert set(whole) == {"rgb", "lidar", "thermal"}
-    sample["sources"]["thermal"] = torch.full_like(sample["sources"]["thermal"], 29000)
+    sample["planes"]["thermal"] = tv_tensors.Image(torch.full((1, *item.size), 120.0))
     part = network_inputs(sample, spec)
     assert set(part) == {"rgb", "lidar"}
     assert torch.equal(part["lidar"], whole["lidar"])
-    del sample["sources"]["lidar"]
+    del sample["planes"]["lidar"]
     assert set(network_inputs(sample, spec)) == {"rgb"}
+    alone = dataclasses.replace(item.frame, sensors={})
+    assert set(as_the_node(alone, spec)) == {"rgb"}
 
 
 def test_padding_is_zero_after_normalisation() -> None:
-    config = setting_config("muses_rgb_lidar", "nano", (64, 96))
-    spec = make_spec("muses_rgb_lidar", config, data="", recipe="")
+    spec = spec_of("muses_rgb_lidar", image_size=(64, 96))
     black = tv_tensors.Image(torch.zeros(3, 40, 50, dtype=torch.uint8))
-    sample = Sample(name="x", rgb=black, sources={"lidar": torch.zeros(3, 40, 50)})
+    sample = Sample(rgb=black, planes={"lidar": tv_tensors.Image(torch.zeros(3, 40, 50))})
     label: Tensor = torch.zeros(40, 50, dtype=torch.uint8)
     inputs, padded = pad_to(network_inputs(sample, spec), label, (64, 96))
+    assert set(inputs) == {"rgb", "lidar"}
     for image in inputs.values():
         assert image.shape == (3, 64, 96)
         assert image[:, :40, :50].all()  # raw zero is not zero any more

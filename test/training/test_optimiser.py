@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.networks import network_of
 
-from mmsam_ros.model import MMSAMAdapter, build_model
+from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.config import ScheduleConfig, TrainConfig
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
 from mmsam_ros.training.start import freeze
-from mmsam_ros.weights import setting_config
 from mmsam_ros.weights.released import released_name
 
-CONFIG = TrainConfig(setting="deliver_rgb_lidar")
+CONFIG = TrainConfig("deliver", ("lidar",))
 
 
 @pytest.fixture(scope="module")
 def published() -> MMSAMAdapter:
     with torch.device("meta"):
-        return build_model(setting_config("deliver_rgb_lidar"))
+        return network_of("deliver_rgb_lidar", "vit_l")
 
 
 def by_name(model: MMSAMAdapter) -> dict[str, tuple[float, float]]:
@@ -72,14 +72,14 @@ def test_what_decays(published: MMSAMAdapter) -> None:
 
 
 def test_a_shallower_network_has_fewer_layers() -> None:
-    model = build_model(setting_config("deliver_rgb_lidar", "nano"))
+    model = network_of("deliver_rgb_lidar")
     found = by_name(model)
     assert found["encoder.pos_embed"][0] == pytest.approx(0.9**5)
     assert found["encoder.blocks.3.norm1.weight"][0] == pytest.approx(0.9)
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
-    model = build_model(setting_config("deliver_rgb_lidar", "nano"))
+    model = network_of("deliver_rgb_lidar")
     freeze(model, ("encoder", "prior.trunks.lidar"))
     assert not [n for n in by_name(model) if n.startswith(("encoder.", "prior.trunks.lidar."))]
     assert "prior.trunks.rgb.stem.0.weight" in by_name(model)

@@ -17,7 +17,7 @@ from evaluations import random_weights
 from support.trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.data.check import PUBLISHED
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.report import Examples, results
@@ -88,7 +88,7 @@ def test_published_numbers_stand_beside_the_whole_test_set(tmp_path: Path) -> No
     evaluation = Evaluation(EvalConfig(path, str(root), device="cpu"))
     (record,) = evaluation.frames.records
     words: dict[str, list[str]] = {}
-    for group, count in PUBLISHED["deliver"]["test"].items():
+    for group, count in BENCHMARKS["deliver"].counts["test"].items():
         key, _, word = group.partition("=")
         words.setdefault(key, []).extend([word] * count)
     records = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run begins with: setting, network, start weights, frozen parts."""
+"""What a run begins with: data set, network, start weights, frozen parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.start import build, components, kind_of, sources_of
+from mmsam_ros.training.start import build, components
 from mmsam_ros.weights import save_model
 
 NANO = (
@@ -24,7 +24,7 @@ NANO = (
 
 
 def options(*more: str) -> TrainConfig:
-    return load_config(["--setting=deliver_rgb_lidar", *NANO, *more])
+    return load_config(["--dataset=deliver", "--sensors=[lidar]", *NANO, *more])
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deliver")
     make_deliver(folder)
     return folder
-
-
-def test_settings_name_kind_and_sensors() -> None:
-    assert kind_of("deliver_rgb_depth") == "deliver"
-    assert sources_of("folder_rgb_lidar_thermal") == ("lidar", "thermal")
-    for setting in ("delivr_rgb_lidar", "deliver_lidar", "deliver_rgb_", "folder_rgb_sonar"):
-        with pytest.raises(TrainingError, match="setting"):
-            sources_of(setting)
 
 
 def test_benchmark_spec(root: Path) -> None:
@@ -51,7 +43,7 @@ def test_benchmark_spec(root: Path) -> None:
     assert f"{len(frames)} frames" in spec.provenance.data
     rgb, spec = build(options("--model.inputs=rgb"), frames)
     assert rgb.config.modalities == ("rgb",)
-    assert spec.sources == ()
+    assert spec.sensors == ()
 
 
 def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
@@ -60,16 +52,16 @@ def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
     config = load_config(["--config=folder_rgb_lidar_thermal", *NANO])
     model, spec = build(config, frames)
     assert spec.classes == frames.classes
-    assert spec.encodings == {"camera": "rgb8", **frames.encodings}
+    assert spec.encodings == {s: m.encoding for s, m in frames.modalities.items()}
     assert model.config.auxiliaries == ("lidar", "thermal")
     lidar, thermal = (spec.inputs[name] for name in model.config.auxiliaries)
-    assert [c.field for c in lidar.channels] == ["range", "intensity", "height"]
-    assert [c.field for c in thermal.channels] == ["value"] * 3
-    assert (lidar.limits, thermal.limits) == (None, frames.limits)
+    assert lidar.fields == ("range", "intensity", "height")
+    assert thermal.fields == ("value",) * 3
+    assert (lidar.limits, thermal.limits) == (None, (26000.0, 31500.0))
 
 
 @pytest.mark.parametrize(
-    ("image", "size", "growth"),
+    ("image", "size", "point_size"),
     [
         ((64, 96), "[64, 96]", 2),
         ((64, 96), "[128, 192]", 4),
@@ -79,17 +71,17 @@ def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:
     ],
 )
 def test_projected_points_keep_their_size_in_the_node(
-    tmp_path: Path, image: tuple[int, int], size: str, growth: int
+    tmp_path: Path, image: tuple[int, int], size: str, point_size: int
 ) -> None:
     """Points of 2 pixels in the data set are as much larger as the augmentation's plain resize."""
     make_folder(tmp_path, ("lidar", "thermal"), size=image, calibrated=True)
     frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
     config = load_config([
-        "--setting=folder_rgb_lidar_thermal", "--model.preset=nano",
+        "--dataset=folder", "--sensors=[lidar, thermal]", "--model.preset=nano",
         "--model.combine.absent=masked", "--start.sam=scratch", "--start.convnext=scratch",
         f"--augment.base_size={size}", "--augment.crop=[128, 192]",
     ])  # fmt: skip
-    assert build(config, frames)[1].inputs["lidar"].growth == growth
+    assert build(config, frames)[1].inputs["lidar"].point_size == point_size
 
 
 def test_start_from_weights(root: Path, tmp_path: Path) -> None:

@@ -12,28 +12,27 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.networks import NETWORKS, network_of, spec_of
 from support.randomise import randomise
 
+from mmsam_ros._util import MmsamError
 from mmsam_ros.model import build_model
 from mmsam_ros.weights import (
-    SETTINGS,
     Presence,
     Score,
     Spec,
     WeightsError,
     load_model,
-    make_spec,
     read_spec,
     save_model,
-    setting_config,
 )
 
-SETTING = "synthetic_rgb_lidar_thermal"
+NAME = "synthetic_rgb_lidar_thermal"
 
 
 @pytest.fixture(scope="module")
 def spec() -> Spec:
-    return make_spec(SETTING, setting_config(SETTING, "nano"), data="none", recipe="test", seed=3)
+    return spec_of(NAME, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +76,10 @@ def test_half_precision_files_load_as_float32(weights_file: Path, tmp_path: Path
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(SETTINGS))
-def test_every_setting_makes_a_valid_spec(name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_benchmark_makes_a_valid_spec(name: str) -> None:
     for preset in ("vit_l", "tiny"):
-        spec = make_spec(name, setting_config(name, preset), data="d", recipe="r")
+        spec = spec_of(name, preset)
         assert Spec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
@@ -102,8 +101,6 @@ def change(spec: Spec, path: str, value: Any) -> dict[str, Any]:
         ("geometry/size", [100, 100], "geometry.size"),
         ("geometry/stride", [64, 64], "geometry.stride"),
         ("geometry/strid", None, "unknown key 'strid'; did you mean 'stride'"),
-        ("geometry/keep_ratio", False, "geometry.keep_ratio"),
-        ("geometry/interpolation", "cubic", "geometry.interpolation"),
         ("classes/0/id", 7, "classes"),
         ("classes/1/name", "road", "classes"),
         ("classes/1/rgb", [0, 0, 300], "class 'sidewalk': rgb"),
@@ -111,17 +108,17 @@ def change(spec: Spec, path: str, value: Any) -> dict[str, Any]:
         ("inputs/lidar/scale", [1.0, float("inf"), 0.0], "scale"),
         ("inputs/rgb/scale", [0.0, 1.0, 1.0], "inputs.rgb.scale"),
         ("inputs/lidar/mean", [10**400, 0.0, 0.0], r"mean\[0\]: int too large"),
-        ("inputs/lidar/growth", 0, "growth"),
+        ("inputs/lidar/point_size", 0, "point_size"),
         ("inputs/thermal/limits", None, "limits"),
         ("inputs/thermal/limits", [5.0, 5.0], "limits"),
-        ("inputs/lidar/encoding/lidar", "png9", "encoding.lidar"),
-        ("inputs/lidar/channels/0/field", "colour", "channels"),
-        ("inputs/lidar/channels/0/source", "sonar", "encoding"),
-        ("inputs/rgb/channels", 3, "expected a list"),
+        ("inputs/lidar/encoding", "png9", "encoding"),
+        ("inputs/lidar/fields/0", "colour", "fields"),
+        ("inputs/lidar/encoding", "mono8", "fields"),
+        ("inputs/lidar/encoding", "rgb8", "fields"),
+        ("inputs/rgb/fields", 3, "expected a list"),
         ("config/num_classes", 3, "classes"),
         ("config/fusion/groups", 0, "fusion.groups"),
-        ("inputs/rgb/channels/0/field", "blue", "inputs.rgb.channels"),
-        ("inputs/lidar/channels/2", {"source": "camera", "field": "red"}, "rgb only"),
+        ("inputs/rgb/fields/0", "blue", "inputs.rgb.fields"),
         ("inputs/thermal/limits", [float("-inf"), 5.0], "limits"),
         ("inputs/lidar/std", [1e-60, 1.0, 1.0], "std"),
         ("presence/trained_subsets", [["camera", "sonar"]], "presence"),
@@ -131,7 +128,7 @@ def change(spec: Spec, path: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_bad_specs_are_refused_by_name(spec: Spec, path: str, value: Any, message: str) -> None:
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(MmsamError, match=message):
         Spec.from_dict(change(spec, path, value))
 
 
@@ -194,13 +191,13 @@ def test_a_spec_that_could_not_be_loaded_is_not_saved(
     model, _ = load_model(weights_file)
     score = Score(True, "d")
     broken = dataclasses.replace(spec, presence=Presence((), {"camera": score}))
-    with pytest.raises(WeightsError, match="miou: expected float, found True"):
+    with pytest.raises(WeightsError, match="miou: found True, expected float"):
         save_model(tmp_path / "x.safetensors", model, broken)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_another_configuration_is_not_saved(spec: Spec, tmp_path: Path) -> None:
-    other = build_model(setting_config(SETTING, "nano", (64, 64)))
+    other = network_of(NAME, image_size=(64, 64))
     with pytest.raises(WeightsError, match="configuration"):
         save_model(tmp_path / "x.safetensors", other, spec)
     assert not list(tmp_path.iterdir())

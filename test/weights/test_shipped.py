@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings hold the benchmarks' published numbers."""
+"""The weights that come with the package, and what specs hold of the benchmarks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from safetensors import safe_open
+from support.networks import spec_of
 
-from mmsam_ros.weights import (
-    SETTINGS,
-    default_weights,
-    load_model,
-    make_spec,
-    read_spec,
-    setting_config,
-)
+from mmsam_ros.weights import default_weights, load_model, read_spec
 
 BYTE = pytest.approx((1 / 255,) * 3)
 # name: classes, size, mode, stride, sources, scale, mean, std
@@ -37,9 +31,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_numbers(name: str) -> None:
     count, size, mode, stride, sources, scale, mean, std = PUBLISHED[name]
-    spec = make_spec(name, setting_config(name), data="", recipe="")
+    spec = spec_of(name, "vit_l")
     assert (len(spec.classes), spec.geometry.size) == (count, size)
-    assert (spec.geometry.mode, spec.geometry.stride, spec.sources) == (mode, stride, sources)
+    assert (spec.geometry.mode, spec.geometry.stride, spec.sensors) == (mode, stride, sources)
     given = spec.inputs[spec.config.auxiliaries[0]]
     assert (given.scale, given.mean, given.std) == (scale, mean, std)
     rgb = spec.inputs["rgb"]
@@ -47,13 +41,9 @@ def test_published_numbers(name: str) -> None:
     assert rgb.scale == BYTE
 
 
-def test_every_benchmark_has_a_setting() -> None:
-    assert set(SETTINGS) == {*PUBLISHED, "synthetic_rgb_lidar_thermal"}
-
-
 def test_the_package_has_weights_for_all_sensors_with_scores_for_every_set() -> None:
     spec = read_spec(default_weights())
-    assert spec.sources == ("lidar", "thermal")
+    assert spec.sensors == ("lidar", "thermal")
     assert set(spec.presence.scores) == {
         "camera", "camera+lidar", "camera+thermal", "camera+lidar+thermal",
     }  # fmt: skip
