@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-# Module and name of tables of dataclass rows (or of a function that gives them), by heading.
-PARAMETERS = {"": ("mmsam_ros.ros.parameter_table", "PARAMETERS")}
-TOPICS = {
-    "Inputs": ("mmsam_ros.ros.topics", "INPUTS"),
-    "Outputs": ("mmsam_ros.ros.topics", "OUTPUTS"),
-}
-TRAINING = {"": ("mmsam_ros.training.configure", "config_rows")}
+# Module and name of rows (or of a function that gives them), and their attributes to show.
+PARAMETERS = ("mmsam_ros.ros.parameter_table", "PARAMETERS",
+              ("name", "default", "expected", "description"))  # fmt: skip
+INPUTS = ("mmsam_ros.ros.topics", "INPUTS", ("name", "type", "compressed", "description"))
+OUTPUTS = ("mmsam_ros.ros.topics", "OUTPUTS", ("name", "type", "latched", "description"))
+TRAINING = ("mmsam_ros.training.configure", "config_rows",
+            ("key", "type", "default", "allowed", "description"))  # fmt: skip
 
 _MARKER = re.compile(r"^<!-- generate: (\w+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
-_PROSE = {"description", "text", "note", "notes", "meaning", "help"}  # columns that are no code
+_PROSE = ("expected", "description")  # columns that are no code
 
 
 def parameters() -> str:
     """The node's parameters."""
-    return _listed(PARAMETERS)
+    return _rows(*PARAMETERS)
 
 
 def topics() -> str:
     """The node's topics."""
-    return _listed(TOPICS)
+    return f"## Inputs\n\n{_rows(*INPUTS)}\n\n## Outputs\n\n{_rows(*OUTPUTS)}"
 
 
 def training() -> str:
     """Keys of the training configuration."""
-    return _listed(TRAINING)
+    return _rows(*TRAINING)
 
 
 def cli() -> str:
@@ -100,30 +100,22 @@ TABLES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def _listed(tables: Mapping[str, tuple[str, str]]) -> str:
-    """Tables of rows, each below its heading."""
-    parts = []
-    for heading, (module, name) in tables.items():
-        try:
-            rows = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise LookupError(f"docs/generate.py: no {name} in {module} ({error})") from error
-        found = list(rows() if callable(rows) else rows)
-        columns = [field.name for field in dataclasses.fields(found[0])]
-        cells = [[_cell(c, getattr(row, c)) for c in columns] for row in found]
-        title = f"## {heading}\n\n" if heading else ""
-        parts.append(title + _table(columns, cells))
-    return "\n\n".join(parts)
+def _rows(module: str, name: str, columns: Sequence[str]) -> str:
+    try:
+        rows = getattr(importlib.import_module(module), name)
+        found = rows() if callable(rows) else rows
+        cells = [[_cell(column, getattr(row, column)) for column in columns] for row in found]
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"docs/generate.py needs {name} of {module}: {error}") from error
+    return _table(columns, cells)
 
 
 def _cell(column: str, value: Any) -> str:
     """A value as text; code, unless the column holds sentences."""
-    if value is None or value is False or value in ("", ()):
+    if value is None or value is False or value == "":
         return ""
     if value is True:
         return "yes"
-    if isinstance(value, (tuple, list)):
-        return ", ".join(_cell(column, item) for item in value)
     return str(value).replace("<", "&lt;") if column in _PROSE else f"`{value}`"
 
 

@@ -149,6 +149,39 @@ def test_code_that_the_architecture_names_exists() -> None:
             body = getattr(found[0], "body", [])
 
 
+def cells(page: Path, heading: str) -> Iterator[str]:
+    """The code in the first column of every table that begins with this heading."""
+    inside = False
+    for line in page.read_text().splitlines():
+        inside = line.startswith(f"| {heading} |") or (inside and line.startswith("|"))
+        if inside:
+            yield from re.findall(r"`([^`]+)`", line.split("|")[1])
+
+
+def string_literals() -> list[str]:
+    """Of the package; values in f-strings are line feeds."""
+    found = []
+    for path in (ROOT / "mmsam_ros").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (getattr(part, "value", "\n") for part in node.values)
+                found.append("".join(p if isinstance(p, str) else "\n" for p in parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_that_troubleshooting_names_exist() -> None:
+    page, literals = ROOT / "docs/troubleshooting.md", string_literals()
+    messages, reasons = list(cells(page, "message")), list(cells(page, "reason"))
+    assert min(len(messages), len(reasons)) > 10
+    for message in messages:
+        pieces = [re.escape(piece.strip("' ")) for piece in message.split("...")]
+        pattern = re.compile(".*".join(pieces), re.DOTALL)
+        assert any(pattern.search(literal) for literal in literals), message
+    assert set(reasons) <= set(literals)
+
+
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
