@@ -27,7 +27,8 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")]
 )
 COMMAND = re.compile(r"(?:^|[\s/])mmsam ([a-z].*)|mmsam_ros\.cli\.main ([a-z].*)")
-# Options of `mmsam train` that are no keys of the configuration.
+# Verbs that take every key of the training configuration as an option, and options besides.
+TAKE_KEYS = ("train", "experiments")
 TRAIN_OPTIONS = {"config", "root", "resume", "print-config", "help"}
 
 
@@ -97,22 +98,21 @@ def wrong_command(words: list[str]) -> str:
             args, rest = build_parser().parse_known_args(words)
     except SystemExit as left:
         return said.getvalue() if left.code else ""
-    if rest and not args.passes:
+    if rest and args.verb not in TAKE_KEYS:
         return f"unrecognised {rest}"
     return ", ".join(f"no key {key}" for key in rest if key.startswith("--") and not is_key(key))
 
 
 def wrong_names(words: list[str]) -> str:
     """Verbs and options of a command that do not exist; arguments may be missing."""
-    parser = build_parser()
+    parser, takes_keys = build_parser(), words[0] in TAKE_KEYS
     while words and (verbs := sub_verbs(parser)) and not words[0].startswith("--"):
         if words[0] not in verbs:
             return f"no verb {words[0]}"
         parser = verbs[words.pop(0)]
     options = (word.partition("=")[0] for word in words if word.startswith("--"))
     known = parser._option_string_actions
-    passes = parser.get_default("passes")
-    wrong = [o for o in options if o not in known and not (passes and is_key(o))]
+    wrong = [o for o in options if o not in known and not (takes_keys and is_key(o))]
     return f"no option {', '.join(wrong)}" if wrong else ""
 
 
