@@ -57,6 +57,7 @@ setup(
         "synth": ["embreex"],
         # colcon looks for pytest here, and runs no test where it is missing
         "test": ["hypothesis", "pytest"],
+        "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
     },
     zip_safe=True,
     entry_points={

@@ -142,7 +142,7 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
 def test_commands_of_the_documentation_are_taken(tmp_path: Path) -> None:
     """And those on data of one's own build their network, which needs no download."""
     built = 0
-    for page in ("README.md", "docs/training.md"):
+    for page in ("README.md", "docs/training.md", "docs/own_data.md"):
         text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
         for line in re.findall(r"^.*(?:mmsam|main) train (--config.*)$", text, re.MULTILINE):
             config = load_config(shlex.split(line, comments=True))
