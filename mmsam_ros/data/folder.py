@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.folder_writer import FORMAT
 from mmsam_ros.data.frames import SPLITS, FrameSet, Measured, Record, Sample
 from mmsam_ros.data.read import Planes, Reader, Size, id_table, read_array, read_raster
 from mmsam_ros.data.words import check_keys
@@ -39,7 +40,6 @@ from mmsam_ros.sensors import (
     topic_names,
 )
 
-FORMAT = "mmsam-folder/1"
 MAX_GROWTH = 31  # pixels
 SOURCES = tuple(source for source in ENCODINGS if source != "camera")
 _SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "lidar": (".npz", ".npy", ".png"),

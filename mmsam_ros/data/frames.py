@@ -11,9 +11,9 @@ from typing import TypedDict
 from torch import Tensor
 from torchvision import tv_tensors
 
+from mmsam_ros.data.words import SPLITS as SPLITS
 from mmsam_ros.sensors import CameraModel, ClassInfo, LidarPoints, SensorImage
 
-SPLITS = ("train", "val", "test")
 Measured = LidarPoints | SensorImage
 
 

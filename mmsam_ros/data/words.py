@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys that a data set's files may have."""
+"""Words of all data sets, and keys that their files may have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
+
+SPLITS = ("train", "val", "test")
 
 
 def check_keys(
