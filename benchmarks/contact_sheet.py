@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic import CLASSES, Sample, make_rig, samples, world_seed
-from mmsam_ros.data.synthetic.difficulty import camera_model, is_hard
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import palette, project
+from mmsam_ros.world import CLASSES, Sample, make_rig, samples, world_seed
+from mmsam_ros.world.difficulty import camera_model, is_hard
 
 SIZE = (420, 280)
 ROWS = (

@@ -21,10 +21,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic.lidar import Cloud
-from mmsam_ros.data.synthetic.rig import PinholeSpec, Rig
-from mmsam_ros.data.synthetic.samples import Vehicle
 from mmsam_ros.sensors import pose_values
+from mmsam_ros.world.lidar import Cloud
+from mmsam_ros.world.rig import PinholeSpec, Rig
+from mmsam_ros.world.samples import Vehicle
 
 START = 1_700_000_000_000_000_000  # stamp of the drive's first instant, nanoseconds
 TOPICS = {

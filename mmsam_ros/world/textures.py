@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.scenery import BAY, STOREY
-from mmsam_ros.data.synthetic.style import Floats, Style
+from mmsam_ros.world.materials import MATERIAL_IDS, column
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.scenery import BAY, STOREY
+from mmsam_ros.world.style import Floats, Style
 
 Tones = NDArray[np.floating]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, merge, mesh, patch, prism, tube
-from mmsam_ros.data.synthetic.style import RGB, Dice
-from mmsam_ros.data.synthetic.world import Light
+from mmsam_ros.world.meshes import Mesh, Surface, box, merge, mesh, patch, prism, tube
+from mmsam_ros.world.scene import Light
+from mmsam_ros.world.style import RGB, Dice
 
 _GLASS = Surface("glass", (0.02, 0.025, 0.03))
 _DARK = (0.025, 0.025, 0.028)

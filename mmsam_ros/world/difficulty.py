@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.lidar import AIR
-from mmsam_ros.data.synthetic.rig import Rig
-from mmsam_ros.data.synthetic.samples import Sample
-from mmsam_ros.data.synthetic.world import CLASS_IDS
 from mmsam_ros.sensors import CameraModel, Registration, project, register
+from mmsam_ros.world.lidar import AIR
+from mmsam_ros.world.rig import Rig
+from mmsam_ros.world.samples import Sample
+from mmsam_ros.world.scene import CLASS_IDS
 
 OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
 UNITS = {"camera": 8.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic.style import RGB, Dice, Range
+from mmsam_ros.world.style import RGB, Dice, Range
 
 CASES = (
     "ordinary", "motionblur", "overexposure", "underexposure", "lidarjitter", "thermallowres",

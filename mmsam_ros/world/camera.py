@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.style import RGB, Dice, Floats
-from mmsam_ros.data.synthetic.textures import Look, look
-from mmsam_ros.data.synthetic.weather import Conditions
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.rig import PinholeSpec
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.style import RGB, Dice, Floats
+from mmsam_ros.world.textures import Look, look
+from mmsam_ros.world.weather import Conditions
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
@@ -28,6 +30,19 @@ def _light(rgb: RGB) -> Floats:
     return np.array(rgb, np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
+
+    instance (H, W) int32: number of the thing in the world, -1: sky.
+    """
+
+    rgb: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    distance: Floats
+    instance: NDArray[np.int32]
+
+
 def view(
     caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float
 ) -> tuple[Hits, Floats]:
@@ -39,12 +54,11 @@ def view(
 def render(
     caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Floats, NDArray[np.int32]]:  # fmt: skip
-    """One picture: rgb (H, W, 3) uint8, labels (H, W) uint8 ids, ray length (H, W) m (sky: inf)."""
-    world = caster.world
+) -> Picture:  # fmt: skip
+    """The camera's picture at `time`, in seconds."""
+    world, shape = caster.world, (spec.height, spec.width)
     hits, rays = view(caster, spec, T_world_optical, time)
-    solid = np.flatnonzero(np.isfinite(hits.distance))
-    seen = Hits(hits.distance[solid], hits.triangle[solid], hits.normal[solid], hits.point[solid])
+    solid, seen = hits.solid()
     surface = look(caster, seen)
     light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
     colour = surface.albedo * light
@@ -56,12 +70,12 @@ def render(
     radiance[solid] = colour
     away = np.isinf(hits.distance)
     radiance[away] = sky(world, rays[away])
-    image = radiance.reshape(spec.height, spec.width, 3)
+    image = radiance.reshape(*shape, 3)
     _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
-    labels = caster.label[hits.triangle].reshape(spec.height, spec.width)
-    instance = caster.instance[hits.triangle].reshape(spec.height, spec.width)
-    return rgb, labels, hits.distance.reshape(spec.height, spec.width), instance
+    labels = caster.label[hits.triangle].reshape(shape)
+    instance = caster.instance[hits.triangle].reshape(shape)
+    return Picture(rgb, labels, hits.distance.reshape(shape), instance)
 
 
 def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
@@ -86,16 +100,12 @@ def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
 
 def _daylight(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) of sky and sun."""
-    conditions, sun = caster.world.conditions, caster.world.sun.astype(np.float32)
+    conditions = caster.world.conditions
     up = (0.5 + 0.5 * seen.normal[:, 2:]).astype(np.float32)
     light = _light(conditions.above) * up + _light(conditions.below) * (1 - up)
     if max(conditions.sun) > 0:
-        facing = seen.normal @ sun
-        bright = np.flatnonzero(facing > 0)
-        start = seen.point[bright] + 4e-3 * seen.normal[bright]
-        shadow = caster.occluded(start, sun, np.full(len(bright), _FAR, np.float32), time)
-        bright = bright[~shadow]
-        light[bright] += facing[bright, None] * _light(conditions.sun)
+        at, facing, shadow = caster.sunlit(seen, _FAR, time)
+        light[at[~shadow]] += facing[~shadow, None] * _light(conditions.sun)
     return light
 
 
@@ -126,8 +136,7 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
         power = power[lit] * facing - _FAINT
         lit = np.flatnonzero(power > 0)
         at, to, gap, power = at[lit], to[lit], gap[lit], power[lit]
-        start = seen.point[at] + 4e-3 * seen.normal[at]
-        shadow = caster.occluded(start, to / gap[:, None], gap - 0.4, time)
+        shadow = caster.occluded(seen, at, to / gap[:, None], gap - 0.4, time)
         light[at] += (power * ~shadow)[:, None] * (_BEAM_TINT if beam else _LAMP_TINT)
     return light
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmsam_ros.data.synthetic.meshes import Surface
-from mmsam_ros.data.synthetic.path import Path
-from mmsam_ros.data.synthetic.scenery import plants
-from mmsam_ros.data.synthetic.style import Dice
+from mmsam_ros.world.meshes import Surface
+from mmsam_ros.world.scene import Path
+from mmsam_ros.world.scenery import plants
+from mmsam_ros.world.style import Dice
 
 BLOCK = 36.0  # metres along the street
 

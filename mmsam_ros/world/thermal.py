@@ -12,17 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.camera import view
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, MATERIALS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.style import Dice, Floats
-from mmsam_ros.data.synthetic.textures import facade
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world.camera import view
+from mmsam_ros.world.materials import MATERIAL_IDS, MATERIALS, column
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.rig import PinholeSpec
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.style import Dice, Floats
+from mmsam_ros.world.textures import facade
 
 COUNTS_PER_KELVIN = 100
 ZERO_CELSIUS = 27315  # counts
-LIMITS = (26000, 31500)  # counts; -13 to 42 degrees Celsius: fits day and night, for fixed scaling
 _NETD = 0.07  # kelvin
 _PIVOT = 14.0  # degrees Celsius that poor contrast draws everything towards
 _FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
@@ -37,8 +36,7 @@ def render(
     world = caster.world
     hits, rays = view(caster, spec, T_world_optical, time)
     celsius = _sky(world, rays)
-    solid = np.flatnonzero(np.isfinite(hits.distance))
-    seen = Hits(hits.distance[solid], hits.triangle[solid], hits.normal[solid], hits.point[solid])
+    solid, seen = hits.solid()
     body = _surface(caster, seen, time)
     material = caster.material[seen.triangle]
     emissivity = column("emissivity")[material]
@@ -87,14 +85,10 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
     celsius[walls] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
     if max(conditions.sun) > 0:
-        sun = world.sun.astype(np.float32)
-        facing = seen.normal @ sun
-        lit = np.flatnonzero(facing > 0)
-        start = seen.point[lit] + 4e-3 * seen.normal[lit]
-        shadow = caster.occluded(start, sun, np.full(len(lit), 200, np.float32), time)
+        lit, facing, shadow = caster.sunlit(seen, 200.0, time)
         # shadows are softened: the ground still remembers the sun
         gain = max(conditions.sun) / _FULL_SUN * column("sun")[material[lit]]
-        celsius[lit] += gain * facing[lit] * np.where(shadow, 0.25, 1.0)
+        celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
     x, y, z = seen.point.T
     rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
     return (celsius + 0.35 * rough + conditions.air).astype(np.float32)

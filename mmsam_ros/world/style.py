@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 

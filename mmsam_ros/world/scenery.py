@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
-from mmsam_ros.data.synthetic.style import RGB, Dice
-from mmsam_ros.data.synthetic.world import Light
+from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
+from mmsam_ros.world.scene import Light
+from mmsam_ros.world.style import RGB, Dice
 
 BAY, STOREY = 2.4, 3.1  # width and height of one window's part of a facade, metres
 

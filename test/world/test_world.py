@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic import (
+from mmsam_ros.sensors import CameraModel, project
+from mmsam_ros.world import (
     CLASSES,
     Rig,
     Sample,
@@ -21,16 +22,14 @@ from mmsam_ros.data.synthetic import (
     make_rig,
     samples,
 )
-from mmsam_ros.data.synthetic.camera import view
-from mmsam_ros.data.synthetic.lidar import AIR
-from mmsam_ros.data.synthetic.meshes import Surface, box, floor
-from mmsam_ros.data.synthetic.path import Path
-from mmsam_ros.data.synthetic.people import person
-from mmsam_ros.data.synthetic.style import SEEDS, TEXTURES, Dice, Style, world_seed
-from mmsam_ros.data.synthetic.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
-from mmsam_ros.data.synthetic.weather import CASES, WEATHERS, Conditions
-from mmsam_ros.data.synthetic.world import CLASS_IDS, SKY, Instance, Limb, Motion
-from mmsam_ros.sensors import CameraModel, project
+from mmsam_ros.world.camera import view
+from mmsam_ros.world.lidar import AIR
+from mmsam_ros.world.meshes import Surface, box, floor
+from mmsam_ros.world.people import person
+from mmsam_ros.world.scene import CLASS_IDS, SKY, Instance, Limb, Motion, Path
+from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, world_seed
+from mmsam_ros.world.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
+from mmsam_ros.world.weather import CASES, WEATHERS, Conditions
 
 
 def _camera_model(rig: Rig) -> CameraModel:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic.world import pose
+from mmsam_ros.world.scene import pose
 
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS
+from mmsam_ros.world.materials import MATERIAL_IDS
 
 
 class Surface(NamedTuple):

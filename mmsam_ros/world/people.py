@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmsam_ros.data.synthetic.meshes import (
+from mmsam_ros.world.meshes import (
     Mesh,
     Surface,
     box,
@@ -15,8 +15,8 @@ from mmsam_ros.data.synthetic.meshes import (
     ring,
     tube,
 )
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.world import Limb
+from mmsam_ros.world.scene import Limb
+from mmsam_ros.world.style import Dice
 
 
 def _skin(rng: Dice) -> Surface:

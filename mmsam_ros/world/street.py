@@ -15,14 +15,14 @@ from itertools import pairwise
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic import people, scenery, vehicles
-from mmsam_ros.data.synthetic.layout import BLOCK, Layout
-from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, floor, merge
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.traffic import EGO_SPEED, traffic
-from mmsam_ros.data.synthetic.weather import Conditions
-from mmsam_ros.data.synthetic.world import CLASS_IDS, Instance, Light, Limb, Motion, World
+from mmsam_ros.world import people, scenery, vehicles
+from mmsam_ros.world.layout import BLOCK, Layout
+from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
+from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, World
+from mmsam_ros.world.style import Dice
+from mmsam_ros.world.weather import Conditions
 
+EGO_SPEED = 7.0  # m/s
 STEP = 0.12  # height of the pavement above the road
 _BEHIND, _AHEAD = 2, 5  # blocks built behind the start and ahead of the end of the drive
 _SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
@@ -42,7 +42,7 @@ def build_street(
     instances: list[Instance] = []
     for index in range(-_BEHIND, last):
         instances += _Block(seed, index, layout, trees).build()
-    instances += traffic(seed, EGO_SPEED * seconds, layout)
+    instances += _traffic(seed, EGO_SPEED * seconds, layout)
     instances += _ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK)
     height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
     bearing += math.pi / 2 * rng.integers(4)
@@ -295,3 +295,43 @@ def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]
                 Instance(CLASS_IDS["building"], (Limb(mesh),), None, (), place, yaw + heading)
             )
     return found
+
+
+def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
+    """Moving vehicles and riders for a drive of `distance` metres."""
+    rng = Dice(seed, 2)
+    right = -(layout.lane - 0.7)
+    found = _rider(rng, layout, rng.uniform(7, 14), right, rng.uniform(6.4, 7.4))
+    if rng.random() < 0.6:
+        gap = rng.uniform(16, 34)
+        found.append(_vehicle(rng, layout, gap, EGO_SPEED + rng.uniform(-0.3, 0.6), ahead=True))
+    s, number = 18.0, 0
+    while s < 70 + 2.2 * distance:
+        rng = Dice(seed, 3, number)
+        s += rng.uniform(12, 36)
+        if rng.random() < 0.5:
+            found += _rider(rng, layout, s, -right, rng.uniform(3.5, 6.0), heading=math.pi)
+        else:
+            found.append(_vehicle(rng, layout, s, 8.5, ahead=False))
+        number += 1
+    return found
+
+
+def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) -> Instance:
+    lorry = rng.random() < 0.35
+    mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=True)
+    n, heading = (-layout.lane / 2, 0.0) if ahead else (layout.lane / 2, math.pi)
+    motion = Motion((s, n, 0.0), heading, speed, path=layout.path)
+    label = CLASS_IDS["truck" if lorry else "car"]
+    return Instance(label, (Limb(mesh),), motion, vehicles.HEADLIGHTS)
+
+
+def _rider(
+    rng: Dice, layout: Layout, s: float, n: float, speed: float, heading: float = 0.0
+) -> list[Instance]:
+    """Somebody on a bicycle, and the bicycle: two instances of two classes."""
+    motion = Motion((s, n, 0.0), heading, speed, 0.08, 5.0, layout.path)
+    return [
+        Instance(CLASS_IDS["rider"], people.rider(rng), motion),
+        Instance(CLASS_IDS["bicycle"], (Limb(people.bicycle(rng)),), motion),
+    ]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import LidarSpec
-from mmsam_ros.data.synthetic.style import Floats
-from mmsam_ros.data.synthetic.textures import facade
+from mmsam_ros.world.materials import MATERIAL_IDS, column
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.rig import LidarSpec
+from mmsam_ros.world.style import Floats
+from mmsam_ros.world.textures import facade
 
 AIR = 255  # label of what fog and rain send back
 _RANGE_NOISE = 0.015  # metres

@@ -9,28 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic import camera, lidar, thermal
-from mmsam_ros.data.synthetic.lidar import Cloud
-from mmsam_ros.data.synthetic.raycast import Caster
-from mmsam_ros.data.synthetic.rig import Rig, make_rig
-from mmsam_ros.data.synthetic.street import build_street
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world import camera, lidar, thermal
+from mmsam_ros.world.camera import Picture
+from mmsam_ros.world.lidar import Cloud
+from mmsam_ros.world.raycast import Caster
+from mmsam_ros.world.rig import Rig, make_rig
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.street import build_street
+from mmsam_ros.world.style import Dice
 
 _CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
-
-    instance (H, W) int32: number of the thing in the world, -1: sky.
-    """
-
-    rgb: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    distance: NDArray[np.float32]
-    instance: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +46,7 @@ class Vehicle:
         """The camera's picture at `time` (s), with true labels."""
         T = self.world.ego.at(time) @ self.rig.camera.T_base
         noise = self._noise(_CAMERA, time)
-        return Picture(*camera.render(self.caster, self.rig.camera, T, time, noise))
+        return camera.render(self.caster, self.rig.camera, T, time, noise)
 
     def lidar(self, time: float) -> Cloud:
         """One turn of the LiDAR from `time` (s) on."""
