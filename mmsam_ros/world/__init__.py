@@ -4,8 +4,8 @@
 How its stages fit together, from a seed to files:
 
 * `style` draws random numbers by split, `weather` the conditions of a scene.
-* `street` builds the scene (`scene`: instances, motion, lights) from `layout`, `scenery`,
-  `vehicles` and `people`, whose shapes come from `meshes` and are made of `materials`.
+* `street` builds the scene (`scene`: instances, motion, lights) from `scenery`, `vehicles` and
+  `people`, whose shapes come from `meshes` and are made of `materials`.
 * `raycast` finds what rays hit at a time. `camera`, `lidar` and `thermal` are the physics of the
   sensors on these hits, with `textures` on the surfaces; `rig` has their places, optics and clocks.
 * `samples` joins them: any sensor's frame at any time (`Vehicle`), or samples of a drive.

@@ -21,7 +21,7 @@ from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project
-from mmsam_ros.world.difficulty import camera_model, is_hard
+from mmsam_ros.world.difficulty import is_hard
 from mmsam_ros.world.rig import Rig, make_rig
 from mmsam_ros.world.samples import samples
 from mmsam_ros.world.scene import CLASSES
@@ -133,7 +133,7 @@ def _scene(root: Path, scene: Scene, size: tuple[int, int]) -> list[Row]:
     )  # fmt: skip
     for row, sample in zip(scene.rows, drive, strict=True):
         picture, cloud = sample.picture, sample.cloud
-        seen = np.sort(project(cloud.xyz, camera_model(rig), rig.T_camera_lidar)[0])
+        seen = np.sort(project(cloud.xyz, rig.camera_model, rig.T_camera_lidar)[0])
         points = np.concatenate([cloud.xyz, cloud.intensity[:, None]], 1)[seen]
         sensors = {"lidar": points, "thermal": sample.thermal}
         done = replace(row, difficulty="hard" if is_hard(sample) else "easy")

@@ -62,27 +62,23 @@ class Caster:
             else:
                 self._movers.setdefault(i, []).append(int(end) - len(mesh.triangles))
         solid = merge(still)
-        self._still = _embree(solid.vertices, solid.triangles)
+        rows = np.arange(len(solid.triangles))
+        self._still = (_embree(solid.vertices, solid.triangles), rows)
         self._time: float | None = None
-        self._moving: EmbreeScene | None = None
-        self._rows = np.zeros(0, np.int64)
+        self._scenes = [self._still]
 
     def cast(self, origins: Floats, directions: Floats, time: float) -> Hits:
         """Nearest hits of rays from `origins` (3,) or (N, 3) along unit `directions` (N, 3)."""
         directions = np.ascontiguousarray(directions, np.float32)
         starts = np.array(np.broadcast_to(origins, directions.shape), np.float32, order="C")
-        still = self._still.run(starts, directions, output=1)
-        distance, triangle, normal = still["tfar"], still["primID"].astype(np.int64), still["Ng"]
-        distance = np.where(triangle < 0, np.float32(np.inf), distance)
-        moving = self._at(time)
-        if moving is not None:
-            found = moving.run(starts, directions, output=1)
+        distance, normal = np.full(len(starts), np.inf, np.float32), np.zeros_like(starts)
+        triangle = np.full(len(starts), len(self.label) - 1)
+        for scene, rows in self._at(time):
+            found = scene.run(starts, directions, output=1)
             nearer = (found["primID"] >= 0) & (found["tfar"] < distance)
-            distance[nearer] = found["tfar"][nearer]
-            triangle[nearer] = self._rows[found["primID"][nearer]]
-            normal[nearer] = found["Ng"][nearer]
-        sky = triangle < 0
-        triangle[sky] = len(self.label) - 1
+            distance[nearer], normal[nearer] = found["tfar"][nearer], found["Ng"][nearer]
+            triangle[nearer] = rows[found["primID"][nearer]]
+        sky = np.isinf(distance)
         length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
         length *= np.where(np.einsum("ij,ij->i", normal, directions) > 0, -1, 1)
         length[sky] = np.inf
@@ -99,10 +95,9 @@ class Caster:
         directions = np.array(np.broadcast_to(directions, points.shape), np.float32, order="C")
         starts = np.ascontiguousarray(points + 2e-3 * directions, np.float32)
         limit = np.array(np.broadcast_to(reach, len(at)), np.float32)
-        shadow = self._still.run(starts, directions, limit, query="OCCLUDED") >= 0
-        moving = self._at(time)
-        if moving is not None:
-            shadow |= moving.run(starts, directions, limit, query="OCCLUDED") >= 0
+        shadow = np.zeros(len(at), bool)
+        for scene, _ in self._at(time):
+            shadow |= scene.run(starts, directions, limit, query="OCCLUDED") >= 0
         return shadow
 
     def sunlit(
@@ -114,8 +109,8 @@ class Caster:
         at = np.flatnonzero(facing > 0)
         return at, facing[at], self.occluded(hits, at, sun, reach, time)
 
-    def _at(self, time: float) -> EmbreeScene | None:
-        """The moving things at `time`; None where there are none in sight."""
+    def _at(self, time: float) -> list[tuple[EmbreeScene, Rows]]:
+        """What stands still, and what moves and is in sight at `time`, with their tables' rows."""
         if time != self._time:
             ego = np.linalg.inv(self.world.ego.at(time))
             vertices, triangles, rows, base = [], [], [], 0
@@ -131,11 +126,17 @@ class Caster:
                     triangles.append(limb.mesh.triangles + base)
                     rows.append(np.arange(start, start + len(limb.mesh.triangles)))
                     base += len(limb.mesh.vertices)
-            self._time, self._moving = time, None
+            self._time, self._scenes = time, [self._still]
             if rows:
-                self._moving = _embree(np.concatenate(vertices), np.concatenate(triangles))
-                self._rows = np.concatenate(rows)
-        return self._moving
+                moving = _embree(np.concatenate(vertices), np.concatenate(triangles))
+                self._scenes.append((moving, np.concatenate(rows)))
+        return self._scenes
+
+
+def mirrored(rays: Floats, normals: Floats) -> tuple[Floats, Floats]:
+    """Unit rays after mirror reflection, and the cosine of their angle to the normals."""
+    cosine = -np.einsum("ij,ij->i", rays, normals)
+    return rays + 2 * cosine[:, None] * normals, cosine
 
 
 def _embree(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> EmbreeScene:

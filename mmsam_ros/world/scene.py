@@ -9,7 +9,7 @@ here knows how any sensor sees it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -81,8 +81,7 @@ class Path:
     def bend(self, mesh: Mesh) -> Mesh:
         """A mesh given in street coordinates, in the world; its edges should be short."""
         x, y, _ = self.world(mesh.vertices[:, 0], mesh.vertices[:, 1])
-        vertices = np.stack([x, y, mesh.vertices[:, 2]], 1).astype(np.float32)
-        return replace(mesh, vertices=vertices)
+        return mesh.at(np.stack([x, y, mesh.vertices[:, 2]], 1))
 
 
 STRAIGHT = Path()
@@ -188,7 +187,7 @@ class World:
     @cached_property
     def style(self) -> Style:
         """Its textures."""
-        return Style.draw(self.seed)
+        return Style(self.seed)
 
     @property
     def night(self) -> bool:
@@ -198,14 +197,10 @@ class World:
         """Lit lights at `time` as (position, unit direction, light); none in daylight."""
         if not self.night:
             return []
-        owners = [(self.ego.at(time), self.ego_lights)]
-        owners += [
-            (np.eye(4) if i.motion is None else i.motion.at(time), i.lights)
-            for i in self.instances
-            if i.lights
-        ]
+        owners = [(thing.motion, thing.lights) for thing in self.instances if thing.lights]
         found = []
-        for T, lights in owners:
+        for motion, lights in [(self.ego, self.ego_lights), *owners]:
+            T = np.eye(4) if motion is None else motion.at(time)
             for light in lights:
                 aim = T[:3, :3] @ np.asarray(light.direction)
                 position = T[:3, :3] @ np.asarray(light.position) + T[:3, 3]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.sensors import CLASS_SETS, NO_LABEL, rasterise, register, scale_thermal
 from mmsam_ros.world import Sample, make_rig, samples
 from mmsam_ros.world.dataset import INTERVAL, Row, Scene
-from mmsam_ros.world.difficulty import camera_model, is_hard, registration
+from mmsam_ros.world.difficulty import is_hard
 from mmsam_ros.world.scene import CLASS_IDS
 from support.layouts import write_deliver, write_fmb, write_fmb_lists, write_muses
 
@@ -88,7 +88,7 @@ def _deliver(root: Path, row: Row, scene: int, sample: Sample) -> None:
 def _fmb(root: Path, row: Row, difficulty: str, sample: Sample) -> None:
     heat = scale_thermal(sample.thermal, "mono16", LIMITS).astype(np.float32)
     rgb, label = sample.picture.rgb, id_map("fmb")[sample.picture.labels]
-    seen, _ = register(heat, registration(sample.rig), label.shape, label.shape)
+    seen, _ = register(heat, sample.rig.registration, label.shape, label.shape)
     thermal = np.round(seen).astype(np.uint8)
     write_fmb(root, row.split, row.number, difficulty, rgb, label, thermal)
 
@@ -104,4 +104,4 @@ def _muses(root: Path, row: Row, scene: int, sample: Sample) -> None:
 
 def _raster(sample: Sample) -> NDArray[np.float32]:
     T, cloud = sample.rig.T_camera_lidar, sample.cloud
-    return rasterise(cloud.xyz, cloud.intensity, camera_model(sample.rig), T)
+    return rasterise(cloud.xyz, cloud.intensity, sample.rig.camera_model, T)
