@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic import CLASSES, Sample, make_rig, samples, world_seed
-from mmsam_ros.data.synthetic.difficulty import camera_model, is_hard
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.sensors import palette, project
+from mmsam_ros.world import CLASSES, Sample, make_rig, samples, world_seed
+from mmsam_ros.world.difficulty import is_hard
 
 SIZE = (420, 280)
 ROWS = (
@@ -52,7 +52,7 @@ def _row(weather: str, case: str, number: int) -> Image:
 
 def _points(sample: Sample) -> Image:
     image = sample.picture.rgb // 4
-    _, u, v, depth = project(sample.cloud.xyz, camera_model(sample.rig), sample.rig.T_camera_lidar)
+    _, u, v, depth = project(sample.cloud.xyz, sample.rig.camera_model, sample.rig.T_camera_lidar)
     tone = (255 * np.clip(1 - np.log(np.maximum(depth, 2) / 2) / np.log(40), 0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(tone[:, None], cv2.COLORMAP_TURBO)[:, 0, ::-1]
     for x, y, colour in zip(u.astype(int), v.astype(int), colours.tolist(), strict=True):

@@ -347,9 +347,9 @@ def _fill(path: Path, blocks: Mapping[str, str]) -> None:
 
 def _gate_picture() -> np.ndarray:
     """Picture, truth and gate of five frames: blue leans away from the camera, red towards it."""
-    from mmsam_ros.data.synthetic import CLASSES
     from mmsam_ros.inference.draw import colorise
     from mmsam_ros.sensors import palette
+    from mmsam_ros.world import CLASSES
 
     rows = []
     for caption, picture, truth, gate in gate_frames(GATED[-1], SEEDS[0]):

@@ -41,7 +41,7 @@ def main() -> None:
     rate = _speed()
     print(f"{rate:.2f} frames/s", flush=True)
     counts = {split: _count(split) for split in SCENES}
-    from mmsam_ros.data.synthetic import CLASSES
+    from mmsam_ros.world import CLASSES
 
     test = counts["test"]
     pixels = test["colour"].sum(0)
@@ -83,7 +83,7 @@ def _speed() -> float:
 
 def _count(split: str) -> Facts:
     """Pixels by value of each cue and class, and which frames are hard."""
-    from mmsam_ros.data.synthetic.render import plan
+    from mmsam_ros.world.dataset import plan
 
     # seeds that no training or test set of the project uses
     scenes = plan({split: 2 * SCENES[split]}, per_scene=2, first=500_000)
@@ -95,8 +95,8 @@ def _count(split: str) -> Facts:
 
 def _scene(scene: Any) -> Facts:
     """The counts of one drive."""
-    from mmsam_ros.data.synthetic import make_rig, samples
-    from mmsam_ros.data.synthetic.difficulty import is_hard, thermal_in_view
+    from mmsam_ros.world import make_rig, samples
+    from mmsam_ros.world.difficulty import is_hard, thermal_in_view
 
     rng = np.random.default_rng(scene.seed)
     first = scene.rows[0]

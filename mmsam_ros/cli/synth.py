@@ -41,16 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
     bag.add_argument("--camera-rate", type=float, default=5.0, help="Hz (default: 5)")
     bag.add_argument("--size", type=_size, default=(640, 480), help=_SIZE.format("640x480"))
-    for kind in ("folder", "deliver", "fmb", "muses"):
-        layout = verbs.add_parser(kind, help=f"write a data set in the {kind} layout")
-        layout.add_argument("out", type=Path, help="folder of the data set (must not exist)")
-        layout.add_argument(
-            "--frames", type=_frames, required=True, help="by split, e.g. train=200,val=40,test=40"
-        )
-        layout.add_argument("--size", type=_size, default=(512, 384), help=_SIZE.format("512x384"))
-        layout.add_argument("--per-scene", type=int, default=8, help="frames a drive (default: 8)")
-        layout.add_argument("--first", type=int, default=0, help="number of the first world")
-        layout.add_argument("--workers", type=int, help="processes (default: one per core)")
+    folder = verbs.add_parser("folder", help="write a data set in the folder layout")
+    folder.add_argument("out", type=Path, help="folder of the data set (must not exist)")
+    folder.add_argument(
+        "--frames", type=_frames, required=True, help="by split, e.g. train=200,val=40,test=40"
+    )
+    folder.add_argument("--size", type=_size, default=(512, 384), help=_SIZE.format("512x384"))
+    folder.add_argument("--per-scene", type=int, default=8, help="frames a drive (default: 8)")
+    folder.add_argument("--first", type=int, default=0, help="number of the first world")
+    folder.add_argument("--workers", type=int, help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
         def report(share: float) -> None:
             progress.update(task, completed=share)
 
-        lines = (_bag if args.synth_verb == "bag" else _layout)(args, report)
+        lines = (_bag if args.synth_verb == "bag" else _folder)(args, report)
     print("\n".join(lines))
     return 0
 
 
 def _bag(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
-    from mmsam_ros.data.synthetic import Vehicle, build_street, make_rig, world_seed
-    from mmsam_ros.data.synthetic.bag import write_bag
+    from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
+    from mmsam_ros.world.bag import write_bag
 
     rig = make_rig(*args.size, camera_rate=args.camera_rate)
     seed = world_seed(args.split, args.seed)
@@ -81,13 +80,13 @@ def _bag(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]
     return [*(f"{count:6d} {topic}" for topic, count in counts.items()), f"bag: {args.out}"]
 
 
-def _layout(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
+def _folder(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
     from collections import Counter
 
-    from mmsam_ros.data.synthetic.render import plan, render
+    from mmsam_ros.world.dataset import plan, render
 
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
-    rows = render(args.synth_verb, args.out, scenes, args.size, workers=args.workers, report=report)
+    rows = render(args.out, scenes, args.size, workers=args.workers, report=report)
     counts = Counter((row.split, row.difficulty) for row in rows)
     lines = [f"{count:6d} {split}, {word}" for (split, word), count in counts.items()]
-    return [*lines, f"{args.synth_verb}: {args.out}"]
+    return [*lines, f"folder: {args.out}"]

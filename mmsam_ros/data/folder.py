@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from mmsam_ros._util import Checked, MmsamError, check_word, from_mapping, ranged
 from mmsam_ros.data.benchmark import Benchmark, unused_images
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Record
+from mmsam_ros.data import SPLITS
+from mmsam_ros.data.folder_writer import FORMAT
+from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Reader, SensorData, id_table, read_array, read_sensor_image
 from mmsam_ros.sensors import (
     AUXILIARY_SENSORS,
@@ -60,7 +62,7 @@ class Meta(Checked):
 
     error: ClassVar[type[MmsamError]] = DataError
 
-    format: Literal["mmsam-folder/1"]
+    format: str
     classes: tuple[ClassInfo, ...]
     encodings: Mapping[str, str]
     splits: Mapping[str, tuple[str, ...]]
@@ -69,6 +71,7 @@ class Meta(Checked):
     point_size: int = ranged(2, 1, MAX_POINT_SIZE)
 
     def check(self) -> None:
+        self.require(self.format == FORMAT, "format", repr(FORMAT))
         topic_names(self.classes)  # SensorError where two collide
         ids = [info.id for info in self.classes]
         if ids != list(range(len(ids))) or not ids:

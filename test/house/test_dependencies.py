@@ -22,7 +22,7 @@ INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.
 NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
 # Folders whose imports belong to an extra of setup.py.
-EXTRAS = {"train": ("data", "training"), "synth": ("data/synthetic",)}
+EXTRAS = {"train": ("data", "training"), "synth": ("world",)}
 # Extras of commands, which the package does not import.
 TOOLS = ("docs",)
 
@@ -88,7 +88,6 @@ def files_of(root: Path, extra: str) -> set[Path]:
     package = root / "mmsam_ros"
     rooms = {e: {p for room in names for p in (package / room).rglob("*.py")}
              for e, names in EXTRAS.items()}  # fmt: skip
-    rooms["train"] -= rooms["synth"]
     rooms[""] = set(package.rglob("*.py")) - rooms["train"] - rooms["synth"]
     return rooms[extra]
 

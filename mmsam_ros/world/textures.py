@@ -8,29 +8,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.scenery import BAY, STOREY
-from mmsam_ros.data.synthetic.style import Floats, Style
+from mmsam_ros.world.materials import MATERIAL_IDS, column
+from mmsam_ros.world.raycast import Caster, Hits, Rows
+from mmsam_ros.world.scenery import BAY, STOREY
+from mmsam_ros.world.style import Floats, Style
 
-Tones = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Facade:
-    """Per point of a wall: is it a window, its frame, a door; how brightly lit within (0: dark)."""
+    """Walls, per hit on one: its row in the hits, its instance, is it a window, a window's frame, a
+    door, how brightly lit within (0: dark), and where it is along the wall and up (m).
+    """
 
-    window: NDArray[np.bool_]
-    frame: NDArray[np.bool_]
-    door: NDArray[np.bool_]
+    at: Rows
+    instance: NDArray[np.int32]
+    window: Mask
+    frame: Mask
+    door: Mask
     lit: Floats
     u: Floats
     v: Floats
 
 
-def facade(caster: Caster, hits: Hits, at: NDArray[np.intp]) -> Facade:
-    """The pattern of windows and doors for the hits `at`, which lie on walls."""
+def facade(caster: Caster, hits: Hits) -> Facade:
+    """The pattern of windows and doors of all hits on walls."""
     hash01 = caster.world.style.hash01
+    at = _rows(caster, hits, "facade")
     instance = caster.instance[hits.triangle[at]]
     local, normal = hits.point[at] - caster.origin[instance], hits.normal[at]
     cosine, sine = caster.turn[instance].T
@@ -43,11 +48,10 @@ def facade(caster: Caster, hits: Hits, at: NDArray[np.intp]) -> Facade:
     fu, fv = u / BAY - bay, v / STOREY - storey
     shop = (hash01(instance, 1) < 0.4) & (storey == 0)
     half = np.where(shop, 0.44, 0.19 + 0.13 * hash01(instance, 2))
-    low = np.where(shop, 0.16, 0.26)
     high = np.where(shop, 0.80, 0.70 + 0.15 * hash01(instance, 3))
     across = np.abs(fu - 0.5)
     door = (storey == 0) & (bay % 4 == (4 * hash01(instance, 4)).astype(np.int32)) & wall
-    low, half = np.where(door, 0.03, low), np.where(door, 0.22, half)
+    low, half = np.where(door, 0.03, np.where(shop, 0.16, 0.26)), np.where(door, 0.22, half)
     high = np.where(door, 0.74, high)
     outer = wall & (across < half + 0.035) & (fv > low - 0.03) & (fv < high + 0.03)
     inner = wall & (across < half) & (fv > low) & (fv < high)
@@ -55,8 +59,8 @@ def facade(caster: Caster, hits: Hits, at: NDArray[np.intp]) -> Facade:
     window = inner & ~(bar & ~shop) & ~door
     chance = hash01(instance, bay, storey, front, 5)
     lit = np.where(window & (chance < np.where(shop, 0.7, 0.3)), 0.35 + 2.0 * chance, 0)
-    return Facade(window, outer & ~window & ~(inner & door), inner & door,
-                  lit.astype(np.float32), u, v)  # fmt: skip
+    door = inner & door
+    return Facade(at, instance, window, outer & ~window & ~door, door, lit.astype(np.float32), u, v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,55 +74,39 @@ class Look:
 
 def look(caster: Caster, hits: Hits) -> Look:
     """Colours of all hits, patterns fading where a pixel covers more than one of their parts."""
-    world = caster.world
-    material = caster.material[hits.triangle]
-    albedo = caster.albedo[hits.triangle]
+    world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
+    material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
     gloss = column("gloss")[material]
     share = 1.0 if world.night else 0.15 * world.conditions.lamps
     glow = albedo * (share * column("glow"))[material][:, None]
-    order = np.argsort(material, kind="stable")
-    bounds = np.searchsorted(material[order], np.arange(len(MATERIAL_IDS) + 1))
-
-    def of(name: str) -> NDArray[np.intp]:
-        k = MATERIAL_IDS[name]
-        return order[bounds[k] : bounds[k + 1]]
-
     for name, ground in _GROUND.items():
-        if len(at := of(name)):
-            s, n = world.path.street(hits.point[at, 0], hits.point[at, 1])
-            albedo[at] *= ground(world.style, s, n, _fade(hits, at))[:, None]
-            _wet(world.style, s, n, world.conditions.wet, at, albedo, gloss)
+        at = _rows(caster, hits, name)
+        s, n = world.path.street(hits.point[at, 0], hits.point[at, 1])
+        albedo[at] *= ground(style, s, n, _fade(hits, at))[:, None]
+        if wet:  # darker, and it mirrors, most where puddles stand
+            puddle = np.clip(style.noise(s, n, 47.0) - 0.3, 0, 1)
+            albedo[at] *= (1 - wet * (0.3 + 0.3 * puddle))[:, None]
+            gloss[at] = wet * (0.03 + 0.35 * puddle)
     for name, pattern in _PATTERNS.items():
-        if len(at := of(name)):
-            albedo[at] *= pattern(world.style, hits.point[at], _fade(hits, at))[:, None]
-    if len(at := of("facade")):
-        _paint_facade(caster, hits, at, albedo, gloss, glow)
+        at = _rows(caster, hits, name)
+        x, y, z = hits.point[at].T
+        albedo[at] *= pattern(style, x, y, z, _fade(hits, at))[:, None]
+    _paint_facades(caster, hits, albedo, gloss, glow)
     return Look(np.clip(albedo, 0.005, 0.95), gloss, glow)
 
 
-def _fade(hits: Hits, at: NDArray[np.intp]) -> Floats:
+def _fade(hits: Hits, at: Rows) -> Floats:
     return np.minimum(np.float32(1), 14 / hits.distance[at])
 
 
-def _wet(
-    style: Style, s: Floats, n: Floats, wet: float, at: NDArray[np.intp], albedo: Floats,
-    gloss: Floats,
-) -> None:  # fmt: skip
-    """Wet ground is darker and mirrors, most where puddles stand."""
-    if not wet:
-        return
-    puddle = np.clip(style.noise(s, n, 47.0) - 0.3, 0, 1)
-    albedo[at] *= (1 - wet * (0.3 + 0.3 * puddle))[:, None]
-    gloss[at] = wet * (0.03 + 0.35 * puddle)
+def _rows(caster: Caster, hits: Hits, name: str) -> Rows:
+    """The hits on one material."""
+    return np.flatnonzero(caster.material[hits.triangle] == MATERIAL_IDS[name])
 
 
-def _paint_facade(
-    caster: Caster, hits: Hits, at: NDArray[np.intp], albedo: Floats, gloss: Floats, glow: Floats
-) -> None:
-    style = caster.world.style
-    hash01 = style.hash01
-    cells = facade(caster, hits, at)
-    instance = caster.instance[hits.triangle[at]]
+def _paint_facades(caster: Caster, hits: Hits, albedo: Floats, gloss: Floats, glow: Floats) -> None:
+    style, cells = caster.world.style, facade(caster, hits)
+    hash01, at, instance = style.hash01, cells.at, cells.instance
     fade = _fade(hits, at)
     brick = hash01(instance, 6) < 0.5
     row = np.floor(cells.v / style["brick_y"]).astype(np.int32)
@@ -146,7 +134,7 @@ def _paint_facade(
 # the ground is patterned in street coordinates s, n, so that slabs and tracks follow its curves
 
 
-def _asphalt(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
+def _asphalt(style: Style, s: Floats, n: Floats, fade: Floats) -> Floats:
     hash01, noise = style.hash01, style.noise
     grain = style["grain"] * fade * noise(s, n, 3.1) + style["stain"] * noise(s, n, 57.0)
     grit = hash01(np.floor(s * 60), np.floor(n * 60)) - 0.5
@@ -158,12 +146,12 @@ def _asphalt(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
     return tone * (1 - style["crack"] * fade * crack)
 
 
-def _marking(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
+def _marking(style: Style, s: Floats, n: Floats, fade: Floats) -> Floats:
     worn = style.noise(s, n, 6.0) + 0.6 * style.noise(s, n, 1.7)
     return 1 - 0.6 * fade * (worn > style["wear"]) - 0.06 * np.abs(worn)
 
 
-def _paving(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
+def _paving(style: Style, s: Floats, n: Floats, fade: Floats) -> Floats:
     u, v = s / style["slab_x"], n / style["slab_y"]
     i, j = np.floor(u), np.floor(v)
     joint = (u - i < 0.04) | (v - j < 0.06)
@@ -171,32 +159,32 @@ def _paving(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
     return (1 + slab) * (1 - style["joint"] * fade * joint)
 
 
-def _kerb(style: Style, s: Floats, n: Floats, fade: Floats) -> Tones:
+def _kerb(style: Style, s: Floats, n: Floats, fade: Floats) -> Floats:
     joint = np.where(s % 1.0 < 0.03, 1 - 0.4 * fade, np.float32(1))
     return (1 + 0.10 * style.noise(s, n, 7.0)) * joint
 
 
-def _grass(style: Style, p: Floats, fade: Floats) -> Tones:
-    blades = style["tuft"] * fade * style.noise(p[:, 0], p[:, 1], 2.3)
-    return 1 + blades + style["meadow"] * style.noise(p[:, 0], p[:, 1], 31.0)
+def _grass(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
+    blades = style["tuft"] * fade * style.noise(x, y, 2.3)
+    return 1 + blades + style["meadow"] * style.noise(x, y, 31.0)
 
 
-def _leaf(style: Style, p: Floats, fade: Floats) -> Tones:
-    return 1 + style["leaf"] * fade * style.noise(p[:, 0] + 0.6 * p[:, 1], p[:, 2], 3.1)
+def _leaf(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
+    return 1 + style["leaf"] * fade * style.noise(x + 0.6 * y, z, 3.1)
 
 
-def _bark(style: Style, p: Floats, fade: Floats) -> Tones:
-    return 1 + 0.3 * fade * style.noise(p[:, 0] + p[:, 1], p[:, 2] * 0.2, 0.9)
+def _bark(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
+    return 1 + 0.3 * fade * style.noise(x + y, z * 0.2, 0.9)
 
 
-def _roof(style: Style, p: Floats, fade: Floats) -> Tones:
-    row, tile = np.floor(p[:, 2] / 0.17), np.floor((p[:, 0] + p[:, 1]) / 0.25)
-    edge = np.where(p[:, 2] / 0.17 - row < 0.25, 1 - 0.35 * fade, np.float32(1))
+def _roof(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
+    row, tile = np.floor(z / 0.17), np.floor((x + y) / 0.25)
+    edge = np.where(z / 0.17 - row < 0.25, 1 - 0.35 * fade, np.float32(1))
     return (1 + style["tile"] * (style.hash01(row, tile) - 0.5) * fade) * edge
 
 
-def _stone(style: Style, p: Floats, fade: Floats) -> Tones:
-    return 1 + 0.07 * style.noise(p[:, 0] + p[:, 1], p[:, 2], 4.0)
+def _stone(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
+    return 1 + 0.07 * style.noise(x + y, z, 4.0)
 
 
 _GROUND = {"asphalt": _asphalt, "marking": _marking, "paving": _paving, "kerb": _kerb}

@@ -6,23 +6,20 @@ Counts are hundredths of a kelvin: raw = 100 * T, so 27315 is 0 degrees Celsius.
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.camera import view
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, MATERIALS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.style import Dice, Floats
-from mmsam_ros.data.synthetic.textures import facade
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world.camera import view
+from mmsam_ros.world.materials import MATERIALS, column
+from mmsam_ros.world.raycast import Caster, Hits, mirrored
+from mmsam_ros.world.rig import PinholeSpec
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.style import Dice, Floats
+from mmsam_ros.world.textures import facade
 
 COUNTS_PER_KELVIN = 100
 ZERO_CELSIUS = 27315  # counts
-LIMITS = (26000, 31500)  # counts; -13 to 42 degrees Celsius: fits day and night, for fixed scaling
 _NETD = 0.07  # kelvin
 _PIVOT = 14.0  # degrees Celsius that poor contrast draws everything towards
 _FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
@@ -34,33 +31,24 @@ def render(
     rng: np.random.Generator,
 ) -> NDArray[np.uint16]:  # fmt: skip
     """One image (H, W) uint16, hundredths of a kelvin."""
-    world = caster.world
+    world, side = caster.world, caster.world.conditions.coarse
     hits, rays = view(caster, spec, T_world_optical, time)
     celsius = _sky(world, rays)
-    solid = np.flatnonzero(np.isfinite(hits.distance))
-    seen = Hits(hits.distance[solid], hits.triangle[solid], hits.normal[solid], hits.point[solid])
-    body = _surface(caster, seen, time)
-    material = caster.material[seen.triangle]
-    emissivity = column("emissivity")[material]
-    mirrored = rays[solid]
-    mirrored = mirrored - 2 * np.einsum("ij,ij->i", mirrored, seen.normal)[:, None] * seen.normal
-    body = emissivity * body + (1 - emissivity) * _sky(world, mirrored)
+    solid, seen = hits.solid()
+    emissivity = column("emissivity")[caster.material[seen.triangle]]
+    sky = _sky(world, mirrored(rays[solid], seen.normal)[0])
+    body = emissivity * _surface(caster, seen, time) + (1 - emissivity) * sky
     through = np.exp(-seen.distance * (1 / 900 + _FOG * world.conditions.fog))
     air = 9.0 + 10.0 * world.conditions.day + world.conditions.air
     celsius[solid] = body * through + air * (1 - through)
     image = cv2.GaussianBlur(celsius.reshape(spec.height, spec.width), (3, 3), 0.6)
-    image = _coarse(image, world.conditions.coarse)
+    detectors = (max(spec.width // side, 1), max(spec.height // side, 1))
+    image = cv2.resize(image, detectors, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, (spec.width, spec.height), interpolation=cv2.INTER_NEAREST)
     fixed = Dice(world.seed, 6).standard_normal(spec.width).astype(np.float32)
-    image += _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
-    return np.round(np.clip(image * COUNTS_PER_KELVIN + ZERO_CELSIUS, 0, 65535)).astype(np.uint16)
-
-
-def _coarse(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Squares of `side` pixels share one detector."""
-    height, width = image.shape
-    size = (max(width // side, 1), max(height // side, 1))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    noise = _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
+    counts = (image + noise) * COUNTS_PER_KELVIN + ZERO_CELSIUS
+    return np.round(np.clip(counts, 0, 65535)).astype(np.uint16)
 
 
 def _sky(world: World, rays: Floats) -> Floats:
@@ -82,19 +70,14 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     nominal = conditions.day * column("day") + (1 - conditions.day) * column("night")
     celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
     celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # no two things are alike
-    walls = np.flatnonzero(material == MATERIAL_IDS["facade"])
-    cells = facade(caster, seen, walls)
+    cells = facade(caster, seen)
     warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
-    celsius[walls] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
-    if max(conditions.sun) > 0:
-        sun = world.sun.astype(np.float32)
-        facing = seen.normal @ sun
-        lit = np.flatnonzero(facing > 0)
-        start = seen.point[lit] + 4e-3 * seen.normal[lit]
-        shadow = caster.occluded(start, sun, np.full(len(lit), 200, np.float32), time)
+    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
+    if max(conditions.sky.sun) > 0:
+        lit, facing, shadow = caster.sunlit(seen, 200.0, time)
         # shadows are softened: the ground still remembers the sun
-        gain = max(conditions.sun) / _FULL_SUN * column("sun")[material[lit]]
-        celsius[lit] += gain * facing[lit] * np.where(shadow, 0.25, 1.0)
+        gain = max(conditions.sky.sun) / _FULL_SUN * column("sun")[material[lit]]
+        celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
     x, y, z = seen.point.T
     rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
     return (celsius + 0.35 * rough + conditions.air).astype(np.float32)

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triangle meshes with a material and a colour per triangle, and the shapes everything is made of.
 
-Metres; x forward, y left, z up. Shapes are closed where that is visible, windings do not matter
-(the ray caster turns normals towards the viewer).
+Metres; x forward, y left, z up. Shapes are closed where it shows. The order of a triangle's corners
+does not matter: the ray caster turns normals towards the viewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS
+from mmsam_ros.world.materials import MATERIAL_IDS
 
 
 class Surface(NamedTuple):
@@ -38,8 +39,11 @@ class Mesh:
         """The mesh scaled, then turned about z by `yaw` radians, then shifted by `offset`."""
         c, s = np.cos(yaw), np.sin(yaw)
         turn = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-        vertices = self.vertices @ turn.T + np.asarray(offset)
-        return Mesh(vertices.astype(np.float32), self.triangles, self.material, self.albedo)
+        return self.at(self.vertices @ turn.T + np.asarray(offset))
+
+    def at(self, vertices: NDArray[np.floating]) -> Mesh:
+        """The mesh with other vertices."""
+        return replace(self, vertices=vertices.astype(np.float32))
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
@@ -66,8 +70,7 @@ def mesh(vertices: ArrayLike, triangles: ArrayLike, surface: Surface) -> Mesh:
 
 def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, surface: Surface) -> Mesh:
     """Four corners in order around the edge."""
-    corners = np.array([np.asarray(corner, float) for corner in (a, b, c, d)])
-    return mesh(corners, [[0, 1, 2], [0, 2, 3]], surface)
+    return mesh(np.array([a, b, c, d], float), [[0, 1, 2], [0, 2, 3]], surface)
 
 
 def floor(x: tuple[float, float], y: tuple[float, float], z: float, surface: Surface) -> Mesh:
@@ -81,9 +84,7 @@ _BOX += [[2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
 
 def box(low: ArrayLike, high: ArrayLike, surface: Surface) -> Mesh:
     """A box along the axes between two opposite corners."""
-    ends = np.array([low, high], float)
-    corners = [[ends[i, 0], ends[j, 1], ends[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
-    return mesh(corners, _BOX, surface)
+    return mesh(list(product(*np.array([low, high], float).T)), _BOX, surface)
 
 
 def prism(outline: ArrayLike, half_width: float, surface: Surface) -> Mesh:
@@ -126,14 +127,9 @@ def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
 
 
 def tube(
-    a: ArrayLike,
-    b: ArrayLike,
-    surface: Surface,
-    *,
-    radius: float,
-    end_radius: float | None = None,
-    sides: int = 10,
-) -> Mesh:
+    a: ArrayLike, b: ArrayLike, surface: Surface, *, radius: float,
+    end_radius: float | None = None, sides: int = 10,
+) -> Mesh:  # fmt: skip
     """A straight round (or conical) rod from a to b."""
     start, end = np.asarray(a, float), np.asarray(b, float)
     x, y, z = (end - start) / np.linalg.norm(end - start)
@@ -160,35 +156,31 @@ def ellipsoid(centre: ArrayLike, radii: ArrayLike, surface: Surface, *, sides: i
     """A latitude-longitude ellipsoid."""
     lat = np.linspace(-np.pi / 2, np.pi / 2, sides // 2 + 2)[1:-1, None]
     lon = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None]
-    unit = np.stack(
-        [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon], -1
+    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
+    return loft(
+        np.stack([x, y, z], -1) * np.asarray(radii, float) + np.asarray(centre, float), surface
     )
-    return loft(unit * np.asarray(radii, float) + np.asarray(centre, float), surface)
 
 
 def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -> Mesh:
     """A wheel rim (torus) standing in the x-z plane."""
     around = np.linspace(0, 2 * np.pi, 19)[:, None]
     across = np.linspace(0, 2 * np.pi, 6, endpoint=False)[None]
-    reach = radius + thickness * np.cos(across)
-    points = np.stack(
-        [reach * np.cos(around), thickness * np.sin(across) + 0 * around, reach * np.sin(around)],
-        -1,
-    )
+    reach, y = radius + thickness * np.cos(across), thickness * np.sin(across) + 0 * around
+    points = np.stack([reach * np.cos(around), y, reach * np.sin(around)], -1)
     return loft(points + np.asarray(centre, float), surface)
 
 
 def patch(
-    corners: ArrayLike, s: tuple[float, float], t: tuple[float, float], surface: Surface,
-    *, lift: float = 0.012,
-) -> Mesh:  # fmt: skip
-    """Part of a quadrilateral, lifted off it: s runs along corner 0 -> 1, t along 0 -> 3.
+    corners: ArrayLike, s: tuple[float, float], t: tuple[float, float], surface: Surface
+) -> Mesh:
+    """Part of a quadrilateral, 12 mm off it: s runs along corner 0 -> 1, t along 0 -> 3.
 
-    The lift goes along (1-0) x (3-0), so the corners must be counter-clockwise seen from outside.
+    The corners must be counter-clockwise seen from outside.
     """
     p = np.asarray(corners, float)
     normal = np.cross(p[1] - p[0], p[3] - p[0])
-    normal *= lift / np.linalg.norm(normal)
+    normal *= 0.012 / np.linalg.norm(normal)
 
     def at(u: float, v: float) -> NDArray[np.float64]:
         low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])

@@ -9,15 +9,15 @@ What is the same thing everywhere is a constant: tyres, glass, shoes, the frames
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 
@@ -35,8 +35,7 @@ _TILE = 1024
 
 def world_seed(split: str, seed: int) -> int:
     """Seed of a split's world number `seed`; DataError for an unknown split or too large a seed."""
-    if split not in SEEDS:
-        raise DataError(f"split is {split!r}, expected one of {', '.join(SEEDS)}")
+    check_word("split", split, SEEDS, DataError)
     if not 0 <= seed < len(SEEDS[split]):
         raise DataError(f"seed is {seed}, expected 0 to {len(SEEDS[split]) - 1}")
     return SEEDS[split][seed]
@@ -80,35 +79,28 @@ TEXTURES: Mapping[str, Range] = {
 """Parameters of the patterns and their ranges."""
 
 
-@dataclass(frozen=True, eq=False)
 class Style:
-    """A scene's textures: values of `TEXTURES`, and where its noise begins."""
+    """A scene's textures: values of `TEXTURES` by name, and where its noise begins."""
 
-    split: str
-    salt: int
-    shift: tuple[float, float]
-    values: Mapping[str, float]
-
-    @classmethod
-    def draw(cls, seed: int) -> Style:
+    def __init__(self, seed: int) -> None:
         rng = Dice(seed, 20)
-        values = {name: rng.tone(*limits) for name, limits in TEXTURES.items()}
-        shift = (rng.uniform(0, 500), rng.uniform(0, 500))
-        return cls(split_of(seed), int(rng.integers(1 << 30)), shift, values)
+        self._values = {name: rng.tone(*limits) for name, limits in TEXTURES.items()}
+        self._shift = (rng.uniform(0, 500), rng.uniform(0, 500))
+        self._salt, self._split = int(rng.integers(1 << 30)), split_of(seed)
 
     def __getitem__(self, name: str) -> float:
-        return self.values[name]
+        return self._values[name]
 
     def noise(self, u: Floats, v: Floats, period: float) -> Floats:
         """Fractal noise over a plane (mean 0, deviation 1), repeating every `period` metres."""
         scale = np.float32(_TILE / period)
-        i = ((u + np.float32(self.shift[0])) * scale).astype(np.int32)
-        j = ((v + np.float32(self.shift[1])) * scale).astype(np.int32)
-        return _tile(self.split).take((i & (_TILE - 1)) * _TILE + (j & (_TILE - 1)))
+        i = ((u + np.float32(self._shift[0])) * scale).astype(np.int32)
+        j = ((v + np.float32(self._shift[1])) * scale).astype(np.int32)
+        return _tile(self._split).take((i & (_TILE - 1)) * _TILE + (j & (_TILE - 1)))
 
     def hash01(self, *keys: NDArray[np.generic] | int) -> Floats:
         """A number in [0, 1) that looks random but depends on the scene and the integers only."""
-        mixed = np.array([self.salt], np.uint32)
+        mixed = np.array([self._salt], np.uint32)
         for key in keys:
             bits = np.asarray(key).astype(np.int32).view(np.uint32)
             mixed = (mixed ^ bits) * np.uint32(0x9E3779B1)

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import PinholeSpec
-from mmsam_ros.data.synthetic.style import RGB, Dice, Floats
-from mmsam_ros.data.synthetic.textures import Look, look
-from mmsam_ros.data.synthetic.weather import Conditions
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world.raycast import Caster, Hits, mirrored
+from mmsam_ros.world.rig import PinholeSpec
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.style import RGB, Dice, Floats
+from mmsam_ros.world.textures import Look, look
+from mmsam_ros.world.weather import Conditions
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
 _LIT = 65.0  # lights farther than this from the ego vehicle light nothing, metres
-_POOL, _BEAM = (-15.0, 15.0, 15.0), (0.0, 36.0, 7.5)  # what a lamp, a headlight reaches: x, x, |y|
+_POOL, _BEAM = (-15.0, 15.0, 15.0), (0.0, 36.0, 7.5)  # reach of lamp and headlight: x, x, |y|
 _FAINT = 0.03  # irradiance taken off every lamp, so that its reach ends without an edge
 _FAR = 300.0
 _GREY = 0.45  # what the exposure makes of the scene's mean radiance
@@ -26,6 +28,19 @@ _GAIN = (0.35, 4.0)  # limits of the exposure's gain
 
 def _light(rgb: RGB) -> Floats:
     return np.array(rgb, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
+
+    instance (H, W) int32: number of the thing in the world, -1: sky.
+    """
+
+    rgb: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    distance: Floats
+    instance: NDArray[np.int32]
 
 
 def view(
@@ -39,42 +54,39 @@ def view(
 def render(
     caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Floats, NDArray[np.int32]]:  # fmt: skip
-    """One picture: rgb (H, W, 3) uint8, labels (H, W) uint8 ids, ray length (H, W) m (sky: inf)."""
-    world = caster.world
+) -> Picture:  # fmt: skip
+    """The camera's picture at `time`, in seconds."""
+    world, shape = caster.world, (spec.height, spec.width)
     hits, rays = view(caster, spec, T_world_optical, time)
-    solid = np.flatnonzero(np.isfinite(hits.distance))
-    seen = Hits(hits.distance[solid], hits.triangle[solid], hits.normal[solid], hits.point[solid])
+    solid, seen = hits.solid()
     surface = look(caster, seen)
     light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
     colour = surface.albedo * light
     _reflect(world, seen, rays[solid], surface, colour)
     colour += surface.glow
     clear = np.exp(-seen.distance * world.conditions.fog)[:, None]
-    colour = colour * clear + _light(world.conditions.low) * (1 - clear)
+    colour = colour * clear + _light(world.conditions.sky.low) * (1 - clear)
     radiance = np.empty_like(rays)
     radiance[solid] = colour
     away = np.isinf(hits.distance)
     radiance[away] = sky(world, rays[away])
-    image = radiance.reshape(spec.height, spec.width, 3)
+    image = radiance.reshape(*shape, 3)
     _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
-    labels = caster.label[hits.triangle].reshape(spec.height, spec.width)
-    instance = caster.instance[hits.triangle].reshape(spec.height, spec.width)
-    return rgb, labels, hits.distance.reshape(spec.height, spec.width), instance
+    labels = caster.label[hits.triangle].reshape(shape)
+    instance = caster.instance[hits.triangle].reshape(shape)
+    return Picture(rgb, labels, hits.distance.reshape(shape), instance)
 
 
 def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
     """Radiance (N, 3) of the sky along unit rays."""
     conditions = world.conditions
     up = np.clip(rays[:, 2:], 0, 1)
-    low, high = _light(conditions.low), _light(conditions.high)
-    blend = up ** (0.2 if world.night else 0.55)
-    clear = low * (1 - blend) + high * blend
+    low, blend = _light(conditions.sky.low), up ** (0.2 if world.night else 0.55)
+    clear = low * (1 - blend) + _light(conditions.sky.high) * blend
     if not clouds or not conditions.cover:
         return clear
-    rng = Dice(world.seed, 5)
-    shift = rng.uniform(0, 90, 2).astype(np.float32)
+    shift = Dice(world.seed, 5).uniform(0, 90, 2).astype(np.float32)
     plane = rays[:, :2] / (up + 0.12) + shift
     noise = world.style.noise
     thick = noise(plane[:, 0], plane[:, 1], 23.0) + 0.2 * noise(plane[:, 0], plane[:, 1], 5.0)
@@ -86,22 +98,18 @@ def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
 
 def _daylight(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) of sky and sun."""
-    conditions, sun = caster.world.conditions, caster.world.sun.astype(np.float32)
+    conditions = caster.world.conditions
     up = (0.5 + 0.5 * seen.normal[:, 2:]).astype(np.float32)
-    light = _light(conditions.above) * up + _light(conditions.below) * (1 - up)
-    if max(conditions.sun) > 0:
-        facing = seen.normal @ sun
-        bright = np.flatnonzero(facing > 0)
-        start = seen.point[bright] + 4e-3 * seen.normal[bright]
-        shadow = caster.occluded(start, sun, np.full(len(bright), _FAR, np.float32), time)
-        bright = bright[~shadow]
-        light[bright] += facing[bright, None] * _light(conditions.sun)
+    light = _light(conditions.sky.above) * up + _light(conditions.sky.below) * (1 - up)
+    if max(conditions.sky.sun) > 0:
+        at, facing, shadow = caster.sunlit(seen, _FAR, time)
+        light[at[~shadow]] += facing[~shadow, None] * _light(conditions.sky.sun)
     return light
 
 
 def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) at night: street lamps and headlights, with the shadows they throw."""
-    light = np.tile(_light(caster.world.conditions.above), (len(seen.distance), 1))
+    light = np.tile(_light(caster.world.conditions.sky.above), (len(seen.distance), 1))
     x, y, z = np.ascontiguousarray(seen.point.T)
     nx, ny, nz = np.ascontiguousarray(seen.normal.T)
     centre = caster.world.ego.at(time)[:3, 3]
@@ -114,8 +122,7 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
         ux, uy = axis[:2] / np.hypot(axis[0], axis[1]) if beam else (np.float32(1), np.float32(0))
         along = (x - spot[0]) * ux + (y - spot[1]) * uy
         across = (y - spot[1]) * ux - (x - spot[0]) * uy
-        box = (along > back) & (along < ahead) & (np.abs(across) < aside)
-        at = np.flatnonzero(box)
+        at = np.flatnonzero((along > back) & (along < ahead) & (np.abs(across) < aside))
         to = spot - np.stack([x[at], y[at], z[at]], 1)
         square = to[:, 0] ** 2 + to[:, 1] ** 2 + to[:, 2] ** 2
         cone = np.maximum(-(to @ axis) / np.sqrt(square), 0) ** np.float32(lamp.focus)
@@ -126,8 +133,7 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
         power = power[lit] * facing - _FAINT
         lit = np.flatnonzero(power > 0)
         at, to, gap, power = at[lit], to[lit], gap[lit], power[lit]
-        start = seen.point[at] + 4e-3 * seen.normal[at]
-        shadow = caster.occluded(start, to / gap[:, None], gap - 0.4, time)
+        shadow = caster.occluded(seen, at, to / gap[:, None], gap - 0.4, time)
         light[at] += (power * ~shadow)[:, None] * (_BEAM_TINT if beam else _LAMP_TINT)
     return light
 
@@ -135,13 +141,11 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
 def _reflect(world: World, seen: Hits, rays: Floats, surface: Look, colour: Floats) -> None:
     """Adds the mirror image of sky and street to glossy surfaces."""
     at = np.flatnonzero(surface.gloss > 0)
-    ray, normal = rays[at], seen.normal[at]
-    cosine = -np.einsum("ij,ij->i", ray, normal)
-    mirrored = ray + 2 * cosine[:, None] * normal
+    away, cosine = mirrored(rays[at], seen.normal[at])
     share = surface.gloss[at] + (1 - surface.gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
-    street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.low))
-    seen_sky = np.clip((mirrored[:, 2:] - 0.12) / 0.3, 0, 1)
-    image = sky(world, mirrored, clouds=False) * seen_sky + street * (1 - seen_sky)
+    street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.sky.low))
+    seen_sky = np.clip((away[:, 2:] - 0.12) / 0.3, 0, 1)
+    image = sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image
 
 
@@ -157,7 +161,7 @@ def _rain(image: Floats, conditions: Conditions, rng: np.random.Generator) -> No
         end = (int(x + rng.normal(0.08, 0.05) * length), int(y + length))
         cv2.line(streaks, (int(x), int(y)), end, rng.uniform(0.1, 0.5), 1 + (length > height / 11))
     veil = cv2.GaussianBlur(streaks, (3, 3), 0.7)[..., None]
-    image += veil * (0.7 * _light(conditions.low) - 0.3 * image)
+    image += veil * (0.7 * _light(conditions.sky.low) - 0.3 * image)
 
 
 def _shaken(image: Floats, conditions: Conditions, spec: PinholeSpec) -> Floats:

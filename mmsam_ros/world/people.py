@@ -5,18 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmsam_ros.data.synthetic.meshes import (
-    Mesh,
-    Surface,
-    box,
-    column,
-    ellipsoid,
-    merge,
-    ring,
-    tube,
-)
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.world import Limb
+from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, ring, tube
+from mmsam_ros.world.scene import Limb
+from mmsam_ros.world.style import Dice
 
 
 def _skin(rng: Dice) -> Surface:
@@ -72,8 +63,7 @@ def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
     scale = rng.uniform(0.93, 1.08)
     trunk = [_torso(top, trousers), _head(rng, skin, False)]
     if rng.random() < 0.35:
-        pack = _cloth(rng)
-        trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), pack))
+        trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
     limbs = [Limb(merge(trunk).moved(scale=scale))]
     phase, rate = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.0)
     for side in (-1, 1):
@@ -111,8 +101,7 @@ def rider(rng: Dice) -> tuple[Limb, ...]:
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
 
     def leant(mesh: Mesh) -> Mesh:
-        at_hips = (mesh.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98)
-        return Mesh(at_hips.astype(np.float32), mesh.triangles, mesh.material, mesh.albedo)
+        return mesh.at((mesh.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98))
 
     trunk = leant(merge([_torso(top, trousers), _head(rng, skin, True)]))
     limbs = [Limb(trunk)]

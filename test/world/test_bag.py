@@ -14,22 +14,22 @@ from rosbags.interfaces import QosDurability, QosReliability
 
 from mmsam_ros.cli import synth
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.synthetic import (
+from mmsam_ros.sensors import CameraModel
+from mmsam_ros.weights import SETTINGS
+from mmsam_ros.world import (
     CLASSES,
-    THERMAL_LIMITS,
     Rig,
     Vehicle,
     World,
+    build_street,
     make_rig,
     people,
 )
-from mmsam_ros.data.synthetic.bag import START, TOPICS, write_bag
-from mmsam_ros.data.synthetic.meshes import Surface, floor
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.weather import Conditions
-from mmsam_ros.data.synthetic.world import CLASS_IDS, Instance, Limb, Motion
-from mmsam_ros.sensors import CameraModel
-from mmsam_ros.weights import SETTINGS
+from mmsam_ros.world.bag import START, TOPICS, write_bag
+from mmsam_ros.world.meshes import Surface, floor
+from mmsam_ros.world.scene import CLASS_IDS, Instance, Limb, Motion
+from mmsam_ros.world.style import Dice
+from mmsam_ros.world.weather import Conditions
 
 SECONDS = 1.0
 Records = dict[str, list[tuple[int, Any]]]
@@ -204,5 +204,9 @@ def test_the_command_refuses_a_size_it_cannot_read(capsys: pytest.CaptureFixture
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
 
-def test_the_weights_settings_know_the_thermal_range() -> None:
-    assert SETTINGS["synthetic_rgb_lidar_thermal"].auxiliaries["thermal"].limits == THERMAL_LIMITS
+@pytest.mark.parametrize("weather", ["sun", "night"])
+def test_the_weights_settings_know_the_thermal_range(weather: str, rig: Rig) -> None:
+    limits = SETTINGS["synthetic_rgb_lidar_thermal"].auxiliaries["thermal"].limits
+    assert limits is not None
+    counts = Vehicle(build_street(0, weather=weather), rig).thermal(0.0)
+    assert np.mean((counts > limits[0]) & (counts < limits[1])) > 0.95

@@ -9,35 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic import camera, lidar, thermal
-from mmsam_ros.data.synthetic.lidar import Cloud
-from mmsam_ros.data.synthetic.raycast import Caster
-from mmsam_ros.data.synthetic.rig import Rig, make_rig
-from mmsam_ros.data.synthetic.street import build_street
-from mmsam_ros.data.synthetic.style import Dice
-from mmsam_ros.data.synthetic.world import World
+from mmsam_ros.world import camera, lidar, thermal
+from mmsam_ros.world.camera import Picture
+from mmsam_ros.world.lidar import Cloud
+from mmsam_ros.world.raycast import Caster
+from mmsam_ros.world.rig import OFFSETS, Rig, make_rig
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.street import build_street
+from mmsam_ros.world.style import Dice
 
 _CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
-
-    instance (H, W) int32: number of the thing in the world, -1: sky.
-    """
-
-    rgb: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    distance: NDArray[np.float32]
-    instance: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """A picture and the nearest frames of the other sensors; calibration is in `rig`."""
 
-    time: float  # of the picture
     picture: Picture
     cloud: Cloud
     thermal: NDArray[np.uint16]
@@ -51,14 +38,10 @@ class Vehicle:
         self.world, self.rig = world, rig
         self.caster = Caster(world)
 
-    def _noise(self, sensor: int, time: float) -> np.random.Generator:
-        return Dice(self.world.seed, sensor, round(time * 1e9))
-
     def camera(self, time: float) -> Picture:
         """The camera's picture at `time` (s), with true labels."""
         T = self.world.ego.at(time) @ self.rig.camera.T_base
-        noise = self._noise(_CAMERA, time)
-        return Picture(*camera.render(self.caster, self.rig.camera, T, time, noise))
+        return camera.render(self.caster, self.rig.camera, T, time, self._noise(_CAMERA, time))
 
     def lidar(self, time: float) -> Cloud:
         """One turn of the LiDAR from `time` (s) on."""
@@ -67,13 +50,15 @@ class Vehicle:
             return self.world.ego.at(at) @ self.rig.lidar.T_base
 
         noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
-        return lidar.scan(self.caster, self.rig.lidar, place, time, noise, turn=turn)
+        return lidar.scan(self.caster, self.rig.lidar, place, time, noise, turn)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image at `time` (s), hundredths of a kelvin."""
         T = self.world.ego.at(time) @ self.rig.thermal.T_base
-        noise = self._noise(_THERMAL, time)
-        return thermal.render(self.caster, self.rig.thermal, T, time, noise)
+        return thermal.render(self.caster, self.rig.thermal, T, time, self._noise(_THERMAL, time))
+
+    def _noise(self, sensor: int, time: float) -> np.random.Generator:
+        return Dice(self.world.seed, sensor, round(time * 1e9))
 
 
 def samples(
@@ -87,7 +72,7 @@ def samples(
     rig = rig or make_rig()
     vehicle = Vehicle(build_street(seed, weather=weather, case=case, seconds=count * interval), rig)
     for i in range(count):
-        time = rig.offsets["camera"] + i * interval
+        time = OFFSETS["camera"] + i * interval
         cloud = vehicle.lidar(rig.nearest("lidar", time))
         heat = vehicle.thermal(rig.nearest("thermal", time))
-        yield Sample(time, vehicle.camera(time), cloud, heat, rig)
+        yield Sample(vehicle.camera(time), cloud, heat, rig)

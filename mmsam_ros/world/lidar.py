@@ -9,20 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.synthetic.materials import MATERIAL_IDS, column
-from mmsam_ros.data.synthetic.raycast import Caster, Hits
-from mmsam_ros.data.synthetic.rig import LidarSpec
-from mmsam_ros.data.synthetic.style import Floats
-from mmsam_ros.data.synthetic.textures import facade
+from mmsam_ros.world.materials import column
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.rig import LidarSpec
+from mmsam_ros.world.style import Floats
+from mmsam_ros.world.textures import facade
 
 AIR = 255  # label of what fog and rain send back
+_NEAR, _FAR = 0.8, 110.0  # metres
 _RANGE_NOISE = 0.015  # metres
 _GLASS = 0.05  # reflectance of window panes
 _SLICES = 3  # of a turn; what moves stands still within each
 _HAZE = 0.004  # extinction up to which the air sends nothing back, 1/m
-_PENETRATION = (
-    0.35  # extinction at 905 nm as a share of that of visible light, after multiple echoes
-)
+_PENETRATION = 0.35  # extinction at 905 nm (multiple echoes) as a share of visible light's
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +34,16 @@ class Cloud:
     no sensor sends).
     """
 
-    xyz: NDArray[np.float32]
-    intensity: NDArray[np.float32]
+    xyz: Floats
+    intensity: Floats
     ring: NDArray[np.uint16]
-    time: NDArray[np.float32]
+    time: Floats
     label: NDArray[np.uint8]
 
 
 def scan(
     caster: Caster, spec: LidarSpec, place: Callable[[float], NDArray[np.float64]], time: float,
-    rng: np.random.Generator, *, turn: float = 0.1,
+    rng: np.random.Generator, turn: float,
 ) -> Cloud:  # fmt: skip
     """One turn of `turn` seconds from `time` on; `place`: (4, 4) world <- LiDAR at any time."""
     nominal, beams = spec.rays, len(spec.elevations)
@@ -54,22 +53,17 @@ def scan(
     for rows in np.array_split(np.arange(len(nominal)), _SLICES):
         middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
         T = place(middle).astype(np.float32)
-        hits = caster.cast(T[:3, 3], actual[rows] @ T[:3, :3].T, middle)
-        distance, intensity, label = _returns(caster, spec, hits, actual[rows] @ T[:3, :3].T, rng)
+        rays = actual[rows] @ T[:3, :3].T
+        hits = caster.cast(T[:3, 3], rays, middle)
+        distance, intensity, label = _returns(caster, hits, rays, rng)
         kept = np.flatnonzero(distance > 0)
         back = (stamped @ place(middle)).astype(np.float32)
-        points = nominal[rows[kept]] * distance[kept, None]
-        parts.append((
-            points @ back[:3, :3].T + back[:3, 3], intensity[kept], rows[kept], label[kept]
-        ))  # fmt: skip
+        points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
+        parts.append((points, intensity[kept], rows[kept], label[kept]))
     xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Cloud(
-        xyz=xyz,
-        intensity=np.clip(intensity, 0, 255).astype(np.float32),
-        ring=(rows % beams).astype(np.uint16),
-        time=(rows // beams * (turn / spec.steps)).astype(np.float32),
-        label=label,
-    )
+    ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
+    intensity = np.clip(intensity, 0, 255).astype(np.float32)
+    return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
 
 
 def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
@@ -81,14 +75,14 @@ def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
 
 
 def _returns(
-    caster: Caster, spec: LidarSpec, hits: Hits, rays: Floats, rng: np.random.Generator
+    caster: Caster, hits: Hits, rays: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats, NDArray[np.uint8]]:
     """Measured range (0: none), intensity and true label of every ray."""
     conditions, count = caster.world.conditions, len(hits.distance)
     material = caster.material[hits.triangle]
     reflectance = column("reflectance")[material]
-    walls = np.flatnonzero(material == MATERIAL_IDS["facade"])
-    reflectance[walls[facade(caster, hits, walls).window]] = _GLASS
+    cells = facade(caster, hits)
+    reflectance[cells.at[cells.window]] = _GLASS
     facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
     through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
     intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
@@ -96,12 +90,11 @@ def _returns(
     # the share of returns that are strong enough falls with range and weak reflection
     power = reflectance * (0.15 + facing) * through
     lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
-    near, far = spec.range
-    seen = (hits.distance > near) & (hits.distance < far) & (rng.random(count) > lost)
+    seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)
     measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
     label = caster.label[hits.triangle]
     distance = np.where(seen, measured, np.float32(0))
-    echo = near + rng.exponential(4.0, count).astype(np.float32)
+    echo = _NEAR + rng.exponential(4.0, count).astype(np.float32)
     chance = 0.2 * (1 - np.exp(-12 * max(0, conditions.fog - _HAZE))) + 0.02 * conditions.rain
     air = (rng.random(count) < chance) & (echo < hits.distance)
     distance[air], intensity[air], label[air] = echo[air], 4 + 8 * rng.random(air.sum()), AIR

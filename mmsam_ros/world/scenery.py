@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.data.synthetic.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
-from mmsam_ros.data.synthetic.style import RGB, Dice
-from mmsam_ros.data.synthetic.world import Light
+from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
+from mmsam_ros.world.scene import Light
+from mmsam_ros.world.style import RGB, Dice, Floats
 
 BAY, STOREY = 2.4, 3.1  # width and height of one window's part of a facade, metres
 
@@ -45,9 +45,8 @@ def building(rng: Dice, bays: int, deep: int, storeys: int) -> Mesh:
         ends = [(x, y, z) for x in (0, w) for y, z in ((0, h), (d, h), (d / 2, peak - 0.1))]
         parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], gable))
         parts.append(box((w * 0.3, d * 0.55, h), (w * 0.3 + 0.7, d * 0.55 + 0.7, peak + 0.9), wall))
-        parts.append(
-            box((0, -out, h - 0.12), (w, -out + 0.14, h + 0.02), Surface("steel", stone.rgb))
-        )
+        gutter = Surface("steel", stone.rgb)
+        parts.append(box((0, -out, h - 0.12), (w, -out + 0.14, h + 0.02), gutter))
     else:
         parts.append(box((-0.12, -0.12, h), (w + 0.12, d + 0.12, h + 0.5), stone))
         parts.append(box((w * 0.4, d * 0.4, h), (w * 0.4 + 2.4, d * 0.4 + 2.4, h + 2.2), stone))
@@ -78,9 +77,8 @@ def _balconies(rng: Dice, bays: int, storeys: int) -> list[Mesh]:
 
 
 def _leaves(
-    rng: Dice, centre: ArrayLike, radii: ArrayLike, count: int, size: float,
-    rgb: ArrayLike,
-) -> Mesh:  # fmt: skip
+    rng: Dice, centre: ArrayLike, radii: ArrayLike, count: int, size: float, rgb: Floats
+) -> Mesh:
     """Loose triangles over an ellipsoid, with a darker ragged core that hides the far side."""
     out = rng.standard_normal((count, 3))
     out /= np.linalg.norm(out, axis=1, keepdims=True)
@@ -88,13 +86,11 @@ def _leaves(
     edges = rng.standard_normal((count, 3, 3)) * size
     edges -= 0.6 * (edges * out[:, None]).sum(-1, keepdims=True) * out[:, None]
     corners = shell[:, None] + edges
-    colour = (
-        np.asarray(rgb) * rng.uniform(0.65, 1.35, (count, 1)) * rng.uniform(0.9, 1.1, (count, 3))
-    )
+    tint = rng.uniform(0.65, 1.35, (count, 1)), rng.uniform(0.9, 1.1, (count, 3))
+    colour = (rgb * tint[0] * tint[1]).astype(np.float32)
     cards = mesh(corners, np.arange(3 * count), Surface("leaves", (0, 0, 0)))
-    loose = Mesh(cards.vertices, cards.triangles, cards.material, colour.astype(np.float32))
-    core = tuple(0.5 * np.asarray(rgb))
-    return merge([loose, ellipsoid(centre, 0.93 * np.asarray(radii), Surface("leaves", core))])
+    core = ellipsoid(centre, 0.93 * np.asarray(radii), Surface("leaves", tuple(0.5 * rgb)))
+    return merge([replace(cards, albedo=colour), core])
 
 
 def tree(rng: Dice) -> Mesh:
@@ -110,9 +106,8 @@ def tree(rng: Dice) -> Mesh:
         top = i == count - 1
         reach = 0.0 if top else spread * rng.uniform(0.45, 0.75)
         height = stem + (2.9 if top else rng.uniform(0.7, 2.2))
-        centre = np.array(
-            [lean[0] + reach * np.cos(angle), lean[1] + reach * np.sin(angle), height]
-        )
+        x, y = lean[0] + reach * np.cos(angle), lean[1] + reach * np.sin(angle)
+        centre = np.array([x, y, height])
         radii = spread * rng.uniform(0.45, 0.65, 3)
         parts.append(_leaves(rng, centre, radii, 190, 0.16, green * rng.uniform(0.85, 1.15)))
         if not top:
@@ -150,11 +145,11 @@ def bollard(rng: Dice) -> Mesh:
     return merge([body, column([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band)])
 
 
-def _plate(outline: NDArray[np.float64], x: float, rgb: Sequence[float]) -> Mesh:
+def _plate(outline: NDArray[np.float64], x: float, rgb: RGB) -> Mesh:
     """A flat outline (y, z) facing -x at the given x."""
     points = np.insert(outline, 0, x, axis=1)
     fan = [[0, i, i + 1] for i in range(1, len(points) - 1)]
-    return mesh(points, fan, Surface("plate", (rgb[0], rgb[1], rgb[2])))
+    return mesh(points, fan, Surface("plate", rgb))
 
 
 def sign(rng: Dice) -> tuple[Mesh, Mesh]:
@@ -166,11 +161,8 @@ def sign(rng: Dice) -> tuple[Mesh, Mesh]:
     z, size = rng.uniform(2.1, 2.6), rng.uniform(0.42, 0.6)
     rim = rng.colour((0.35, 0.65), (0.85, 1.0), _SIGN_HUES[kind])
     white = rng.colour((0.6, 0.8), (0.0, 0.15))
-    layers = [(size, rim), (size * 0.72, rim if kind == "order" else white)]
-    parts = [
-        _plate(unit * radius + (0, z), -0.08 - 0.006 * i, rgb)
-        for i, (radius, rgb) in enumerate(layers)
-    ]
+    inner = _plate(unit * (size * 0.72) + (0, z), -0.086, rim if kind == "order" else white)
+    parts = [_plate(unit * size + (0, z), -0.08, rim), inner]
     wide, high = (0.25, 0.05) if kind == "ban" else (0.05, 0.25)
     mark = np.array([(-wide, z - high), (wide, z - high), (wide, z + high), (-wide, z + high)])
     parts.append(_plate(mark, -0.095, white if kind == "order" else (0.02, 0.02, 0.02)))

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic data sets: every layout without fault, alike in content, the same by any number of
-processes.
-"""
+"""Data sets of the world: sound, alike in every layout, the same by any number of processes."""
 
 from __future__ import annotations
 
@@ -13,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.world_trees import CLASS_MAPS, id_map, make_world
 
 from mmsam_ros.cli import synth
 from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.data.synthetic import CLASSES, build_street, make_rig, world_seed
-from mmsam_ros.data.synthetic import samples as drive
-from mmsam_ros.data.synthetic.classmaps import CLASS_MAPS, id_map
-from mmsam_ros.data.synthetic.difficulty import contrasts, is_hard
-from mmsam_ros.data.synthetic.lidar import AIR, Cloud
-from mmsam_ros.data.synthetic.render import Scene, plan, render
-from mmsam_ros.data.synthetic.weather import CASES, WEATHERS
-from mmsam_ros.sensors import CLASS_SETS
+from mmsam_ros.data.open import BENCHMARKS
+from mmsam_ros.world import CLASSES, build_street, make_rig, world_seed
+from mmsam_ros.world import samples as drive
+from mmsam_ros.world.dataset import Scene, plan, render
+from mmsam_ros.world.difficulty import contrasts, is_hard
+from mmsam_ros.world.lidar import AIR, Cloud
+from mmsam_ros.world.weather import CASES, WEATHERS
 
 pytestmark = pytest.mark.slow
 SIZE = (96, 72)
@@ -41,8 +39,8 @@ SOURCES = {
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same scenes in all layouts."""
     top, scenes = tmp_path_factory.mktemp("synthetic"), plan(FRAMES, per_scene=2)
-    for kind in SOURCES:
-        render(kind, top / kind, scenes, SIZE, workers=2)
+    render(top / "folder", scenes, SIZE, workers=2)
+    make_world(top, scenes, SIZE)
     return {kind: top / kind for kind in SOURCES}
 
 
@@ -93,7 +91,7 @@ def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str,
 def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
     scenes = plan({"train": 2, "test": 2}, per_scene=1)
     for workers in (1, 2):
-        render("folder", tmp_path / str(workers), scenes, (64, 48), workers=workers)
+        render(tmp_path / str(workers), scenes, (64, 48), workers=workers)
     first, second = (
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
         for name in ("1", "2")
@@ -105,7 +103,7 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
 def test_every_class_has_a_word_in_every_layout() -> None:
     for kind, words in CLASS_MAPS.items():
         assert set(words) == {info.topic for info in CLASSES}
-        assert {word for word in words.values() if word} <= {c.name for c in CLASS_SETS[kind]}
+        assert {word for word in words.values() if word} <= {c.name for c in BENCHMARKS[kind].classes}
         assert id_map(kind)[len(CLASSES) :].min() == 255
 
 
@@ -160,22 +158,18 @@ def test_contrast_grows_with_what_differs() -> None:
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     scenes: list[Scene] = plan({"train": 1})
     with pytest.raises(DataError, match="exists"):
-        render("folder", tmp_path, scenes, SIZE)
-    with pytest.raises(DataError, match="no frames of val, test, expected some: fmb"):
-        render("fmb", tmp_path / "new", scenes, SIZE)
-    with pytest.raises(DataError, match="cityscapes"):
-        render("cityscapes", tmp_path / "new", scenes, SIZE)
+        render(tmp_path, scenes, SIZE)
     with pytest.raises(DataError, match="no frames"):
-        render("folder", tmp_path / "new", [], SIZE)
+        render(tmp_path / "new", [], SIZE)
     with pytest.raises(DataError, match="31x20"):
-        render("folder", tmp_path / "new", scenes, (31, 20))
+        render(tmp_path / "new", scenes, (31, 20))
     with pytest.raises(DataError, match="dev"):
         plan({"dev": 1})
     for per_scene in (0, -2):
         with pytest.raises(DataError, match=f"frames of a scene are {per_scene}, expected at le"):
             plan({"train": 1}, per_scene=per_scene)
     with pytest.raises(DataError, match="workers are -1, expected at least 1"):
-        render("folder", tmp_path / "new", scenes, SIZE, workers=-1)
+        render(tmp_path / "new", scenes, SIZE, workers=-1)
     for seconds in (math.nan, math.inf, 0.0):
         with pytest.raises(DataError, match=f"seconds is {seconds}, expected a finite time"):
             build_street(world_seed("test", 0), seconds=seconds)
