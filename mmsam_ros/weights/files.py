@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mmsam_ros._util import atomic_path
+from mmsam_ros._util import MmsamError, atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.weights.errors import WeightsError
+from mmsam_ros.weights.legacy import upgrade
 from mmsam_ros.weights.released import check_state
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec
 
@@ -60,8 +61,8 @@ def read_spec(path: str | Path) -> Spec:
     if values.pop("format") != FORMAT:
         raise WeightsError(f"{path}: format is {metadata['format']}, expected {FORMAT!r}")
     try:
-        return Spec.from_dict(values)
-    except WeightsError as error:
+        return Spec.from_dict(upgrade(values))
+    except MmsamError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
