@@ -33,7 +33,6 @@ from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import kind_of, sources_of
 from mmsam_ros.weights import Geometry, Spec
 
 GEOMETRIES = ("published", "native")
@@ -236,11 +235,10 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     """
     check_labels(config, split)
     data, device = config.data, config.device
-    precision = "fp32" if device.precision == "32" else "bf16"
     evaluation = Evaluation(
         EvalConfig(
-            str(weights), data.root, split, kind_of(config.setting), data.lists,
-            device=device.accelerator, precision=precision,
+            str(weights), data.root, split, config.dataset, data.lists,
+            device=device.accelerator, precision=device.precision,
         )
     )  # fmt: skip
     names = [info.name for info in evaluation.spec.classes]
@@ -252,8 +250,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
 def check_labels(config: TrainConfig, split: str) -> None:
     """TrainingError unless a run's data set has frames of a split, and labels of them."""
     data = config.data
-    kind, sources = kind_of(config.setting), sources_of(config.setting)
-    frames = open_frames(kind, data.root, split, sources, data.lists)
+    frames = open_frames(config.dataset, data.root, split, config.sensors, data.lists)
     if not any(record.label is not None for record in frames.records):
         raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
 

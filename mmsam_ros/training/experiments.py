@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mmsam_ros._util import MmsamError, from_mapping, write_atomic
 from mmsam_ros.model import build_model
 from mmsam_ros.training.checkpoint import differences
 from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.configure import config_names, find_config, load_config
+from mmsam_ros.training.configure import config_names, find_config, load_config, read_yaml
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import check_labels, evaluate_weights
@@ -30,7 +29,8 @@ from mmsam_ros.weights import read_spec
 RESULT = "result.json"
 # what an experiment is, besides its size in devices and time between log lines
 _COMPARED = (
-    "setting", "model", "start", "augment", "loss", "optimiser", "schedule", "modality_dropout",
+    "dataset", "sensors", "model", "start", "augment", "loss", "optimiser", "schedule",
+    "modality_dropout",
 )  # fmt: skip
 SUBSETS = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 HEADER = (
@@ -87,8 +87,8 @@ def load_experiment(name: str) -> Experiment:
     """
     path = find_config("experiments", name)
     try:
-        return from_mapping(Experiment, yaml.safe_load(path.read_text()), str(path))
-    except (yaml.YAMLError, MmsamError) as error:
+        return from_mapping(Experiment, read_yaml(path))
+    except MmsamError as error:
         raise TrainingError(f"{path}: {error}") from error
 
 

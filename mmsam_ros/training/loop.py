@@ -34,7 +34,7 @@ from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
 from mmsam_ros.training.run import check_folder, describe, plain
-from mmsam_ros.training.start import build, kind_of, sources_of, start_line
+from mmsam_ros.training.start import build, start_line
 from mmsam_ros.training.stop import StopSignals
 from mmsam_ros.training.validation import Validation
 
@@ -63,9 +63,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
 
 
 def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> None:
-    kind, sources = kind_of(config.setting), sources_of(config.setting)
     frames, val_frames = (
-        open_frames(kind, config.data.root, split, sources, config.data.lists)
+        open_frames(config.dataset, config.data.root, split, config.sensors, config.data.lists)
         for split in ("train", "val")
     )
     fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
@@ -208,7 +207,7 @@ def not_finite(
         f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
         f"frames {names}; the network was not changed by them, and the last checkpoint is as it "
         "was. Look at these frames (mmsam data check), or try a lower --optimiser.lr, more "
-        "--schedule.warmup_epochs, --device.precision 32"
+        "--schedule.warmup_epochs, --device.precision fp32"
     )
 
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from mmsam_ros._util import near_match
 from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.open import KINDS
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.config import legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
-from mmsam_ros.sensors import ENCODINGS
 from mmsam_ros.training.config import StartConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.weights import (
+    SETTINGS,
     Setting,
     Spec,
     find_setting,
@@ -32,31 +32,15 @@ from mmsam_ros.weights import (
 SCRATCH = "scratch"
 
 
-def kind_of(setting: str) -> str:
-    """The kind of data set of a setting: `deliver` of `deliver_rgb_lidar`.
+def benchmark_setting(dataset: str, sensors: Sequence[str]) -> Setting:
+    """The setting of a benchmark; without sensors any one, they differ in the auxiliaries alone.
 
     Raises:
-        TrainingError: the setting names none, or no sensors.
+        WeightsError: there is none.
     """
-    kind, marker, sources = setting.partition("_rgb_")
-    if kind not in KINDS or not marker or not sources:
-        raise TrainingError(
-            f"setting: found {setting!r}, expected <kind>_rgb_<sources> with a kind of "
-            f"{', '.join(KINDS)}{near_match(kind, KINDS)}"
-        )
-    return kind
-
-
-def sources_of(setting: str) -> tuple[str, ...]:
-    """The sensors besides the camera: ("lidar", "thermal") of `folder_rgb_lidar_thermal`."""
-    kind_of(setting)
-    sources = tuple(setting.partition("_rgb_")[2].split("_"))
-    for source in sources:
-        if source not in ENCODINGS or source == "camera":
-            raise TrainingError(
-                f"setting {setting!r}: no sensor {source!r}{near_match(source, ENCODINGS)}"
-            )
-    return sources
+    start = f"{dataset}_rgb_"
+    any_name = next((name for name in SETTINGS if name.startswith(start)), start)
+    return find_setting(f"{start}{'_'.join(sensors)}" if sensors else any_name)
 
 
 def network_config(config: TrainConfig, setting: Setting) -> ModelConfig:
@@ -94,17 +78,20 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
         if frames.growth:
             factor = fit_factor(frames.camera_size, config.augment.base_size)
             growth = max(1, round(frames.growth * factor))
-        setting = folder_setting(frames.classes, frames.encodings, frames.limits, growth)
+        setting = Setting("folder_rgb", frames.classes, {}, (1024, 1024))
+        if config.sensors:
+            setting = folder_setting(frames.classes, frames.encodings, frames.limits, growth)
     else:
-        setting = find_setting(config.setting)
+        setting = benchmark_setting(config.dataset, config.sensors)
     model = build_model(network_config(config, setting))
+    data = f"{'+'.join(('camera', *config.sensors))} of {config.dataset}"
     spec = make_spec(
         setting,
         model.config,
         trained=True,
         dropped=config.modality_dropout > 0,
         data=f"{frames.kind}, {len(frames)} frames of {frames.split}",
-        recipe=f"{config.setting}, {config.model.preset}, {config.schedule.epochs} epochs",
+        recipe=f"{data}, {config.model.preset}, {config.schedule.epochs} epochs",
         seed=config.seed,
     )
     _load(model, config.start, spec)

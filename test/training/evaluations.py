@@ -53,5 +53,5 @@ def mmsam_eval(config: EvalConfig, *more: str) -> int:
     """`mmsam eval` with the configuration's paths and further options."""
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
-    paths = ["--weights", config.weights, "--data.root", config.root, "--lists", config.lists]
+    paths = ["--weights", config.weights, "--root", config.root, "--lists", config.lists]
     return verb.run(parser.parse_args([*paths, "--device", "cpu", *more]))

@@ -56,7 +56,8 @@ GUARD = 1800  # seconds after which another process hangs, on any machine
 def options(folder: Path, *more: str) -> list[str]:
     """Options of a nano run on `folder`/data, without augmentation, into `folder`/run."""
     return [
-        "--setting=folder_rgb_lidar_thermal",
+        "--dataset=folder",
+        "--sensors=lidar,thermal",
         "--model.combine.absent=masked",
         "--model.combine.gate=true",
         f"--data.root={folder / 'data'}",

@@ -190,11 +190,11 @@ def test_one_command_starts_both_processes(folder: Path) -> None:
 
 def write_experiment(folder: Path) -> Path:
     """One of a user's own, with two processes."""
-    (folder / "base.yaml").write_text("setting: folder_rgb_lidar\n")
+    (folder / "base.yaml").write_text("dataset: folder\nsensors: [lidar]\n")
     given = [
         option.removeprefix("--").split("=", 1)
         for option in options(folder, *TWO, "--schedule.epochs=1")
-        if not option.startswith(("--setting", "--model.combine", "--out"))
+        if not option.startswith(("--dataset", "--sensors", "--model.combine", "--out"))
     ]
     values = {key: yaml.safe_load(value) for key, value in given}
     content = {"title": "mine", "base": str(folder / "base.yaml"), "options": values}

@@ -296,7 +296,7 @@ def test_scores_of_a_training_run(folder: Path) -> None:
     assert scores == {name: score.to_dict() for name, score in expected.items()}
     muses = prepared(folder, "muses")
     config = dataclasses.replace(
-        config, setting="muses_rgb_lidar", data=DataConfig(root=muses.root)
+        config, dataset="muses", sensors=("lidar",), data=DataConfig(root=muses.root)
     )
     with pytest.raises(TrainingError, match="withheld"):
         evaluate_weights(Path(muses.weights), config, "test")

@@ -16,7 +16,7 @@ from mmsam_ros.training.start import freeze
 from mmsam_ros.weights import setting_config
 from mmsam_ros.weights.released import released_name
 
-CONFIG = TrainConfig(setting="deliver_rgb_lidar")
+CONFIG = TrainConfig("deliver", ("lidar",))
 
 
 @pytest.fixture(scope="module")

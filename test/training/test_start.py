@@ -14,7 +14,7 @@ from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.start import build, components, kind_of, sources_of
+from mmsam_ros.training.start import build, components
 from mmsam_ros.weights import save_model
 
 NANO = (
@@ -24,7 +24,7 @@ NANO = (
 
 
 def options(*more: str) -> TrainConfig:
-    return load_config(["--setting=deliver_rgb_lidar", *NANO, *more])
+    return load_config(["--dataset=deliver", "--sensors=lidar", *NANO, *more])
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_settings_name_kind_and_sensors() -> None:
-    assert kind_of("deliver_rgb_depth") == "deliver"
-    assert sources_of("folder_rgb_lidar_thermal") == ("lidar", "thermal")
-    for setting in ("delivr_rgb_lidar", "deliver_lidar", "deliver_rgb_", "folder_rgb_sonar"):
-        with pytest.raises(TrainingError, match="setting"):
-            sources_of(setting)
+@pytest.mark.parametrize("dataset", ["deliver", "folder"])
+def test_a_network_without_auxiliary_needs_no_sensors(
+    root: Path, tmp_path: Path, dataset: str
+) -> None:
+    if dataset == "folder":
+        root = make_folder(tmp_path, ("lidar",))
+    words = [f"--dataset={dataset}", "--sensors=", "--model.inputs=rgb", *NANO]
+    model, spec = build(load_config(words), open_frames(dataset, root, "train", ()))
+    assert model.config.modalities == ("rgb",)
+    assert spec.presence.trained_subsets == (("camera",),)
+    assert spec.provenance.recipe.startswith(f"camera of {dataset}, nano")
+    with pytest.raises(TrainingError, match=r"sensors: found .*, expected at least one"):
+        load_config([f"--dataset={dataset}", "--sensors=", *NANO])
 
 
 def test_benchmark_spec(root: Path) -> None:
@@ -85,7 +92,7 @@ def test_projected_points_keep_their_size_in_the_node(
     make_folder(tmp_path, ("lidar", "thermal"), size=image, calibrated=True)
     frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
     config = load_config([
-        "--setting=folder_rgb_lidar_thermal", "--model.preset=nano",
+        "--dataset=folder", "--sensors=lidar,thermal", "--model.preset=nano",
         "--model.combine.absent=masked", "--start.sam=scratch", "--start.convnext=scratch",
         f"--augment.base_size={size}", "--augment.crop=[128, 192]",
     ])  # fmt: skip
