@@ -9,16 +9,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from mmsam_ros.cli.arguments import image_size
+
 NAME = "synth"
 HELP = "make synthetic data (camera, LiDAR, thermal, ground truth)"
 _SIZE = "camera image, WIDTHxHEIGHT (default: {})"
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, expected WIDTHxHEIGHT")
-    return int(match[1]), int(match[2])
 
 
 def _frames(text: str) -> dict[str, int]:
@@ -40,14 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument("--case", default="ordinary", help="ordinary, motionblur, overexposure, …")
     bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
     bag.add_argument("--camera-rate", type=float, default=5.0, help="Hz (default: 5)")
-    bag.add_argument("--size", type=_size, default=(640, 480), help=_SIZE.format("640x480"))
+    bag.add_argument("--size", type=image_size, default=(640, 480), help=_SIZE.format("640x480"))
     for kind in ("folder", "deliver", "fmb", "muses"):
         layout = verbs.add_parser(kind, help=f"write a data set in the {kind} layout")
         layout.add_argument("out", type=Path, help="folder of the data set (must not exist)")
         layout.add_argument(
             "--frames", type=_frames, required=True, help="by split, e.g. train=200,val=40,test=40"
         )
-        layout.add_argument("--size", type=_size, default=(512, 384), help=_SIZE.format("512x384"))
+        layout.add_argument(
+            "--size", type=image_size, default=(512, 384), help=_SIZE.format("512x384")
+        )
         layout.add_argument("--per-scene", type=int, default=8, help="frames a drive (default: 8)")
         layout.add_argument("--first", type=int, default=0, help="number of the first world")
         layout.add_argument("--workers", type=int, help="processes (default: one per core)")

@@ -196,7 +196,7 @@ def scan(root: Path, split: str, sources: Sequence[str], lists: Path | None = No
         for name in names
     ]
     encodings = {source: meta["encodings"][source] for source in sources}
-    calibration, growth = _calibration(root / "calib.json"), meta.get("growth", 2)
+    calibration, growth = read_calibration(root / "calib.json"), meta.get("growth", 2)
     reader = FolderReader(encodings, id_table(len(classes)), calibration, growth)
     side, size = 0, (0, 0)
     if calibration is not None and calibration.T_camera_lidar is not None:
@@ -230,7 +230,8 @@ def _classes(path: Path, values: Sequence[Any]) -> tuple[ClassInfo, ...]:
     return tuple(classes)
 
 
-def _calibration(path: Path) -> Calibration | None:
+def read_calibration(path: Path) -> Calibration | None:
+    """calib.json; None where there is none."""
     if not path.is_file():
         return None
     calib = check_keys(str(path), _json(path), ("camera",), ("lidar", "thermal"))

@@ -156,7 +156,8 @@ def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) ->
     assert len(state) == len(ours)
     write(released, {"meta": {"epoch": np.int64(99)}, "state_dict": state})
     out = tmp_path / "ours.safetensors"
-    argv = ["weights", "convert", str(out), "--setting", setting, "--preset", "nano"]
+    argv = ["weights", "convert", str(out), "--dataset", "deliver", "--sensors", "event"]
+    argv += ["--preset", "nano"]
     assert main([*argv, "--released", str(released)]) == 0
     loaded, spec = load_model(out)
     assert all(torch.equal(value, ours[name]) for name, value in loaded.state_dict().items())
@@ -170,7 +171,8 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     trunk = build_model(setting_config("fmb_rgb_thermal", "nano")).prior.trunks["rgb"]
     state = {n: v for n, v in randomise(trunk, seed=2).state_dict().items() if "norms" not in n}
     convnext = write(tmp_path / "convnext.pth", state)
-    argv = ["weights", "convert", str(out), "--setting", "fmb_rgb_thermal", "--preset", "nano"]
+    argv = ["weights", "convert", str(out), "--dataset", "fmb", "--sensors", "thermal"]
+    argv += ["--preset", "nano", "--size", "192x128"]
     assert main([*argv, "--convnext", str(convnext)]) == 0
     model, spec = load_model(out)
     for name, value in state.items():
@@ -179,14 +181,17 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert spec.presence.trained_subsets == ()
     assert main(["weights", "info", str(out)]) == 0
     shown = capsys.readouterr().out
-    for word in ("Traffic Light", "thermal.value", "pad to 128x192", "untrained", "sha256"):
+    for word in ("Traffic Light", "thermal.value", "pad to 192x128", "untrained", "sha256"):
         assert word in shown
 
 
 def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["weights", "convert", str(tmp_path / "o"), "--setting", "deliver_rgb_lidr"]
-    assert main(argv) == 2
-    assert "did you mean 'deliver_rgb_lidar'" in capsys.readouterr().err
+    argv = ["weights", "convert", str(tmp_path / "o"), "--dataset", "deliver"]
+    with pytest.raises(SystemExit):
+        main([*argv, "--sensors", "lidr"])
+    assert "--sensors: unknown 'lidr'; did you mean 'lidar'" in capsys.readouterr().err
+    assert main([*argv, "--sensors", "thermal"]) == 2
+    assert "unknown setting 'deliver_rgb_thermal'" in capsys.readouterr().err
     assert main(["weights", "info", str(tmp_path / "absent")]) == 2
     assert "no such file" in capsys.readouterr().err
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam predict`: label images and overlays of image files, with the files of other sensors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsam_ros.cli.arguments import add_inference, add_out, auxiliary_sensors
+from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.output import say
+
+if TYPE_CHECKING:
+    from mmsam_ros.data.folder import Calibration
+    from mmsam_ros.inference import Prepared, Result
+    from mmsam_ros.sensors import Frame, LidarPoints, SensorImage
+    from mmsam_ros.weights import Spec
+
+NAME = "predict"
+HELP = "segment image files"
+_IMAGES = (".png", ".jpg", ".jpeg")
+_FILES = {
+    "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
+    "thermal": "8- or 16-bit image",
+    "event": "raster (.png, .npz)",
+    "depth": "raster (.png)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.description = (
+        "Segment image files, with what other sensors saw at the same moment. Of each image it "
+        "writes NAME_labels.png (class ids) and NAME_overlay.png. With a directory or several "
+        "images the sensors' options take directories, which hold files of the same names."
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or directory")
+    for sensor in auxiliary_sensors():
+        parser.add_argument(f"--{sensor}", type=Path, metavar="FILE", help=_FILES[sensor])
+    parser.add_argument(
+        "--calib", type=Path, metavar="FILE",
+        help="calib.json: for points, and for a thermal camera with a view of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights file (default: the package's)"
+    )
+    add_inference(parser)
+    add_out(parser, "folder to write", "out/predict")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segments the images and prints what was seen in each, and by which sensors."""
+    from mmsam_ros.data.folder import read_calibration
+    from mmsam_ros.inference import Segmenter
+    from mmsam_ros.weights import default_weights
+
+    given = {s: path for s in auxiliary_sensors() if (path := getattr(args, s)) is not None}
+    pairs = pair_files(args.images, given)
+    if args.calib and not args.calib.is_file():
+        raise CliError(f"{args.calib}: no such file")
+    calibration = read_calibration(args.calib) if args.calib else None
+    if args.weights is None:
+        print("Evaluation only; do not use on a vehicle: these weights were trained on synthetic "
+              "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
+    segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
+    for image, files in pairs.items():
+        frame = read_frame(image, files, segmenter.spec, calibration)
+        prepared = segmenter.prepare(frame)
+        result = segmenter.infer(prepared, confidence=False)
+        _write(args.out, image.stem, frame, result, segmenter.spec)
+        _print(image, given, files, prepared, result, segmenter.spec)
+    say(f"{args.out}: labels and overlays of {len(pairs)} images")
+    return 0
+
+
+def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path, dict[str, Path]]:
+    """The images, each with the files of its sensors that are there.
+
+    Raises:
+        CliError: an image or sensor file is missing, or two images have the same name.
+    """
+    found: list[Path] = []
+    for path in images:
+        inside = sorted(p for p in path.iterdir() if p.suffix in _IMAGES) if path.is_dir() else []
+        if not (inside or path.is_file()):
+            raise CliError(f"{path}: no image there")
+        found += inside or [path]
+    if len({path.stem for path in found}) < len(found):
+        raise CliError("two images have the same name, and so would their results")
+    pairs: dict[Path, dict[str, Path]] = {image: {} for image in found}
+    for sensor, path in sensors.items():
+        if path.is_dir():
+            by_stem = {file.stem: file for file in sorted(path.iterdir()) if file.is_file()}
+            for image in found:
+                if image.stem in by_stem:
+                    pairs[image][sensor] = by_stem[image.stem]
+        elif len(found) > 1 or not path.is_file():
+            expected = "a directory, as there are several images" if len(found) > 1 else "a file"
+            raise CliError(f"--{sensor}: found {path}, expected {expected}")
+        else:
+            pairs[found[0]][sensor] = path
+    return pairs
+
+
+def read_frame(
+    image: Path, files: Mapping[str, Path], spec: Spec, calibration: Calibration | None
+) -> Frame:
+    """A frame of the files of those sensors that the weights read.
+
+    Raises:
+        MmsamError: a file is broken, or has not the form that the weights read; names it.
+    """
+    from mmsam_ros.data.read import read_rgb
+    from mmsam_ros.sensors import Frame
+
+    sensors = {
+        sensor: _read_sensor(sensor, path, spec.encodings[sensor], calibration)
+        for sensor, path in files.items()
+        if sensor in spec.sources
+    }
+    return Frame(read_rgb(image), sensors, calibration.camera if calibration else None)
+
+
+def _read_sensor(
+    sensor: str, path: Path, encoding: str, calibration: Calibration | None
+) -> LidarPoints | SensorImage:
+    import numpy as np
+
+    from mmsam_ros.data.read import read_array, read_image, read_raster
+    from mmsam_ros.sensors import FIELDS, LidarPoints, Registration, SensorError, SensorImage
+
+    if path.suffix in (".npy", ".npz"):
+        data = read_array(path)
+    else:  # the 16-bit PNG of a raster holds the same as its .npz
+        data = read_raster(path, encoding) if encoding == "muses_raw" else read_image(path)
+    try:
+        if sensor == "lidar" and path.suffix == ".npy" and data.ndim == 2:
+            if calibration is None or calibration.T_camera_lidar is None:
+                raise SensorError("points need --calib with lidar.T_camera_lidar")
+            if data.shape[1] < 4:
+                raise SensorError(f"points are {data.shape}, expected (N, 4) or more columns")
+            points = data.astype(np.float32)
+            return LidarPoints(points[:, :3], points[:, 3], calibration.T_camera_lidar)
+        if data.ndim == 3:
+            data = data[..., 0] if len(FIELDS[encoding]) == 1 else data[..., :3]
+        elif len(FIELDS[encoding]) == 3:
+            data = np.repeat(data[..., None], 3, 2)
+        registered = calibration and sensor == "thermal" and calibration.registration
+        return SensorImage(np.ascontiguousarray(data), registered or Registration.aligned())
+    except SensorError as error:
+        raise CliError(f"{path}: {error}") from error
+
+
+def _write(out: Path, name: str, frame: Frame, result: Result, spec: Spec) -> None:
+    import cv2
+
+    from mmsam_ros._util import write_atomic
+    from mmsam_ros.inference.draw import overlay
+    from mmsam_ros.sensors import palette
+
+    picture = overlay(frame.rgb, result.labels, palette(spec.classes))
+    for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
+        write_atomic(out / f"{name}_{kind}.png", cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def _print(
+    image: Path,
+    given: Mapping[str, Path],
+    files: Mapping[str, Path],
+    prepared: Prepared,
+    result: Result,
+    spec: Spec,
+) -> None:
+    import numpy as np
+
+    say(f"{image}: {' + '.join(('camera', *result.present))}")
+    for sensor in (*given, *(s for s in spec.sources if s not in given)):
+        if sensor in result.present:
+            continue
+        if sensor not in given:
+            reason = "not given"
+        elif sensor not in files:
+            reason = f"{given[sensor]} has no file of this name"
+        elif sensor not in spec.sources:
+            reason = "these weights do not read it"
+        else:
+            refusal = prepared.refused.get(sensor)
+            reason = refusal.text if refusal else "it shows nothing"
+        say(f"  {sensor} not used: {reason}")
+    counts = np.bincount(result.labels.ravel(), minlength=256)
+    order = sorted((i for i in range(256) if counts[i]), key=lambda i: -counts[i])
+    names = {info.id: info.name for info in spec.classes}
+    shares = (f"{names[i]} {100 * counts[i] / result.labels.size:.1f} %" for i in order)
+    say(f"  {', '.join(shares)}")
