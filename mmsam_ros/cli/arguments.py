@@ -110,18 +110,6 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """`--workers`, None for one per core."""
-    parser.add_argument(
-        "--workers", type=count, metavar="N", help="parallel workers (default: one per core)"
-    )
-
-
-def add_seed(parser: argparse.ArgumentParser, text: str) -> None:
-    """`--seed`."""
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
-
-
 def add_out(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
     """`--out`."""
     parser.add_argument("-o", "--out", type=Path, default=default, metavar="PATH", help=text)

@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     if submit and (args.split != "test" or args.limit is not None):
         raise CliError("--submission takes the whole split test: leave out --split and --limit")
     if not (evaluation.labelled or submit):
-        raise CliError(f"the labels of {args.split} are withheld; use --submission")
+        raise CliError(
+            f"the labels of {args.split} are withheld, only --submission works without them"
+        )
     if out is not None:  # before hours of work, not after
         out.mkdir(parents=True, exist_ok=True)
     examples = Examples(evaluation)

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmsam_ros.cli.arguments import add_out, add_words, add_workers
+from mmsam_ros.cli.arguments import add_out, add_words, count
 from mmsam_ros.cli.output import progress
 
 NAME = "muses-project"
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="side of the square that a point or event covers, in pixels",
     )  # fmt: skip
     parser.add_argument("--png", action="store_true", help="LiDAR as 16-bit PNG instead of npz")
-    add_workers(parser)
+    parser.add_argument(
+        "--workers", type=count, metavar="N", help="parallel workers (default: one per core)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

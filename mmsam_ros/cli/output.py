@@ -21,12 +21,15 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str
     from rich.table import Table
     from rich.text import Text
 
+    lines = list(rows)
     table = Table(
-        *header, title=title or None, title_justify="left", show_header=bool(header),
+        title=title or None, title_justify="left", show_header=bool(header),
         box=box.HEAVY_HEAD if header else None,
     )  # fmt: skip
-    for row in rows:
-        table.add_row(*map(Text, row))
+    for name in header or ("",) * max(map(len, lines), default=0):
+        table.add_column(name, overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))
     Console().print(table)
 
 

@@ -84,10 +84,11 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     """
     found: list[Path] = []
     for path in images:
-        inside = sorted(p for p in path.iterdir() if p.suffix in _IMAGES) if path.is_dir() else []
-        if not (inside or path.is_file()):
-            raise CliError(f"{path}: no image there")
-        found += inside or [path]
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        inside = [file for file in inside if file.suffix.lower() in _IMAGES and file.is_file()]
+        if not inside:
+            raise CliError(f"{path}: found no image, expected {', '.join(_IMAGES)}")
+        found += inside
     if len({path.stem for path in found}) < len(found):
         raise CliError("two images have the same name, and so would their results")
     pairs: dict[Path, dict[str, Path]] = {image: {} for image in found}
@@ -148,6 +149,8 @@ def _read_sensor(
             data = data[..., 0] if len(FIELDS[encoding]) == 1 else data[..., :3]
         elif len(FIELDS[encoding]) == 3:
             data = np.repeat(data[..., None], 3, 2)
+        if data.dtype.kind == "f":
+            data = data.astype(np.float32)
         registered = calibration and sensor == "thermal" and calibration.registration
         return SensorImage(np.ascontiguousarray(data), registered or Registration.aligned())
     except SensorError as error:
@@ -177,21 +180,15 @@ def _print(
     import numpy as np
 
     say(f"{image}: {' + '.join(('camera', *result.present))}")
-    for sensor in (*given, *(s for s in spec.sources if s not in given)):
-        if sensor in result.present:
-            continue
-        if sensor not in given:
-            reason = "not given"
-        elif sensor not in files:
-            reason = f"{given[sensor]} has no file of this name"
-        elif sensor not in spec.sources:
-            reason = "these weights do not read it"
-        else:
-            refusal = prepared.refused.get(sensor)
-            reason = refusal.text if refusal else "it shows nothing"
-        say(f"  {sensor} not used: {reason}")
-    counts = np.bincount(result.labels.ravel(), minlength=256)
-    order = sorted((i for i in range(256) if counts[i]), key=lambda i: -counts[i])
-    names = {info.id: info.name for info in spec.classes}
-    shares = (f"{names[i]} {100 * counts[i] / result.labels.size:.1f} %" for i in order)
-    say(f"  {', '.join(shares)}")
+    unused = dict.fromkeys(spec.sources, "not given")
+    unused |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
+    unused |= dict.fromkeys(files, "it shows nothing")
+    unused |= {sensor: refusal.text for sensor, refusal in prepared.refused.items()}
+    unused |= dict.fromkeys(given.keys() - set(spec.sources), "these weights do not read it")
+    for sensor, reason in unused.items():
+        if sensor not in result.present:
+            say(f"  {sensor} not used: {reason}")
+    counts = np.bincount(result.labels.ravel(), minlength=len(spec.classes))
+    order = sorted(spec.classes, key=lambda info: -counts[info.id])
+    shares = ((info.name, 100 * counts[info.id] / result.labels.size) for info in order)
+    say(f"  {', '.join(f'{name} {share:.1f} %' for name, share in shares if share)}")

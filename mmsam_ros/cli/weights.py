@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mmsam_ros.cli.arguments import add_seed, add_words, auxiliary_sensors, image_size
+from mmsam_ros.cli.arguments import add_words, auxiliary_sensors, image_size
 from mmsam_ros.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "--convnext", metavar="NAME", help="ConvNeXt weights: a file or a timm model name"
     )
-    add_seed(convert, "seed of what starts from scratch")
+    convert.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch"
+    )
     info = verbs.add_parser("info", help="show what a weights file holds")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file")
 

@@ -95,8 +95,8 @@ class LossConfig(_Config):
 
     Attributes:
         kind: `ohem` (cross-entropy of the hard pixels, published) or plain `ce`.
-        threshold: pixels whose true class has at least this probability are easy (OHEM).
-        min_kept: number of pixels that count at least, easy or not (OHEM).
+        threshold: OHEM: probability of the true class from which a pixel is easy.
+        min_kept: OHEM: least number of pixels to keep, easy ones included.
     """
 
     kind: Literal["ohem", "ce"] = "ohem"

@@ -286,7 +286,8 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
 def test_scores_of_a_training_run(folder: Path) -> None:
     given = prepared(folder, "deliver")
     config = TrainConfig(
-        "deliver_rgb_lidar",
+        "deliver",
+        ("lidar",),
         data=DataConfig(root=given.root),
         device=DeviceConfig(accelerator="cpu"),
     )

@@ -21,7 +21,9 @@ FRAMES, EFFECTIVE, EPOCHS = 11, 4, 3
 
 def draws_config(effective: int, per_device: int) -> TrainConfig:
     schedule = ScheduleConfig(epochs=EPOCHS)
-    return TrainConfig("", seed=5, batch=BatchConfig(effective, per_device), schedule=schedule)
+    return TrainConfig(
+        "deliver", ("lidar",), seed=5, batch=BatchConfig(effective, per_device), schedule=schedule
+    )
 
 
 def steps(per_device: int = 1, world: int = 1, start: int = 0) -> list[list[Draw]]:
