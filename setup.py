@@ -49,7 +49,6 @@ setup(
         "train": [
             "h5py",
             "Jinja2",
-            "jsonargparse[signatures]",
             "lightning",
             "tensorboard",
             "torchmetrics",

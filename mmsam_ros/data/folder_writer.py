@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import check_word, write_atomic
-from mmsam_ros.data.errors import DataError
 from mmsam_ros.data import SPLITS
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError
 from mmsam_ros.sensors.encodings import check_image
 

@@ -34,6 +34,6 @@ def default_weights() -> Path:
     if path is None:
         raise WeightsError(
             f"weights: none named, and {DEFAULT} is not among the package's models; make some "
-            "with 'mmsam weights convert FILE --setting ...'"
+            "with 'mmsam weights convert'"
         )
     return path

@@ -29,8 +29,13 @@ from mmsam_ros.training.experiments import (
 from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
 from mmsam_ros.training.optimiser import parameter_groups
-from mmsam_ros.training.start import build, components, freeze, network_config
-from mmsam_ros.weights import find_setting
+from mmsam_ros.training.start import (
+    benchmark_setting,
+    build,
+    components,
+    freeze,
+    network_config,
+)
 
 pytestmark = pytest.mark.slow
 SCRATCH = ("--start.sam=scratch", "--start.convnext=scratch")
@@ -86,7 +91,9 @@ def whole(name: str) -> tuple[MMSAMAdapter, TrainConfig]:
     """The experiment's own network, without memory for its parameters."""
     config = load_config(load_experiment(name).arguments())
     with torch.device("meta"):
-        model = build_model(network_config(config, find_setting(config.setting)))
+        model = build_model(
+            network_config(config, benchmark_setting(config.dataset, config.sensors))
+        )
     freeze(model, config.start.freeze)
     return model, config
 
@@ -243,7 +250,7 @@ def test_a_test_split_that_cannot_be_scored_is_seen_before_training(
     with pytest.raises(DataError, match="found no frames of the split 'test'"):
         run_experiment("fused", 0, tmp_path / "out", small("fused", root))
     root = make_muses(tmp_path / "muses", per_split={"train": 2, "val": 1, "test": 1})
-    extra = ["--setting=muses_rgb_lidar", *small("fused", root)]
+    extra = ["--dataset=muses", "--sensors=lidar", *small("fused", root)]
     with pytest.raises(TrainingError, match="the labels of the split 'test' are withheld"):
         run_experiment("fused", 0, tmp_path / "out", extra)
     assert not (tmp_path / "out").exists()

@@ -20,26 +20,27 @@ from mmsam_ros.weights import load_model
 
 pytestmark = pytest.mark.slow
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "deliver": ("deliver_rgb_lidar", make_deliver),
-    "deliver, flat": ("deliver_rgb_lidar", partial(make_deliver, layout="flat")),
-    "fmb": ("fmb_rgb_thermal", make_fmb),
-    "fmb, moved": ("fmb_rgb_thermal", partial(make_fmb, moved=True)),
-    "muses": ("muses_rgb_event", make_muses),
-    "folder": ("folder_rgb_lidar_thermal", make_folder),
+    "deliver": ("lidar", make_deliver),
+    "deliver, flat": ("lidar", partial(make_deliver, layout="flat")),
+    "fmb": ("thermal", make_fmb),
+    "fmb, moved": ("thermal", partial(make_fmb, moved=True)),
+    "muses": ("event", make_muses),
+    "folder": ("lidar,thermal", make_folder),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
-    setting, make = LAYOUTS[layout]
+    sensors, make = LAYOUTS[layout]
     make(tmp_path / "data")
     kind = layout.split(",")[0]
     size = "[64, 64]" if kind == "deliver" else "[64, 96]"
-    more = [f"--setting={setting}", "--model.preset=tiny", f"--model.image_size={size}"]
+    more = [f"--dataset={kind}", f"--sensors={sensors}", "--model.preset=tiny"]
+    more.append(f"--model.image_size={size}")
     more += [f"--augment.{key}={size}" for key in ("base_size", "crop")]
     more += ["--optimiser.lr=1e-3"]
     if kind == "folder":
-        more.append("--device.precision=bf16-mixed")
+        more.append("--device.precision=bf16")
     if kind == "fmb":
         more.append(f"--data.lists={tmp_path / 'data/lists'}")
     run = train(run_config(tmp_path, *more))

@@ -15,7 +15,6 @@ import timm
 import torch
 from safetensors.torch import load_file
 from segment_anything.modeling.image_encoder import ImageEncoderViT
-from support.networks import network_of, spec_of
 from support.randomise import randomise
 from torch import nn
 
@@ -33,8 +32,10 @@ from mmsam_ros.weights import (
     load_convnext,
     load_model,
     load_sam_encoder,
+    make_spec,
     read_checkpoint,
     save_model,
+    setting_config,
 )
 from mmsam_ros.weights.released import released_name
 
@@ -121,9 +122,10 @@ def test_golden_state_round_trip(shared: Path, tmp_path: Path) -> None:
     config = config_from_released(facts["backbone"], facts["head"])
     model = build_model(config)
     model.load_state_dict(convert_released(read_checkpoint(checkpoint), config), strict=True)
-    spec = spec_of("deliver_rgb_lidar")
+    setting = "deliver_rgb_lidar"
+    spec = make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
     values = spec.to_dict()
-    values["config"] = {k: v for k, v in config.to_dict().items() if k != "empty"}
+    values["config"] = config.to_dict()
     values["classes"] = values["classes"][: config.num_classes]
     values["geometry"]["size"] = [96, 96]
     save_model(tmp_path / "ours.safetensors", model, type(spec).from_dict(values))
@@ -143,8 +145,8 @@ def released_names(shared: Path) -> list[str]:
 
 
 def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) -> None:
-    released = tmp_path / "released.pth"
-    model = network_of("deliver_rgb_event")
+    setting, released = "deliver_rgb_event", tmp_path / "released.pth"
+    model = build_model(setting_config(setting, "nano"))
     ours = randomise(model, seed=8).state_dict()
     state = {
         n: ours[released_name(n, "event")]
@@ -166,33 +168,30 @@ def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) ->
 
 def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "start.safetensors"
-    trunk = network_of("fmb_rgb_thermal").prior.trunks["rgb"]
+    trunk = build_model(setting_config("fmb_rgb_thermal", "nano")).prior.trunks["rgb"]
     state = {n: v for n, v in randomise(trunk, seed=2).state_dict().items() if "norms" not in n}
     convnext = write(tmp_path / "convnext.pth", state)
     argv = ["weights", "convert", str(out), "--dataset", "fmb", "--sensors", "thermal"]
-    argv += ["--preset", "nano"]
+    argv += ["--preset", "nano", "--size", "192x128"]
     assert main([*argv, "--convnext", str(convnext)]) == 0
     model, spec = load_model(out)
     for name, value in state.items():
         assert torch.equal(model.prior.trunks["thermal"].state_dict()[name], value)
-    assert spec.sensors == ("thermal",)
+    assert spec.sources == ("thermal",)
     assert spec.presence.trained_subsets == ()
     assert main(["weights", "info", str(out)]) == 0
     shown = capsys.readouterr().out
-    for word in (
-        "Traffic Light",
-        "value, value, value (mono8)",
-        "pad to 128x192",
-        "untrained",
-        "sha256",
-    ):
+    for word in ("Traffic Light", "thermal.value", "pad to 192x128", "untrained", "sha256"):
         assert word in shown
 
 
 def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["weights", "convert", str(tmp_path / "o"), "--dataset", "deliver", "--sensors", "lidr"]
-    assert main(argv) == 2
-    assert "did you mean 'lidar'" in capsys.readouterr().err
+    argv = ["weights", "convert", str(tmp_path / "o"), "--dataset", "deliver"]
+    with pytest.raises(SystemExit):
+        main([*argv, "--sensors", "lidr"])
+    assert "--sensors: unknown 'lidr'; did you mean 'lidar'" in capsys.readouterr().err
+    assert main([*argv, "--sensors", "thermal"]) == 2
+    assert "unknown setting 'deliver_rgb_thermal'" in capsys.readouterr().err
     assert main(["weights", "info", str(tmp_path / "absent")]) == 2
     assert "no such file" in capsys.readouterr().err
 
@@ -283,11 +282,11 @@ def original_name(name: str) -> str:
 def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
     """An RGB network's encoder and trunk start one with two auxiliaries."""
     setting = "synthetic_rgb_lidar_thermal"
-    spec = spec_of(setting, rgb_only=True)
-    first = randomise(build_model(spec.config), seed=4)
+    config = setting_config(setting, "nano", rgb_only=True)
+    first = randomise(build_model(config), seed=4)
     path = tmp_path / "rgb.safetensors"
-    save_model(path, first, spec)
-    model = network_of(setting)
+    save_model(path, first, make_spec(setting, config, data="", recipe=""))
+    model = build_model(setting_config(setting, "nano"))
     load_sam_encoder(model, path)
     load_convnext(model, str(path))
     state = model.state_dict()
