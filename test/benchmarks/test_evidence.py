@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +16,7 @@ from mmsam_ros.training.experiments import load_experiment
 @pytest.fixture
 def evidence(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    import evidence
-
-    return evidence
+    return importlib.import_module("evidence")
 
 
 def test_the_tables_are_made_from_the_results(root: Path, evidence: ModuleType) -> None:
