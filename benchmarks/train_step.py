@@ -18,7 +18,7 @@ from results import Row, bar, in_process, peak_gib, run, write
 
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.model import build_model
-from mmsam_ros.training.config import DeviceConfig, LossConfig
+from mmsam_ros.training.config import LossConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
 from mmsam_ros.training.loader import Batch
@@ -65,11 +65,11 @@ def measure(case: Row) -> Row:
     """Median seconds and peak memory of a step of one micro-batch."""
     tune_allocator()
     cuda = torch.cuda.is_available()
-    config = load_config(["--config", CONFIG, f"--model.preset={case['preset']}"])
-    accelerator, devices = "cuda" if cuda else "cpu", str(case["devices"])
-    fabric = start_fabric(
-        DeviceConfig(accelerator, devices, strategy=case["strategy"], precision=case["precision"])
-    )
+    device = {key: case[key] for key in ("devices", "strategy", "precision")}
+    device["accelerator"] = "cuda" if cuda else "cpu"
+    options = [f"--device.{key}={value}" for key, value in device.items()]
+    config = load_config(["--config", CONFIG, f"--model.preset={case['preset']}", *options])
+    fabric = start_fabric(config.device)
     torch.manual_seed(0)
     net = build_model(setting_config(CONFIG, case["preset"]))
     network = set_up_network(fabric, net)
