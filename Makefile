@@ -89,7 +89,7 @@ build: $(STAMP)
 		--build-base build --install-base install
 
 demo: build
-	$(BIN)/python benchmarks/demo.py --install install --out out/demo
+	$(BIN)/python examples/demo/demo.py --install install --out out/demo
 
 clean:
 	rm -rf build install log out

@@ -14,11 +14,10 @@ import pytest
 from support.trees import make_folder
 
 from mmsam_ros.cli import data
-from mmsam_ros.data import deliver, fmb, folder, muses
+from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark, Published
 from mmsam_ros.data.check import check_dataset, count_notes
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data import SPLITS
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.sensors import ENCODINGS, SYNTHETIC_CLASSES, topic_names

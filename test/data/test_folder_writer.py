@@ -45,15 +45,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     writer.finish()
     for split in ("train", "val"):
         found = open_frames("folder", tmp_path, split, tuple(ENCODINGS))
-        assert (found.classes, found.limits) == (CLASSES, (26000, 31500))
-        for record, sample in zip(found.records, found, strict=False):
+        assert found.classes == CLASSES
+        assert found.modalities["thermal"].limits == (26000, 31500)
+        for record, item in zip(found.records, found, strict=False):
             given = frames[split, record.name]
             assert record.subsets == {"weather": "fog"}
-            np.testing.assert_array_equal(sample["rgb"].permute(1, 2, 0), given["rgb"])
-            np.testing.assert_array_equal(sample["label"], given["labels"])
+            np.testing.assert_array_equal(item.frame.rgb, given["rgb"])
+            np.testing.assert_array_equal(item.label, given["labels"])
             for sensor, array in given["sensors"].items():
-                planes = sample["sources"][sensor].permute(1, 2, 0).numpy()
-                np.testing.assert_array_equal(planes.squeeze(), array)
+                np.testing.assert_array_equal(item.frame.sensors[sensor].data, array)
     assert open_frames("folder", tmp_path, "test", ()).records[0].label is None
     assert check_dataset("folder", tmp_path, tuple(ENCODINGS)).faults == []
 
@@ -68,7 +68,8 @@ def test_points_and_their_calibration(tmp_path: Path) -> None:
     arrays = frame(np.random.default_rng(1)) | {"sensors": {"lidar": points}}
     writer.add("val", "one", **arrays)
     writer.finish()
-    lidar = open_frames("folder", tmp_path, "val", ("lidar",))[0]["sources"]["lidar"]
+    frames = open_frames("folder", tmp_path, "val", ("lidar",))
+    lidar = frames.sample(frames[0])["planes"]["lidar"]
     assert lidar[0].count_nonzero() == 2
     assert lidar[:2, 3, 4].tolist() == [10, 7]
     assert lidar[1, 3, 5] == 9

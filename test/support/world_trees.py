@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.sensors import NO_LABEL, rasterise, register, scale_thermal
 from mmsam_ros.world import Sample, make_rig, samples
 from mmsam_ros.world.dataset import INTERVAL, Row, Scene

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import SOURCES, losses, run_config
+from runs import SENSORS, losses, run_config
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.training.evaluate import as_frame
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
 
@@ -47,13 +46,13 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     first, second, third, fourth = losses(run)
     assert third + fourth < 0.95 * (first + second)
     _, spec = load_model(run / "last.safetensors")
-    sources = "+".join(["camera", *spec.sources])
-    assert spec.presence.trained_subsets == (tuple(sources.split("+")),)
-    assert spec.presence.scores[sources].dataset == f"{kind} val"
+    sensors = ("camera", *spec.sensors)
+    assert spec.presence.trained_subsets == (sensors,)
+    assert spec.presence.scores["+".join(sensors)].dataset == f"{kind} val"
 
 
 def test_four_frames_are_overfitted(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "data", SOURCES, size=(64, 64), per_split={"train": 4, "val": 4})
+    root = make_folder(tmp_path / "data", SENSORS, size=(64, 64), per_split={"train": 4, "val": 4})
     for path in root.glob("*/train_*"):
         shutil.copy(path, path.with_name(path.name.replace("train", "val")))
     more = ["--schedule.epochs=50", "--batch.effective=4", "--batch.per_device=4"]
@@ -69,9 +68,9 @@ def test_four_frames_are_overfitted(tmp_path: Path) -> None:
     # the node's way to the labels agrees
     segmenter = Segmenter(model, spec, device="cpu")
     right = total = 0
-    for sample in (frames := open_frames("folder", root, "train", SOURCES)):
-        label = sample["label"].numpy()
-        right += int((segmenter(as_frame(sample, spec)).labels == label).sum())
+    for item in (frames := open_frames("folder", root, "train", SENSORS)):
+        label = item.label
+        right += int((segmenter(item.frame).labels == label).sum())
         total += int((label != 255).sum())
     assert len(frames) == 4
     assert right / total > 0.9

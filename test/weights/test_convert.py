@@ -15,6 +15,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from segment_anything.modeling.image_encoder import ImageEncoderViT
+from support.networks import network_of, spec_of
 from support.randomise import randomise
 from torch import nn
 
@@ -32,10 +33,8 @@ from mmsam_ros.weights import (
     load_convnext,
     load_model,
     load_sam_encoder,
-    make_spec,
     read_checkpoint,
     save_model,
-    setting_config,
 )
 from mmsam_ros.weights.released import released_name
 
@@ -122,10 +121,9 @@ def test_golden_state_round_trip(shared: Path, tmp_path: Path) -> None:
     config = config_from_released(facts["backbone"], facts["head"])
     model = build_model(config)
     model.load_state_dict(convert_released(read_checkpoint(checkpoint), config), strict=True)
-    setting = "deliver_rgb_lidar"
-    spec = make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
+    spec = spec_of("deliver_rgb_lidar")
     values = spec.to_dict()
-    values["config"] = config.to_dict()
+    values["config"] = {k: v for k, v in config.to_dict().items() if k != "empty"}
     values["classes"] = values["classes"][: config.num_classes]
     values["geometry"]["size"] = [96, 96]
     save_model(tmp_path / "ours.safetensors", model, type(spec).from_dict(values))
@@ -146,7 +144,7 @@ def released_names(shared: Path) -> list[str]:
 
 def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) -> None:
     setting, released = "deliver_rgb_event", tmp_path / "released.pth"
-    model = build_model(setting_config(setting, "nano"))
+    model = network_of("deliver_rgb_event")
     ours = randomise(model, seed=8).state_dict()
     state = {
         n: ours[released_name(n, "event")]
@@ -168,7 +166,7 @@ def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) ->
 
 def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "start.safetensors"
-    trunk = build_model(setting_config("fmb_rgb_thermal", "nano")).prior.trunks["rgb"]
+    trunk = network_of("fmb_rgb_thermal").prior.trunks["rgb"]
     state = {n: v for n, v in randomise(trunk, seed=2).state_dict().items() if "norms" not in n}
     convnext = write(tmp_path / "convnext.pth", state)
     argv = ["weights", "convert", str(out), "--dataset", "fmb", "--sensors", "thermal"]
@@ -177,11 +175,17 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     model, spec = load_model(out)
     for name, value in state.items():
         assert torch.equal(model.prior.trunks["thermal"].state_dict()[name], value)
-    assert spec.sources == ("thermal",)
+    assert spec.sensors == ("thermal",)
     assert spec.presence.trained_subsets == ()
     assert main(["weights", "info", str(out)]) == 0
     shown = capsys.readouterr().out
-    for word in ("Traffic Light", "thermal.value", "pad to 192x128", "untrained", "sha256"):
+    for word in (
+        "Traffic Light",
+        "value, value, value (mono8)",
+        "pad to 192x128",
+        "untrained",
+        "sha256",
+    ):
         assert word in shown
 
 
@@ -282,11 +286,11 @@ def original_name(name: str) -> str:
 def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
     """An RGB network's encoder and trunk start one with two auxiliaries."""
     setting = "synthetic_rgb_lidar_thermal"
-    config = setting_config(setting, "nano", rgb_only=True)
-    first = randomise(build_model(config), seed=4)
+    spec = spec_of(setting, rgb_only=True)
+    first = randomise(build_model(spec.config), seed=4)
     path = tmp_path / "rgb.safetensors"
-    save_model(path, first, make_spec(setting, config, data="", recipe=""))
-    model = build_model(setting_config(setting, "nano"))
+    save_model(path, first, spec)
+    model = network_of(setting)
     load_sam_encoder(model, path)
     load_convnext(model, str(path))
     state = model.state_dict()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability, QosReliability
+from support.networks import SYNTHETIC
 
 from mmsam_ros.cli import synth
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import CameraModel
-from mmsam_ros.weights import SETTINGS
 from mmsam_ros.world import (
     CLASSES,
     Rig,
@@ -205,8 +205,8 @@ def test_the_command_refuses_a_size_it_cannot_read(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("weather", ["sun", "night"])
-def test_the_weights_settings_know_the_thermal_range(weather: str, rig: Rig) -> None:
-    limits = SETTINGS["synthetic_rgb_lidar_thermal"].auxiliaries["thermal"].limits
+def test_the_tests_limits_hold_the_thermal_range(weather: str, rig: Rig) -> None:
+    limits = SYNTHETIC["thermal"].limits
     assert limits is not None
     counts = Vehicle(build_street(0, weather=weather), rig).thermal(0.0)
     assert np.mean((counts > limits[0]) & (counts < limits[1])) > 0.95

@@ -17,8 +17,7 @@ from mmsam_ros.cli import synth
 from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
-from mmsam_ros.data.open import open_frames
-from mmsam_ros.data.open import BENCHMARKS
+from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.world import CLASSES, build_street, make_rig, world_seed
 from mmsam_ros.world import samples as drive
 from mmsam_ros.world.dataset import Scene, plan, render
@@ -51,7 +50,7 @@ def _frames(roots: dict[str, Path], kind: str) -> dict[str, list[Sample]]:
         frames = open_frames(kind, roots[kind], split, SOURCES[kind], lists or "")
         # names sort by weather in DeLiVER; the number of the frame is their last part
         order = sorted(range(len(frames)), key=lambda i: int(frames.records[i].name.split("_")[-1]))
-        found[split] = [frames[i] for i in order]
+        found[split] = [frames.sample(frames[i]) for i in order]
     return found
 
 
@@ -79,10 +78,10 @@ def test_layouts_hold_the_same_pictures_and_labels_by_the_class_map(
 def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str, Path]) -> None:
     folder, muses, fmb = (_frames(roots, kind) for kind in ("folder", "muses", "fmb"))
     for ours, raster, heat in zip(folder["train"], muses["train"], fmb["train"], strict=True):
-        np.testing.assert_array_equal(ours["sources"]["lidar"], raster["sources"]["lidar"])
-        assert (ours["sources"]["lidar"][0] > 0).float().mean() > 0.05
+        np.testing.assert_array_equal(ours["planes"]["lidar"], raster["planes"]["lidar"])
+        assert (ours["planes"]["lidar"][0] > 0).float().mean() > 0.05
         # one is stretched to the frame's own contrast, the other between fixed temperatures
-        own, fixed = (s["sources"]["thermal"][0].numpy() for s in (ours, heat))
+        own, fixed = (s["planes"]["thermal"][0].numpy() for s in (ours, heat))
         seen = (own > 3) & (own < 252) & (fixed > 3) & (fixed < 252)
         assert seen.mean() > 0.5
         assert np.corrcoef(own[seen], fixed[seen])[0, 1] > 0.998
@@ -103,7 +102,8 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
 def test_every_class_has_a_word_in_every_layout() -> None:
     for kind, words in CLASS_MAPS.items():
         assert set(words) == {info.topic for info in CLASSES}
-        assert {word for word in words.values() if word} <= {c.name for c in BENCHMARKS[kind].classes}
+        known = {info.name for info in BENCHMARKS[kind].classes}
+        assert {word for word in words.values() if word} <= known
         assert id_map(kind)[len(CLASSES) :].min() == 255
 
 
