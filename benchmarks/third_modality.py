@@ -20,12 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.model import build_model
+from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.training.start import network_config
 
 LIMIT = 1.2
-ONE, TWO = ("lidar",), ("lidar", "event")
-CASES = {  # the network and what it does not get
+ONE: tuple[str, ...] = ("lidar",)
+TWO: tuple[str, ...] = ("lidar", "event")
+CASES: dict[
+    str, tuple[tuple[str, ...], tuple[str, ...]]
+] = {  # the network and what it does not get
     "one auxiliary": (ONE, ()),
     "two auxiliaries": (TWO, ()),
     "two auxiliaries, one absent": (TWO, ("event",)),
@@ -53,7 +56,7 @@ def measure(device: str, precision: str, repeats: int) -> list[Row]:
     """A row for each of `CASES`."""
     tune_allocator()
     deliver = find_benchmark("deliver")
-    models = {}
+    models: dict[tuple[str, ...], MMSAMAdapter] = {}
     for sensors in (ONE, TWO):
         modalities = {sensor: deliver.modalities[sensor] for sensor in sensors}
         config = network_config(deliver, deliver.classes, modalities, "vit_l")

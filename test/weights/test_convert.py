@@ -143,7 +143,7 @@ def released_names(shared: Path) -> list[str]:
 
 
 def test_command_converts_a_released_checkpoint(shared: Path, tmp_path: Path) -> None:
-    setting, released = "deliver_rgb_event", tmp_path / "released.pth"
+    released = tmp_path / "released.pth"
     model = network_of("deliver_rgb_event")
     ours = randomise(model, seed=8).state_dict()
     state = {
