@@ -18,7 +18,7 @@ from rclpy.serialization import deserialize_message
 
 from mmsam_ros.ros.bags import open_raw
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.replay import message_class
+from mmsam_ros.ros.topics import message_class
 
 if TYPE_CHECKING:
     from rosbags.interfaces import ConnectionExtRosbag2
