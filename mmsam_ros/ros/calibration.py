@@ -7,8 +7,7 @@ without CameraInfo or TF, and to keep a calibration beside the launch file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,33 +31,24 @@ NODE = "/**/mmsam"  # in any namespace
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
 
 
-@dataclass(frozen=True, eq=False)
-class StaticTransform:
-    """`matrix` (4, 4) takes points of the `child` frame to the `parent` frame (metres)."""
-
-    parent: str
-    child: str
-    matrix: Matrix
+Transforms = Mapping[str, tuple[str, Matrix]]
+"""Child frame -> its parent and the matrix (4, 4) parent <- child (metres)."""
 
 
-def transform_chain(transforms: Iterable[StaticTransform], target: str, source: str) -> Matrix:
+def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
     """(4, 4) that takes points of frame `source` to frame `target`.
-
-    As in tf2 each frame has one parent; a later transform of the same child replaces an earlier
-    one.
 
     Raises:
         RosError: the frames are not connected; names the parents of both.
     """
-    edges = {transform.child: transform for transform in transforms}
 
     def parents(frame: str) -> dict[str, Matrix]:
-        """The frame and what it hangs from, upwards: name -> matrix name <- frame."""
+        """The frame and all above it in the tree: name -> matrix name <- frame."""
         found = {frame: np.eye(4)}
-        while frame in edges and edges[frame].parent not in found:
-            edge = edges[frame]
-            found[edge.parent] = edge.matrix @ found[frame]
-            frame = edge.parent
+        while frame in transforms and transforms[frame][0] not in found:
+            parent, matrix = transforms[frame]
+            found[parent] = matrix @ found[frame]
+            frame = parent
         return found
 
     of_source, of_target = parents(source), parents(target)
@@ -144,18 +134,18 @@ def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
     raise RosError(f"{bag}: no message on {topic}")
 
 
-def _static_transforms(reader: AnyReader) -> list[StaticTransform]:
+def _static_transforms(reader: AnyReader) -> Transforms:
+    """The newest transform of each child, as in tf2."""
     static = [c for c in reader.connections if c.topic.endswith("/tf_static")]
-    transforms = []
+    transforms = {}
     for connection, _, data in read_messages(reader, static) if static else ():
         message: Any = reader.deserialize(data, connection.msgtype)
         for stamped in message.transforms:
-            parent, child = stamped.header.frame_id, stamped.child_frame_id
+            parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
             try:
-                matrix = transform_matrix(stamped.transform)
+                transforms[child] = parent, transform_matrix(stamped.transform)
             except SensorError as error:
                 raise RosError(f"{connection.topic}: {parent!r} to {child!r}: {error}") from error
-            transforms.append(StaticTransform(parent.lstrip("/"), child.lstrip("/"), matrix))
     return transforms
 
 
@@ -174,7 +164,7 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{topic}: binning {message.binning_x}x{message.binning_y} and region of interest "
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
-    camera_model(message, None, topic)
+    camera_model(message, None, topic)  # raises if it is not usable
     lists = {name: [float(value) for value in getattr(message, name)] for name in "dkrp"}
     return {
         "width": int(message.width),

@@ -21,24 +21,26 @@ def transform_matrix(transform: Any) -> Matrix:
     return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
 
 
+def _pose(sensor: str, values: Sequence[float]) -> Matrix:
+    try:
+        return pose_matrix(values[:3], values[3:])
+    except SensorError as error:
+        raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
+
+
 class Extrinsics:
     """Looks up extrinsics in TF, then in the parameters.
 
     Args:
         node: whose TF subscriptions are used.
-        poses: [x, y, z, qx, qy, qz, qw] by sensor from parameters `<sensor>.extrinsics`.
+        poses: the parameters `<sensor>.extrinsics` by sensor.
 
     Raises:
         RosError: a parameter is no pose.
     """
 
-    def __init__(self, node: Any, poses: Mapping[str, Sequence[float]]) -> None:
-        self._fixed: dict[str, Matrix] = {}
-        for name, values in poses.items():
-            try:
-                self._fixed[name] = pose_matrix(values[:3], values[3:])
-            except SensorError as error:
-                raise RosError(f"parameter {name}.extrinsics: {error}") from error
+    def __init__(self, node: Any, poses: Mapping[str, Sequence[float] | None]) -> None:
+        self._fixed = {name: _pose(name, values) for name, values in poses.items() if values}
         self._buffer: Any = None
         self.source = "parameters"
         try:

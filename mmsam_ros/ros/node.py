@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rclpy.node import Node
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.ros.diagnostics import Monitor, diagnose
+from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.inputs import Candidate, Input
 from mmsam_ros.ros.outputs import Outputs, advertise
@@ -31,7 +31,6 @@ from mmsam_ros.ros.process import Processor
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import CLOUD, COMPRESSED, IMAGE, INFO, SUFFIX
 from mmsam_ros.ros.wiring import (
-    given_extrinsics,
     load_segmenter,
     make_camera_infos,
     make_frame_builder,
@@ -61,7 +60,7 @@ class SegmentNode(Node):
         spec = self._segmenter.spec
         self._sensors = spec.sources
         self._infos = make_camera_infos(parameters)
-        poses = Extrinsics(self, given_extrinsics(parameters))
+        poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = make_frame_builder(parameters, spec, self._infos, poses)
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
@@ -131,30 +130,29 @@ class SegmentNode(Node):
     def _make_inputs(self, parameters: Parameters) -> list[Input]:
         """An input for every stream, and for every CameraInfo that is needed."""
 
-        def make(name: str, candidates: list[Candidate], store: Callable[[Any], None]) -> Input:
-            return Input(self, name, candidates, parameters["input_reliability"], store)
-
         def images(sensor: str) -> list[Candidate]:
             raw = Candidate(f"{sensor}/image", IMAGE)
             compressed = Candidate(self.resolve_topic_name(raw.topic) + SUFFIX, COMPRESSED)
             both = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
             return both[parameters[f"{sensor}.transport"]]
 
-        inputs = [make(CAMERA, images(CAMERA), partial(self._store, CAMERA))]
-        for sensor in self._sensors:
-            candidates = images(sensor)
-            if sensor == "lidar":
-                # points come first, unless the weights read a raster that points cannot give
-                encoding = self._segmenter.spec.encodings[sensor]
-                place = 0 if FIELDS[encoding] == FIELDS["muses_raw"] else len(candidates)
-                candidates.insert(place, Candidate("lidar/points", CLOUD))
-            inputs.append(make(sensor, candidates, partial(self._store, sensor)))
+        streams = {name: images(name) for name in (CAMERA, *self._sensors)}
+        if "lidar" in streams:
+            # points come first, unless the weights read a raster that points cannot give
+            encoding = self._segmenter.spec.encodings["lidar"]
+            place = 0 if FIELDS[encoding] == FIELDS["muses_raw"] else len(streams["lidar"])
+            streams["lidar"].insert(place, Candidate("lidar/points", CLOUD))
         rotation = parameters["thermal.registration"] == "rotation"
-        for name in (CAMERA, "thermal") if rotation else (CAMERA,):
-            if name not in self._infos.fixed:
-                topic = Candidate(f"{name}/camera_info", INFO)
-                inputs.append(make(f"{name}_info", [topic], partial(self._infos.update, name)))
-        return inputs
+        infos = {CAMERA, "thermal"} if rotation else {CAMERA}
+        reliability = parameters["input_reliability"]
+        return [
+            Input(self, name, candidates, reliability, partial(self._store, name))
+            for name, candidates in streams.items()
+        ] + [
+            Input(self, f"{name}_info", [Candidate(f"{name}/camera_info", INFO)], reliability,
+                  partial(self._infos.update, name))
+            for name in sorted(infos - self._infos.fixed.keys())
+        ]  # fmt: skip
 
     def _watch_graph(self) -> None:
         """Follow publishers; a sensor that nobody publishes is not waited for."""
@@ -171,13 +169,8 @@ class SegmentNode(Node):
 
     def _publish_diagnostics(self) -> None:
         topics = {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
-        status = diagnose(
-            f"{self.get_fully_qualified_name()}: segmentation",
-            str(self._facts["weights"]),
-            self._monitor.snapshot(),
-            self._sync.counts(),
-            self._facts | topics,
-        )
+        name = f"{self.get_fully_qualified_name()}: segmentation"
+        status = self._monitor.status(name, self._sync.counts(), self._facts | topics)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -124,7 +124,7 @@ def _sensor(name: str) -> tuple[ParameterRow, ...]:
 
 PARAMETERS = (
     ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
-                 "the package. Evaluation only; do not use on a vehicle."),
+                 "the package, for evaluation only; do not use them on a vehicle."),
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
     _choice("precision", ("fp32", "bf16"), "Arithmetic of the network."),
     _choice("geometry.mode", ("", "pad", "resize", "slide"), "How the camera image is brought to "

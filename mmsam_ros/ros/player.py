@@ -7,7 +7,6 @@ receive times.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import Counter, defaultdict
@@ -146,9 +145,9 @@ class Player:
         self.begin, self.end = window(config, reader)
         self.summary = Summary()
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
-        self.connections: list[Connection] = []
         self.latched: list[Connection] = []
         self._advertise()
+        self.connections = [c for c in reader.connections if c.id in self.publishers]
         self.clock: Publisher | None = None
         if config.clock:
             if any(publisher.topic_name == "/clock" for publisher in self.publishers.values()):
@@ -169,7 +168,6 @@ class Player:
             except InvalidTopicNameException as error:
                 raise RosError(f"cannot publish on {topic!r}: {error}") from error
             self.publishers[connection.id] = publisher
-            self.connections.append(connection)
             if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                 self.latched.append(connection)
         for msgtype, topics in sorted(missing.items()):
@@ -182,12 +180,11 @@ class Player:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
         self._wait_for_subscribers()
         started = time.monotonic()
-        for _ in itertools.count() if self.config.loop else range(1):
+        while True:
             self._play_once()
-            if self.stop.is_set():
+            if self.stop.is_set() or not self.config.loop:
                 break
-            if self.config.loop:
-                self.stop.wait(LOOP_GAP / self.config.rate)
+            self.stop.wait(LOOP_GAP / self.config.rate)
         self.summary.seconds = time.monotonic() - started
         self._flush()
         return self.summary
@@ -205,19 +202,17 @@ class Player:
             self.stop.wait(0.02)
         _say(f"{count} matched subscription(s) after {time.monotonic() - begin:.1f} s, starting")
 
-    def _messages(self) -> Iterator[tuple[int, Connection, bytes]]:
-        """(bag time, connection, data); latched messages from before the beginning come first."""
+    def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
+        """(connection, bag time, data); latched messages from before the beginning come first."""
         if self.latched and self.begin > self.reader.start_time:
             for connection, _, data in read_messages(self.reader, self.latched, stop=self.begin):
-                yield self.begin, connection, data
-        rest = read_messages(self.reader, self.connections, self.begin, self.end)
-        for connection, stamp, data in rest:
-            yield stamp, connection, data
+                yield connection, self.begin, data
+        yield from read_messages(self.reader, self.connections, self.begin, self.end)
 
     def _play_once(self) -> None:
         self.summary.loops += 1
         origin: float | None = None
-        for stamp, connection, data in self._messages():
+        for connection, stamp, data in self._messages():
             if origin is None:  # opening the first chunk of the bag is not lateness
                 origin = time.monotonic()
             due = origin + (stamp - self.begin) / 1e9 / self.config.rate

@@ -11,7 +11,6 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.frames import FrameBuilder, opencv_homography
 from mmsam_ros.ros.images import cv_bridge_reader, read_pixels
-from mmsam_ros.ros.parameter_table import SENSORS
 from mmsam_ros.ros.parameters import Parameters
 from mmsam_ros.ros.sets import CAMERA
 from mmsam_ros.ros.stock_sync import StockSynchroniser
@@ -72,12 +71,6 @@ def make_camera_infos(parameters: Parameters) -> CameraInfos:
             rectified = camera_rectified if name == CAMERA else None
             fixed[name] = camera_model(info, rectified, f"parameter {name}.info")
     return CameraInfos(camera_rectified, fixed)
-
-
-def given_extrinsics(parameters: Parameters) -> dict[str, list[float]]:
-    """[x, y, z, qx, qy, qz, qw] by sensor, where the parameters give them."""
-    poses = {name: parameters[f"{name}.extrinsics"] for name in SENSORS}
-    return {name: pose for name, pose in poses.items() if pose}
 
 
 def make_frame_builder(

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.parameter_table import PARAMETERS
 from mmsam_ros.ros.parameters import Parameters, declare_parameters
-from mmsam_ros.ros.wiring import given_extrinsics, make_camera_infos, make_synchroniser
+from mmsam_ros.ros.wiring import make_camera_infos, make_synchroniser
 
 ROWS = {row.name: row for row in PARAMETERS}
 POSE = [0.0, 0.1, 0.2, 0.0, 0.0, 0.0, 1.0]
@@ -74,7 +74,8 @@ def test_values_arrive(context: Context) -> None:
     )  # fmt: skip
     assert parameters["lidar.slop"] == 0.02
     assert parameters["thermal.offset"] == -0.01
-    assert given_extrinsics(parameters) == {"lidar": POSE}
+    assert parameters["lidar.extrinsics"] == POSE
+    assert parameters["thermal.extrinsics"] is None
 
 
 def test_a_calibration_is_a_fixed_camera_model(context: Context) -> None:
