@@ -85,7 +85,7 @@ def test_refusals_name_their_stream_and_leave_the_rest() -> None:
 
 
 def test_a_missing_camera_info_is_refused_for_each_sensor_that_needs_it() -> None:
-    bare = FrameBuilder(spec(), CameraInfos(), Poses(np.eye(4)), BY_ROTATION)
+    bare = FrameBuilder(spec_of(BOTH), CameraInfos(), Poses(np.eye(4)), BY_ROTATION)
     warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
     frame, refused = bare.build(synced(lidar=cloud(0, POINTS), thermal=warm))
     assert frame.sensors == {}
