@@ -13,7 +13,7 @@ from mmsam_ros.cli.arguments import count, image_size
 from mmsam_ros.cli.output import progress
 
 NAME = "synth"
-HELP = "make synthetic data of camera, LiDAR and thermal, with labels"
+HELP = "make synthetic data with labels"
 
 
 def _frames(text: str) -> dict[str, int]:

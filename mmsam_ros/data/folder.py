@@ -7,6 +7,7 @@ projects. Thermal is in the camera's view, or calib.json registers it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,7 +143,8 @@ class _Thermal(Checked):
     R_camera_thermal: Any = None
 
     def check(self) -> None:
-        found = [name for name, value in vars(self).items() if value is not None]
+        names = (field.name for field in dataclasses.fields(self))
+        found = [name for name in names if getattr(self, name) is not None]
         if found not in (["homography"], ["width", "height", "K", "R_camera_thermal"]):
             raise DataError(
                 f"thermal: found {', '.join(found) or 'nothing'}, expected homography, or width, "

@@ -97,6 +97,23 @@ def test_rasters_as_png(tmp_path: Path) -> None:
     torch.testing.assert_close(a["lidar"], b["lidar"], atol=1 / 150, rtol=0)
 
 
+def test_rasters_as_npy(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("lidar",))
+    before = lidar_of(root)
+    path = root / "lidar/val_0000.npz"
+    np.save(path.with_suffix(".npy"), np.load(path)["arr_0"])
+    path.unlink()
+    assert torch.equal(lidar_of(root), before)
+
+
+def test_classes_in_any_order(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, (), per_split={"val": 1})
+    expected = open_frames("folder", root, "val", ()).classes
+    document = json.loads((root / "meta.json").read_text())
+    edit(root / "meta.json", "classes", value=document["classes"][::-1])
+    assert open_frames("folder", root, "val", ()).classes == expected
+
+
 def lidar_of(root: Path) -> torch.Tensor:
     return sample(open_frames("folder", root, "val", ("lidar",)))["planes"]["lidar"]
 
@@ -218,7 +235,7 @@ def test_sizes_must_agree(tmp_path: Path) -> None:
     [
         (("clases",), [], "unknown key 'clases'; did you mean 'classes'"),
         (("classes",), None, "key 'classes' is missing"),
-        (("format",), "mmsam-folder/2", "format: found 'mmsam-folder/2'; .*'mmsam-folder/1'"),
+        (("format",), "mmsam-folder/2", "format: found 'mmsam-folder/2', .*'mmsam-folder/1'"),
         (("encodings", "lidr"), "png8", "encodings: unknown 'lidr'; did you mean 'lidar'"),
         (("encodings", "thermal"), "mono61", "encodings.thermal: unknown 'mono61'; did you mean"),
         (("encodings", "thermal"), "mono8", r"found \(26000.0, 31500.0\) for mono8, .*none"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import SOURCES
+from runs import SENSORS
 from support.trees import make_folder
 
 from mmsam_ros._util import MmsamError
@@ -168,7 +168,7 @@ def test_commands_of_the_documentation_are_taken(tmp_path: Path) -> None:
         for line in re.findall(r"^.*(?:mmsam|main) train (--config.*)$", text, re.MULTILINE):
             config = load_config(shlex.split(line, comments=True))
             if config.dataset == "folder":
-                frames = open_frames("folder", make_folder(tmp_path), "train", SOURCES)
+                frames = open_frames("folder", make_folder(tmp_path), "train", SENSORS)
                 assert len(build(config, frames)[0].config.auxiliaries) == 2
                 built += 1
     assert built == 1

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import torch
-from runs import SOURCES, in_float64, run_config
+from runs import SENSORS, in_float64, run_config
 from torch import Tensor, nn
 
 from mmsam_ros.data.open import open_frames
@@ -22,7 +22,7 @@ from mmsam_ros.training.stop import StopSignals
 def test_recomputing_changes_neither_names_nor_gradients(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     fabric = start_fabric(config.device)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(3)
@@ -53,7 +53,7 @@ class SquareRootAtZero(nn.Module):
 def test_gradients_that_are_not_finite_are_seen_before_the_step(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     fabric = start_fabric(config.device)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     net, spec = build(config, frames)
     network = fabric.setup_module(net)
     batch = next(make_loader(TrainingFrames(frames, spec, config), Draws(4, config)))

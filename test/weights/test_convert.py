@@ -195,7 +195,10 @@ def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         main([*argv, "--sensors", "lidr"])
     assert "--sensors: unknown 'lidr'; did you mean 'lidar'" in capsys.readouterr().err
     assert main([*argv, "--sensors", "thermal"]) == 2
-    assert "unknown setting 'deliver_rgb_thermal'" in capsys.readouterr().err
+    assert (
+        "sensors of deliver: unknown 'thermal'; known: depth, event, lidar"
+        in capsys.readouterr().err
+    )
     assert main(["weights", "info", str(tmp_path / "absent")]) == 2
     assert "no such file" in capsys.readouterr().err
 
