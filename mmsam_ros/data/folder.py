@@ -287,6 +287,8 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
 
 
 def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmsam_ros._util import check_word, write_atomic
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError
+from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError, made_of_points
 from mmsam_ros.sensors.encodings import check_image
 
 FORMAT = "mmsam-folder/1"
@@ -114,7 +114,7 @@ class FolderWriter:
         self._write_json("meta.json", meta)
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
-        points = encoding == "muses_raw" and array.ndim == 2
+        points = array.ndim == 2 and made_of_points(encoding)
         arrays = encoding in ("muses_raw", "event_counts")
         path = self.root / folder / f"{name}{'.npy' if points else '.npz' if arrays else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def read_sensor_image(path: Path, encoding: str) -> SensorImage:
             if (image[..., :3] != image[..., :1]).any():
                 raise DataError(f"{path}: {encoding} image has colours, expected a grey one")
             image = image[..., 0]
-        return SensorImage(image)
+        return SensorImage(image.astype(np.float32) if image.dtype == np.float64 else image)
     except SensorError as error:
         raise DataError(f"{path}: {error}") from error
 

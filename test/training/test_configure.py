@@ -21,7 +21,7 @@ from mmsam_ros.model import ModelConfig
 from mmsam_ros.training.config import BatchConfig
 from mmsam_ros.training.configure import config_names, config_rows, find_config, load_config
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import Draws
+from mmsam_ros.training.loader import FrameSampler
 from mmsam_ros.training.run import plain
 from mmsam_ros.training.start import build
 
@@ -63,7 +63,7 @@ def test_published_recipe(name: str) -> None:
     assert config.start.freeze == ()
     assert config.model.preset == "vit_l"
     # the paper's two cards: accumulation 4, 2 and 4
-    draws = Draws(100, config, 0, 2)
+    draws = FrameSampler(100, config, 0, 2)
     assert draws.accumulation == (2 if name.startswith("fmb") else 4)
 
 
