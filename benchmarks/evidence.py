@@ -345,7 +345,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     for entry in content["bars"]:
         value = "-" if entry["value"] is None else f"{entry['value']:g}"
         blocks["bars"].append([entry["name"], value, f"{entry['bar']:g}", words[entry["holds"]]])
-    left = [f"* {part.capitalize()}: {len(rows[NOT_RUN, ''][part]) or 'none'}."
+    left = [f"* {part.capitalize()} left: {len(rows[NOT_RUN, ''][part]) or 'none'}."
             for part in ("runs", "evaluations")]  # fmt: skip
     return {name: markdown_table(block) for name, block in blocks.items()} | {
         "left": "\n".join(left)
