@@ -158,7 +158,7 @@ def gate_picture() -> np.ndarray:
         truth = colorise(sample["label"].numpy(), palette(evaluation.spec.classes))
         maps = [gate.float()[0, 0].numpy() for gate in seen.pop()]
         gate = np.mean([cv2.resize(level, truth.shape[1::-1]) for level in maps], axis=0)
-        red, blue = np.clip(2 * gate, 0, 1), np.clip(3 - 2 * gate, 0, 1)
+        red, blue = np.clip(2 * gate - 1, 0, 1), np.clip(3 - 2 * gate, 0, 1)
         colours = (255 * np.stack([red, np.minimum(red, blue), blue], 2)).astype(np.uint8)
         panels = np.hstack([sample["rgb"].permute(1, 2, 0).numpy(), truth, colours])
         rows[case] = cv2.resize(panels, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
