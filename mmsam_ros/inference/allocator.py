@@ -5,8 +5,6 @@ By default it returns every large tensor to the kernel, and page faults take abo
 of a forward pass on the CPU.
 """
 
-from __future__ import annotations
-
 import ctypes
 import platform
 

@@ -5,8 +5,6 @@ Ids are training ids; 255 means "no label". A benchmark's table is in its file i
 synthetic world's is here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,18 +84,9 @@ def class_table(*rows: tuple[str, int, int, int]) -> tuple[ClassInfo, ...]:
 
 
 SYNTHETIC_CLASSES = class_table(
-    ("road", 128, 64, 128),
-    ("sidewalk", 244, 35, 232),
-    ("building", 70, 70, 70),
-    ("vegetation", 107, 142, 35),
-    ("terrain", 152, 251, 152),
-    ("sky", 70, 130, 180),
-    ("pole", 153, 153, 153),
-    ("traffic sign", 220, 220, 0),
-    ("person", 220, 20, 60),
-    ("rider", 255, 0, 0),
-    ("car", 0, 0, 142),
-    ("truck", 0, 0, 70),
-    ("bicycle", 119, 11, 32),
+    ("road", 128, 64, 128), ("sidewalk", 244, 35, 232), ("building", 70, 70, 70),
+    ("vegetation", 107, 142, 35), ("terrain", 152, 251, 152), ("sky", 70, 130, 180),
+    ("pole", 153, 153, 153), ("traffic sign", 220, 220, 0), ("person", 220, 20, 60),
+    ("rider", 255, 0, 0), ("car", 0, 0, 142), ("truck", 0, 0, 70), ("bicycle", 119, 11, 32),
     ("lane mark", 255, 255, 255),
-)
+)  # fmt: skip

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading foreign checkpoint files safely, and start weights for the encoder and the trunks."""
 
-from __future__ import annotations
-
 import hashlib
-import importlib
 import pickle
 import re
 import struct
@@ -22,20 +19,7 @@ from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.weights.errors import WeightsError
-from mmsam_ros.weights.released import raise_differences
-
-
-def _inert_numpy_types() -> list[Any]:
-    """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
-    name = "numpy.core.multiarray" if np.__version__ < "2" else "numpy._core.multiarray"
-    multiarray = importlib.import_module(name)
-    types: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLefd")]
-    for name in ("scalar", "_reconstruct"):
-        # numpy 1 and 2 name different modules, whichever reads the file
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            types.append((getattr(multiarray, name), f"{module}.{name}"))
-    return types
-
+from mmsam_ros.weights.released import check_shapes
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM_FILES = {  # a name ends in the first digits of the file's MD5
@@ -46,15 +30,9 @@ SAM_FILES = {  # a name ends in the first digits of the file's MD5
 
 # What a damaged file makes the unpickler raise.
 _BROKEN = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
     struct.error,
-)
+)  # fmt: skip
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -84,10 +62,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return _unwrap(content, path)
 
 
+def _inert_numpy_types() -> list[Any]:
+    """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
+    types: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLefd")]
+    functions: list[Any] = [np.float64().__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    for function in functions:
+        # numpy 1 and 2 name different modules, whichever reads the file
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            types.append((function, f"{module}.{function.__name__}"))
+    return types
+
+
 def _refused(error: pickle.UnpicklingError) -> str:
     """The reason in one line, with the classes that were refused."""
-    named = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
-    if named:
+    if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
         return (
             f"refused: the pickle names the class {named[1]}, which is not a tensor, plain value "
             "or inert numpy type"
@@ -101,8 +89,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path}: holds no state dict, found {type(content).__name__}")
-    strange = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
-    if strange:
+    if strange := [str(k) for k, v in content.items() if not isinstance(v, Tensor)]:
         raise WeightsError(f"{path}: not tensors: {', '.join(strange[:5])}")
     return {str(k): v for k, v in content.items()}
 
@@ -171,7 +158,8 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         from timm.models.convnext import checkpoint_filter_fn
 
         state = read_checkpoint(source)
-        state = _below("prior.trunks.rgb.", state) or state
+        for prefix in ("prior.trunks.rgb.", "prior.trunks.shared."):
+            state = _below(prefix, state) or state
         state = {_plain_convnext_name(n): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:
@@ -207,14 +195,5 @@ def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) 
         n: v.flatten(1) if n in own and own[n].ndim == 2 and v.ndim == 4 else v
         for n, v in state.items()
     }
-    raise_differences(
-        what,
-        missing=[n for n in own if n not in state],
-        unexpected=[n for n in state if n not in own],
-        misshapen=[
-            f"{n} (found {tuple(state[n].shape)}, expected {tuple(v.shape)})"
-            for n, v in own.items()
-            if n in state and state[n].shape != v.shape
-        ],
-    )
+    check_shapes(state, {n: tuple(v.shape) for n, v in own.items()}, what=what)
     module.load_state_dict(dict(state))
