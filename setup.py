@@ -49,7 +49,6 @@ setup(
         "train": [
             "h5py",
             "Jinja2",
-            "jsonargparse[signatures]",
             "lightning",
             "tensorboard",
             "torchmetrics",
@@ -57,6 +56,7 @@ setup(
         "synth": ["embreex"],
         # colcon looks for pytest here, and runs no test where it is missing
         "test": ["hypothesis", "pytest"],
+        "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
     },
     zip_safe=True,
     entry_points={

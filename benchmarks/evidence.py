@@ -1,202 +1,368 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several modalities, dropout, the gate and the paper's parts are worth, in the small.
+"""What several sensors, modality dropout, the gate and the parts of the method are worth.
 
-    python benchmarks/evidence.py data                  # worlds to train, validate and test on
-    python benchmarks/evidence.py pretrain              # the RGB part, on worlds apart
-    python benchmarks/evidence.py train --share 0 of 2  # all runs, in two processes
-    python benchmarks/evidence.py train --share 1 of 2
-    python benchmarks/evidence.py evaluate              # sensors missing, exposure, the gate
-    python benchmarks/evidence.py report                # results/evidence.json, docs/evidence.md
+`nano` at 192x128 on the synthetic world. All runs start from one pretraining on other worlds:
 
-`nano` at 192x128 on the synthetic world, everything from one pretraining on worlds apart. Whatever
-is finished is not repeated, what was interrupted goes on. A share uses a single thread.
+    synth="mmsam synth folder --size 192x128 --per-scene 4"
+    $synth out/evidence/pretrain_set --frames train=1500,val=32 --first 200000
+    $synth out/evidence/set --frames train=2000,val=64,test=720 --first 10000
+    $synth out/evidence/third --frames train=700,val=64,test=720 --first 10000
+    export OMP_NUM_THREADS=1  # so that several of these can run at a time
+    mmsam train --config evidence_pretrain --data.root out/evidence/pretrain_set
+    run="mmsam experiments run --out out/evidence/runs"
+    $run config/experiments/evidence/sensors/*.yaml --seeds 0 1 2 --data.root out/evidence/set
+    $run config/experiments/evidence/dropout/*.yaml --data.root out/evidence/set
+    $run config/experiments/evidence/ablations/*.yaml --data.root out/evidence/third
+    python benchmarks/evidence.py evaluate  # sensors missing, other exposures, the gate
+    python benchmarks/evidence.py report    # results/evidence.json, docs/gate.jpg, docs/evidence.md
+    python benchmarks/evidence.py tables    # docs/evidence.md alone, from results/evidence.json
+
+What is finished is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from operator import ge, gt
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-import yaml
+import cv2
+import numpy as np
+import torch
+from results import RESULTS, ROOT, Row, bar, markdown_table, write
 
-OUT = Path("out/evidence")
+from mmsam_ros._util import write_atomic
+from mmsam_ros.inference import TorchEngine, tune_allocator
+from mmsam_ros.inference.draw import colorise
+from mmsam_ros.sensors import palette
+from mmsam_ros.training.evaluate import EvalConfig, Evaluation
+
+OUT, DOCS = Path("out/evidence"), ROOT / "docs"
 SEEDS = (0, 1, 2)
-PAIR, ALL = "folder_rgb_lidar", "folder_rgb_lidar_thermal"
-MASKED = {"model.combine.absent": "masked", "model.combine.gate": True}
-MODALITIES: dict[str, Mapping[str, Any]] = {
-    "rgb": {"setting": ALL, "model.inputs": "rgb"},
-    "rgb_lidar": {"setting": PAIR},
-    "rgb_thermal": {"setting": "folder_rgb_thermal"},
-    "all": {"setting": ALL, **MASKED},
-    "all_dropout": {"setting": ALL, **MASKED, "modality_dropout": 0.3},
-}
-# RGB and LiDAR in the published network, on a third of the frames; in the order of their worth.
-# Trunks of other sizes cannot take the pretrained ones, and have widths that 8 groups divide.
-SIZES = {"start.convnext": "scratch", "model.fusion.groups": 8, "model.fusion.norm_groups": 8}
-ORDERS: dict[str, Mapping[str, Any]] = {
-    "fused": {},
-    "convnext_rgb": {"model.inputs": "rgb"},
-    "no_extractor": {"model.interaction.extractor": False},
-    "fusion_add": {"model.fusion.kind": "add"},
-    "fusion_concat": {"model.fusion.kind": "concat"},
-    "auxiliary_only": {"model.prior.reads_rgb": False},
-    "no_adapter": {"model.inputs": "rgb", "model.prior.kind": "none"},
-    "sam_frozen": {"start.freeze": ["encoder"]},
-    "from_scratch": {"start.sam": "scratch"},
-    "trunks_1": SIZES,
-    "trunks_2_symmetric": {**SIZES, "model.trunk.widths": [24, 48, 88, 136]},
-    "trunks_1_4": {**SIZES, "model.trunk.widths": [8, 16, 32, 48]},
-    "trunks_1_2": {**SIZES, "model.trunk.widths": [16, 24, 40, 72]},
-    "trunks_4": {**SIZES, "model.trunk.widths": [32, 64, 128, 192]},
-    "conv_prior_rgb": {"model.inputs": "rgb", "model.prior.kind": "conv"},
-    "shared_encoder": {"model.prior.shared": True},
-}
-# Tried for the bars that all_dropout misses: other probabilities, and twice the training, also of
-# what it is compared with.
-TRIED: dict[str, Mapping[str, Any]] = {
-    "all_dropout_15": {"setting": ALL, **MASKED, "modality_dropout": 0.15},
-    "all_dropout_45": {"setting": ALL, **MASKED, "modality_dropout": 0.45},
-    **{
-        f"{name}_long": {**MODALITIES[name], "schedule.epochs": 6}
-        for name in ("rgb", "rgb_lidar", "all_dropout")
-    },
-}
-GATED = ("all", "all_dropout")
-FULL = (*GATED, "all_dropout_15", "all_dropout_45", "all_dropout_long")
-# what an order is compared with, where that is not `fused`
-CONTROLS = {"no_adapter": "convnext_rgb", "conv_prior_rgb": "convnext_rgb"} | {
-    name: "trunks_1" for name in ORDERS if name.startswith("trunks_")
-}
-THIRD = 700  # frames
-SIZE = {"augment.base_size": [128, 192], "augment.crop": [128, 192], "augment.scale": [0.75, 1.75]}
-COMMON: dict[str, Any] = {
-    **SIZE, "data.workers": 1, "model.preset": "nano", "optimiser.lr": 8e-4,
-    "optimiser.weight_decay": 0.05, "optimiser.layer_decay": 0.95, "schedule.warmup_epochs": 1,
-    "schedule.warmup_ratio": 0.3, "schedule.epochs": 3, "batch.effective": 8,
-    "batch.per_device": 8, "loss.min_kept": 30_000,
-    "device.precision": "bf16-mixed", "device.checkpointing": False, "log.validate_every": 4,
-    "log.pictures": 0,
+SENSORS = ("rgb", "rgb_lidar", "rgb_thermal", "all", "all_dropout")
+LONG = ("rgb_long", "rgb_lidar_long", "all_dropout_long")
+DROPOUT = ("all_dropout_15", "all_dropout_45")
+# the ablations, each with the network that it is compared with
+CONTROLS = {
+    "fused": "fused", "convnext_rgb": "fused", "no_extractor": "fused", "fusion_add": "fused",
+    "fusion_concat": "fused", "auxiliary_only": "fused", "no_adapter": "convnext_rgb",
+    "sam_frozen": "fused", "from_scratch": "fused", "trunks_1": "trunks_1",
+    "trunks_2_symmetric": "trunks_1", "trunks_1_4": "trunks_1", "trunks_1_2": "trunks_1",
+    "trunks_4": "trunks_1", "conv_prior_rgb": "convnext_rgb", "shared_encoder": "fused",
 }  # fmt: skip
-PRETRAIN = {
-    **COMMON, "setting": ALL, "model.inputs": "rgb", "start.sam": "scratch",
-    "start.convnext": "scratch", "schedule.epochs": 5, "optimiser.layer_decay": 1.0,
-}  # fmt: skip
-
-
-def main() -> None:
-    """Run the chosen part."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("data", "pretrain", "train", "evaluate", "report"))
-    parser.add_argument("--share", nargs=3, default=["0", "of", "1"], metavar=("I", "of", "N"))
-    args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if args.part == "data":
-        make_data()
-    elif args.part == "pretrain":
-        pretrain()
-    elif args.part == "train":
-        train(int(args.share[0]), int(args.share[2]))
-    elif args.part == "evaluate":
-        from evidence_evaluate import evaluate
-
-        evaluate(int(args.share[0]), int(args.share[2]))
-    else:
-        from evidence_report import report
-
-        report()
-
-
-def make_data() -> None:
-    """Worlds for the runs, and others to pretrain on."""
-    for name, frames, first in (
-        ("pretrain_set", "train=1500,val=32", 200_000),
-        ("set", "train=2000,val=64,test=720", 10_000),
-    ):
-        options = ["--frames", frames, "--first", str(first), "--per-scene", "4"]
-        if not (OUT / name).exists():
-            _mmsam("synth", "folder", str(OUT / name), "--size", "192x128", *options)
-    whole, part = OUT / "set", OUT / "third"
-    part.mkdir(exist_ok=True)
-    for path in whole.iterdir():
-        if path.name != "meta.json" and not (part / path.name).exists():
-            (part / path.name).symlink_to(path.resolve())
-    meta = json.loads((whole / "meta.json").read_text())
-    left_out = set(meta["splits"]["train"][THIRD:])
-    meta["splits"]["train"] = meta["splits"]["train"][:THIRD]
-    for words in meta["subsets"].values():
-        for name in left_out:
-            del words[name]
-    (part / "meta.json").write_text(json.dumps(meta))
-
-
-def pretrain() -> None:
-    """The RGB part, on worlds that it does not see again."""
-    folder = OUT / "pretrain"
-    if (folder / "config.yaml").is_file():
-        _mmsam("train", "--resume", str(folder))
-    else:
-        root = f"--data.root={OUT / 'pretrain_set'}"
-        _mmsam("train", *_options(PRETRAIN), root, f"--out={folder}")
-
-
-def train(share: int, of: int) -> None:
-    """This share of all runs, in the order of their worth."""
-    pretrained = OUT / "pretrain" / "last.safetensors"
-    if not pretrained.is_file():
-        raise SystemExit(f"{pretrained} is not there; evidence.py pretrain makes it")
-    for name, seed in runs()[share::of]:
-        if not (OUT / "runs" / name / f"seed{seed}" / "result.json").is_file():
-            file = _experiment(name, str(pretrained))
-            _mmsam("experiments", "run", str(file), f"--seeds={seed}", f"--out={OUT / 'runs'}",
-                   f"--data.root={OUT / ('third' if name in ORDERS else 'set')}")  # fmt: skip
+GATED, PAIRS = ("all", "all_dropout"), ("rgb_lidar", "rgb_thermal")
+FULL = (*GATED, *DROPOUT, "all_dropout_long")  # networks with all sensors
+COMPARED = (
+    *(f"{name} - {pair}" for name in GATED for pair in PAIRS),
+    *(f"{name} - rgb" for name in (*PAIRS, *GATED)),
+    "all_dropout - all",
+)
+TRAINED, PAIRED, NOT_RUN = "trained", "seed-paired difference", "not run"
+EXPOSURES = ("underexposure", "overexposure")
+DROPS = {"without_" + "_".join(d): d for d in (("lidar",), ("thermal",), ("lidar", "thermal"))}
+OVER_RGB = {kind: f"without {' and '.join(drop)} over rgb" for kind, drop in DROPS.items()}
+EASY, HARD = "difficulty=easy", "difficulty=hard"
+MAIN = {"all": "all", "easy": EASY, "hard": HARD}
+CORRELATION = "correlation with the camera-only error, by seed"
+SHOWN = ("ordinary", "motionblur", "overexposure", "underexposure", "thermallowres")
+Scores = dict[int, dict[str, float]]  # mIoU by seed and subset
 
 
 def runs() -> list[tuple[str, int]]:
-    """All runs: the paper's orders and other probabilities with one seed, else every seed."""
-    first = [(name, seed) for seed in SEEDS for name in MODALITIES]
-    once = [name for name in (*ORDERS, *TRIED) if not name.endswith("_long")]
-    longer = [(name, seed) for seed in SEEDS for name in TRIED if name.endswith("_long")]
-    return [*first, *((name, SEEDS[0]) for name in once), *longer]
+    """Name and seed of every training run."""
+    every = [(name, seed) for seed in SEEDS for name in (*SENSORS, *LONG)]
+    return every + [(name, SEEDS[0]) for name in (*DROPOUT, *CONTROLS)]
 
 
-def _experiment(name: str, start: str) -> Path:
-    """The run's file for `mmsam experiments run`."""
-    base = {"setting": PAIR, "start.sam": start, "start.convnext": start}
-    options = COMMON | base | dict((MODALITIES | TRIED | ORDERS)[name])
-    content = {"title": name.replace("_", " "), "base": _base(), "options": options}
-    path = OUT / "experiments" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content))
-    return path
+def evaluations() -> list[tuple[str, int, str]]:
+    """Name, seed and kind of every further evaluation."""
+    networks = dict.fromkeys(EXPOSURES, SENSORS) | dict.fromkeys(DROPS, FULL) | {"gate": GATED}
+    return [(n, s, kind) for n, s in runs() for kind, names in networks.items() if n in names]
 
 
-def _base() -> str:
-    """An empty training configuration: everything is in the options."""
-    path = OUT / "base.yaml"
-    path.write_text(f"setting: {PAIR}\n")
-    return str(path)
+def result_file(name: str, seed: int, kind: str = TRAINED) -> Path:
+    """Results of a run: its own, or those of a further evaluation."""
+    if kind == TRAINED:
+        return OUT / "runs" / name / f"seed{seed}" / "result.json"
+    return OUT / "evaluations" / f"{name}.seed{seed}.{kind}.json"
 
 
-def _options(options: Mapping[str, Any]) -> list[str]:
-    return [f"--{k}={v if isinstance(v, str) else yaml_text(v)}" for k, v in options.items()]
+def evaluate() -> None:
+    """Evaluate what has not been evaluated yet, of the runs that are finished."""
+    tune_allocator()
+    for name, seed, kind in evaluations():
+        path, needed = result_file(name, seed, kind), {name, "rgb"} if kind == "gate" else {name}
+        if path.is_file() or not all(result_file(n, seed).is_file() for n in needed):
+            continue
+        print(path, flush=True)
+        if kind == "gate":
+            content: Any = gates(name, seed)
+        else:
+            evaluation = open_run(name, seed, kind)
+            names = [info.name for info in evaluation.spec.classes]
+            found = evaluation.run().scores(names)
+            content = {"scores": {key: score.to_dict() for key, score in found.items()}}
+        write_atomic(path, json.dumps(content) + "\n")
 
 
-def yaml_text(value: Any) -> str:
-    """A value on one line, as the command line takes it."""
-    return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+def open_run(name: str, seed: int, kind: str = TRAINED) -> Evaluation:
+    """Evaluation of a run on the test split, as `mmsam eval --drop` and `--corrupt` do it."""
+    weights = str(result_file(name, seed).with_name("best.safetensors"))
+    drop, corrupt = DROPS.get(kind, ()), (kind,) if kind in EXPOSURES else ()
+    config = EvalConfig(weights, str(OUT / "set"), drop=drop, corrupt=corrupt, precision="bf16")
+    return Evaluation(config)
 
 
-def _mmsam(*words: str) -> None:
-    command: Sequence[str] = [sys.executable, "-m", "mmsam_ros.cli.main", *words]
-    print("$ mmsam", *words, flush=True)
-    subprocess.run(command, check=True)
+def watch_gates(evaluation: Evaluation) -> list[list[torch.Tensor]]:
+    """A list to which every forward pass appends its gates, by level."""
+    seen: list[list[torch.Tensor]] = []
+    assert isinstance(evaluation.segmenter.engine, TorchEngine)
+    prior: Any = evaluation.segmenter.engine.model.prior
+    prior.register_forward_hook(lambda module, inputs, maps: seen.append(maps.gates))
+    return seen
 
+
+@torch.no_grad()
+def gates(name: str, seed: int) -> list[Row]:
+    """By frame: every level's mean gate, and the share of pixels that RGB alone gets wrong."""
+    full, rgb = open_run(name, seed), open_run("rgb", seed)
+    seen, rows = watch_gates(full), []
+    for i, record in enumerate(full.frames.records):
+        item = full.frames[i]
+        full.predict(item)
+        guess, truth = rgb.predict(item)
+        assert truth is not None
+        wrong = float(torch.ne(guess, truth).float().mean())
+        means = [float(gate.mean()) for gate in seen.pop()]
+        rows.append({**record.subsets, "name": record.name, "gates": means, "wrong": wrong})
+    return rows
+
+
+@torch.no_grad()
+def gate_picture() -> np.ndarray:
+    """Camera, truth and gate (white 1, blue 0.5, red 1.5) of five frames: the first hard one where
+    the exposure is wrong, the first easy one elsewhere.
+    """
+    evaluation = open_run(GATED[-1], SEEDS[0])
+    seen, rows = watch_gates(evaluation), dict[str, np.ndarray]()
+    for i, record in enumerate(evaluation.frames.records):
+        case, difficulty = record.subsets["case"], record.subsets["difficulty"]
+        if case in rows or difficulty != ("hard" if case in EXPOSURES else "easy"):
+            continue
+        item = evaluation.frames[i]
+        assert item.label is not None
+        evaluation.predict(item)
+        truth = colorise(item.label, palette(evaluation.spec.classes))
+        maps = [gate.float()[0, 0].numpy() for gate in seen.pop()]
+        gate = np.mean([cv2.resize(level, truth.shape[1::-1]) for level in maps], axis=0)
+        red, blue = np.clip(2 * gate, 0, 1), np.clip(3 - 2 * gate, 0, 1)
+        colours = (255 * np.stack([red, np.minimum(red, blue), blue], 2)).astype(np.uint8)
+        panels = np.hstack([item.frame.rgb, truth, colours])
+        rows[case] = cv2.resize(panels, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        text = f"{record.subsets['weather']}, {case}: {difficulty}; mean gate {gate.mean():.2f}"
+        cv2.rectangle(rows[case], (0, 0), (10 + 8 * len(text), 26), (0, 0, 0), -1)
+        cv2.putText(rows[case], text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
+    return np.vstack([rows[case] for case in SHOWN])
+
+
+def scores(name: str, kind: str = TRAINED) -> Scores:
+    """Of what is finished."""
+    files = {seed: result_file(name, seed, kind) for seed in SEEDS}
+    found = {s: json.loads(f.read_text())["scores"] for s, f in files.items() if f.is_file()}
+    return {s: {key: score["miou"] for key, score in own.items()} for s, own in found.items()}
+
+
+def gaps(one: Scores, two: Scores, key: str = "all") -> list[float]:
+    """Differences of the runs with the same seed."""
+    return [one[seed][key] - two[seed][key] for seed in SEEDS if seed in one and seed in two]
+
+
+def report() -> None:
+    """Write results/evidence.json and the picture of the gates, then the tables."""
+    rows = [
+        *(score_row(TRAINED, name) for name in (*SENSORS, *DROPOUT, *LONG, *CONTROLS)),
+        *(score_row(kind, name) for name in SENSORS for kind in EXPOSURES),
+        *(score_row(kind, name) for name in FULL for kind in DROPS),
+        *(paired_row(name) for name in COMPARED),
+        *(gate_row(name) for name in GATED),
+        *(tried_row(name) for name in FULL),
+    ]
+    rows = [row for row in rows if row["seeds"]]
+    left = {"runs": [r for r in runs() if not result_file(*r).is_file()],
+            "evaluations": [e for e in evaluations() if not result_file(*e).is_file()]}  # fmt: skip
+    rows.append({"what": NOT_RUN, **left})
+    write("evidence", rows, bars(rows))
+    if result_file(GATED[-1], SEEDS[0], "gate").is_file():
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+        cv2.imwrite(str(DOCS / "gate.jpg"), gate_picture()[..., ::-1], quality)
+    write_tables()
+
+
+def score_row(what: str, name: str) -> Row:
+    """Mean over the seeds, by subset."""
+    found = scores(name, what)
+    row: Row = {"what": what, "network": name, "seeds": len(found)}
+    row["all by seed"] = [round(own["all"], 2) for own in found.values()]
+    for key in next(iter(found.values()), {}):
+        row[key] = round(mean(own[key] for own in found.values()), 2)
+    if found and what == TRAINED:
+        content = json.loads(result_file(name, next(iter(found))).read_text())
+        parameters = sum(total for total, _ in content["parameters"].values())
+        row["parameters_m"] = round(parameters / 1e6, 2)
+        row["hard frames"] = content["scores"][HARD]["frames"]
+    return row
+
+
+def paired_row(name: str) -> Row:
+    """Mean and spread of the differences between runs of the same seed, where all are there."""
+    one, two = map(scores, name.split(" - "))
+    seeds = len(gaps(one, two))
+    row: Row = {"what": PAIRED, "network": name, "seeds": seeds if seeds == len(SEEDS) else 0}
+    for key in one[SEEDS[0]] if row["seeds"] else ():
+        found = gaps(one, two, key)
+        row[key] = {"mean": round(mean(found), 2), "spread": round(stdev(found), 2)}
+    return row
+
+
+def gate_row(name: str) -> Row:
+    """Mean gate (all levels) by subset, and its correlation with the camera-only error."""
+    files = [result_file(name, seed, "gate") for seed in SEEDS]
+    by_seed = [json.loads(file.read_text()) for file in files if file.is_file()]
+    row: Row = {"what": "gate", "network": name, "seeds": len(by_seed)}
+    if not by_seed:
+        return row
+    frames = [frame for own in by_seed for frame in own]
+    gate = np.array([frame["gates"] for frame in frames])
+    row["all"] = round(float(gate.mean()), 4)
+    for key in ("difficulty", "weather", "case"):
+        words = np.array([frame[key] for frame in frames])
+        for word in sorted(set(words)):
+            row[f"{key}={word}"] = round(float(gate[words == word].mean()), 4)
+    row["by level"] = [round(float(level), 4) for level in gate.mean(0)]
+    pairs = [[(np.mean(f["gates"]), f["wrong"]) for f in own] for own in by_seed]
+    row[CORRELATION] = [round(float(np.corrcoef(np.transpose(own))[0, 1]), 3) for own in pairs]
+    return row
+
+
+def tried_row(name: str) -> Row:
+    """What the bars ask of a network, by seed, against networks that trained as long."""
+    length = "_long" if name in LONG else ""
+    own, rgb, pair = scores(name), scores("rgb" + length), scores("rgb_lidar" + length)
+    found = {"over rgb_lidar on hard": gaps(own, pair, HARD), "over rgb": gaps(own, rgb)}
+    found |= {title: gaps(scores(name, kind), rgb) for kind, title in OVER_RGB.items()}
+    rounded = {title: [round(gap, 2) for gap in values] for title, values in found.items()}
+    return {"what": "tried", "network": name, "seeds": len(own), **rounded}
+
+
+def bars(rows: Sequence[Row]) -> list[Row]:
+    """The bars, of seed-paired differences; not measured unless every seed is there."""
+    reason = "not all seeds are trained and evaluated"
+    known = {(row["what"], row.get("network")): row for row in rows}
+    found = []
+    for name in GATED:
+        gains = [known[key][HARD] for p in PAIRS if (key := (PAIRED, f"{name} - {p}")) in known]
+        least = min(gains, key=lambda gain: gain["mean"]) if len(gains) == len(PAIRS) else None
+        margin = round(least["mean"] - least["spread"], 2) if least else None
+        title = f"{name} over the best pair on hard, mean less spread"
+        found.append(bar(title, margin, "mIoU", 0.0, gt, reason))
+        easy = known.get((PAIRED, f"{name} - rgb"), {EASY: {"mean": None}})[EASY]["mean"]
+        found.append(bar(f"{name} over rgb on easy", easy, "mIoU", 0.0, ge, reason))
+        for title in OVER_RGB.values():
+            values = known.get(("tried", name), {title: []})[title]
+            worst = min(values) if len(values) == len(SEEDS) else None
+            found.append(bar(f"{name} {title}, worst seed", worst, "mIoU", -1.0, ge, reason))
+    hard = next((row["hard frames"] for row in rows if "hard frames" in row), None)
+    title = "hard frames in the test set"
+    return [*found, bar(title, hard, "frames", 300, ge, "nothing is trained yet")]
+
+
+def write_tables() -> None:
+    """Fill the blocks `<!-- name -->` to `<!-- /name -->` of docs/evidence.md."""
+    path = DOCS / "evidence.md"
+    text = path.read_text()
+    for name, block in tables(json.loads((RESULTS / "evidence.json").read_text())).items():
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not end:
+            raise SystemExit(f"{path}: expected a block {name!r}")
+        text = f"{before}{begin}{block}\n{end}{after}"
+    path.write_text(text)
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown by block of docs/evidence.md, from results/evidence.json."""
+    rows = {(row["what"], row.get("network", "")): row for row in content["rows"]}
+
+    def of(what: str, *names: str) -> list[Row]:
+        return [rows[what, name] for name in names if (what, name) in rows]
+
+    def means(row: Row, keys: Iterable[str] = tuple(MAIN.values())) -> list[str]:
+        return [f"{row[key]:.1f}" for key in keys]
+
+    trained, gated, tried = of(TRAINED, *SENSORS), of("gate", *GATED), of("tried", *FULL)
+    subsets = dict.fromkeys([*MAIN.values(), *(k for row in trained[:1] for k in row if "=" in k)])
+    levels = [key for row in gated[:1] for key in row if key == "all" or "=" in key]
+    asked = [key for row in tried[:1] for key in row if " over " in key or key.startswith("over ")]
+    blocks: dict[str, list[Sequence[object]]] = {
+        "modalities": [["network", "seeds", *(key.rpartition("=")[2] for key in subsets)]],
+        "differences": [["difference", *MAIN]],
+        "missing": [["network", "sensors there", *MAIN, "over rgb, all"]],
+        "exposure": [["network", "seeds", "as it is", *EXPOSURES]],
+        "gate": [["mean gate on", *(row["network"] for row in gated)]],
+        "tried": [["network", "seeds", *asked]],
+        "orders": [["network", "parameters, M", *MAIN, "over its control, all"]],
+        "bars": [["bar", "measured", "at least", ""]],
+    }
+    for row in trained:
+        blocks["modalities"].append([row["network"], row["seeds"], *means(row, subsets)])
+        changed = [other for kind in EXPOSURES for other in of(kind, row["network"])]
+        if len(changed) == len(EXPOSURES):
+            three = [f"{other['all']:.1f}" for other in (row, *changed)]
+            blocks["exposure"].append([row["network"], changed[-1]["seeds"], *three])
+    for row in of(PAIRED, *COMPARED):
+        cells = ["{mean:+.2f} ± {spread:.2f}".format(**row[key]) for key in MAIN.values()]
+        blocks["differences"].append([row["network"], *cells])
+    for name, (kind, drop) in product(GATED, {TRAINED: (), **DROPS}.items()):
+        there = ", ".join(s for s in ("camera", "lidar", "thermal") if s not in drop)
+        for row, rgb in zip(of(kind, name), of(TRAINED, "rgb"), strict=False):
+            pairs = zip(row["all by seed"], rgb["all by seed"], strict=False)
+            gain = plus_minus([own - other for own, other in pairs])
+            blocks["missing"].append([name, there, *means(row), gain])
+    blocks["gate"] += [[key, *(f"{row[key]:.3f}" for row in gated)] for key in levels]
+    correlations = [", ".join(f"{v:+.2f}" for v in row[CORRELATION]) for row in gated]
+    blocks["gate"].append([CORRELATION, *correlations])
+    for row in tried:
+        cells = [plus_minus(row[key]) for key in asked]
+        blocks["tried"].append([row["network"], row["seeds"], *cells])
+    for name, other in CONTROLS.items():
+        for row, control in zip(of(TRAINED, name), of(TRAINED, other), strict=False):
+            gain, size = f"{row['all'] - control['all']:+.1f}", f"{row['parameters_m']:.2f}"
+            blocks["orders"].append([name, size, *means(row), gain])
+    words = {True: "holds", False: "**fails**", None: "not measured"}
+    for entry in content["bars"]:
+        value = "-" if entry["value"] is None else f"{entry['value']:g}"
+        blocks["bars"].append([entry["name"], value, f"{entry['bar']:g}", words[entry["holds"]]])
+    left = [f"* {part.capitalize()}: {len(rows[NOT_RUN, ''][part]) or 'none'}."
+            for part in ("runs", "evaluations")]  # fmt: skip
+    return {name: markdown_table(block) for name, block in blocks.items()} | {
+        "left": "\n".join(left)
+    }
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean and spread; one value has no spread."""
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):+.2f}{spread}" if values else "-"
+
+
+PARTS = {"evaluate": evaluate, "report": report, "tables": write_tables}
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    PARTS[parser.parse_args().part]()

@@ -1,84 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form in which every benchmark writes what it measured (one JSON in benchmarks/results/)."""
+"""What all benchmarks share: rows measured in processes of their own, and one JSON for each.
+
+Results go to benchmarks/results/<name>.json, with the machine, the versions and the command.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "results"
+from mmsam_ros._util import machine, revision, versions, write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "rosbags")
+Row = dict[str, Any]
 
 
 def bar(
     name: str, value: float | None, unit: str, limit: float, holds: Callable[[float, float], bool],
     reason: str = "",
-) -> dict[str, Any]:  # fmt: skip
+) -> Row:  # fmt: skip
     """A bar; whether it holds is computed. Not measured: value None and a reason."""
-    entry: dict[str, Any] = {"name": name, "value": value, "unit": unit, "bar": limit}
+    entry: Row = {"name": name, "value": value, "unit": unit, "bar": limit}
     entry["holds"] = None if value is None else holds(value, limit)
     return entry | ({"reason": reason} if value is None else {})
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[str, Any]]) -> Path:
-    """Write benchmarks/results/<name>.json; returns its path."""
-    path = FOLDER / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[str, Any]]) -> None:
+    """Write benchmarks/results/<name>.json."""
+    script = Path(sys.argv[0]).resolve().relative_to(ROOT)
     content = {
         "name": name,
-        "command": " ".join(["python", *_relative(sys.argv)]),
+        "command": " ".join(["python", str(script), *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "revision": _revision(),
+        "versions": versions(PACKAGES),
+        "revision": revision(),
         "rows": list(rows),
         "bars": list(bars),
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    return path
+    path = RESULTS / f"{name}.json"
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+    print(path)
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory and GPU of this machine."""
+def run(report: Callable[[], None], measure: Callable[[Row], Row], description: str) -> None:
+    """Command line of a benchmark: `report`, or `measure` one case for `in_process`."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    case = parser.parse_args().case
+    if case is None:
+        report()
+    else:
+        print(json.dumps(measure(case)))
+
+
+def in_process(case: Row, **environment: str) -> Row:
+    """The case and what `measure` says of it, in a process of its own: memory peaks and OpenMP
+    settings belong to a process. Where that fails, the reason.
+    """
+    command = [sys.executable, sys.argv[0], "--case", json.dumps(case)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    found = done.stderr.strip().splitlines() if done.returncode else done.stdout.splitlines()
+    row = case | ({"reason": found[-1]} if done.returncode else json.loads(found[-1]))
+    print(row, flush=True)
+    return row
+
+
+def peak_gib(*, cuda: bool = False) -> float:
+    """Peak memory of this process, or what it had of the GPU."""
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpu": gpu}
+    if cuda:
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
-def _relative(argv: Sequence[str]) -> list[str]:
-    script = Path(argv[0]).resolve()
-    return [str(script.relative_to(Path(__file__).resolve().parents[1])), *argv[1:]]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _revision() -> str:
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+def markdown_table(rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = [rows[0], ["---"] + ["---:"] * (len(rows[0]) - 1), *rows[1:]]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

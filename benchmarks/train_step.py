@@ -3,74 +3,78 @@
 
     python benchmarks/train_step.py
 
-On a GPU the published network at 1024x1024; without one `tiny` at its own size. Every row is a
-process of its own, as memory peaks belong to a process. Frames are random: reading is not measured.
+On a GPU the published network at 1024x1024; without one `tiny` at its own size. Frames are random:
+reading is not measured.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from operator import lt
-from typing import Any
 
-from results import bar, write
+import torch
+from results import Row, bar, in_process, peak_gib, run, write
 
-CARD_GIB = 24.0  # of the paper's cards
+from mmsam_ros.data.open import find_benchmark
+from mmsam_ros.inference import tune_allocator
+from mmsam_ros.model import build_model
+from mmsam_ros.training.config import LossConfig
+from mmsam_ros.training.configure import load_config
+from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
+from mmsam_ros.training.loader import Batch
+from mmsam_ros.training.loop import accumulate, loss_function
+from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.start import network_of
+
+CARD_GIB = 24.0  # of the paper's GPUs
 WARM_UP = 2
+CONFIG = "deliver_rgb_lidar"
 
 
-def cases(gpus: int) -> list[dict[str, Any]]:
-    """The rows; what needs more GPUs than there are is marked so."""
+def report() -> None:
+    """Measure every case and write benchmarks/results/train_step.json."""
+    gpus = torch.cuda.device_count()
+    rows = []
+    for case in cases(gpus):
+        lacks = f"needs {case['devices']} GPUs, found {gpus}"
+        enough = case["devices"] <= max(gpus, 1)
+        rows.append(in_process(case) if enough else case | {"seconds": None, "reason": lacks})
+    peak = rows[0].get("peak_gib") if gpus else None
+    reason = rows[0].get("reason", "no GPU on this machine")
+    name = "vit_l 1024x1024, float32, checkpointing: fits the paper's 24 GB GPU"
+    write("train_step", rows, [bar(name, peak, "GiB", CARD_GIB, lt, reason)])
+
+
+def cases(gpus: int) -> list[Row]:
+    """What is measured; the last two need several GPUs."""
     preset, batch, repeats = ("vit_l", 1, 10) if gpus else ("tiny", 2, 6)
-    single = [
-        {"preset": preset, "batch": batch, "repeats": repeats, "devices": 1, "strategy": "auto",
-         "precision": precision, "checkpointing": checkpointing}
-        for precision in ("32", "bf16-mixed")
+    single = {"preset": preset, "batch": batch, "repeats": repeats, "devices": 1}
+    several = {"preset": "vit_l", "batch": 1, "repeats": 10, "devices": 2}
+    variants = [
+        (single, "auto", precision, checkpointing)
+        for precision in ("fp32", "bf16")
         for checkpointing in (True, False)
-    ]  # fmt: skip
-    several = [
-        {"preset": "vit_l", "batch": 1, "repeats": 10, "devices": 2, "strategy": strategy,
-         "precision": "32", "checkpointing": True}
-        for strategy in ("ddp", "fsdp")
-    ]  # fmt: skip
-    return [*single, *several]
+    ] + [(several, strategy, "fp32", True) for strategy in ("ddp", "fsdp")]
+    return [
+        {**base, "strategy": strategy, "precision": precision, "checkpointing": checkpointing}
+        for base, strategy, precision, checkpointing in variants
+    ]
 
 
-def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Seconds (median) and peak GiB of this process's device, per step of one micro-batch."""
-    from mmsam_ros.inference import tune_allocator
-
+def measure(case: Row) -> Row:
+    """Median seconds and peak memory of a step of one micro-batch."""
     tune_allocator()
-    import torch
-
-    from mmsam_ros.model import build_model
-    from mmsam_ros.training.config import DeviceConfig, LossConfig
-    from mmsam_ros.training.configure import load_config
-    from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
-    from mmsam_ros.training.loader import Batch
-    from mmsam_ros.training.loop import accumulate, loss_function
-    from mmsam_ros.training.optimiser import parameter_groups
-    from mmsam_ros.weights import setting_config
-
     cuda = torch.cuda.is_available()
-    config = load_config(["--config", "deliver_rgb_lidar", f"--model.preset={case['preset']}"])
-    fabric = start_fabric(
-        DeviceConfig(
-            accelerator="cuda" if cuda else "cpu",
-            devices=str(case["devices"]),
-            strategy=case["strategy"],
-            precision=case["precision"],
-        )
-    )
+    device = {key: case[key] for key in ("devices", "strategy", "precision")}
+    device["accelerator"] = "cuda" if cuda else "cpu"
+    options = [f"--device.{key}={value}" for key, value in device.items()]
+    config = load_config(["--config", CONFIG, f"--model.preset={case['preset']}", *options])
+    fabric = start_fabric(config.device)
     torch.manual_seed(0)
-    net = build_model(setting_config("deliver_rgb_lidar", case["preset"]))
+    deliver = find_benchmark(config.dataset)
+    modalities = {sensor: deliver.modalities[sensor] for sensor in config.sensors}
+    net = build_model(network_of(config, deliver, deliver.classes, modalities))
     network = set_up_network(fabric, net)
     optimiser = torch.optim.AdamW(parameter_groups(net, config))
     if case["checkpointing"]:
@@ -91,52 +95,14 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    if cuda:
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     step = statistics.median(seconds[WARM_UP:])
     return {
         "size": f"{height}x{width}",
         "seconds": round(step, 4),
         "frames_per_second": round(case["batch"] * case["devices"] / step, 3),
-        "peak_gib": round(peak, 2),
+        "peak_gib": peak_gib(cuda=cuda),
     }
 
 
-def run(case: dict[str, Any], gpus: int) -> dict[str, Any]:
-    """The row of a case, measured in a process of its own."""
-    if case["devices"] > max(gpus, 1):
-        return case | {"seconds": None, "reason": f"needs {case['devices']} GPUs, found {gpus}"}
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    if done.returncode:
-        return case | {"seconds": None, "reason": done.stderr.strip().splitlines()[-1]}
-    return case | json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def main() -> None:
-    """Measure every case and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.case:
-        print(json.dumps(measure(json.loads(args.case))))
-        return
-    import torch
-
-    gpus = torch.cuda.device_count()
-    rows = []
-    for case in cases(gpus):
-        rows.append(run(case, gpus))
-        print(rows[-1], flush=True)
-    first = rows[0]
-    on_card = first["peak_gib"] if first["preset"] == "vit_l" and first["seconds"] else None
-    name = "vit_l 1024x1024, float32, checkpointing: fits the paper's 24 GB card"
-    print(write("train_step", rows, [
-        bar(name, on_card, "GiB", CARD_GIB, lt, reason="no GPU on this machine"),
-    ]))  # fmt: skip
-
-
 if __name__ == "__main__":
-    main()
+    run(report, measure, __doc__)

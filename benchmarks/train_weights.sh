@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Everything that models/tiny_synthetic.safetensors is made of, from nothing: worlds, pretraining of
-# the RGB part on worlds apart, training with all sensors, scores. Seeds are in the commands and the
-# configurations. About three hours on two cores; an interrupted step is started again by hand
-# (`mmsam train --resume out/…`).
+# Makes models/tiny_synthetic.safetensors: renders worlds, pretrains the RGB part on some of them,
+# trains with all sensors on others, scores. About three hours on two cores. Continue an interrupted
+# training with `mmsam train --resume out/…`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mmsam=.venv/bin/mmsam

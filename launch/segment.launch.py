@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the node `mmsam`, and on request a bag and RViz.
+"""Starts the node `mmsam` and, if asked for, a bag and RViz.
 
 ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
 """
@@ -24,24 +24,24 @@ from launch import LaunchDescription
 SHARE = get_package_share_directory("mmsam_ros")
 
 ARGUMENTS = [
-    # where these are empty, the parameters file decides
+    # empty: the value of the parameter file
     ("weights", "", "weights file (.safetensors)"),
-    ("device", "", "auto, cpu, cuda, cuda:N"),
-    ("precision", "", "fp32, bf16"),
-    ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameters of the node"),
-    ("calibration", "", "further parameters, written by `mmsam bag calib`"),
+    ("device", "", "auto, cpu, cuda or cuda:N"),
+    ("precision", "", "fp32 or bf16"),
+    ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameter file of the node"),
+    ("calibration", "", "second parameter file, as written by `mmsam bag calib`"),
     ("namespace", "", "namespace of the node"),
-    ("image_topic", "camera/image", "camera image; compressed: its name + /compressed"),
+    ("image_topic", "camera/image", "camera image; compressed: this name + /compressed"),
     ("camera_info_topic", "camera/camera_info", "CameraInfo of the camera"),
     ("points_topic", "lidar/points", "LiDAR PointCloud2"),
-    ("lidar_image_topic", "lidar/image", "LiDAR already projected, instead of points"),
+    ("lidar_image_topic", "lidar/image", "LiDAR raster in the camera's view, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
-    ("registration", "", "thermal to camera: none, homography, rotation"),
+    ("registration", "", "thermal to camera: none, homography or rotation"),
     ("bag", "", "rosbag2 recording to play"),
-    ("loop", "false", "true or false: play the bag again and again"),
-    ("rate", "1.0", "speed of the bag; a slow one wants a longer sync.deadline"),
-    ("rviz", "false", "start RViz"),
+    ("loop", "false", "true: play the bag again and again"),
+    ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
+    ("rviz", "false", "true: start RViz"),
 ]
 TOPICS = [
     ("camera/image", "image_topic"),
@@ -54,9 +54,9 @@ TOPICS = [
 
 
 def shared_memory():
-    """Environment under which Fast DDS passes images between processes without loss.
+    """Environment in which Fast DDS passes large images between processes without loss.
 
-    Left alone where another middleware runs or the user has a profile of their own.
+    Empty if another middleware is used or the user has set a profile.
     """
     fast_dds = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
     if not fast_dds or "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
@@ -65,7 +65,7 @@ def shared_memory():
 
 
 def start(context):
-    """The node, and the bag's player as soon as the node is ready."""
+    """The node, and the player of the bag once the node is ready."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     parameters = [values[name] for name in ("params_file", "calibration") if values[name]]
     arguments = {
@@ -97,18 +97,18 @@ def start(context):
         started.append(True)
         return [player(values)]
 
-    # logs go to stderr, or to stdout by RCUTILS_LOGGING_USE_STDOUT
+    # logs go to stderr, or to stdout with RCUTILS_LOGGING_USE_STDOUT
     handler = OnProcessIO(target_action=node, on_stdout=when_ready, on_stderr=when_ready)
     return [RegisterEventHandler(handler), node]
 
 
 def player(values):
-    """`ros2 bag play` where it exists, else our replay."""
+    """`ros2 bag play` if it is installed, else `ros2 run mmsam_ros replay`."""
     options = [values["bag"], "--rate", values["rate"]]
     if values["loop"].lower() in ("true", "1"):
         options.append("--loop")
     if has_bag_play():
-        # it does not wait for subscribers, and the node subscribes when it sees the publishers
+        # it does not wait for subscribers, and the node subscribes once it sees the publishers
         command = ["ros2", "bag", "play", *options, "--delay", "3"]
         return ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")
     return Node(

@@ -15,7 +15,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mmsam_ros._util.errors import MmsamError
@@ -23,6 +25,7 @@ from mmsam_ros._util.words import near_match
 
 T = TypeVar("T")
 _RANGE = "range"
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def ranged(default: Any, low: float, high: float = math.inf, *, below: bool = False) -> Any:
@@ -46,7 +49,8 @@ class Checked:
 
     Attributes:
         error: what a wrong value raises; the room's error.
-        where: name in front of a field's in messages.
+        where: in front of a field's name in messages. An instance that `from_mapping` has built
+            has its own: the path of keys that leads to it.
     """
 
     error: ClassVar[type[MmsamError]] = MmsamError
@@ -55,38 +59,49 @@ class Checked:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            choices = _choices(type(self)).get(field.name)
-            if choices is not None and value not in choices:
-                hint = near_match(str(value), map(str, choices))
-                raise self.error(f"{self._name(field.name)}: found {value!r}{hint}")
-            if _RANGE in field.metadata and value is not None:
+            if value is None:
+                continue
+            items = value if isinstance(value, tuple) else (value,)
+            choices = _choices(_hints(type(self))[field.name])
+            for item in items if choices else ():
+                if item not in choices:
+                    name, hint = _join(self.where, field.name), near_match(str(item), choices)
+                    raise self.error(f"{name}: found {item!r}{hint}")
+            if _RANGE in field.metadata:
                 low, high, below = field.metadata[_RANGE]
-                numbers = value if isinstance(value, tuple) else (value,)
-                inside = all(low <= n and (n < high if below else n <= high) for n in numbers)
-                self.require(inside, field.name, _range_text(low, high, below))
+                inside = all(low <= n < high or (n == high and not below) for n in items)
+                expected = allowed(type(self), field)
+                self.require(inside and math.inf not in items, field.name, expected)
         self.check()
 
     def check(self) -> None:
         """What concerns several fields at once; raises `error`."""
 
     def require(self, holds: bool, field: str, expected: str) -> None:
-        """Raise `error` for one of the fields unless it `holds`."""
-        require(holds, self._name(field), getattr(self, field), expected, self.error)
-
-    def _name(self, field: str) -> str:
-        return f"{self.where}.{field}" if self.where else field
+        """Raise `error` for a field, or one of a part ("encoder.depth"), unless it `holds`."""
+        require(holds, _join(self.where, field), attrgetter(field)(self), expected, self.error)
 
 
-def _range_text(low: float, high: float, below: bool) -> str:
+def allowed(cls: type, field: dataclasses.Field[Any]) -> str:
+    """A field's choices or range, for people; empty where it has neither."""
+    if _RANGE not in field.metadata:
+        return ", ".join(_choices(_hints(cls)[field.name]))
+    low, high, below = field.metadata[_RANGE]
     if high == math.inf:
         return f"at least {low}"
-    return f"{low} to {high}" + (" (excluded)" if below else "")
+    return f"at least {low} and below {high}" if below else f"{low} to {high}"
 
 
-def _choices(cls: Any) -> dict[str, tuple[Any, ...]]:
-    """The words that a field's `Literal` allows, by field."""
-    hints = {name: _without_none(hint) for name, hint in get_type_hints(cls).items()}
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The words that a `Literal`, or a tuple of them, allows; empty for other types."""
+    hint = _without_none(hint)
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _join(where: str, field: str) -> str:
+    return f"{where}.{field}" if where else field
 
 
 def _without_none(hint: Any) -> Any:
@@ -98,27 +113,31 @@ def _without_none(hint: Any) -> Any:
 def from_mapping(cls: type[T], values: Any, where: str = "") -> T:
     """Build the dataclass `cls` from a mapping of plain values, as JSON or YAML gives them.
 
-    Lists become tuples, nested mappings nested dataclasses.
+    Lists become tuples, nested mappings nested dataclasses. Paths in messages start with `where`.
 
     Raises:
-        MmsamError: a key is unknown or missing, or a value has the wrong type; names the key. It is
-            the class's `error`, where `cls` is `Checked`.
+        MmsamError: a key is unknown or missing, or a value has the wrong type or is not allowed;
+            names its path. It is the `error` of the class that the key belongs to.
     """
-    error = getattr(cls, "error", MmsamError)
-    where = where or cls.__name__
+    error, where = getattr(cls, "error", MmsamError), where or getattr(cls, "where", "")
     if not isinstance(values, Mapping):
-        raise error(f"{where}: found {values!r}, expected keys with values")
+        raise error(f"{where or cls.__name__}: found {values!r}, expected keys with values")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    start = f"{where}: " if where else ""
     for key in values:
         if key not in fields:
-            raise error(f"{where}: unknown key {key!r}{near_match(str(key), fields)}")
+            raise error(f"{start}unknown key {key!r}{near_match(str(key), fields)}")
     for name, field in fields.items():
-        required = field.default is dataclasses.MISSING
-        if required and field.default_factory is dataclasses.MISSING and name not in values:
-            raise error(f"{where}: key {name!r} is missing")
-    hints = get_type_hints(cls)
-    built = {k: _convert(hints[k], v, f"{where}.{k}", error) for k, v in values.items()}
-    return cls(**built)
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise error(f"{start}key {name!r} is missing")
+    hints = _hints(cls)
+    built = {k: _convert(hints[k], v, _join(where, k), error) for k, v in values.items()}
+    instance = cls.__new__(cls)
+    if where and isinstance(instance, Checked):
+        object.__setattr__(instance, "where", where)
+    cls.__init__(instance, **built)
+    return instance
 
 
 def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:

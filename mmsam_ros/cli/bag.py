@@ -6,15 +6,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmsam_ros.cli.arguments import add_out
+
 NAME = "bag"
-HELP = "work with rosbag2 recordings"
+HELP = "read the calibration of a recording"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="bag_verb", required=True, metavar="VERB")
     calib = verbs.add_parser(
         "calib",
-        help="calibration of a recording as a parameter file of the node",
+        help="write the calibration of a recording as a parameter file of the node",
         description="Write a ROS 2 parameter file with the camera models of a recording and the "
         "sensors' poses in the camera frame. Topics that are not named are found by type.",
     )
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
     calib.add_argument("--lidar", metavar="TOPIC", help="PointCloud2")
-    calib.add_argument("-o", "--output", type=Path, help="file to write (default: print it)")
+    add_out(calib, "file to write (default: print it)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
         args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar
     )
     text = parameters_yaml(parameters)
-    if args.output is None:
+    if args.out is None:
         print(text, end="")
     else:
-        args.output.write_text(text, encoding="utf-8")
-        print(f"{args.output}: {', '.join(parameters)}")
+        args.out.write_text(text, encoding="utf-8")
+        print(f"{args.out}: {', '.join(parameters)}")
     return 0

@@ -7,9 +7,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from mmsam_ros.cli.arguments import add_dataset, add_words, auxiliary_sensors
+from mmsam_ros.cli.output import print_table, progress, say
 
+if TYPE_CHECKING:
     from mmsam_ros.data.check import Report
 
 NAME = "data"
@@ -22,95 +23,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="VERB")
     check = verbs.add_parser(
         "check",
-        help="read every file of a data set and say what is wrong",
-        description="Read every file of a data set; say what is in it, what is broken, and where "
-        "it differs from what is published. The exit code is 1 where something is broken.",
+        help="read every file of a data set and report what is wrong",
+        description="Read every file of a data set and report what it holds, what is broken, and "
+        "where it differs from the published one. The exit status is 1 if something is broken.",
     )
-    check.add_argument("--dataset", required=True, help="deliver, fmb, muses or folder")
-    check.add_argument("--root", type=Path, required=True, help="its top folder")
-    check.add_argument("--lists", default="", help="folder of FMB's easy and hard lists")
-    check.add_argument("--sources", help="sensors, e.g. lidar,event (default: all that it has)")
-    check.add_argument("--all", action="store_true", help="list every fault")
+    add_dataset(check, "kind of data set", required=True)
+    add_words(check, "--sensors", "sensors to check (default: all)", auxiliary_sensors())
+    check.add_argument("--all", action="store_true", help="list all faults and notes")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints one screen; 0 where all is well."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    """Prints one screen; 0 if all is well."""
     from mmsam_ros.data.check import check_dataset
     from mmsam_ros.data.open import find_benchmark
 
-    if args.sources is None:
-        sources = find_benchmark(args.dataset).known_sensors(args.root)
-    else:
-        sources = tuple(filter(None, args.sources.split(",")))
-    console = Console()
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("reading")
-        report = check_dataset(
-            args.dataset, args.root, sources, args.lists,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )  # fmt: skip
-    _print(console, args.dataset, report)
-    _lines(console, "notes", report.notes, args.all)
-    _lines(console, "faults", report.faults, args.all)
+    sensors = args.sensors
+    if sensors is None:
+        sensors = find_benchmark(args.dataset).known_sensors(Path(args.root))
+    with progress("reading") as advance:
+        report = check_dataset(args.dataset, args.root, sensors, args.lists or "", advance)
+    _print(args.dataset, report)
+    _print_lines("notes", report.notes, args.all)
+    _print_lines("faults", report.faults, args.all)
     return 1 if report.faults else 0
 
 
-def _print(console: Console, kind: str, report: Report) -> None:
+def _print(dataset: str, report: Report) -> None:
     import numpy as np
-    from rich.table import Table
-    from rich.text import Text
 
     from mmsam_ros.sensors import NO_LABEL
 
     for modality, forms in report.forms.items():
-        text = "; ".join(f"{count} of {form}" for form, count in forms.most_common())
-        console.print(f"{modality}: {text}", highlight=False, markup=False)
-    table = Table("frames", *report.counts)
-    for group in sorted(set().union(*report.counts.values())):
-        table.add_row(
-            Text(group), *(str(counts.get(group, 0)) for counts in report.counts.values())
-        )
-    console.print(table)
+        say(f"{modality}: {'; '.join(f'{n} of {form}' for form, n in forms.most_common())}")
+    counts = report.counts.values()
+    groups = sorted(set().union(*counts))
+    print_table(
+        ["frames", *report.counts], [[g, *(str(c.get(g, 0)) for c in counts)] for g in groups]
+    )
+    names = {info.id: info.name for info in report.classes} | {NO_LABEL: "no label"}
     for split, pixels in report.pixels.items():
-        names = {info.id: info.name for info in report.classes} | {NO_LABEL: "no label"}
-        shares = (
-            f"{names[i]} {100 * pixels[i] / pixels.sum():.2g}"
-            for i in map(int, np.flatnonzero(pixels))
-        )
-        console.print(
-            f"{split} labels, % of pixels: {', '.join(shares) or 'none'}",
-            highlight=False,
-            markup=False,
-        )
+        present = map(int, np.flatnonzero(pixels))
+        shares = (f"{names[i]} {100 * pixels[i] / pixels.sum():.2g}" for i in present)
+        say(f"{split} labels, % of pixels: {', '.join(shares) or 'none'}")
     if report.statistics:
-        console.print(_statistics(kind, report))
+        header = ["train", "channel", "min", "max", "mean", "std", "published mean, std"]
+        print_table(header, _statistics(dataset, report))
 
 
-def _statistics(kind: str, report: Report) -> object:
-    from rich.table import Table
-
+def _statistics(dataset: str, report: Report) -> list[list[str]]:
     from mmsam_ros.data.open import find_benchmark
 
-    published = find_benchmark(kind).modalities
-    table = Table("train", "channel", "min", "max", "mean", "std", "published mean, std")
-    for source, found in report.statistics.items():
-        given = published.get(source)
+    published_modalities = find_benchmark(dataset).modalities
+    rows = []
+    for sensor, found in report.statistics.items():
+        given = published_modalities.get(sensor)
         for i, field in enumerate(found.fields):
             values = (found.low[i], found.high[i], found.mean[i], found.std[i])
-            constants = (
-                f"{given.mean[i]:.5g}, {given.std[i]:.5g}" if given and any(given.mean) else ""
-            )
-            table.add_row(source, field, *(f"{value:.5g}" for value in values), constants)
-    return table
+            known = given is not None and any(given.mean)
+            published = f"{given.mean[i]:.5g}, {given.std[i]:.5g}" if given and known else ""
+            rows.append([sensor, field, *(f"{value:.5g}" for value in values), published])
+    return rows
 
 
-def _lines(console: Console, title: str, lines: list[str], every: bool) -> None:
+def _print_lines(title: str, lines: list[str], every: bool) -> None:
     shown = lines if every else lines[:_LINES]
-    console.print(f"{title}: {len(lines)}")
+    say(f"{title}: {len(lines)}")
     for line in shown:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        say(f"  {line}")
     if len(shown) < len(lines):
-        console.print(f"  ... and {len(lines) - len(shown)} more (--all)", highlight=False)
+        say(f"  ... and {len(lines) - len(shown)} more (--all)")

@@ -6,9 +6,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmsam_ros.cli.arguments import add_out
+from mmsam_ros.cli.output import print_table, say
+
 NAME = "experiments"
-HELP = "run the paper's experiments and compare with its numbers"
-PASS_THROUGH = True  # of `run`: options of mmsam train
+HELP = "run the paper's experiments"
+_OUT = "out/experiments"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,27 +19,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="experiments_verb", required=True, metavar="VERB")
     run = verbs.add_parser(
         "run",
-        help="train and evaluate; what is finished is not repeated",
-        description="Train and evaluate experiments of config/experiments with several seeds. "
-        "What is finished is not repeated, what was interrupted goes on. Further options are "
-        "those of mmsam train and hold for all.",
+        help="train and evaluate; finished runs are not repeated",
+        description="Train and evaluate experiments with several seeds. Finished runs are not "
+        "repeated, interrupted ones go on. Further options are keys of `mmsam train` and hold for "
+        "all of them.",
     )
-    run.add_argument("names", nargs="+", metavar="NAME", help="experiments, or files")
-    run.add_argument("--seeds", type=int, nargs="+", default=[0])
-    table = verbs.add_parser("table", help="mean and spread beside the paper's numbers")
-    for verb in (run, table):
-        verb.add_argument("--out", type=Path, default=Path("out/experiments"), help="%(default)s")
-    verbs.add_parser("list", help="what there is")
+    run.add_argument("names", nargs="+", metavar="NAME", help="experiment, or a YAML file")
+    run.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N",
+                     help="seeds to run each with (default: 0)")  # fmt: skip
+    add_out(run, "folder of all runs", _OUT)
+    run.set_defaults(takes_keys=True)
+    table = verbs.add_parser("table", help="print mean and spread beside the paper's numbers")
+    add_out(table, "folder of all runs", _OUT)
+    verbs.add_parser("list", help="list the experiments")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the chosen sub-verb."""
-    from mmsam_ros.cli.errors import CliError
-
     if args.experiments_verb == "run":
         return _run(args)
-    if args.rest:
-        raise CliError(f"unrecognised arguments: {' '.join(args.rest)}")
     return _table(args.out) if args.experiments_verb == "table" else _list()
 
 
@@ -58,18 +59,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _table(out: Path) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from mmsam_ros.training.experiments import HEADER, table_rows, write_table
 
     rows = table_rows(out)
-    table = Table(*HEADER)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
-    print(f"{write_table(out, rows)}: the same as Markdown")
+    print_table(HEADER, rows)
+    say(f"{write_table(out, rows)}: the same as Markdown")
     return 0
 
 

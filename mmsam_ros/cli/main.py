@@ -15,36 +15,38 @@ from mmsam_ros.cli import (
     evaluate,
     experiments,
     muses_project,
+    predict,
     replay,
     synth,
     train,
     weights,
 )
+from mmsam_ros.cli.arguments import Parser
 
-VERBS = (weights, data, muses_project, train, evaluate, experiments, bag, replay, synth)
+VERBS = (predict, train, evaluate, experiments, weights, data, muses_project, synth, bag, replay)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every verb."""
-    parser = argparse.ArgumentParser(prog="mmsam", description="Tools of mmsam_ros.")
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser with every verb; if one is given, the others lack their options, which saves the
+    time of importing what these name as choices.
+    """
+    parser = Parser(prog="mmsam", description="Segment camera, LiDAR and thermal data.")
     parser.add_argument("--version", action="version", version=f"mmsam_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in VERBS:
-        own_help = getattr(module, "OWN_HELP", False)
-        verb = verbs.add_parser(
-            module.NAME, help=module.HELP, description=module.HELP, add_help=not own_help
-        )
-        module.add_arguments(verb)
-        passes = getattr(module, "PASS_THROUGH", False)
-        verb.set_defaults(run=module.run, passes=passes)
+        added = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        if verb in (None, module.NAME):
+            module.add_arguments(added)
+        added.set_defaults(run=module.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 on an error that the user can mend."""
-    parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and not args.passes:
+    """Run one verb; 0 on success, 2 on an error that the user can fix."""
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(words[0] if words else "")
+    args, rest = parser.parse_known_args(words)
+    if rest and not getattr(args, "takes_keys", False):  # keys of the training configuration
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     args.rest = rest
     try:

@@ -8,47 +8,35 @@ import os
 import sys
 from pathlib import Path
 
+from mmsam_ros.cli.arguments import add_out, add_words, count
+from mmsam_ros.cli.output import progress
+
 NAME = "muses-project"
-HELP = "project MUSES' LiDAR and events into the RGB camera's view"
-
-
-def _modalities(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    if not set(names) <= {"lidar", "event"}:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected lidar, event or lidar,event")
-    return names
-
-
-def _workers(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of at least 1")
-    return int(text)
+HELP = "project MUSES's LiDAR and events into the camera image"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--root", type=Path, required=True, help="the folder with calib.json")
-    parser.add_argument("--out", type=Path, help="new tree (default: ROOT/projected_to_rgb)")
     parser.add_argument(
-        "--modalities", type=_modalities, default=("lidar", "event"), help="default: lidar,event"
+        "--root", type=Path, metavar="DIR", required=True, help="MUSES folder with calib.json"
+    )
+    add_out(parser, "folder to write (default: ROOT/projected_to_rgb)")
+    sensors = ("lidar", "event")
+    add_words(parser, "--sensors", "sensors to project", sensors, default=",".join(sensors))
+    parser.add_argument(
+        "--motion-compensation", action="store_true",
+        help="move LiDAR points to the middle of the camera's exposure",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parity", action="store_true", help="do as the official tool does, errors included"
     )
     parser.add_argument(
-        "--motion-compensation",
-        action="store_true",
-        help="bring LiDAR points to the middle of the camera's exposure",
-    )
-    parser.add_argument(
-        "--parity", action="store_true", help="what the official tool makes, its errors included"
-    )
-    parser.add_argument(
-        "--growth",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="enlarge points and events to 2x2 pixels (default: on)",
-    )
+        "--point-size", type=int, choices=(1, 2), default=2,
+        help="side of the square that a point or event covers, in pixels",
+    )  # fmt: skip
     parser.add_argument("--png", action="store_true", help="LiDAR as 16-bit PNG instead of npz")
     parser.add_argument(
-        "--workers", type=_workers, default=os.cpu_count() or 1, help="threads (default: all cores)"
+        "--workers", type=count, metavar="N", help="parallel workers (default: one per core)"
     )
 
 
@@ -56,30 +44,28 @@ def run(args: argparse.Namespace) -> int:
     """Projects what is not there yet; 1 if a file could not be read, which is named at the end."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
-    from rich.progress import Progress
-
     from mmsam_ros.data.errors import DataError
     from mmsam_ros.data.muses_projection import ProjectionOptions, project_frame, record_options
     from mmsam_ros.data.muses_raw import Calibration, raw_frames
 
     out: Path = args.out or args.root / "projected_to_rgb"
-    options = ProjectionOptions(args.motion_compensation, args.parity, args.growth)
+    options = ProjectionOptions(args.motion_compensation, args.parity, args.point_size == 2)
     calibration = Calibration.read(args.root / "calib.json")
-    exposures = args.motion_compensation and "lidar" in args.modalities
-    frames = raw_frames(args.root, out, args.modalities, exposures=exposures, png=args.png)
+    exposures = args.motion_compensation and "lidar" in args.sensors
+    frames = raw_frames(args.root, out, args.sensors, exposures=exposures, png=args.png)
     record_options(out, options)
     todo = [frame for frame in frames if not frame.target.exists()]
     failures = []
-    with Progress() as progress, ThreadPoolExecutor(args.workers) as pool:
+    workers = args.workers or os.cpu_count() or 1
+    with progress("projecting") as advance, ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(project_frame, f, calibration, options): f.path for f in todo}
         try:
-            for future in progress.track(
-                as_completed(futures), len(todo), description="projecting"
-            ):
+            for done, future in enumerate(as_completed(futures), start=1):
                 try:
                     future.result()
                 except (DataError, OSError) as error:
                     failures.append(f"{futures[future]}: {error}")
+                advance(done, len(todo))
         finally:
             pool.shutdown(cancel_futures=True)
     counts = len(todo) - len(failures), len(frames) - len(todo), len(failures)

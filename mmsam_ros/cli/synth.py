@@ -9,16 +9,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from mmsam_ros.cli.arguments import count, image_size
+from mmsam_ros.cli.output import progress
+
 NAME = "synth"
-HELP = "make synthetic data (camera, LiDAR, thermal, ground truth)"
-_SIZE = "camera image, WIDTHxHEIGHT (default: {})"
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, expected WIDTHxHEIGHT")
-    return int(match[1]), int(match[2])
+HELP = "make synthetic data of camera, LiDAR and thermal, with labels"
 
 
 def _frames(text: str) -> dict[str, int]:
@@ -31,48 +26,58 @@ def _frames(text: str) -> dict[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-verbs and their options."""
+    from mmsam_ros.data import SPLITS
+    from mmsam_ros.world.weather import CASES, WEATHERS
+
     verbs = parser.add_subparsers(dest="synth_verb", required=True, metavar="VERB")
     bag = verbs.add_parser("bag", help="write a drive as a ROS 2 bag with calibration and truth")
-    bag.add_argument("out", type=Path, help="folder of the new bag (must not exist)")
-    bag.add_argument("--seed", type=int, default=0, help="number of the world (default: 0)")
-    bag.add_argument("--split", default="test", help="train, val or test (default: test)")
-    bag.add_argument("--weather", default="sun", help="sun, cloud, fog, rain or night")
-    bag.add_argument("--case", default="ordinary", help="ordinary, motionblur, overexposure, …")
-    bag.add_argument("--seconds", type=float, default=10.0, help="length (default: 10)")
-    bag.add_argument("--camera-rate", type=float, default=5.0, help="Hz (default: 5)")
-    bag.add_argument("--size", type=_size, default=(640, 480), help=_SIZE.format("640x480"))
-    for kind in ("folder", "deliver", "fmb", "muses"):
-        layout = verbs.add_parser(kind, help=f"write a data set in the {kind} layout")
-        layout.add_argument("out", type=Path, help="folder of the data set (must not exist)")
-        layout.add_argument(
-            "--frames", type=_frames, required=True, help="by split, e.g. train=200,val=40,test=40"
-        )
-        layout.add_argument("--size", type=_size, default=(512, 384), help=_SIZE.format("512x384"))
-        layout.add_argument("--per-scene", type=int, default=8, help="frames a drive (default: 8)")
-        layout.add_argument("--first", type=int, default=0, help="number of the first world")
-        layout.add_argument("--workers", type=int, help="processes (default: one per core)")
+    bag.add_argument("out", type=Path, metavar="OUT", help="new bag; the folder must not exist")
+    bag.add_argument("--seed", type=int, default=0, metavar="N", help="number of the world")
+    bag.add_argument("--split", choices=SPLITS, default="test", help="worlds to choose from")
+    bag.add_argument("--weather", choices=WEATHERS, default="sun", help="weather of the drive")
+    bag.add_argument("--case", choices=CASES, default="ordinary", help="what makes it hard")
+    bag.add_argument("--seconds", type=float, default=10.0, metavar="S", help="length")
+    bag.add_argument("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
+    _add_size(bag, "640x480")
+    folder = verbs.add_parser("folder", help="write a data set in the folder layout")
+    folder.add_argument("out", type=Path, metavar="OUT", help="top folder; must not exist")
+    folder.add_argument(
+        "--frames", type=_frames, required=True, metavar="SPLIT=N,...",
+        help="by split, such as train=200,val=40,test=40",
+    )  # fmt: skip
+    _add_size(folder, "512x384")
+    folder.add_argument("--per-scene", type=count, default=8, metavar="N", help="frames a drive")
+    folder.add_argument(
+        "--first", type=int, default=0, metavar="N", help="number of the first world"
+    )
+    folder.add_argument(
+        "--workers", type=count, metavar="N", help="processes (default: one per core)"
+    )
+
+
+def _add_size(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--size", type=image_size, default=default, metavar="WIDTHxHEIGHT", help="camera image"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the bag or the data set and prints what it holds."""
     # numpy's products here are tiny: a second thread would only spin (read when numpy loads)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from rich.progress import Progress
-
-    with Progress() as progress:
-        task = progress.add_task("rendering", total=1.0)
+    with progress("rendering") as advance:
 
         def report(share: float) -> None:
-            progress.update(task, completed=share)
+            advance(share, 1.0)
 
-        lines = (_bag if args.synth_verb == "bag" else _layout)(args, report)
+        lines = (_bag if args.synth_verb == "bag" else _folder)(args, report)
     print("\n".join(lines))
     return 0
 
 
 def _bag(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
-    from mmsam_ros.data.synthetic import Vehicle, build_street, make_rig, world_seed
-    from mmsam_ros.data.synthetic.bag import write_bag
+    from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
+    from mmsam_ros.world.bag import write_bag
 
     rig = make_rig(*args.size, camera_rate=args.camera_rate)
     seed = world_seed(args.split, args.seed)
@@ -81,13 +86,13 @@ def _bag(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]
     return [*(f"{count:6d} {topic}" for topic, count in counts.items()), f"bag: {args.out}"]
 
 
-def _layout(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
+def _folder(args: argparse.Namespace, report: Callable[[float], None]) -> list[str]:
     from collections import Counter
 
-    from mmsam_ros.data.synthetic.render import plan, render
+    from mmsam_ros.world.dataset import plan, render
 
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
-    rows = render(args.synth_verb, args.out, scenes, args.size, workers=args.workers, report=report)
+    rows = render(args.out, scenes, args.size, workers=args.workers, report=report)
     counts = Counter((row.split, row.difficulty) for row in rows)
     lines = [f"{count:6d} {split}, {word}" for (split, word), count in counts.items()]
-    return [*lines, f"{args.synth_verb}: {args.out}"]
+    return [*lines, f"folder: {args.out}"]

@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets, transforms and the synthetic world (numpy, OpenCV and Embree; no ROS, no CUDA)."""
+"""Data sets of frames on disk, their transforms and checks (no ROS, no CUDA)."""
+
+SPLITS = ("train", "val", "test")

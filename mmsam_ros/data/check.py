@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Record
+from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.open import find_benchmark, scan_frames
 from mmsam_ros.sensors import FIELDS, ClassInfo
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_rows, unused_images
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Record
+from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Reader, id_table
 from mmsam_ros.sensors import Modality, class_table
 

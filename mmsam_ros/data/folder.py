@@ -11,16 +11,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import Checked, MmsamError, check_word, from_mapping, ranged
+from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark, unused_images
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet, Record
-from mmsam_ros.data.read import Reader, SensorData, id_table, read_array, read_sensor_image
+from mmsam_ros.data.folder_writer import FORMAT
+from mmsam_ros.data.frames import FrameSet, Record
+from mmsam_ros.data.read import Array, Reader, SensorData, id_table, read_array, read_sensor_image
 from mmsam_ros.sensors import (
     AUXILIARY_SENSORS,
     ENCODINGS,
@@ -60,7 +62,7 @@ class Meta(Checked):
 
     error: ClassVar[type[MmsamError]] = DataError
 
-    format: Literal["mmsam-folder/1"]
+    format: str
     classes: tuple[ClassInfo, ...]
     encodings: Mapping[str, str]
     splits: Mapping[str, tuple[str, ...]]
@@ -69,6 +71,7 @@ class Meta(Checked):
     point_size: int = ranged(2, 1, MAX_POINT_SIZE)
 
     def check(self) -> None:
+        self.require(self.format == FORMAT, "format", repr(FORMAT))
         topic_names(self.classes)  # SensorError where two collide
         ids = [info.id for info in self.classes]
         if ids != list(range(len(ids))) or not ids:
@@ -219,7 +222,7 @@ def read_sensor(
 
     Args:
         sensor: name.
-        path: .npy for points; else an image, or a raster as .npz.
+        path: points (N, 4 or more) as .npy; else an image, or a raster as .npz or .npy.
         encoding: of an image or raster.
         calibration: needed for points; registers thermal images where it has them.
 
@@ -227,8 +230,8 @@ def read_sensor(
         DataError: the file is broken, or does not fit the calibration.
     """
     try:
-        if path.suffix == ".npy":
-            return _points(path, calibration)
+        if path.suffix == ".npy" and (points := read_array(path)).ndim == 2:
+            return _points(points, calibration)
         image = read_sensor_image(path, encoding)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image
@@ -243,11 +246,10 @@ def read_sensor(
         raise DataError(f"{path}: {error}") from error
 
 
-def _points(path: Path, calibration: Calibration | None) -> LidarPoints:
+def _points(points: Array, calibration: Calibration | None) -> LidarPoints:
     if calibration is None or calibration.T_camera_lidar is None:
         raise SensorError("points need lidar.T_camera_lidar in calib.json")
-    points = read_array(path)
-    if points.ndim != 2 or points.shape[1] < 4 or points.dtype.kind not in "fiu":
+    if points.shape[1] < 4 or points.dtype.kind not in "fiu":
         found = f"points are {points.dtype} {points.shape}"
         raise SensorError(f"{found}, expected numbers (N, 4) or more columns")
     points = points.astype(np.float32, copy=False)

@@ -16,8 +16,6 @@ from torchvision import tv_tensors
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import ClassInfo, Frame, Modality, frame_planes
 
-SPLITS = ("train", "val", "test")
-
 
 class Sample(TypedDict, total=False):
     """One frame as planes at its camera image's size; torchvision's v2 transforms act on all.

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsam_ros._util import check_word
-from mmsam_ros.data import deliver, fmb, folder, muses
+from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import SPLITS, FrameSet
+from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.read import missing_files
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -137,7 +137,7 @@ def read_sensor_image(path: Path, encoding: str) -> SensorImage:
     An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
     a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
     """
-    image = read_array(path) if path.suffix == ".npz" else read_image(path)
+    image = read_array(path) if path.suffix in (".npz", ".npy") else read_image(path)
     try:
         if encoding == "muses_raw" and path.suffix == ".png":
             image = decode_raster(image, "muses_png16")

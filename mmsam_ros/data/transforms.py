@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.sensors import NO_LABEL
@@ -25,73 +26,65 @@ from mmsam_ros.sensors import NO_LABEL
 _REDRAWS = 10
 
 
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise DataError(f"augment.{name} is {value!r}, expected {expected}")
+class _Config(Checked):
+    error: ClassVar[type[MmsamError]] = DataError
 
-
-def _check_range(name: str, value: tuple[float, float], low: float) -> None:
-    holds = len(value) == 2 and low <= value[0] <= value[1] < math.inf
-    _check(name, value, holds, f"(low, high) with {low} <= low <= high")
+    def require_pair(self, field: str) -> None:
+        """DataError unless a field is (low, high)."""
+        low, high = getattr(self, field)
+        self.require(low <= high, field, "[low, high] with low <= high")
 
 
 @dataclass(frozen=True)
-class PhotometricConfig:
+class PhotometricConfig(_Config):
     """Photometric distortion of the RGB image.
 
     Attributes:
         probability: of each of the four steps.
-        brightness: largest offset added or taken away, grey levels.
-        contrast: range of the factor.
-        saturation: range of the factor, in HSV.
+        brightness: largest offset added or taken away, in grey levels.
+        contrast: [low, high] of the factor.
+        saturation: [low, high] of the factor, in HSV.
         hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
     """
 
-    probability: float = 0.5
-    brightness: float = 32.0
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    hue: int = 18
+    probability: float = ranged(0.5, 0, 1)
+    brightness: float = ranged(32.0, 0, 255)
+    contrast: tuple[float, float] = ranged((0.5, 1.5), 0)
+    saturation: tuple[float, float] = ranged((0.5, 1.5), 0)
+    hue: int = ranged(18, 0, 90)
 
-    def __post_init__(self) -> None:
-        for name, high in (("probability", 1), ("brightness", 255), ("hue", 90)):
-            value = getattr(self, name)
-            _check(f"photometric.{name}", value, 0 <= value <= high, f"0 to {high}")
-        _check_range("photometric.contrast", self.contrast, 0)
-        _check_range("photometric.saturation", self.saturation, 0)
+    def check(self) -> None:
+        self.require_pair("contrast")
+        self.require_pair("saturation")
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(_Config):
     """What `Augment` does; the defaults are DeLiVER's.
 
     Attributes:
-        base_size: (height, width) that the random factor multiplies.
-        crop: (height, width) of the window.
-        scale: range of the random factor.
+        base_size: [height, width] that the random factor multiplies.
+        crop: [height, width] of the window.
+        scale: [low, high] of the random factor.
         blur: probability of the Gaussian blur.
         flip: probability of the horizontal flip.
-        max_class_share: a window is redrawn where one class has this share of the labelled pixels.
-        two_classes: MUSES's rule: keep drawing until a window holds two classes (bounded).
+        max_class_share: a window is drawn again where one class has this share of its labelled
+            pixels.
+        two_classes: MUSES's rule, draw until a window holds two classes (bounded).
+        photometric: distortion of the RGB image.
     """
 
-    base_size: tuple[int, int] = (1042, 1042)
-    crop: tuple[int, int] = (1024, 1024)
-    scale: tuple[float, float] = (0.5, 2.0)
-    blur: float = 0.2
-    flip: float = 0.5
-    max_class_share: float = 0.75
+    base_size: tuple[int, int] = ranged((1042, 1042), 1)
+    crop: tuple[int, int] = ranged((1024, 1024), 1)
+    scale: tuple[float, float] = ranged((0.5, 2.0), 0.01)
+    blur: float = ranged(0.2, 0, 1)
+    flip: float = ranged(0.5, 0, 1)
+    max_class_share: float = ranged(0.75, 0, 1)
     two_classes: bool = False
     photometric: PhotometricConfig = PhotometricConfig()
 
-    def __post_init__(self) -> None:
-        for name in ("base_size", "crop"):
-            size = getattr(self, name)
-            _check(name, size, len(size) == 2 and min(size) >= 1, "(height, width) of at least 1")
-        _check_range("scale", self.scale, 0.01)
-        for name in ("blur", "flip", "max_class_share"):
-            value = getattr(self, name)
-            _check(name, value, 0 <= value <= 1, "0 to 1")
+    def check(self) -> None:
+        self.require_pair("scale")
 
 
 class Augment(nn.Module):

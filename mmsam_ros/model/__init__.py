@@ -10,10 +10,10 @@ from mmsam_ros.model.config import (
     ModelConfig,
     PriorConfig,
     TrunkConfig,
-    config_from_released,
 )
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.network import MMSAMAdapter, build_model
+from mmsam_ros.model.released import config_from_released
 
 __all__ = [
     "CombineConfig",

@@ -7,148 +7,193 @@ Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass
+from typing import Any, ClassVar, Literal
 
-from mmsam_ros._util import from_mapping, near_match
+from torch import nn
+
+from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged
 from mmsam_ros.model.errors import ModelError
-from mmsam_ros.model.validate import STRIDE, validate
 
 Size = tuple[int, int]
+Preset = Literal["vit_b", "vit_l", "vit_h", "tiny", "nano"]
+PATCH_SIZE = 16  # side of SAM's patches
+STRIDE = 32  # of the coarsest level; image sides are multiples of it
+NUM_LEVELS = 4
+_MAX_SIDE, _MAX_WIDTH, _MAX_HIDDEN = 8192, 8192, 65536
+
+
+class _Part(Checked):
+    error: ClassVar[type[MmsamError]] = ModelError
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(_Part):
     """The SAM image encoder without its neck.
 
     Attributes:
+        embed_dim: width of the tokens.
+        depth: number of transformer blocks.
+        num_heads: attention heads of each block.
+        mlp_ratio: hidden width of the blocks' MLPs, relative to `embed_dim`.
+        window_size: side of the attention windows, in patches.
+        global_attn_indexes: blocks that attend to the whole image instead.
         pretrained_size: image size whose patch grid fixes the position tables; they are resized
-            to the actual grid in every forward.
-        lora_rank: rank of the low-rank adapters beside the blocks' linear layers; 0: none.
-        lora_targets: linear layers of every block that get one: qkv, proj, lin1, lin2.
+            to the actual grid in every forward pass.
+        lora_rank: rank of the low-rank adapters beside the blocks' linear layers; 0 for none.
+        lora_targets: linear layers of each block that get one.
     """
 
-    embed_dim: int = 1024
-    depth: int = 24
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    patch_size: int = 16
-    window_size: int = 14
+    embed_dim: int = ranged(1024, 1, _MAX_WIDTH)
+    depth: int = ranged(24, NUM_LEVELS, 256)
+    num_heads: int = ranged(16, 1, 256)
+    mlp_ratio: float = ranged(4.0, 0)
+    window_size: int = ranged(14, 1, 256)
     global_attn_indexes: tuple[int, ...] = (5, 11, 17, 23)
-    pretrained_size: Size = (1024, 1024)
-    lora_rank: int = 0
-    lora_targets: tuple[str, ...] = ("qkv", "proj")
+    pretrained_size: Size = ranged((1024, 1024), PATCH_SIZE, _MAX_SIDE)
+    lora_rank: int = ranged(0, 0, _MAX_WIDTH)
+    lora_targets: tuple[Literal["qkv", "proj", "lin1", "lin2"], ...] = ("qkv", "proj")
+
+    def check(self) -> None:
+        heads, dim, depth = self.num_heads, self.embed_dim, self.depth
+        self.require(dim % heads == 0, "embed_dim", f"a multiple of num_heads {heads}")
+        hidden = 1 <= dim * self.mlp_ratio <= _MAX_HIDDEN
+        self.require(hidden, "mlp_ratio", f"a hidden width of 1 to {_MAX_HIDDEN}")
+        inside = all(0 <= k < depth for k in self.global_attn_indexes)
+        self.require(inside, "global_attn_indexes", f"blocks 0 to {depth - 1}")
+        whole = all(side % PATCH_SIZE == 0 for side in self.pretrained_size)
+        self.require(whole, "pretrained_size", f"multiples of {PATCH_SIZE}")
+        self.require(self.lora_rank <= dim, "lora_rank", f"at most embed_dim {dim}")
+        once = len(set(self.lora_targets)) == len(self.lora_targets) > 0
+        self.require(once, "lora_targets", "at least one layer, each once")
 
 
 @dataclass(frozen=True)
-class PriorConfig:
+class PriorConfig(_Part):
     """The spatial prior; the variants are the paper's ablations.
 
     Attributes:
         kind: `convnext` (published), `conv` (ViT-Adapter's plain convolutions, RGB only), or
-            `none`: the head reads the encoder alone.
-        reads_rgb: whether the adapter is fed RGB; without, it reads the auxiliary alone.
+            `none` (the head reads the encoder alone).
+        reads_rgb: whether the adapter reads RGB; if not, it reads the auxiliary alone.
         shared: one trunk for all modalities.
     """
 
-    kind: str = "convnext"
+    kind: Literal["convnext", "conv", "none"] = "convnext"
     reads_rgb: bool = True
     shared: bool = False
 
 
 @dataclass(frozen=True)
-class TrunkConfig:
-    """One ConvNeXt trunk; every modality has its own."""
+class TrunkConfig(_Part):
+    """One ConvNeXt trunk; every modality has its own.
 
-    depths: tuple[int, int, int, int] = (3, 3, 27, 3)
-    widths: tuple[int, int, int, int] = (96, 192, 384, 768)
-    drop_path_rate: float = 0.4
+    Attributes:
+        depths: blocks of each stage.
+        widths: channels of each stage.
+        drop_path_rate: stochastic depth of the last block; it grows linearly up to there.
+    """
+
+    depths: tuple[int, int, int, int] = ranged((3, 3, 27, 3), 1, 256)
+    widths: tuple[int, int, int, int] = ranged((96, 192, 384, 768), 1, _MAX_WIDTH)
+    drop_path_rate: float = ranged(0.4, 0, 1, below=True)
 
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(_Part):
     """Fusion of RGB and auxiliary maps.
 
     Attributes:
         kind: `road` (Road-Fusion, published), `add` or `concat`.
-        num_heads: of Road-Fusion's channel attention.
-        groups: of its convolutions.
-        norm_groups: of its GroupNorm.
+        num_heads: heads of Road-Fusion's channel attention.
+        groups: groups of its convolutions.
+        norm_groups: groups of its GroupNorm.
     """
 
-    kind: str = "road"
-    num_heads: int = 8
-    groups: int = 32
-    norm_groups: int = 32
+    kind: Literal["road", "add", "concat"] = "road"
+    num_heads: int = ranged(8, 1, 256)
+    groups: int = ranged(32, 1, 256)
+    norm_groups: int = ranged(32, 1, 256)
 
 
 @dataclass(frozen=True)
-class CombineConfig:
-    """What becomes of absent auxiliaries, and of several; the defaults are the published network.
+class CombineConfig(_Part):
+    """How absent auxiliaries are treated and several are combined; defaults as published.
 
     Attributes:
-        absent: `empty`: an absent auxiliary counts as its empty raster, there is but one;
-            `masked`: it is not there, the present ones are combined.
-        gate: whether RGB is weighed by its reliability (with `masked`).
+        absent: `empty` replaces the absent auxiliary by its empty raster, for networks with one;
+            `masked` leaves absent auxiliaries out and combines the present ones.
+        gate: weight RGB by its reliability (with `masked`).
     """
 
-    absent: str = "empty"
+    absent: Literal["empty", "masked"] = "empty"
     gate: bool = False
 
 
 @dataclass(frozen=True)
-class InteractionConfig:
+class InteractionConfig(_Part):
     """Injectors and extractors between the adapter and the encoder.
 
     Attributes:
-        kind: `adapter` (published), or `entry`: the prior's features are added to the patch tokens
-            before the first block, and nothing else couples the two.
+        kind: `adapter` (published), or `entry`, which adds the prior's features to the patch
+            tokens before the first block and couples the two nowhere else.
         extractor: whether the adapter reads the encoder back.
         block_ranges: first and last encoder block (inclusive) of each of the four interactions.
-        value_ratio: width of the deformable attention's values over the embedding's.
-        ffn_ratio: hidden width of the extractors' ConvFFN over the embedding's.
+        num_heads: heads of the deformable attention.
+        num_points: sampling points of each head and level.
+        value_ratio: width of the attention's values, relative to the encoder's `embed_dim`.
+        ffn_ratio: hidden width of the extractors' ConvFFN, relative to `embed_dim`.
         num_extra_extractors: further extractors after the last interaction's.
-        drop_path_rate: of every extractor's ConvFFN.
+        drop_path_rate: stochastic depth of every extractor's ConvFFN.
     """
 
-    kind: str = "adapter"
+    kind: Literal["adapter", "entry"] = "adapter"
     extractor: bool = True
     block_ranges: tuple[Size, ...] = ((0, 5), (6, 11), (12, 17), (18, 23))
-    num_heads: int = 16
-    num_points: int = 4
-    value_ratio: float = 0.5
-    ffn_ratio: float = 0.25
-    num_extra_extractors: int = 2
-    drop_path_rate: float = 0.3
+    num_heads: int = ranged(16, 1, 256)
+    num_points: int = ranged(4, 1, 64)
+    value_ratio: float = ranged(0.5, 0)
+    ffn_ratio: float = ranged(0.25, 0)
+    num_extra_extractors: int = ranged(2, 0, 16)
+    drop_path_rate: float = ranged(0.3, 0, 1, below=True)
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """The SegFormer head."""
+class HeadConfig(_Part):
+    """The SegFormer head.
 
-    channels: int = 512
-    dropout: float = 0.1
+    Attributes:
+        channels: width of the fused features.
+        dropout: before the classifier.
+    """
+
+    channels: int = ranged(512, 1, _MAX_WIDTH)
+    dropout: float = ranged(0.1, 0, 1, below=True)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Part):
     """The whole network.
 
     Attributes:
         num_classes: channels of the logits.
         modalities: "rgb" first, then the auxiliaries' names.
-        image_size: (height, width) whose area the fusion's spatial norms are bound to.
-        empty: the normalised value of the auxiliary's three channels where it holds nothing
-            (raw zero, normalised); what an absent one is taken for with `combine.absent: empty`.
+        image_size: (height, width); the fusion's spatial norms are bound to its area.
+        empty: normalised value of the auxiliary's three channels where it has no data
+            (raw zero, normalised); stands for an absent one with `combine.absent: empty`.
 
     Raises:
         ModelError: the parts do not fit together; names the field, what was found and expected.
     """
 
-    num_classes: int
+    where: ClassVar[str] = "model"
+
+    num_classes: int = ranged(MISSING, 1, 254)
     modalities: tuple[str, ...] = ("rgb", "lidar")
-    image_size: Size = (1024, 1024)
+    image_size: Size = ranged((1024, 1024), STRIDE, _MAX_SIDE)
     empty: tuple[float, float, float] = (0.0, 0.0, 0.0)
     encoder: EncoderConfig = EncoderConfig()
     prior: PriorConfig = PriorConfig()
@@ -158,8 +203,73 @@ class ModelConfig:
     interaction: InteractionConfig = InteractionConfig()
     head: HeadConfig = HeadConfig()
 
-    def __post_init__(self) -> None:
-        validate(self)
+    def check(self) -> None:
+        self.require(all(map(math.isfinite, self.empty)), "empty", "finite values")
+        whole = all(side % STRIDE == 0 for side in self.image_size)
+        self.require(whole, "image_size", f"multiples of {STRIDE}")
+        self._check_modalities()
+        self._check_variant()
+        self._check_interaction()
+        if self.fusion.kind == "road" and self.auxiliaries and self.prior.reads_rgb:
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        fusion, widths = self.fusion, self.trunk.widths
+        fits = all(w % fusion.groups == 0 and w % fusion.num_heads == 0 for w in widths)
+        both = f"fusion.groups {fusion.groups} and fusion.num_heads {fusion.num_heads}"
+        self.require(fits, "trunk.widths", f"multiples of {both}")
+        fits = all(2 * w % fusion.norm_groups == 0 for w in widths)
+        expected = f"a divisor of twice each of trunk.widths {widths}"
+        self.require(fits, "fusion.norm_groups", expected)
+
+    def _check_modalities(self) -> None:
+        names = self.modalities
+        once = names[:1] == ("rgb",) and len(set(names)) == len(names)
+        self.require(once, "modalities", "'rgb', then the auxiliaries, each once")
+        # modules are named after them; "shared" is the trunk that serves several
+        free = all(
+            re.fullmatch(r"[a-z][a-z0-9_]*", name) and name != "shared"
+            and not hasattr(nn.ModuleDict(), name)
+            for name in names
+        )  # fmt: skip
+        self.require(free, "modalities", "lower-case names that no torch module uses itself")
+
+    def _check_variant(self) -> None:
+        """The published network and the paper's ablations of it."""
+        prior, combine, interaction = self.prior, self.combine, self.interaction
+        any_auxiliary, several = len(self.auxiliaries) > 0, len(self.auxiliaries) > 1
+        fits = prior.kind == "convnext" or not any_auxiliary
+        self.require(fits, "modalities", f"rgb alone with prior.kind {prior.kind!r}")
+        fits = prior.reads_rgb or any_auxiliary
+        self.require(fits, "prior.reads_rgb", "true without an auxiliary")
+        reads_both = any_auxiliary and prior.reads_rgb
+        self.require(reads_both or not prior.shared, "prior.shared", "false unless it reads two")
+        masked, coupled = combine.absent == "masked", interaction.kind == "adapter"
+        self.require(masked or not several, "combine.absent", "'masked' with several auxiliaries")
+        fits = reads_both or not masked
+        self.require(fits, "combine.absent", "'empty' unless the prior reads RGB and an auxiliary")
+        fits = masked and coupled and self.fusion.kind != "add"
+        expected = "false unless combine.absent is 'masked', fusion.kind 'road' or 'concat' and "
+        expected += "interaction.kind 'adapter'"
+        self.require(fits or not combine.gate, "combine.gate", expected)
+        fits = interaction.extractor or (coupled and prior.kind != "none")
+        self.require(fits, "interaction.extractor", "true where there are no injectors")
+
+    def _check_interaction(self) -> None:
+        dim, depth, heads = self.encoder.embed_dim, self.encoder.depth, self.interaction.num_heads
+        for ratio in ("value_ratio", "ffn_ratio"):
+            fits = 1 <= dim * getattr(self.interaction, ratio) <= _MAX_HIDDEN
+            expected = f"a width of 1 to {_MAX_HIDDEN} with encoder.embed_dim {dim}"
+            self.require(fits, f"interaction.{ratio}", expected)
+        values = int(dim * self.interaction.value_ratio)
+        expected = f"a divisor of the value width {values}"
+        self.require(values % heads == 0, "interaction.num_heads", expected)
+        ranges = self.interaction.block_ranges
+        starts, ends = [first for first, _ in ranges], [last + 1 for _, last in ranges]
+        joined = starts == [0, *ends[:-1]] and ends[-1:] == [depth] and len(ranges) == NUM_LEVELS
+        ordered = all(first <= last for first, last in ranges)
+        expected = f"four ranges that cover blocks 0 to {depth - 1} in order"
+        self.require(joined and ordered, "interaction.block_ranges", expected)
 
     @property
     def auxiliaries(self) -> tuple[str, ...]:
@@ -186,12 +296,11 @@ class ModelConfig:
         values = dict(_PRESETS[name])
         if image_size is not None:
             values["image_size"] = image_size
-        for key, value in changes.items():
-            if key not in {f.name for f in dataclasses.fields(cls)}:
-                names = (f.name for f in dataclasses.fields(cls))
-                raise ModelError(f"ModelConfig: unknown key {key!r}{near_match(key, names)}")
-            values[key] = value
-        return cls(num_classes=num_classes, modalities=tuple(modalities), **values)
+        names = [f.name for f in dataclasses.fields(cls)]
+        for key in changes.keys() - set(names):
+            raise ModelError(f"ModelConfig: unknown key {key!r}{near_match(key, names)}")
+        values |= {"num_classes": num_classes, "modalities": tuple(modalities), **changes}
+        return cls(**values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -268,64 +377,3 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "head": HeadConfig(channels=64),
     },
 }
-
-
-def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that the released code's two dictionaries describe.
-
-    Args:
-        backbone: `img_size`, `pretrained_size`, `embed_dim`, `convnext`, `fusion`, `modalities` …
-        head: `channels`, `num_classes`, `in_channels` of the SegFormer head.
-
-    Raises:
-        ModelError: a setting that the published network does not have, or a missing one.
-    """
-    fixed = {
-        "in_chans": 3,
-        "qkv_bias": True,
-        "use_abs_pos": True,
-        "use_rel_pos": True,
-        "with_cffn": True,
-        "add_vit_feature": True,
-    }
-    for key, expected in fixed.items():
-        if backbone.get(key, expected) != expected:
-            raise ModelError(f"backbone.{key}: expected {expected!r}, found {backbone[key]!r}")
-    channels = tuple(backbone.get("modality_channels", (3, 3)))
-    if channels != (3, 3):
-        raise ModelError(f"backbone.modality_channels: expected (3, 3), found {channels}")
-    try:
-        side, pretrained = backbone["img_size"], backbone["pretrained_size"]
-        trunk, fusion = backbone["convnext"], backbone["fusion"]
-        return ModelConfig(
-            num_classes=head["num_classes"],
-            modalities=tuple(backbone["modalities"]),
-            image_size=(side, side),
-            encoder=EncoderConfig(
-                embed_dim=backbone["embed_dim"],
-                depth=backbone["depth"],
-                num_heads=backbone["num_heads"],
-                mlp_ratio=float(backbone["mlp_ratio"]),
-                patch_size=backbone["patch_size"],
-                window_size=backbone["window_size"],
-                global_attn_indexes=tuple(backbone["global_attn_indexes"]),
-                pretrained_size=(pretrained, pretrained),
-            ),
-            trunk=TrunkConfig(depths=tuple(trunk["depths"]), widths=tuple(trunk["channels"])),
-            fusion=FusionConfig(
-                num_heads=fusion["attn_heads"],
-                groups=fusion["conv_groups"],
-                norm_groups=fusion["gn_groups"],
-            ),
-            interaction=InteractionConfig(
-                block_ranges=tuple((a, b) for a, b in backbone["interaction_indexes"]),
-                num_heads=backbone["deform_num_heads"],
-                num_points=backbone["n_points"],
-                value_ratio=backbone["deform_ratio"],
-                ffn_ratio=backbone["cffn_ratio"],
-                num_extra_extractors=2 if backbone["use_extra_extractor"] else 0,
-            ),
-            head=HeadConfig(channels=head["channels"]),
-        )
-    except KeyError as error:
-        raise ModelError(f"released configuration: key {error} is missing") from error

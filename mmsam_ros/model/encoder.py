@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from segment_anything.modeling.image_encoder import Block, PatchEmbed
 from torch import Tensor, nn
 
-from mmsam_ros.model.config import EncoderConfig
+from mmsam_ros.model.config import PATCH_SIZE, EncoderConfig
 from mmsam_ros.model.lora import add_lora
 
 
@@ -25,7 +25,7 @@ class SAMEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        patch, dim = config.patch_size, config.embed_dim
+        patch, dim = PATCH_SIZE, config.embed_dim
         grid = (config.pretrained_size[0] // patch, config.pretrained_size[1] // patch)
         self.patch_embed = PatchEmbed((patch, patch), (patch, patch), in_chans=3, embed_dim=dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, *grid, dim))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsam_ros._util import near_match
-from mmsam_ros.model.config import ModelConfig, legal_sizes
+from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, legal_sizes
 from mmsam_ros.model.encoder import SAMEncoder
 from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.head import SegFormerHead
@@ -19,7 +19,6 @@ from mmsam_ros.model.init import initialise
 from mmsam_ros.model.interaction import Interaction, TokenGrids
 from mmsam_ros.model.plain_prior import PlainPrior
 from mmsam_ros.model.prior import SpatialPrior
-from mmsam_ros.model.validate import NUM_LEVELS
 
 
 class MMSAMAdapter(nn.Module):

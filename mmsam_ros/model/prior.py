@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics, take
-from mmsam_ros.model.config import ModelConfig
+from mmsam_ros.model.config import NUM_LEVELS, ModelConfig
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.fusion import RoadFusion
-from mmsam_ros.model.validate import NUM_LEVELS
 
 Inputs = Mapping[str, Tensor]
 Present = Mapping[str, Tensor] | None

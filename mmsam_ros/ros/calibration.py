@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration of a recording as parameters of the node; needs no ROS.
+"""The calibration of a recording as parameters of the node; needs no ROS.
 
-Camera models come from CameraInfo topics, poses from `/tf_static`. The result says what the bag
-says, for those who record without CameraInfo or want to keep a calibration beside the launch file.
+Camera models come from CameraInfo topics, extrinsics from `/tf_static`. It is for sensors that run
+without CameraInfo or TF, and to keep a calibration beside the launch file.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.bags import open_decoded, read_messages
+from mmsam_ros.ros.camera_info import camera_model
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.sensors import CameraModel, SensorError, pose_matrix, pose_values
+from mmsam_ros.ros.extrinsics import transform_matrix
+from mmsam_ros.ros.topics import CLOUD, INFO
+from mmsam_ros.sensors import SensorError, pose_values
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -26,52 +28,38 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float64]
 
 NODE = "/**/mmsam"  # in any namespace
-CAMERA_INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
 
 
-@dataclass(frozen=True, eq=False)
-class StaticTransform:
-    """`matrix` (4, 4) takes points of the `child` frame to the `parent` frame (metres)."""
-
-    parent: str
-    child: str
-    matrix: Matrix
+Transforms = Mapping[str, tuple[str, Matrix]]
+"""Child frame -> its parent and the matrix (4, 4) parent <- child (metres)."""
 
 
-def transform_chain(transforms: Iterable[StaticTransform], target: str, source: str) -> Matrix:
-    """(4, 4) that takes points of frame `source` to frame `target` along a tree of transforms.
+def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
+    """(4, 4) that takes points of frame `source` to frame `target`.
 
-    A later transform of the same child replaces an earlier one, as in tf2. RosError where there is
-    no path, with the frames that each of the two is connected to.
+    Raises:
+        RosError: the frames are not connected; names the parents of both.
     """
-    latest = {transform.child: transform for transform in transforms}
-    edges: dict[str, list[tuple[str, Matrix]]] = {}
-    for edge in latest.values():
-        edges.setdefault(edge.child, []).append((edge.parent, edge.matrix))
-        edges.setdefault(edge.parent, []).append(
-            (edge.child, np.linalg.inv(edge.matrix).astype(np.float64))
-        )
 
-    def reachable(start: str) -> dict[str, Matrix]:
-        """frame -> matrix frame <- start."""
-        found, queue = {start: np.eye(4)}, deque([start])
-        while queue:
-            frame = queue.popleft()
-            for neighbour, matrix in edges.get(frame, []):
-                if neighbour not in found:
-                    found[neighbour] = matrix @ found[frame]
-                    queue.append(neighbour)
+    def parents(frame: str) -> dict[str, Matrix]:
+        """The frame and all above it in the tree: name -> matrix name <- frame."""
+        found = {frame: np.eye(4)}
+        while frame in transforms and transforms[frame][0] not in found:
+            parent, matrix = transforms[frame]
+            found[parent] = matrix @ found[frame]
+            frame = parent
         return found
 
-    found = reachable(source)
-    if target not in found:
+    of_source, of_target = parents(source), parents(target)
+    common = next((frame for frame in of_source if frame in of_target), None)
+    if common is None:
         raise RosError(
-            f"no path from frame {source!r} to frame {target!r} in the static transforms: "
-            f"{source!r} is connected to {sorted(found.keys() - {source})}, "
-            f"{target!r} to {sorted(reachable(target).keys() - {target})}"
+            f"no path from frame {source!r} to frame {target!r} in the static transforms: the "
+            f"parents of {source!r} are {list(of_source)[1:]}, those of {target!r} "
+            f"{list(of_target)[1:]}"
         )
-    return found[target]
+    return np.linalg.inv(of_target[common]) @ of_source[common]
 
 
 def read_parameters(
@@ -85,11 +73,13 @@ def read_parameters(
 
     `camera.info`, `thermal.info`: fields of the first CameraInfo; `lidar.extrinsics`,
     `thermal.extrinsics`: [x, y, z, qx, qy, qz, qw], pose of the sensor's frame in the camera's.
-    Topics that are not given are found by type, thermal cameras also by name. RosError where
-    several fit, something is missing or a message is not usable.
+    Topics that are not given are found by type, thermal cameras also by name.
+
+    Raises:
+        RosError: several topics fit, something is missing or a message is not usable.
     """
     with open_decoded(bag) as reader:
-        infos = _topics(reader, CAMERA_INFO)
+        infos = _topics(reader, INFO)
         thermals = [topic for topic in infos if any(name in topic for name in THERMAL_NAMES)]
         if thermal_info is None and camera_info is not None:
             thermals = [topic for topic in thermals if topic != camera_info]
@@ -97,31 +87,27 @@ def read_parameters(
         cameras = [topic for topic in infos if topic != thermal_info and topic not in thermals]
         camera_info = _choose(bag, "--camera-info", camera_info, cameras, infos)
         if camera_info is None:
-            raise RosError(f"{bag}: no {CAMERA_INFO} of a colour camera, found {infos or 'none'}")
+            raise RosError(f"{bag}: no {INFO} of a colour camera, found {infos or 'none'}")
         clouds = _topics(reader, CLOUD)
         lidar = _choose(bag, "--lidar", lidar, clouds, clouds)
-
-        camera = _first(reader, bag, camera_info)
-        thermal = _first(reader, bag, thermal_info) if thermal_info else None
-        cloud = _first(reader, bag, lidar) if lidar else None
+        firsts = {t: _first(reader, bag, t) for t in (camera_info, thermal_info, lidar) if t}
         transforms = _static_transforms(reader)
 
-    frame = _frame(camera, camera_info)
-    parameters: dict[str, Any] = {"camera": {"info": _info(camera, camera_info)}}
-    if cloud is not None:
-        pose = transform_chain(transforms, frame, _frame(cloud, lidar or ""))
-        parameters["lidar"] = {"extrinsics": pose_values(pose)}
-    if thermal is not None:
-        pose = transform_chain(transforms, frame, _frame(thermal, thermal_info or ""))
-        info = _info(thermal, thermal_info or "")
-        parameters["thermal"] = {"info": info, "extrinsics": pose_values(pose)}
+    def pose(topic: str) -> list[float]:
+        frames = (_frame(firsts[name], name) for name in (camera_info, topic))
+        return pose_values(transform_chain(transforms, *frames))
+
+    parameters: dict[str, Any] = {"camera": {"info": _info(firsts[camera_info], camera_info)}}
+    if lidar:
+        parameters["lidar"] = {"extrinsics": pose(lidar)}
+    if thermal_info:
+        info = _info(firsts[thermal_info], thermal_info)
+        parameters["thermal"] = {"info": info, "extrinsics": pose(thermal_info)}
     return parameters
 
 
 def parameters_yaml(parameters: Mapping[str, Any]) -> str:
     """A ROS 2 parameter file for the node; floats stay doubles, also 1.0 and 1e16."""
-    import yaml
-
     document = {NODE: {"ros__parameters": dict(parameters)}}
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=10_000)
 
@@ -133,14 +119,12 @@ def _topics(reader: AnyReader, msgtype: str) -> list[str]:
 def _choose(
     bag: Path, option: str, given: str | None, candidates: list[str], all_topics: list[str]
 ) -> str | None:
-    """The topic that is given or the only candidate; None where there is none."""
-    if given is not None:
-        if given not in all_topics:
-            raise RosError(f"{bag}: {option} {given} is not there, found {all_topics or 'none'}")
-        return given
-    if len(candidates) > 1:
+    """The topic that is given, or the only candidate; None if there is none."""
+    if given is not None and given not in all_topics:
+        raise RosError(f"{bag}: {option} {given} is not there, found {all_topics or 'none'}")
+    if given is None and len(candidates) > 1:
         raise RosError(f"{bag}: {', '.join(candidates)} fit, choose one with {option}")
-    return candidates[0] if candidates else None
+    return given or next(iter(candidates), None)
 
 
 def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
@@ -150,19 +134,18 @@ def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
     raise RosError(f"{bag}: no message on {topic}")
 
 
-def _static_transforms(reader: AnyReader) -> list[StaticTransform]:
+def _static_transforms(reader: AnyReader) -> Transforms:
+    """The newest transform of each child, as in tf2."""
     static = [c for c in reader.connections if c.topic.endswith("/tf_static")]
-    transforms = []
+    transforms = {}
     for connection, _, data in read_messages(reader, static) if static else ():
         message: Any = reader.deserialize(data, connection.msgtype)
         for stamped in message.transforms:
-            t, q = stamped.transform.translation, stamped.transform.rotation
-            parent, child = stamped.header.frame_id, stamped.child_frame_id
+            parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
             try:
-                matrix = pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+                transforms[child] = parent, transform_matrix(stamped.transform)
             except SensorError as error:
                 raise RosError(f"{connection.topic}: {parent!r} to {child!r}: {error}") from error
-            transforms.append(StaticTransform(parent.lstrip("/"), child.lstrip("/"), matrix))
     return transforms
 
 
@@ -173,7 +156,7 @@ def _frame(message: Any, topic: str) -> str:
 
 
 def _info(message: Any, topic: str) -> dict[str, Any]:
-    """Parameters of one CameraInfo that is usable; an empty d is left out (it has no ROS type)."""
+    """One CameraInfo as parameters; an empty d is left out (an empty list has no ROS type)."""
     roi = message.roi
     view = (roi.x_offset, roi.y_offset, roi.width, roi.height)
     if max(message.binning_x, message.binning_y) > 1 or any(view):
@@ -181,24 +164,12 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{topic}: binning {message.binning_x}x{message.binning_y} and region of interest "
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
-    width, height, model = int(message.width), int(message.height), str(message.distortion_model)
-    fields = {name: [float(value) for value in getattr(message, name)] for name in "dkrp"}
-    try:
-        CameraModel.from_info(
-            width=width,
-            height=height,
-            distortion_model=model,
-            d=fields["d"],
-            k=fields["k"],
-            r=fields["r"],
-            p=fields["p"],
-            binning_x=1,
-            binning_y=1,
-            roi=(0, 0, 0, 0),
-        )
-    except SensorError as error:
-        raise RosError(f"{topic}: {error}") from error
-    if not fields["d"]:
-        del fields["d"]
-    size = {"width": width, "height": height}
-    return {**size, "distortion_model": model, **fields, "frame_id": _frame(message, topic)}
+    camera_model(message, None, topic)  # raises if it is not usable
+    lists = {name: [float(value) for value in getattr(message, name)] for name in "dkrp"}
+    return {
+        "width": int(message.width),
+        "height": int(message.height),
+        "distortion_model": str(message.distortion_model),
+        **{name: values for name, values in lists.items() if values},
+        "frame_id": _frame(message, topic),
+    }

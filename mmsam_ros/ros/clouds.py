@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """sensor_msgs/PointCloud2 to arrays, by field name, datatype, offset and byte order.
 
-Wrong messages are refused by a `RosError` whose `reason` is "fields", "step", "data_length" or
-"intensity".
+A malformed message raises `RosError` with reason "fields", "step", "data_length" or "intensity".
 """
 
 from __future__ import annotations
@@ -25,27 +24,24 @@ def cloud_points(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
-    Without an intensity field the intensity is 0, unless the weights read it.
-
-    Raises:
-        RosError: a field is missing or lies outside a point, or sizes contradict each other.
+    Without an intensity field the intensity is 0, or RosError if the weights read it.
     """
     fields = {str(f.name): f for f in message.fields}
-    missing = [name for name in "xyz" if name not in fields]
-    if missing:
+    if not {"x", "y", "z"} <= fields.keys():
         raise RosError(f"fields are {sorted(fields)}, expected x, y and z among them", "fields")
-    named = next((name for name in _INTENSITY if name in fields), None)
-    if named is None and needs_intensity:
+    intensity = next((name for name in _INTENSITY if name in fields), None)
+    if intensity is None and needs_intensity:
         raise RosError(
-            f"fields are {sorted(fields)}, expected one of {', '.join(_INTENSITY)}, which these "
-            "weights read",
+            f"fields are {sorted(fields)}, expected one of {', '.join(_INTENSITY)} among them, "
+            "which these weights read",
             "intensity",
         )
-    points = _structured(message, [fields[n] for n in ("x", "y", "z", named) if n is not None])
+    names = ["x", "y", "z", *([intensity] if intensity else [])]
+    points = _structured(message, [fields[name] for name in names])
     xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
-    if named is None:
+    if intensity is None:
         return xyz, np.zeros(len(xyz), np.float32)
-    return xyz, points[named].astype(np.float32)
+    return xyz, points[intensity].astype(np.float32)
 
 
 def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
@@ -68,10 +64,11 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
             )
     if point_step > MAX_POINT_STEP:
         raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
-    if row_step < width * point_step:
+    row = width * point_step
+    if row_step < row:
         raise RosError(
-            f"row_step is {row_step}, expected at least {width * point_step} ({width} points of "
-            f"{point_step} bytes)",
+            f"row_step is {row_step}, expected at least {row} ({width} points of {point_step} "
+            "bytes)",
             "step",
         )
     data = np.frombuffer(message.data, np.uint8)
@@ -81,15 +78,11 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
             f"row_step {row_step})",
             "data_length",
         )
+    names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
     kind = np.dtype(
-        {
-            "names": [str(f.name) for f in fields],
-            "formats": formats,
-            "offsets": [int(f.offset) for f in fields],
-            "itemsize": point_step,
-        }
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
     )
     if data.size == 0:
         return np.empty(0, kind)
-    rows = data.reshape(height, row_step)[:, : width * point_step]
+    rows = data.reshape(height, row_step)[:, :row]
     return np.ascontiguousarray(rows).view(kind).reshape(-1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses of the sensors in the camera's frame: from TF where it is installed, else parameters."""
+"""Poses of the sensors in the camera's frame: from TF if tf2_ros is installed, else parameters."""
 
 from __future__ import annotations
 
@@ -15,22 +15,41 @@ from mmsam_ros.sensors import SensorError, pose_matrix
 Matrix = NDArray[np.float64]
 
 
+def transform_matrix(transform: Any) -> Matrix:
+    """(4, 4) of a geometry_msgs/Transform; SensorError if its rotation is zero or not finite."""
+    t, q = transform.translation, transform.rotation
+    return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+
+
+def _pose(sensor: str, values: Sequence[float]) -> Matrix:
+    try:
+        return pose_matrix(values[:3], values[3:])
+    except SensorError as error:
+        raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
+
+
 class Extrinsics:
-    """Poses of sensor frames in the camera's frame: from TF where it is installed, else fixed.
+    """Looks up extrinsics in TF, then in the parameters.
 
     Args:
         node: whose TF subscriptions are used.
-        fixed: [x, y, z, qx, qy, qz, qw] by sensor, from parameters; may lack sensors.
+        poses: the parameters `<sensor>.extrinsics` by sensor.
+
+    Raises:
+        RosError: a parameter is no pose.
     """
 
-    def __init__(self, node: Any, fixed: Mapping[str, Sequence[float]]) -> None:
-        self._fixed = {name: _pose(name, values) for name, values in fixed.items()}
+    def __init__(self, node: Any, poses: Mapping[str, Sequence[float] | None]) -> None:
+        self._fixed = {name: _pose(name, values) for name, values in poses.items() if values}
         self._buffer: Any = None
+        self.source = "parameters"
         try:
             from tf2_ros import Buffer, TransformException, TransformListener
         except ImportError as error:
-            self.source = "parameters"
-            node.get_logger().warning(f"tf2_ros is not installed: poses are parameters ({error})")
+            node.get_logger().warning(
+                "tf2_ros is not installed: extrinsics are read from the parameters "
+                f"<sensor>.extrinsics only ({error})"
+            )
             return
         self.source = "TF, else parameters"
         self._failure = TransformException
@@ -49,27 +68,13 @@ class Extrinsics:
 
             try:
                 stamped = self._buffer.lookup_transform(camera_frame, sensor_frame, Time())
+                return transform_matrix(stamped.transform)
             except self._failure as error:
-                why = f"TF: {error}"
-            else:
-                t, q = stamped.transform.translation, stamped.transform.rotation
-                return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+                why = f"TF says: {error}"
         if sensor in self._fixed:
             return self._fixed[sensor]
         raise RosError(
-            f"no pose of frame {sensor_frame!r} in {camera_frame!r}: {why}, and the parameter "
-            f"{sensor}.extrinsics is not set",
+            f"no transform from frame {sensor_frame!r} to frame {camera_frame!r} ({why}); publish "
+            f"it on /tf_static or set the parameter {sensor}.extrinsics",
             "no_extrinsics",
         )
-
-
-def _pose(sensor: str, values: Sequence[float]) -> Matrix:
-    if len(values) != 7:
-        raise RosError(
-            f"parameter {sensor}.extrinsics: found {len(values)} values, expected "
-            "[x, y, z, qx, qy, qz, qw]"
-        )
-    try:
-        return pose_matrix(values[:3], values[3:])
-    except SensorError as error:
-        raise RosError(f"parameter {sensor}.extrinsics: {error}") from error

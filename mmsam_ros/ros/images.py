@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image and CompressedImage to arrays, and arrays to Image.
+"""sensor_msgs/Image and CompressedImage to arrays, and arrays to Image. Needs no ROS.
 
-Messages are read by attribute, so those that `rosbags` decodes work as well; rclpy is not needed.
-Everything in a message is checked before it is used: a wrong one is refused by a `RosError` whose
-`reason` is "encoding", "size", "step", "data_length" or "compressed".
+Messages of rclpy and of `rosbags` will do. Everything in a message is checked before it is used: a
+malformed one raises `RosError` with reason "encoding", "size", "step", "data_length" or
+"compressed".
 """
 
 from __future__ import annotations
 
 import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -20,130 +20,44 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import SensorError, decode_image
 
 Array = NDArray[Any]
-MAX_SIDE = 16384
+MAX_SIDE = 16384  # pixels
 
-# encoding: (type, channels) as sensor_msgs/image_encodings.hpp has them
+# encoding: (type, channels), as in sensor_msgs/image_encodings.hpp
 ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
-    "rgb8": (np.uint8, 3),
-    "bgr8": (np.uint8, 3),
-    "rgba8": (np.uint8, 4),
-    "bgra8": (np.uint8, 4),
-    "mono8": (np.uint8, 1),
-    "mono16": (np.uint16, 1),
-    "8UC1": (np.uint8, 1),
-    "8UC3": (np.uint8, 3),
-    "16UC1": (np.uint16, 1),
-    "16UC3": (np.uint16, 3),
-    "32FC1": (np.float32, 1),
-    "32FC3": (np.float32, 3),
-    "bayer_rggb8": (np.uint8, 1),
-    "bayer_bggr8": (np.uint8, 1),
-    "bayer_gbrg8": (np.uint8, 1),
-    "bayer_grbg8": (np.uint8, 1),
-}
+    "rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "rgba8": (np.uint8, 4), "bgra8": (np.uint8, 4),
+    "mono8": (np.uint8, 1), "mono16": (np.uint16, 1), "8UC1": (np.uint8, 1), "8UC3": (np.uint8, 3),
+    "16UC1": (np.uint16, 1), "16UC3": (np.uint16, 3),
+    "32FC1": (np.float32, 1), "32FC3": (np.float32, 3),
+    "bayer_rggb8": (np.uint8, 1), "bayer_bggr8": (np.uint8, 1),
+    "bayer_gbrg8": (np.uint8, 1), "bayer_grbg8": (np.uint8, 1),
+}  # fmt: skip
 
-# OpenCV names a Bayer pattern by its second row's second and third pixel.
+# OpenCV names a Bayer pattern by the second and third pixel of its second row.
 _TO_RGB: dict[str, int] = {
-    "bgr8": cv2.COLOR_BGR2RGB,
-    "rgba8": cv2.COLOR_RGBA2RGB,
-    "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB,
-    "8UC1": cv2.COLOR_GRAY2RGB,
-    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
-    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
-    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
-}
+    "bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB, "8UC1": cv2.COLOR_GRAY2RGB,
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB, "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB, "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+}  # fmt: skip
 _CAMERA = ("rgb8", *_TO_RGB)
 _THERMAL = ("mono8", "mono16", "8UC1", "16UC1")
 _RASTER = ("rgb8", "bgr8", "mono8", "8UC1", "8UC3", "16UC3", "32FC3")
 
-# (message, encodings that will do) -> (pixels (H, W[, C]), encoding)
+# (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
 Reader = Callable[[Any, tuple[str, ...]], tuple[Array, str]]
 
 
-def camera_rgb(message: Any, read: Reader | None = None) -> NDArray[np.uint8]:
-    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8.
-
-    Raises:
-        RosError: the message is malformed, or no camera image.
-    """
-    if is_compressed(message):
-        sent = sent_encoding(message)
-        if not sent.startswith("bayer_"):
-            return _rgb(decompress(message, cv2.IMREAD_COLOR))
-        pixels = decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
-        if pixels.dtype == np.uint8 and pixels.ndim == 3:
-            return _rgb(pixels)
-        if pixels.dtype != np.uint8 or sent not in _TO_RGB:
-            known = ", ".join(_CAMERA)
-            raise RosError(f"encoding is {sent!r}, expected one of {known}", "encoding")
-        return _converted(pixels, sent)
-    pixels, encoding = (read or read_pixels)(message, _CAMERA)
-    if encoding == "rgb8":
-        return pixels
-    return _converted(pixels, encoding)
-
-
-def thermal_counts(message: Any, read: Reader | None = None) -> Array:
-    """A thermal Image or CompressedImage -> (h, w) uint8 or uint16, as sent.
-
-    Raises:
-        RosError: the message is malformed, or no single-channel 8- or 16-bit image.
-    """
-    if not is_compressed(message):
-        return (read or read_pixels)(message, _THERMAL)[0]
-    pixels = _as_deep_as_sent(message)
-    if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
-        pixels = np.ascontiguousarray(pixels[..., 0])  # a grey picture stored as colour
-    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
-        raise RosError(
-            f"image data is {pixels.dtype} {pixels.shape}, expected one channel of 8 or 16 bits",
-            "encoding",
-        )
-    return pixels
-
-
-def raster_values(message: Any, read: Reader | None = None) -> Array:
-    """A projected raster (LiDAR, events, depth) -> (H, W, 3) uint8, uint16 or float32, as sent.
-
-    Colour order is R, G, B; a single channel is repeated.
-
-    Raises:
-        RosError: the message is malformed, or no raster.
-    """
-    if is_compressed(message):
-        pixels = _as_deep_as_sent(message)
-        if pixels.ndim == 2:
-            return np.repeat(pixels[..., None], 3, axis=2)
-        return np.ascontiguousarray(pixels[..., 2::-1])  # OpenCV reads B, G, R[, A]
-    pixels, encoding = (read or read_pixels)(message, _RASTER)
-    if encoding == "bgr8":
-        return np.ascontiguousarray(pixels[..., ::-1])
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def is_compressed(message: Any) -> bool:
-    """Whether this is a CompressedImage (which has a format instead of an encoding)."""
-    return hasattr(message, "format")
-
-
 def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
-    """The pixels of an Image without a copy where its layout permits: (H, W) or (H, W, C).
+    """The pixels of an Image, (H, W) or (H, W, C), and their encoding.
 
-    Row padding and either byte order are understood; the result is in native order.
-
-    Raises:
-        RosError: encoding not in `allowed`, or sizes that contradict each other.
+    Not copied unless rows are padded or the byte order is not the machine's.
     """
     encoding = str(message.encoding)
     if encoding not in ENCODINGS or encoding not in allowed:
-        known = ", ".join(allowed)
-        raise RosError(f"encoding is {encoding!r}, expected one of {known}", "encoding")
+        _refuse_encoding(encoding, allowed)
     kind, channels = ENCODINGS[encoding]
     height, width, step = int(message.height), int(message.width), int(message.step)
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
+    _check_sides(height, width)
     item = np.dtype(kind).itemsize
     row = width * channels * item
     if step < row or step % item:
@@ -160,57 +74,56 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
         )
     rows = data.reshape(height, step)[:, :row]
     kinds = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    pixels = np.ascontiguousarray(rows).view(kinds)  # copies padded rows only
+    pixels = np.ascontiguousarray(rows).view(kinds)
     if not pixels.dtype.isnative:
         pixels = pixels.astype(kind)
     return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
 
 
-def decompress(message: Any, flags: int) -> Array:
-    """The pixels of a CompressedImage as OpenCV gives them (B, G, R).
-
-    Raises:
-        RosError: another format than JPEG or PNG, or broken data.
-    """
-    form = str(message.format)
-    if "compressedDepth" in form or not any(
-        kind in form.lower() for kind in ("jpeg", "jpg", "png")
-    ):
-        raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
-    try:
-        pixels = decode_image(bytes(message.data), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except SensorError as error:
-        raise RosError(f"{form} data {error}", "compressed") from error
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        height, width = pixels.shape[:2]
-        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
-    return pixels
+def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
+    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8."""
+    if not _is_compressed(message):
+        pixels, encoding = read(message, _CAMERA)
+        return pixels if encoding == "rgb8" else _converted(pixels, encoding)
+    sent = _sent_encoding(message)
+    if not sent.startswith("bayer_"):
+        return _converted(_decompress(message, cv2.IMREAD_COLOR), "bgr8")
+    pixels = _decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
+    if pixels.dtype == np.uint8 and pixels.ndim == 3:
+        return _converted(pixels, "bgr8")
+    if pixels.dtype != np.uint8 or sent not in _TO_RGB:
+        _refuse_encoding(sent, _CAMERA)
+    return _converted(pixels, sent)
 
 
-def sent_encoding(message: Any) -> str:
-    """The encoding before the compression, of a format such as "mono16; png compressed "."""
-    encoding, separator, _ = str(message.format).partition(";")
-    return encoding.strip() if separator else ""
-
-
-def _as_deep_as_sent(message: Any) -> Array:
-    """The pixels, unless they have fewer bits than what was compressed: jpeg knows 8 only."""
-    pixels, sent = decompress(message, cv2.IMREAD_UNCHANGED), sent_encoding(message)
-    if sent in ENCODINGS and pixels.dtype.itemsize < np.dtype(ENCODINGS[sent][0]).itemsize:
+def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
+    """A thermal Image or CompressedImage -> (h, w) uint8 or uint16, as sent."""
+    if not _is_compressed(message):
+        return read(message, _THERMAL)[0]
+    pixels = _as_deep_as_sent(message)
+    if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
+        pixels = np.ascontiguousarray(pixels[..., 0])  # a grey picture stored as colour
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise RosError(
-            f"format is {message.format!r}, but the data is {pixels.dtype}: its values are lost, "
-            "have it sent as png",
+            f"image data is {pixels.dtype} {pixels.shape}, expected one channel of 8 or 16 bits",
             "encoding",
         )
     return pixels
 
 
-def _converted(pixels: Array, encoding: str) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
+def raster_values(message: Any, read: Reader = read_pixels) -> Array:
+    """A projected raster (LiDAR, events, depth) -> (H, W, 3) uint8, uint16 or float32, as sent.
 
-
-def _rgb(bgr: Array) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    Colour order is R, G, B; a single channel is repeated.
+    """
+    if _is_compressed(message):
+        pixels, encoding = _as_deep_as_sent(message), "bgr8"
+        pixels = pixels[..., :3] if pixels.ndim == 3 else pixels  # without alpha
+    else:
+        pixels, encoding = read(message, _RASTER)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., ::-1]) if encoding == "bgr8" else pixels
 
 
 def fill_image(message: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
@@ -229,16 +142,13 @@ def fill_image(message: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
 
 
 def cv_bridge_reader() -> Reader:
-    """`read_pixels` by cv_bridge, for `image_backend: cv_bridge`.
-
-    Raises:
-        RosError: cv_bridge is not installed.
-    """
+    """`read_pixels` by cv_bridge, for `image_backend: cv_bridge`; RosError if not installed."""
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError as error:
         raise RosError(
-            f"image_backend is 'cv_bridge', but it is not installed ({error})"
+            "parameter image_backend: 'cv_bridge' is not installed; install ros-jazzy-cv-bridge "
+            f"or use 'native' ({error})"
         ) from error
     bridge = CvBridge()
 
@@ -250,3 +160,53 @@ def cv_bridge_reader() -> Reader:
             raise RosError(f"cv_bridge: {error}", "encoding") from error
 
     return read
+
+
+def _is_compressed(message: Any) -> bool:
+    """A CompressedImage has a format instead of an encoding."""
+    return hasattr(message, "format")
+
+
+def _sent_encoding(message: Any) -> str:
+    """The encoding before compression, from a format such as "mono16; png compressed "."""
+    encoding, separator, _ = str(message.format).partition(";")
+    return encoding.strip() if separator else ""
+
+
+def _decompress(message: Any, flags: int) -> Array:
+    """The pixels of a CompressedImage as OpenCV gives them (B, G, R)."""
+    form = str(message.format)
+    known = any(kind in form.lower() for kind in ("jpeg", "jpg", "png"))
+    if not known or "compressedDepth" in form:
+        raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
+    try:
+        pixels = decode_image(bytes(message.data), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except SensorError as error:
+        raise RosError(f"{form} data {error}", "compressed") from error
+    _check_sides(*pixels.shape[:2])
+    return pixels
+
+
+def _as_deep_as_sent(message: Any) -> Array:
+    """The pixels, unless compression has lost bits: jpeg has 8 only."""
+    pixels, sent = _decompress(message, cv2.IMREAD_UNCHANGED), _sent_encoding(message)
+    if sent in ENCODINGS and pixels.dtype.itemsize < np.dtype(ENCODINGS[sent][0]).itemsize:
+        raise RosError(
+            f"format is {message.format!r}, but the data is {pixels.dtype}: its values are lost; "
+            "set the publisher's image_transport parameter compressed.format to png",
+            "encoding",
+        )
+    return pixels
+
+
+def _converted(pixels: Array, encoding: str) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
+
+
+def _check_sides(height: int, width: int) -> None:
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
+
+
+def _refuse_encoding(encoding: str, allowed: tuple[str, ...]) -> NoReturn:
+    raise RosError(f"encoding is {encoding!r}, expected one of {', '.join(allowed)}", "encoding")

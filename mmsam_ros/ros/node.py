@@ -1,95 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node `mmsam`: synchronised sensors in, labelled masks out (`ros2 run mmsam_ros segment`).
 
-Callbacks only store; one worker thread decodes, infers and publishes.
+Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from mmsam_ros.inference import InferenceError, Result, Segmenter, tune_allocator
-from mmsam_ros.ros.camera_info import camera_model_from_parameters
-from mmsam_ros.ros.errors import RosError
+from mmsam_ros._util import MmsamError
+from mmsam_ros.inference import tune_allocator
+from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.extrinsics import Extrinsics
-from mmsam_ros.ros.frames import CameraInfos, FrameBuilder, ThermalAlignment, opencv_homography
-from mmsam_ros.ros.images import cv_bridge_reader, read_pixels
 from mmsam_ros.ros.inputs import Candidate, Input
-from mmsam_ros.ros.outputs import Outputs
-from mmsam_ros.ros.parameters import NetworkParameters, NodeParameters, ParameterReader
-from mmsam_ros.ros.statistics import Statistics, diagnose
-from mmsam_ros.ros.stock_sync import StockSynchroniser
-from mmsam_ros.ros.sync import CAMERA, SyncedSet, Synchroniser
+from mmsam_ros.ros.outputs import Outputs, advertise
+from mmsam_ros.ros.parameters import Parameters, declare_parameters
+from mmsam_ros.ros.process import Processor
+from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.topics import CLOUD, COMPRESSED, IMAGE, INFO, SUFFIX
+from mmsam_ros.ros.wiring import (
+    load_segmenter,
+    make_camera_infos,
+    make_frame_builder,
+    make_synchroniser,
+)
 from mmsam_ros.ros.worker import Worker
-from mmsam_ros.sensors import Frame, SensorError, made_of_points
-from mmsam_ros.weights import Geometry, WeightsError, default_weights, load_model
+from mmsam_ros.sensors import made_of_points
+from mmsam_ros.weights import default_weights
 
 NODE = "mmsam"
 RCLError = rclpy_implementation.RCLError
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
-DIAGNOSTICS_PERIOD = 1.0
-LOG_PERIOD = 5.0  # seconds between two lines about the same stream and reason
-
-# What a user can mend; the node says it in one line and does not start.
-StartErrors = (
-    RosError,
-    WeightsError,
-    SensorError,
-    InferenceError,
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-)
+DIAGNOSTICS_PERIOD = 1.0  # seconds
 
 
 class SegmentNode(Node):
-    """Reads camera, LiDAR, thermal and what else the weights name; publishes masks.
+    """Reads camera, LiDAR, thermal and what else the weights read; publishes masks.
 
     Raises:
-        RosError, WeightsError, InferenceError: parameters or weights that cannot be run.
+        MmsamError: parameters or weights that cannot be used.
     """
 
     def __init__(self) -> None:
         super().__init__(NODE)
-        reader = ParameterReader(self)
-        network, parameters = reader.network(), reader.node()
-        self._segmenter = load_segmenter(network)
+        parameters = declare_parameters(self)
+        self._segmenter = load_segmenter(parameters)
         spec = self._segmenter.spec
-        self._facts = self._describe(network, parameters)
-        self._statistics = Statistics()
-        self._refusals: dict[str, tuple[float, str]] = {}
-        self._failures = 0  # frames in a row that a defect has cost
-        self._log_times: dict[tuple[str, str], float] = {}
-        self._infos = CameraInfos(parameters.rectified)
-        for name, values in parameters.infos.items():
-            rectified = parameters.rectified if name == CAMERA else None
-            self._infos.fix(name, camera_model_from_parameters(values, name, rectified))
-        poses = Extrinsics(self, parameters.extrinsics)
-        self._facts["extrinsics"] = poses.source
-        self._builder = FrameBuilder(
-            spec, self._infos, poses, _alignment(parameters), _reader(parameters)
-        )
-        self._outputs = Outputs(self, spec)
-        self._facts["label_info"] = "yes" if self._outputs.has_label_info else "no vision_msgs"
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._sync = _synchroniser(parameters, spec.sensors)
-        self._worker = Worker(self._sync, self._process, self._drop)
+        self._sensors = spec.sensors
+        self._infos = make_camera_infos(parameters)
+        poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
+        builder = make_frame_builder(parameters, spec, self._infos, poses)
+        outputs = Outputs(self, spec)
+        self._diagnostics = advertise(self, "/diagnostics")
+        self._monitor = Monitor(self.get_logger().warning)
+        self._sync = make_synchroniser(parameters, self._sensors)
+        process = Processor(builder, self._segmenter, outputs, self.context.ok)
+        self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
+        self._facts = self._settings(parameters) | {
+            "extrinsics": poses.source,
+            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
+        }
+        self._warn_of_settings(parameters)
         self._worker.start()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
         self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
@@ -97,84 +81,85 @@ class SegmentNode(Node):
         self.get_logger().info(f"ready: {', '.join(f'{k} {v}' for k, v in self._facts.items())}")
 
     def stop(self) -> None:
-        """End the worker; what still waits is counted as dropped."""
+        """End the worker; sets that wait are counted as dropped."""
         self._worker.stop()
-        for synced in self._sync.flush(time.monotonic()):
-            self._sync.settle(synced, "dropped", "shutdown")
 
-    def _describe(self, network: NetworkParameters, parameters: NodeParameters) -> dict[str, Any]:
-        """Settings for the log and diagnostics; what is not the default or falls back is logged."""
+    def _settle(self, synced: SyncedSet, outcome: Outcome) -> None:
+        """The one place where a set ends; called by the worker."""
+        self._monitor.settled(synced, outcome)
+        self._sync.settle(synced, outcome)
+
+    def _settings(self, parameters: Parameters) -> dict[str, Any]:
+        """What runs, for log and diagnostics."""
         segmenter = self._segmenter
-        geometry = segmenter.geometry
-        size = f"{geometry.size[0]}x{geometry.size[1]}"
-        if geometry != segmenter.spec.geometry:
-            self.get_logger().warning(
-                f"geometry is {geometry.mode} to {size}, the weights were made for "
-                f"{segmenter.spec.geometry.mode}"
-            )
-        if not network.weights:
-            self.get_logger().warning(
-                f"weights: none named, taking {default_weights().name}, which was trained on "
-                "synthetic scenes: for trying, not for a road"
-            )
-        if network.device == "auto" and segmenter.device.type == "cpu":
-            self.get_logger().warning("device auto: no CUDA device found, running on the CPU")
+        height, width = segmenter.geometry.size
         return {
-            "weights": Path(network.weights or default_weights()).name,
+            "weights": Path(parameters["weights"] or default_weights()).name,
             "recipe": segmenter.spec.provenance.recipe,
             "device": str(segmenter.device),
-            "precision": network.precision,
-            "geometry": f"{geometry.mode} {size}",
-            "inputs": "+".join((CAMERA, *segmenter.spec.sensors)),
-            "sync_backend": parameters.sync_backend,
-            "image_backend": parameters.image_backend,
+            "precision": parameters["precision"],
+            "geometry": f"{segmenter.geometry.mode} {height}x{width}",
+            "inputs": "+".join((CAMERA, *self._sensors)),
+            "sync_backend": parameters["sync_backend"],
+            "image_backend": parameters["image_backend"],
         }
 
-    def _make_inputs(self, parameters: NodeParameters) -> list[Input]:
-        def images(topic: str, name: str) -> list[Candidate]:
-            compressed = f"{self.resolve_topic_name(topic)}/compressed"
-            both = {
-                "raw": Candidate(topic, Image),
-                "compressed": Candidate(compressed, CompressedImage),
-            }
-            transport = parameters.transports[name]
-            return list(both.values()) if transport == "auto" else [both[transport]]
-
-        def make(
-            stream: str, candidates: list[Candidate], callback: Callable[[Any], None]
-        ) -> Input:
-            return Input(self, stream, candidates, parameters.reliability, callback)
-
+    def _warn_of_settings(self, parameters: Parameters) -> None:
+        """Log defaults and overrides that a user may not have meant."""
+        segmenter, warn = self._segmenter, self.get_logger().warning
         topic = self.resolve_topic_name("camera/image")
-        if parameters.rectified is None and "rect" in topic.rpartition("/")[2]:
-            self.get_logger().warning(
-                f"camera.image auto: {topic} sounds rectified; where its CameraInfo still has the "
-                "raw image's distortion, as image_proc leaves it, set camera.image: rectified"
+        if not parameters["weights"]:
+            warn(
+                f"parameter weights is not set: using {default_weights().name}, trained on "
+                "synthetic scenes. Evaluation only; do not use on a vehicle"
             )
-        inputs = [make(CAMERA, images("camera/image", CAMERA), partial(self._store, CAMERA))]
-        spec = self._segmenter.spec
-        for source in spec.sensors:
-            candidates = images(f"{source}/image", source)
-            if source == "lidar":
-                # weights that read another raster than points make prefer that, if it is there
-                points = Candidate("lidar/points", PointCloud2)
-                candidates.insert(
-                    0 if made_of_points(spec.encodings[source]) else len(candidates), points
-                )
-            inputs.append(make(source, candidates, partial(self._store, source)))
-        wanted = {"camera"} | ({"thermal"} if parameters.registration == "rotation" else set())
-        for name in sorted(wanted - set(parameters.infos)):
-            update = partial(self._infos.update, name)
-            info = Candidate(f"{name}/camera_info", CameraInfo)
-            inputs.append(make(f"{name}_info", [info], update))
-        return inputs
+        if parameters["device"] == "auto" and segmenter.device.type == "cpu":
+            warn("parameter device is 'auto' and there is no CUDA device: running on the CPU")
+        if segmenter.geometry != segmenter.spec.geometry:
+            warn(
+                f"geometry is {self._facts['geometry']} by parameter; the weights were trained "
+                f"with {segmenter.spec.geometry.mode}"
+            )
+        if parameters["camera.image"] == "auto" and "rect" in topic.rpartition("/")[2]:
+            warn(
+                f"parameter camera.image is 'auto', but {topic} looks rectified. If its CameraInfo "
+                "still has the distortion of the raw image (as from image_proc), set it to "
+                "'rectified'"
+            )
+
+    def _make_inputs(self, parameters: Parameters) -> list[Input]:
+        """An input for every stream, and for every CameraInfo that is needed."""
+
+        def images(sensor: str) -> list[Candidate]:
+            raw = Candidate(f"{sensor}/image", IMAGE)
+            compressed = Candidate(self.resolve_topic_name(raw.topic) + SUFFIX, COMPRESSED)
+            both = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
+            return both[parameters[f"{sensor}.transport"]]
+
+        streams = {name: images(name) for name in (CAMERA, *self._sensors)}
+        if "lidar" in streams:
+            # points come first, unless the weights read a raster that points cannot give
+            encoding = self._segmenter.spec.encodings["lidar"]
+            place = 0 if made_of_points(encoding) else len(streams["lidar"])
+            streams["lidar"].insert(place, Candidate("lidar/points", CLOUD))
+        rotation = parameters["thermal.registration"] == "rotation"
+        infos = {CAMERA, "thermal"} if rotation else {CAMERA}
+        reliability = parameters["input_reliability"]
+        return [
+            Input(self, name, candidates, reliability, partial(self._store, name))
+            for name, candidates in streams.items()
+        ] + [
+            Input(self, f"{name}_info", [Candidate(f"{name}/camera_info", INFO)], reliability,
+                  partial(self._infos.update, name))
+            for name in sorted(infos - self._infos.fixed.keys())
+        ]  # fmt: skip
 
     def _watch_graph(self) -> None:
-        """Follow publishers as they come and go; a sensor that nobody publishes is not awaited."""
-        for stream in self._inputs:
-            published = stream.update()
-            if stream.stream in self._segmenter.spec.sensors:
-                self._sync.expect(stream.stream, published)
+        """Follow publishers; a sensor that nobody publishes is not waited for."""
+        for source in self._inputs:
+            published = source.update()
+            if source.name in self._sensors:
+                self._sync.expect(source.name, published)
         self._worker.wake()
 
     def _store(self, stream: str, message: Any) -> None:
@@ -182,118 +167,17 @@ class SegmentNode(Node):
         stamp_ns = stamp.sec * 10**9 + stamp.nanosec
         self._worker.feed(stream, stamp_ns, message, time.monotonic())
 
-    def _drop(self, synced: SyncedSet, reason: str) -> None:
-        self._sync.settle(synced, "dropped", reason)
-
-    def _process(self, synced: SyncedSet) -> None:
-        """Decode, infer, publish, settle: the worker's thread. Never raises."""
-        full = False
-        try:
-            frame, refused = self._builder.build(synced, self._refuse)
-            result = self._segment(frame, refused)
-            self._outputs.publish(synced.camera.message.header, frame.rgb, result)
-        except (RosError, SensorError, InferenceError) as error:
-            reason = getattr(error, "reason", "invalid")
-            self._refuse(CAMERA, RosError(str(error), reason))
-            self._sync.settle(synced, "refused", reason)
-        except torch.OutOfMemoryError as error:
-            self._failures += 1
-            full = True
-            text = str(error).partition("\n")[0]
-            self._refuse(CAMERA, RosError(text, "out_of_memory"))
-            self._sync.settle(synced, "refused", "out_of_memory")
-        except Exception as error:  # the last barrier: a bug costs one frame, not the node
-            if not self.context.ok():
-                self._drop(synced, "shutdown")
-                return
-            self._failures += 1
-            self._refuse(CAMERA, RosError(traceback.format_exc(), f"defect {type(error).__name__}"))
-            self._sync.settle(synced, "refused", "defect")
-        else:
-            self._failures = 0
-            self._statistics.mask(synced.camera.arrival, result.present, result.timings)
-            self._sync.settle(synced, "used", refused=refused)
-        if full:  # now that the error holds nothing: fragments may be enough for the next frame
-            torch.cuda.empty_cache()
-
-    def _segment(self, frame: Frame, refused: dict[str, str]) -> Result:
-        """Infer; a sensor whose data cannot be used is refused and left out."""
-        prepared = self._segmenter.prepare(frame)
-        for refusal in prepared.refused.values():
-            refused[refusal.sensor] = refusal.reason
-            self._refuse(refusal.sensor, RosError(refusal.text, refusal.reason))
-        return self._segmenter.infer(prepared, confidence=self._outputs.wants_confidence)
-
-    def _refuse(self, stream: str, error: RosError) -> None:
-        """Log a refusal, the same stream and reason not more often than every few seconds."""
-        now, key = time.monotonic(), (stream, error.reason)
-        self._refusals[stream] = (now, f"{error.reason}: {error}")
-        if now >= self._log_times.get(key, 0.0):
-            self._log_times[key] = now + LOG_PERIOD
-            self.get_logger().warning(f"{stream} refused ({error.reason}): {error}")
-
     def _publish_diagnostics(self) -> None:
-        topics = {f"topic.{i.stream}": i.topic or "none published" for i in self._inputs}
-        status = diagnose(
-            f"{self.get_fully_qualified_name()}: segmentation",
-            str(self._facts["weights"]),
-            self._statistics.snapshot(),
-            self._sync.counts(),
-            self._facts | topics,
-            dict(self._refusals),
-            self._failures,
-        )
+        topics = {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
+        name = f"{self.get_fully_qualified_name()}: segmentation"
+        status = self._monitor.status(name, self._sync.counts(), self._facts | topics)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
 
-def load_segmenter(network: NetworkParameters) -> Segmenter:
-    """The segmenter of the parameters.
-
-    Raises:
-        RosError: parameters that do not fit the weights.
-        WeightsError, InferenceError: as `Segmenter.load`, and no weights at all.
-    """
-    model, spec = load_model(network.weights or default_weights())
-    own, step = spec.geometry, network.geometry_stride
-    mode = network.geometry_mode or own.mode
-    if step and mode != "slide":
-        raise RosError(
-            f"parameter geometry.stride: found {step} with geometry.mode {mode!r}, "
-            "expected it with 'slide' only"
-        )
-    stride = None
-    if mode == "slide":
-        stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
-    geometry = Geometry(
-        mode,  # type: ignore[arg-type]
-        own.size,
-        stride,
-    )
-    return Segmenter(model, spec, network.device, network.precision, geometry)
-
-
-def _alignment(parameters: NodeParameters) -> ThermalAlignment:
-    if parameters.registration == "homography":
-        return ThermalAlignment(fixed=opencv_homography(parameters.homography))
-    return ThermalAlignment(rotation=parameters.registration == "rotation")
-
-
-def _reader(parameters: NodeParameters) -> Any:
-    return cv_bridge_reader() if parameters.image_backend == "cv_bridge" else read_pixels
-
-
-def _synchroniser(
-    parameters: NodeParameters, sources: tuple[str, ...]
-) -> Synchroniser | StockSynchroniser:
-    if parameters.sync_backend == "message_filters":
-        return StockSynchroniser(parameters.sync(sources))
-    return Synchroniser(parameters.sync(sources))
-
-
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; 2 where it cannot start."""
+    """Run the node until it is told to stop; 2 if it cannot start."""
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
@@ -306,7 +190,7 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (*StartErrors, RCLError) as error:
+    except (MmsamError, RCLError) as error:
         if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2

@@ -16,10 +16,12 @@ from std_msgs.msg import Header, String
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.ros.images import fill_image
+from mmsam_ros.ros.topics import OUTPUTS, message_class
 from mmsam_ros.sensors import NO_LABEL, palette, topic_names
 from mmsam_ros.weights import Spec
 
-LABELS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+_TOPICS = {topic.name: topic for topic in OUTPUTS}
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
@@ -27,29 +29,38 @@ LATCHED = QoSProfile(
 )
 
 
+def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
+    """A publisher with type and QoS of the table's row `name`, or of another row."""
+    topic = _TOPICS[row or name]
+    qos = LATCHED if topic.latched else RELIABLE
+    return node.create_publisher(message_class(topic.type), name, qos)
+
+
 class Outputs:
-    """Publishers of one node, private to it (`~/semantic` and so on)."""
+    """The publishers of a node but diagnostics."""
 
     def __init__(self, node: Node, spec: Spec) -> None:
-        self._classes = spec.classes
-        self._palette = palette(spec.classes)
-        self._semantic = node.create_publisher(Image, "~/semantic", LABELS)
-        self._confidence = node.create_publisher(Image, "~/confidence", LABELS)
-        self._color = node.create_publisher(Image, "~/color", LABELS)
-        self._overlay = node.create_publisher(Image, "~/overlay", LABELS)
+        self._classes, self._palette = spec.classes, palette(spec.classes)
+        self._semantic, self._confidence, self._color, self._overlay = (
+            advertise(node, f"~/{name}") for name in ("semantic", "confidence", "color", "overlay")
+        )
         self._class_overlays = [
-            node.create_publisher(Image, f"~/overlay/{name}", LABELS)
+            advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
             for name in topic_names(spec.classes)
         ]
         self._latched = [_publish_classes(node, spec)]
-        label_info = _publish_label_info(node, spec)
-        self.has_label_info = label_info is not None
-        if label_info is not None:
-            self._latched.append(label_info)
+        self.has_label_info = message_class(_TOPICS["~/label_info"].type) is not None
+        if self.has_label_info:
+            self._latched.append(_publish_label_info(node, spec))
+        else:
+            node.get_logger().warning(
+                "~/label_info is not published: vision_msgs is not installed; if you need it, "
+                "install ros-jazzy-vision-msgs"
+            )
 
     @property
     def wants_confidence(self) -> bool:
-        """Whether somebody reads the confidence."""
+        """Whether somebody subscribes to the confidence."""
         return self._confidence.get_subscription_count() > 0
 
     def publish(self, header: Header, rgb: NDArray[Any], result: Result) -> None:
@@ -71,29 +82,22 @@ def _send(publisher: Publisher, header: Header, pixels: NDArray[Any], encoding: 
 
 
 def _publish_classes(node: Node, spec: Spec) -> Publisher:
-    """The class table as JSON, latched."""
-    publisher = node.create_publisher(String, "~/classes", LATCHED)
     table = {
         "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes],
         "no_label": NO_LABEL,
         "inputs": ["camera", *spec.sensors],
     }
+    publisher = advertise(node, "~/classes")
     publisher.publish(String(data=json.dumps(table)))
     return publisher
 
 
-def _publish_label_info(node: Node, spec: Spec) -> Publisher | None:
-    """vision_msgs/LabelInfo, latched; None (logged) where vision_msgs is not installed."""
-    try:
-        from vision_msgs.msg import LabelInfo, VisionClass
-    except ImportError as error:
-        node.get_logger().warning(f"vision_msgs is not installed: no ~/label_info ({error})")
-        return None
-    publisher = node.create_publisher(LabelInfo, "~/label_info", LATCHED)
-    info = LabelInfo(
-        class_map=[VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes],
-        threshold=0.0,
-    )
+def _publish_label_info(node: Node, spec: Spec) -> Publisher:
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    publisher = advertise(node, "~/label_info")
+    classes = [VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes]
+    info = LabelInfo(class_map=classes, threshold=0.0)
     info.header.stamp = node.get_clock().now().to_msg()
     publisher.publish(info)
     return publisher

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""message_filters' ApproximateTimeSynchronizer behind our synchroniser's interface.
+"""message_filters' ApproximateTimeSynchronizer behind the interface of `Synchroniser`.
 
-For `sync_backend: message_filters`. It publishes complete sets only, matches nothing more after
-time has jumped back (a looped bag), and does not say what became of the messages that it did not
-match: those are counted as "unaccounted".
+For `sync_backend: message_filters`. It publishes complete sets only, stops matching after a
+backward jump in time (a looped bag), and does not report the messages that it did not match: those
+are counted as "unaccounted".
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.sync import CAMERA, Entry, SyncConfig, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, Entry, Outcome, SyncedSet
+from mmsam_ros.ros.sync import SyncConfig
 
 
 class StockSynchroniser:
@@ -29,7 +29,8 @@ class StockSynchroniser:
             from message_filters import ApproximateTimeSynchronizer, SimpleFilter
         except ImportError as error:
             raise RosError(
-                f"sync_backend is 'message_filters', but it is not installed ({error})"
+                "parameter sync_backend: 'message_filters' is not installed; install "
+                f"ros-jazzy-message-filters or use 'native' ({error})"
             ) from error
         self._lock = threading.Lock()
         self._streams = (CAMERA, *config.auxiliaries)
@@ -44,7 +45,7 @@ class StockSynchroniser:
         self._outcomes: dict[str, Counter[str]] = {name: Counter() for name in self._streams}
 
     def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
-        """Hand a message to message_filters; returns the sets that it completed."""
+        """Passes a message to message_filters; returns the sets that it completed."""
         with self._lock:
             self._received[stream] += 1
             self._now = now
@@ -70,33 +71,23 @@ class StockSynchroniser:
         return None
 
     def flush(self, now: float) -> list[SyncedSet]:
-        """Nothing: incomplete sets cannot be had."""
+        """Nothing: message_filters does not give up incomplete sets."""
         return []
 
     def expect(self, stream: str, expected: bool) -> None:
         """Nothing: message_filters waits for every input."""
 
-    def settle(
-        self,
-        synced: SyncedSet,
-        outcome: str,
-        reason: str = "busy",
-        refused: Mapping[str, str] | None = None,
-    ) -> None:
-        """Count what became of a set."""
-        label = outcome if outcome == "used" else f"{outcome}:{reason}"
+    def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
+        """Counts how a set ended."""
         with self._lock:
-            self._outcomes[CAMERA][label] += 1
-            for name in synced.auxiliaries:
-                why = (refused or {}).get(name)
-                self._outcomes[name][f"refused:{why}" if why else label] += 1
+            for stream in (CAMERA, *synced.auxiliaries):
+                self._outcomes[stream][outcome.label(stream)] += 1
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Per stream: received, outcomes of matched messages, and the unaccounted rest."""
         with self._lock:
             counts = {}
-            for name in self._streams:
-                known = dict(self._outcomes[name])
-                rest = self._received[name] - sum(known.values())
-                counts[name] = {"received": self._received[name], **known, "unaccounted": rest}
+            for name, ended in self._outcomes.items():
+                rest = self._received[name] - ended.total()
+                counts[name] = {"received": self._received[name], **ended, "unaccounted": rest}
             return counts

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera-driven synchroniser: each camera message gets the auxiliary messages that belong to it.
 
-Pure Python without ROS, threads or a clock of its own: header stamps and the steady time come in
-as arguments, closed sets go out as return values, so that no code of the caller runs in the lock.
+Pure Python without ROS. Stamps and the steady time come in as arguments and closed sets are
+returned, so no code of the caller runs inside the lock.
 
 Matching compares header stamps. A set closes when no nearer auxiliary message can come, or at the
 deadline, which runs on the steady clock from the arrival of the camera message. Sets leave in the
 order of the camera's stamps. Every message ends in exactly one outcome (`Synchroniser.counts`).
 
-**Backward jumps** (a looped bag, a restarted simulation) reach the streams one after the other.
-Each stream therefore has its own timeline. A stream that jumps before the camera keeps its new
-messages apart until the camera follows, and its old ones for the old camera frames that are still
-on their way; one that jumps after the camera is expected to, and its stragglers are told apart by
-being nearer to where the camera's time was than to where it is. Nothing is matched across a jump.
+**Backward jumps** (a looped bag, a restarted simulation) reach the streams one after the other, so
+each stream has its own timeline. If a stream jumps before the camera, its new messages are kept
+apart until the camera follows, and its old ones still serve the old camera frames. If it jumps
+after the camera, a message belongs to the old timeline while its stamp is nearer to where the
+camera's time was than to where it is. Nothing is matched across a jump.
 """
 
 from __future__ import annotations
@@ -22,86 +22,59 @@ import threading
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any
 
+from mmsam_ros._util import Checked, near_match, ranged
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.sets import CAMERA, Entry, Outcome, SyncedSet
 
-CAMERA = "camera"
 OUTCOMES = ("used", "held", "late")  # besides "dropped:<reason>" and "refused:<reason>"
-LEARNED, MARGIN = 10, 0.8  # intervals that are looked at; share of the least that is relied on
-_USED, _HELD, _REFUSED, _DROPPED = 3, 2, 1, 0  # which set's outcome counts for a shared message
+LEARNED, MARGIN = 10, 0.8  # intervals that are looked at; share of the shortest to rely on
+_RANKS = {"used": 3, "held": 2, "refused": 1, "dropped": 0}  # which set counts for a shared message
 
 
 @dataclass(frozen=True)
-class AuxiliarySync:
+class AuxiliarySync(Checked):
     """How one auxiliary stream is matched; all in seconds.
 
-    `stamp + offset` is compared with the camera's stamp. `slop`: greatest distance of a match.
-    `max_age`: an earlier message outside `slop` is reused ("held") up to this age. `min_interval`:
-    least time between two messages of the sensor; one that is stamped just before the camera then
-    need not be waited for. 0: unknown, every frame waits; None: learned from the stream.
+    Attributes:
+        slop: largest distance between `stamp + offset` and the camera's stamp that still matches.
+        offset: added to the stream's stamps.
+        max_age: without a match, the last earlier message is reused ("held") up to this age.
+        min_interval: shortest time between two messages. A message shortly before the camera's is
+            then taken without waiting for the next one. 0: unknown, always wait; None: learned.
     """
 
-    slop: float
-    offset: float = 0.0
-    max_age: float = 0.0
-    min_interval: float | None = 0.0
+    error = RosError
+    where = "sync"
+    slop: float = ranged(MISSING, 0, below=True)
+    offset: float = ranged(0.0, -3600, 3600)
+    max_age: float = ranged(0.0, 0, below=True)
+    min_interval: float | None = ranged(0.0, 0, below=True)
 
 
 @dataclass(frozen=True)
-class SyncConfig:
-    """`deadline`, `jump`: seconds. `queue`: messages a stream buffers, frames that wait at most.
+class SyncConfig(Checked):
+    """How all streams are matched.
 
-    A stamp that is more than `jump` before its stream's newest is a jump of time, not disorder.
+    Attributes:
+        auxiliaries: by stream.
+        deadline: longest wait for the messages that belong to a camera message, seconds.
+        queue: messages that each stream buffers at most.
+        jump: a stamp this many seconds before its stream's newest is a jump, not disorder.
     """
 
+    error = RosError
+    where = "sync"
     auxiliaries: Mapping[str, AuxiliarySync]
-    deadline: float
-    queue: int = 30
-    jump: float = 0.05
+    deadline: float = ranged(MISSING, 0, below=True)
+    queue: int = ranged(30, 1)
+    jump: float = ranged(0.05, 0, below=True)
 
-    def __post_init__(self) -> None:
-        values = {"deadline": self.deadline, "jump": self.jump}
-        for name, auxiliary in self.auxiliaries.items():
-            if name == CAMERA:
-                raise RosError(f"sync: {CAMERA!r} is the reference and cannot be an auxiliary")
-            given = {key: value for key, value in vars(auxiliary).items() if value is not None}
-            values |= {f"{name}.{key}": value for key, value in given.items()}
-        for key, value in values.items():
-            if not math.isfinite(value) or (value < 0 and not key.endswith(".offset")):
-                raise RosError(f"sync: {key} is {value}, expected a finite time >= 0 s")
-        if self.queue < 1:
-            raise RosError(f"sync: queue is {self.queue}, expected >= 1")
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """One message. `decoded` is free for the user's converted value, shared by all its sets."""
-
-    stream: str
-    stamp_ns: int  # header stamp as sent
-    message: Any
-    time_ns: int  # stamp + offset: on the camera's clock
-    arrival: float = 0.0  # steady clock, seconds
-    decoded: Any = None
-    _sets: int = field(default=0, repr=False)  # unsettled sets that hold it
-    _buffered: bool = field(default=True, repr=False)
-    _best: tuple[int, str] | None = field(default=None, repr=False)  # outcome of settled sets
-    _fallback: str = field(default="dropped:unmatched", repr=False)  # where no set held it
-
-
-@dataclass(frozen=True, eq=False)
-class SyncedSet:
-    """A camera message with what belongs to it; a stream without a match is missing.
-
-    `held` names the streams whose message is older than their slop. To be settled exactly once.
-    """
-
-    camera: Entry
-    auxiliaries: Mapping[str, Entry]
-    held: frozenset[str]
+    def check(self) -> None:
+        self.require(CAMERA not in self.auxiliaries, "auxiliaries", f"streams besides {CAMERA!r}")
 
 
 def _ns(seconds: float) -> int:
@@ -120,13 +93,13 @@ class _Auxiliary:
         self.buffer: list[Entry] = []  # the camera's timeline, in order of time
         self.ahead: list[Entry] = []  # after this stream's own jump, until the camera follows
         self.newest: int | None = None  # of the present timeline
-        self.split: int | None = None  # where the timeline ended that one side has left
-        self.expected = True  # whether frames wait for this stream
-        self.leads = False  # while split: this stream has jumped, the camera has not; or vice versa
-        self.closed: deque[tuple[int, float]] = deque(maxlen=queue)  # frames: (time, distance)
+        self.split: int | None = None  # end of the old timeline while only one side has jumped
+        self.leads = False  # while split: whether this stream has jumped, or the camera
+        self.expected = True  # whether camera messages wait for this stream
+        self.closed: deque[tuple[int, float]] = deque(maxlen=queue)  # (camera time, distance)
 
     def complete(self, camera: int) -> bool:
-        """Whether no message can still come that is nearer to a camera message of this time."""
+        """Whether no message nearer to a camera message of this time can still come."""
         if not self.expected:
             return True
         if self.split is not None:
@@ -153,12 +126,12 @@ class _Auxiliary:
         return (earlier[-1], True) if earlier else (None, False)
 
     def missed(self, time_ns: int) -> bool:
-        """Whether a message of this time would have been the match of a frame that has closed."""
+        """Whether a message of this time would have been the match of a set that has closed."""
         distances = ((abs(camera - time_ns), best) for camera, best in self.closed)
         return any(distance <= self.slop and distance < best for distance, best in distances)
 
     def useless(self, floor: int) -> list[Entry]:
-        """Takes out what no camera message at or after `floor` can want."""
+        """Removes and returns what no camera message at or after `floor` can use."""
         past = [entry for entry in self.buffer if entry.time_ns <= floor]
         keep_last = past and past[-1].time_ns >= floor - max(self.slop, self.max_age)
         out = past[:-1] if keep_last else past
@@ -172,13 +145,13 @@ class _Auxiliary:
         return _nearer(camera, self.newest, self.split)
 
     def follow(self) -> list[Entry]:
-        """Both sides are past the jump; returns what was left on the other side of it."""
+        """Both sides are past the jump; returns the messages from before it."""
         out, self.buffer, self.ahead, self.split = self.buffer, self.ahead, [], None
         self.closed.clear()
         return out
 
     def camera_jumped(self, to: int, end: int) -> list[Entry]:
-        """The camera went from `end` back to `to`; returns what was left behind."""
+        """The camera went from `end` back to `to`; returns the messages from before the jump."""
         if self.leads and self.split is not None and _nearer(self.newest or 0, to, end):
             return self.follow()
         out = self.follow() + self.follow()
@@ -203,7 +176,7 @@ class Synchroniser:
         }
         self._open: list[tuple[Entry, float]] = []  # camera messages with deadlines, by time
         self._newest: int | None = None  # camera time of the present timeline
-        self._floor: int | None = None  # time of the last closed frame of the present timeline
+        self._floor: int | None = None  # time of the last closed set of the present timeline
         self._unsettled: set[SyncedSet] = set()
         self._tallies = {
             name: Counter(dict.fromkeys(("received", *OUTCOMES, "waiting"), 0))
@@ -211,12 +184,14 @@ class Synchroniser:
         }
 
     def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
-        """Takes a message of `CAMERA` or an auxiliary; returns the sets that this closed."""
+        """Takes a message of `CAMERA` or an auxiliary; returns the sets that it closed."""
         with self._lock:
             if stream not in self._tallies:
-                raise RosError(f"sync: no stream {stream!r}, there are {sorted(self._tallies)}")
+                raise RosError(
+                    f"sync: unknown stream {stream!r}{near_match(stream, self._tallies)}"
+                )
             self._tallies[stream].update(("received", "waiting"))
-            sets = self._advance(now)  # what was due before this message cannot have it
+            sets = self._advance(now)  # sets that were due before this message
             if stream == CAMERA:
                 sets += self._add_camera(Entry(stream, stamp_ns, message, stamp_ns, now), now)
             else:
@@ -231,12 +206,12 @@ class Synchroniser:
             return self._advance(now)
 
     def next_deadline(self) -> float | None:
-        """Steady time at which `poll` has something to do; None while no frame waits."""
+        """Steady time at which `poll` has something to do; None while nothing waits."""
         with self._lock:
             return min((deadline for _, deadline in self._open), default=None)
 
     def flush(self, now: float) -> list[SyncedSet]:
-        """Closes all frames, empties all buffers and forgets all timelines (for a stop)."""
+        """Closes all sets, empties all buffers and forgets all timelines (for a stop)."""
         with self._lock:
             sets = self._advance(now) + self._close(len(self._open))
             for auxiliary in self._auxiliaries.values():
@@ -246,39 +221,28 @@ class Synchroniser:
             return sets
 
     def expect(self, stream: str, expected: bool) -> None:
-        """Whether frames wait for a stream: one that nobody publishes must cost no time."""
+        """Whether camera messages wait for a stream; not for one that nobody publishes."""
         with self._lock:
             self._auxiliaries[stream].expected = expected
 
-    def settle(
-        self,
-        synced: SyncedSet,
-        outcome: Literal["used", "dropped", "refused"],
-        reason: str = "busy",
-        refused: Mapping[str, str] | None = None,
-    ) -> None:
-        """Says what became of a set: published, dropped or refused for `reason`.
+    def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
+        """Counts how a set ended; each set is settled exactly once.
 
-        `refused` gives reasons for single auxiliaries, whatever became of the camera message. The
-        other auxiliaries of a refused set count as "dropped:camera".
+        Raises:
+            RosError: the set has been settled already.
         """
-        labels = {"used": "used", "dropped": f"dropped:{reason}", "refused": f"refused:{reason}"}
-        if outcome not in labels:
-            raise RosError(f"sync: outcome {outcome!r}, expected one of {sorted(labels)}")
         with self._lock:
             if synced not in self._unsettled:
                 raise RosError(f"sync: set of camera stamp {synced.camera.stamp_ns} settled twice")
             self._unsettled.remove(synced)
-            self._release(synced.camera, (_USED, labels[outcome]))
-            for name, entry in synced.auxiliaries.items():
-                if name in (refused or {}):
-                    self._release(entry, (_REFUSED, f"refused:{(refused or {})[name]}"))
-                elif outcome == "used":
-                    held = name in synced.held
-                    self._release(entry, (_HELD, "held") if held else (_USED, "used"))
-                else:
-                    label = labels["dropped"] if outcome == "dropped" else "dropped:camera"
-                    self._release(entry, (_DROPPED, label))
+            for entry in (synced.camera, *synced.auxiliaries.values()):
+                entry._sets -= 1
+                labels = (
+                    entry._best,
+                    outcome.label(entry.stream, held=entry.stream in synced.held),
+                )
+                entry._best = max(filter(None, labels), key=lambda x: _RANKS[x.partition(":")[0]])
+                self._finish(entry)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Per stream: received, used, held, late, dropped:<reason>, refused:<reason>, waiting."""
@@ -326,7 +290,7 @@ class Synchroniser:
             self._evict([buffer.pop(0)], "dropped:overflow")
 
     def _advance(self, now: float) -> list[SyncedSet]:
-        """Closes what is complete or due (with all before it), and what the queue cannot hold."""
+        """Closes what is complete or due, with all before it, and what the queue cannot hold."""
         due = [index + 1 for index, (_, deadline) in enumerate(self._open) if deadline <= now]
         complete = takewhile(lambda frame: self._complete(frame[0]), self._open)
         sets = self._close(max(*due, len(list(complete)), len(self._open) - self._queue, 0, 0))
@@ -339,7 +303,7 @@ class Synchroniser:
         return all(auxiliary.complete(camera.time_ns) for auxiliary in self._auxiliaries.values())
 
     def _close(self, count: int) -> list[SyncedSet]:
-        """Closes the first `count` frames with what there is."""
+        """Closes the first `count` sets with the messages that are there."""
         frames, self._open = self._open[:count], self._open[count:]
         sets = []
         for camera, _ in frames:
@@ -358,20 +322,15 @@ class Synchroniser:
         return sets
 
     def _evict(self, entries: list[Entry], fallback: str | None = None) -> None:
-        """Entries leave their buffer; `fallback` is the outcome of those that no set has held."""
+        """Removes entries from their buffer; `fallback` is the outcome of those without a set."""
         for entry in entries:
             entry._buffered = False
             entry._fallback = fallback or entry._fallback
             self._finish(entry)
-
-    def _release(self, entry: Entry, outcome: tuple[int, str]) -> None:
-        entry._sets -= 1
-        entry._best = max(entry._best or outcome, outcome, key=lambda ranked: ranked[0])
-        self._finish(entry)
 
     def _finish(self, entry: Entry) -> None:
         """Counts an entry that nothing holds any more."""
         if not entry._buffered and not entry._sets:
             tally = self._tallies[entry.stream]
             tally["waiting"] -= 1
-            tally[entry._best[1] if entry._best else entry._fallback] += 1
+            tally[entry._best or entry._fallback] += 1

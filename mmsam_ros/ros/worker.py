@@ -1,49 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that infers on the newest set, fed by callbacks that only store."""
+"""One thread that processes the newest set; callbacks only store messages."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from mmsam_ros.ros.sync import SyncedSet
-
-
-class Source(Protocol):
-    """The part of a synchroniser that the worker needs."""
-
-    def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
-        """Take a message; the sets that this closed."""
-
-    def poll(self, now: float) -> list[SyncedSet]:
-        """Sets whose deadline has passed."""
-
-    def next_deadline(self) -> float | None:
-        """When `poll` has something to do."""
+from mmsam_ros.ros.sets import Outcome, SyncedSet
+from mmsam_ros.ros.stock_sync import StockSynchroniser
+from mmsam_ros.ros.sync import Synchroniser
 
 
 class Worker:
-    """Runs `process` on sets, one at a time.
+    """Processes sets one at a time and settles every set that the source gives out, once.
 
-    While it is busy the newest camera frame wins: older waiting sets go to `drop`. What closes
-    while it is idle is all processed, in order.
+    While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
+    that close while it is idle are all processed, in order.
 
     Args:
-        source: gets the messages; asked for sets whose deadline passes meanwhile.
-        process: handles a set; must not raise.
-        drop: told of a set that is not processed, and why: "busy" (a newer one replaced it) or
-            "shutdown".
+        source: takes the messages and closes sets.
+        process: handles a set and returns how it ended; must not raise.
+        settle: told how each set ended.
     """
 
     def __init__(
         self,
-        source: Source,
-        process: Callable[[SyncedSet], None],
-        drop: Callable[[SyncedSet, str], None],
+        source: Synchroniser | StockSynchroniser,
+        process: Callable[[SyncedSet], Outcome],
+        settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
-        self._source, self._process, self._drop = source, process, drop
+        self._source, self._process, self._settle = source, process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
         self._busy = False
@@ -55,17 +43,17 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the set in hand, drop the waiting ones, end the thread."""
+        """Finish the current set, drop what waits ("shutdown") and end the thread."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         self._thread.join()
-        for synced in self._waiting:
-            self._drop(synced, "shutdown")
-        self._waiting.clear()
+        with self._condition:
+            self._drop([*self._waiting, *self._source.flush(time.monotonic())], "shutdown")
+            self._waiting = []
 
     def feed(self, stream: str, stamp_ns: int, message: Any, now: float) -> None:
-        """Add a message to the source; sets that it closes are handed over in their order."""
+        """Pass a message to the source; `now` is its arrival on the steady clock."""
         with self._condition:
             self._take(self._source.add(stream, stamp_ns, message, now))
             self._condition.notify()
@@ -76,19 +64,19 @@ class Worker:
             self._condition.notify()
 
     def _take(self, sets: list[SyncedSet]) -> None:
-        if not sets:
-            return
-        waiting = [*self._waiting, *sets]
-        if self._busy:
-            for synced in waiting[:-1]:
-                self._drop(synced, "busy")
-            waiting = waiting[-1:]
-        self._waiting = waiting
+        self._waiting += sets
+        if sets and self._busy:
+            self._drop(self._waiting[:-1], "busy")
+            self._waiting = self._waiting[-1:]
+
+    def _drop(self, sets: list[SyncedSet], reason: str) -> None:
+        for synced in sets:
+            self._settle(synced, Outcome("dropped", reason))
 
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
-            self._take(self._source.poll(time.monotonic()))  # what came due meanwhile: newest wins
+            self._take(self._source.poll(time.monotonic()))  # came due meanwhile: newest wins
             self._busy = False
             while not self._stopping:
                 if self._waiting:
@@ -102,4 +90,4 @@ class Worker:
 
     def _run(self) -> None:
         while (synced := self._next()) is not None:
-            self._process(synced)
+            self._settle(synced, self._process(synced))

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.data.transforms import AugmentConfig
 from mmsam_ros.model.config import (
     CombineConfig,
@@ -15,6 +14,7 @@ from mmsam_ros.model.config import (
     FusionConfig,
     HeadConfig,
     InteractionConfig,
+    Preset,
     PriorConfig,
     Size,
     TrunkConfig,
@@ -22,73 +22,65 @@ from mmsam_ros.model.config import (
 from mmsam_ros.training.errors import TrainingError
 
 
-def _in_range(part: object, name: str, *fields: str, low: float, high: float = math.inf) -> None:
-    for field_name in fields:
-        value = getattr(part, field_name)
-        if not low <= value <= high:
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise TrainingError(f"{name}.{field_name}: found {value}, expected {expected}")
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise TrainingError(f"{name}: found {value!r}{near_match(value, known)}")
+class _Config(Checked):
+    error: ClassVar[type[MmsamError]] = TrainingError
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Config):
     """Where the frames come from.
 
     Attributes:
-        root: the data set's top folder.
-        lists: folder of FMB's easy/hard lists; other kinds need none.
-        workers: loading processes per device.
+        root: top folder of the data set.
+        lists: folder of FMB's easy and hard lists; other data sets need none.
+        workers: loading processes of each device.
     """
 
     root: str = ""
     lists: str = ""
-    workers: int = 4
-
-    def __post_init__(self) -> None:
-        _in_range(self, "data", "workers", low=0)
+    workers: int = ranged(4, 0)
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(_Config):
     """The network: a preset and what differs from it.
 
     Attributes:
-        preset: `vit_b`, `vit_l` (published), `vit_h`, `tiny`, `nano`; gives the defaults below.
-        image_size: (height, width) of the input; None: the setting's, or the preset's own.
-        inputs: `all`, or `rgb` for a network without auxiliary.
+        preset: defaults of the network's other keys; `vit_l` is published.
+        image_size: [height, width] of the input; null for the data set's, or the preset's own.
+        inputs: `rgb` leaves out the auxiliaries.
+        encoder: the SAM image encoder.
+        combine: how auxiliaries are combined; with several the default is by presence.
+        prior: the spatial prior.
+        trunk: its ConvNeXt trunks.
+        fusion: fusion of RGB and auxiliary.
+        interaction: injectors and extractors.
+        head: the segmentation head.
     """
 
-    preset: str = "vit_l"
+    preset: Preset = "vit_l"
     image_size: Size | None = None
-    inputs: str = "all"
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    combine: CombineConfig = field(default_factory=CombineConfig)
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    interaction: InteractionConfig = field(default_factory=InteractionConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-
-    def __post_init__(self) -> None:
-        _one_of("model.inputs", self.inputs, ("all", "rgb"))
+    inputs: Literal["all", "rgb"] = "all"
+    encoder: EncoderConfig = EncoderConfig()
+    combine: CombineConfig = CombineConfig()
+    prior: PriorConfig = PriorConfig()
+    trunk: TrunkConfig = TrunkConfig()
+    fusion: FusionConfig = FusionConfig()
+    interaction: InteractionConfig = InteractionConfig()
+    head: HeadConfig = HeadConfig()
 
 
 @dataclass(frozen=True)
-class StartConfig:
+class StartConfig(_Config):
     """What the weights start from, and what does not train.
 
     Attributes:
         sam: official SAM checkpoint (`sam_vit_b`, `sam_vit_l`, `sam_vit_h`, or a file, which may
             be an mmsam weights file), or `scratch`.
-        convnext: ConvNeXt weights (file or timm model name) for every trunk, or `scratch`; of an
-            mmsam weights file the RGB trunk's.
-        weights: an mmsam weights file to go on from instead of the two.
-        freeze: prefixes of parameter names that stay as they are; LoRA's own still train.
+        convnext: ConvNeXt weights for every trunk (a file or a timm model name), or `scratch`; of
+            an mmsam weights file the RGB trunk's.
+        weights: mmsam weights file to start from instead of the two.
+        freeze: prefixes of the names of parameters that do not train; LoRA's own still do.
     """
 
     sam: str = "sam_vit_l"
@@ -98,130 +90,138 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """`ohem` (published) or plain `ce`; threshold and pixels kept are OHEM's."""
+class LossConfig(_Config):
+    """The loss.
 
-    kind: str = "ohem"
-    threshold: float = 0.7
-    min_kept: int = 100_000
+    Attributes:
+        kind: `ohem` (cross-entropy of the hard pixels, published) or plain `ce`.
+        threshold: OHEM: probability of the true class from which a pixel is easy.
+        min_kept: OHEM: least number of pixels to keep, easy ones included.
+    """
 
-    def __post_init__(self) -> None:
-        _one_of("loss.kind", self.kind, ("ohem", "ce"))
-        _in_range(self, "loss", "threshold", low=0, high=1)
-        _in_range(self, "loss", "min_kept", low=0)
+    kind: Literal["ohem", "ce"] = "ohem"
+    threshold: float = ranged(0.7, 0, 1)
+    min_kept: int = ranged(100_000, 0)
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimiserConfig(_Config):
     """AdamW with layer-wise decay of the learning rate.
 
     Attributes:
-        ema: decay of the averaged weights per step; 0 keeps none (published).
+        lr: peak learning rate, for this `batch.effective`.
+        betas: AdamW's decay rates of the moments.
+        weight_decay: AdamW's weight decay.
+        layer_decay: factor on the learning rate from each encoder block to the one before it.
+        ema: decay of the averaged weights per step; 0 keeps no average (published).
     """
 
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    layer_decay: float = 0.9
-    ema: float = 0.0
-
-    def __post_init__(self) -> None:
-        _in_range(self, "optimiser", "lr", "weight_decay", low=0)
-        _in_range(self, "optimiser", "layer_decay", "ema", low=0, high=1)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise TrainingError(f"optimiser.betas: found {self.betas}, expected 0 to 1, 1 excluded")
+    lr: float = ranged(2e-4, 0)
+    betas: tuple[float, float] = ranged((0.9, 0.999), 0, 1, below=True)
+    weight_decay: float = ranged(0.01, 0)
+    layer_decay: float = ranged(0.9, 0, 1)
+    ema: float = ranged(0.0, 0, 1)
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """Poly decay per epoch with an exponential warm-up per step."""
-
-    epochs: int = 100
-    power: float = 0.9
-    warmup_epochs: int = 10
-    warmup_ratio: float = 0.1
-
-    def __post_init__(self) -> None:
-        _in_range(self, "schedule", "epochs", low=1)
-        _in_range(self, "schedule", "power", "warmup_epochs", low=0)
-        _in_range(self, "schedule", "warmup_ratio", low=1e-6, high=1)
-
-
-@dataclass(frozen=True)
-class BatchConfig:
-    """Frames per optimiser step over all devices, and per device and forward pass."""
-
-    effective: int = 8
-    per_device: int = 1
-
-    def __post_init__(self) -> None:
-        _in_range(self, "batch", "effective", "per_device", low=1)
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """Machines and arithmetic, for Lightning Fabric.
+class ScheduleConfig(_Config):
+    """Poly decay per epoch with an exponential warm-up per step.
 
     Attributes:
-        accelerator: `auto`, `cuda` or `cpu`.
-        devices: `auto`, or their number on each node.
-        nodes: machines.
-        strategy: `auto`, `ddp` or `fsdp`.
-        precision: `32` (published) or `bf16-mixed`.
+        epochs: length of the run.
+        power: exponent of the decay.
+        warmup_epochs: length of the warm-up.
+        warmup_ratio: share of the learning rate that the warm-up starts from.
+    """
+
+    epochs: int = ranged(100, 1)
+    power: float = ranged(0.9, 0)
+    warmup_epochs: int = ranged(10, 0)
+    warmup_ratio: float = ranged(0.1, 1e-6, 1)
+
+
+@dataclass(frozen=True)
+class BatchConfig(_Config):
+    """Frames per optimiser step and per forward pass; gradients are accumulated in between.
+
+    Attributes:
+        effective: frames of an optimiser step, over all devices.
+        per_device: frames of a forward pass on one device.
+    """
+
+    effective: int = ranged(8, 1)
+    per_device: int = ranged(1, 1)
+
+
+@dataclass(frozen=True)
+class DeviceConfig(_Config):
+    """Devices and arithmetic, for Lightning Fabric.
+
+    Attributes:
+        accelerator: `auto` takes GPUs if there are any.
+        devices: devices of each node; 0 for all (one process on a CPU).
+        nodes: number of machines.
+        strategy: how several devices share the work.
+        precision: `fp32` (published) or `bf16` (mixed).
         checkpointing: recompute activations in the backward pass instead of keeping them.
     """
 
-    accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = ranged(0, 0)
+    nodes: int = ranged(1, 1)
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = True
 
-    def __post_init__(self) -> None:
-        _one_of("device.accelerator", self.accelerator, ("auto", "cuda", "cpu"))
-        _one_of("device.strategy", self.strategy, ("auto", "ddp", "fsdp"))
-        _one_of("device.precision", self.precision, ("32", "bf16-mixed"))
-        _in_range(self, "device", "nodes", low=1)
-
 
 @dataclass(frozen=True)
-class LogConfig:
-    """How often things are written: steps between log lines and between checkpoints, pictures per
-    validation, epochs between validations.
+class LogConfig(_Config):
+    """How often things are written.
+
+    Attributes:
+        every: steps between log lines.
+        checkpoint_every: steps between checkpoints.
+        pictures: pictures of each validation.
+        validate_every: epochs between validations.
     """
 
-    every: int = 10
-    checkpoint_every: int = 500
-    pictures: int = 4
-    validate_every: int = 1
-
-    def __post_init__(self) -> None:
-        _in_range(self, "log", "every", "checkpoint_every", "validate_every", low=1)
-        _in_range(self, "log", "pictures", low=0)
+    every: int = ranged(10, 1)
+    checkpoint_every: int = ranged(500, 1)
+    pictures: int = ranged(4, 0)
+    validate_every: int = ranged(1, 1)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Config):
     """A whole run.
 
     Attributes:
-        setting: `deliver_rgb_lidar` and the like (see `weights.SETTINGS`), or `folder_rgb_` and
-            the folders' sources, e.g. `folder_rgb_lidar_thermal`.
-        out: the run's folder.
+        dataset: kind of data set: `deliver`, `fmb`, `muses` or `folder`.
+        sensors: sensors besides the camera, in the network's order.
+        out: run directory.
         seed: of initialisation, order and augmentation.
-        modality_dropout: how likely each auxiliary of a frame is taken away, 0 to 1.
+        modality_dropout: probability that an auxiliary is left out of a frame, for each.
+        data: where the frames come from.
+        model: the network.
+        start: start weights.
+        augment: augmentation.
+        loss: the loss.
+        optimiser: the optimiser.
+        schedule: length and learning rate.
+        batch: batch sizes.
+        device: devices and arithmetic.
+        log: how often things are written.
     """
 
     dataset: str
-    sensors: tuple[str, ...] = ()
+    sensors: tuple[str, ...]
     out: str = "out/train"
-    seed: int = 0
-    modality_dropout: float = 0.0
+    seed: int = ranged(0, 0, 2**32 - 1)
+    modality_dropout: float = ranged(0.0, 0, 1, below=True)
     data: DataConfig = DataConfig()
     model: NetworkConfig = NetworkConfig()
     start: StartConfig = StartConfig()
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -229,10 +229,6 @@ class TrainConfig:
     device: DeviceConfig = DeviceConfig()
     log: LogConfig = LogConfig()
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise TrainingError(f"seed: found {self.seed}, expected 0 to {2**32 - 1}")
-        if not 0 <= self.modality_dropout < 1:
-            raise TrainingError(
-                f"modality_dropout: found {self.modality_dropout}, expected 0 to 1, 1 excluded"
-            )
+    def check(self) -> None:
+        given = bool(self.sensors) or self.model.inputs == "rgb"
+        self.require(given, "sensors", "at least one, or model.inputs 'rgb'")

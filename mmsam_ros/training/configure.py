@@ -1,66 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's configuration from YAML files and the command line."""
+"""A run's configuration from YAML files and the command line, and the reference of its keys."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
 import re
-from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import check_word, from_mapping
+from mmsam_ros._util.mapping import allowed
 from mmsam_ros.model import ModelConfig
+from mmsam_ros.model.config import Preset
 from mmsam_ros.training.config import NetworkConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import default_combine
 from mmsam_ros.weights import package_file
 
-_UNKNOWN = (
-    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
-    re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)"),
-)
+_ALIASES = {"root": "data.root"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, as YAML 1.2 does."""
+
+
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
-    """The configuration that command-line arguments give; later ones win.
+    """The configuration that command-line arguments give.
 
-    `--config` takes a file or the name of one in config/train. The preset's network gives the
-    defaults of `model`, the setting those of `model.combine`. `--print_config` and `--help` print
-    and leave.
+    Args:
+        arguments: `--config`, a file or the name of one in config/train, and `--key value` or
+            `--key=value`, values in YAML. Later files go before earlier ones, keys before files.
+            Defaults of `model` are the preset's; several sensors are combined by presence.
 
     Raises:
-        TrainingError: an unknown key (with its near match), or a value of the wrong type or out of
+        MmsamError: an unknown key (with its near match), or a value of the wrong type or out of
             range.
-        DataError: a value out of range in `augment`.
     """
-    arguments = _with_files(arguments)
-    printing = [a for a in arguments if a.startswith("--print_config") or a in ("-h", "--help")]
-    parser = _parser()
-    try:
-        if len(printing) < len(arguments):
-            first = parser.parse_args([a for a in arguments if a not in printing])
-            _check_groups(TrainConfig, first)
-            parser.set_defaults(_network(first.model.preset) | _combination(len(first.sensors)))
-        parsed = parser.parse_args(arguments)
-        _check_groups(TrainConfig, parsed)
-        found = parser.instantiate(parsed)
-    except ArgumentError as error:
-        raise TrainingError(_explain(parser, str(error))) from error
-    return TrainConfig(**{f.name: found[f.name] for f in dataclasses.fields(TrainConfig)})
-
-
-def _check_groups(cls: type, values: Any, prefix: str = "") -> None:
-    """TrainingError where a group of keys is something else, such as `false` or nothing."""
-    if not isinstance(values, Namespace):
-        raise TrainingError(f"{prefix[:-1]}: found {values!r}, expected keys with values")
-    for name, hint in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and name in values:
-            _check_groups(hint, values[name], f"{prefix}{name}.")
+    files: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
+    for key, text in _pairs(arguments):
+        if key == "config":
+            files = _merge(files, read_yaml(find_config("train", text)))
+            continue
+        value = _parse(key, text)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        keys = _merge(keys, value)
+    values = _merge(files, keys)
+    return from_mapping(TrainConfig, _merge(_network_defaults(values), values))
 
 
 def find_config(folder: str, name: str) -> Path:
@@ -74,9 +71,7 @@ def find_config(folder: str, name: str) -> Path:
             return Path(name)
         raise TrainingError(f"{name}: no such file")
     known = _configs(folder)
-    if name not in known:
-        raise TrainingError(f"config/{folder}: unknown {name!r}{near_match(name, known)}")
-    return known[name]
+    return known[check_word(f"config/{folder}", name, sorted(known), TrainingError)]
 
 
 def config_names(folder: str) -> list[str]:
@@ -84,78 +79,130 @@ def config_names(folder: str) -> list[str]:
     return sorted(_configs(folder))
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file; TrainingError where it holds something else."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path}: found {values!r}, expected keys with values")
+    return values
+
+
+@dataclass(frozen=True)
+class ConfigRow:
+    """A key of the configuration, for people.
+
+    Attributes:
+        key: dotted, as on the command line.
+        type: of the value.
+        default: in YAML; empty where the key is required.
+        allowed: choices or range.
+        description: what it means.
+    """
+
+    key: str
+    type: str
+    default: str
+    allowed: str
+    description: str
+
+
+def config_rows(cls: type = TrainConfig, prefix: str = "") -> list[ConfigRow]:
+    """All keys below a part of the configuration; the defaults of `model` are `vit_l`'s."""
+    rows: list[ConfigRow] = []
+    hints, described = get_type_hints(cls), _attributes(cls)
+    for field in dataclasses.fields(cls):
+        hint, key = hints[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            rows += config_rows(hint, f"{key}.")
+            continue
+        default = "" if field.default is MISSING else _yaml_text(field.default)
+        text = described[field.name].removesuffix(".")
+        rows.append(ConfigRow(key, _type_text(hint), default, allowed(cls, field), text))
+    return rows
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    words = iter(arguments)
+    for word in words:
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not key:
+            raise TrainingError(f"found {word!r}, expected --key value")
+        value = text if equals else next(words, None)
+        if value is None:
+            raise TrainingError(f"--{key}: the value is missing")
+        yield _ALIASES.get(key, key), value
+
+
+def _parse(key: str, text: str) -> Any:
+    """A value of the command line: words as they are, lists of words also as `a,b`, else YAML."""
+    hint: Any = TrainConfig
+    for part in key.split("."):
+        hint = get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
+    if hint is str:
+        return text
+    if get_origin(hint) is tuple and _type_text(hint) == "[str, ...]" and text[:1] != "[":
+        return [word for word in text.split(",") if word]
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise TrainingError(f"{key}: found {text!r}, expected a value in YAML") from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the keys of `above`, which wins, at every depth."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = _merge(under, value)
+        merged[key] = value
+    return merged
+
+
+def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's network; several sensors are combined by presence."""
+    model, sensors = values.get("model"), values.get("sensors")
+    name: Any = model.get("preset") if isinstance(model, Mapping) else None
+    if name not in get_args(Preset):  # if it is another word, the configuration refuses it
+        name = NetworkConfig.preset
+    network = dataclasses.asdict(ModelConfig.preset(name, num_classes=1))
+    count = len(sensors) if isinstance(sensors, (list, tuple)) else 0
+    network["combine"] = dataclasses.asdict(default_combine(count))
+    parts = {field.name for field in dataclasses.fields(NetworkConfig)} & network.keys()
+    return {"model": {part: network[part] for part in parts - {"image_size"}}}
+
+
 def _configs(folder: str) -> dict[str, Path]:
     found = package_file(f"config/{folder}")
     return {path.stem: path for path in found.glob("*.yaml")} if found else {}
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="mmsam train",
-        description="Train a network. --config NAME takes a configuration of config/train; every "
-        "key can be given besides. --resume FOLDER goes on with a run.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="YAML file, or a name in config/train")
-    parser.add_class_arguments(TrainConfig, as_group=False)
-    return parser
-
-
-def _with_files(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the name after --config replaced by its file."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and joined[-1] == "--config":
-            joined[-1] = f"--config={argument}"
+def _attributes(cls: type) -> dict[str, str]:
+    """The section `Attributes` of a docstring, by name."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].splitlines():
+        if line.startswith(8 * " "):
+            found[name] += f" {line.strip()}"
         else:
-            joined.append(argument)
-    return [
-        f"--config={find_config('train', a.removeprefix('--config='))}"
-        if a.startswith("--config=")
-        else a
-        for a in joined
-    ]
+            name, _, found[name] = line.strip().partition(": ")
+    return found
 
 
-def _network(preset: str) -> dict[str, Any]:
-    """Defaults of `model.*`: the preset's, by dotted key."""
-    config = ModelConfig.preset(preset, num_classes=1)
-    parts = (f.name for f in dataclasses.fields(NetworkConfig) if f.name not in _OWN)
-    return {
-        f"model.{part}.{key}": value
-        for part in parts
-        for key, value in dataclasses.asdict(getattr(config, part)).items()
-    }
+def _type_text(hint: Any) -> str:
+    """A type as YAML writes its values, such as `[int, int]`."""
+    options = get_args(hint)
+    if get_origin(hint) is Literal or hint is str:
+        return "str"
+    if get_origin(hint) is tuple:
+        return f"[{', '.join('...' if o is Ellipsis else _type_text(o) for o in options)}]"
+    if type(None) in options:
+        return f"{_type_text(next(o for o in options if o is not type(None)))} or null"
+    return str(hint.__name__)
 
 
-def _combination(setting: int) -> dict[str, Any]:
-    """Defaults of `model.combine.*`: by presence where there are several auxiliaries."""
-    combine = default_combine(setting)
-    return {f"model.combine.{key}": value for key, value in dataclasses.asdict(combine).items()}
-
-
-_OWN = ("preset", "image_size", "inputs")
-
-
-def _explain(parser: ArgumentParser, message: str) -> str:
-    """The parser's message; of an unknown key with the near match."""
-    text = " ".join(message.split())
-    for pattern in _UNKNOWN:
-        if match := pattern.search(text):
-            groups = match.groupdict()
-            key = ".".join(filter(None, (groups.get("group"), groups["key"])))
-            return f"unknown key {key!r}{_nearest(key, list(parser.get_defaults().keys()))}"
-    return text
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    """Compared part by part, so that a misspelt group is found whatever key is in it."""
-    near: list[str] = []
-    for part in key.split("."):
-        prefix = "".join(f"{p}." for p in near)
-        options = {k.removeprefix(prefix).split(".")[0] for k in known if k.startswith(prefix)}
-        if part not in options:
-            return near_match(part, options)
-        near.append(part)
-    return ""
+def _yaml_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -34,6 +34,10 @@ from mmsam_ros.model.interaction import Extractor, Injector
 from mmsam_ros.training.config import DeviceConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
 
+_PRECISION: Mapping[str, Literal["32-true", "bf16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+}
 _SHARDED = (Block, ConvNeXtBlock)
 _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
@@ -50,10 +54,10 @@ def start_fabric(device: DeviceConfig) -> Fabric:
     try:
         fabric = Fabric(
             accelerator=device.accelerator,
-            devices=device.devices,
+            devices=device.devices or "auto",
             num_nodes=device.nodes,
             strategy=sharded if device.strategy == "fsdp" else device.strategy,
-            precision="32-true" if device.precision == "32" else device.precision,  # type: ignore[arg-type]
+            precision=_PRECISION[device.precision],
         )
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
@@ -178,7 +182,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
         tries = [
             "--batch.per_device 1" if batch.per_device > 1 else "",
             "" if used.checkpointing else "--device.checkpointing true",
-            "--device.precision bf16-mixed" if used.precision == "32" else "",
+            "--device.precision bf16" if used.precision == "fp32" else "",
             "--device.strategy fsdp on several GPUs" if used.strategy != "fsdp" else "",
             "a smaller --model.image_size with --augment.crop, or a smaller --model.preset",
         ]

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mmsam_ros._util import MmsamError, from_mapping, write_atomic
 from mmsam_ros.model import build_model
 from mmsam_ros.training.checkpoint import differences
 from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.configure import config_names, find_config, load_config
+from mmsam_ros.training.configure import config_names, find_config, load_config, read_yaml
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import check_labels, evaluate_weights
@@ -88,8 +87,8 @@ def load_experiment(name: str) -> Experiment:
     """
     path = find_config("experiments", name)
     try:
-        return from_mapping(Experiment, yaml.safe_load(path.read_text()), str(path))
-    except (yaml.YAMLError, MmsamError) as error:
+        return from_mapping(Experiment, read_yaml(path))
+    except MmsamError as error:
         raise TrainingError(f"{path}: {error}") from error
 
 

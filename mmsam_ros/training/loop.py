@@ -213,7 +213,7 @@ def not_finite(
         f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
         f"frames {names}; the network was not changed by them, and the last checkpoint is as it "
         "was. Look at these frames (mmsam data check), or try a lower --optimiser.lr, more "
-        "--schedule.warmup_epochs, --device.precision 32"
+        "--schedule.warmup_epochs, --device.precision fp32"
     )
 
 

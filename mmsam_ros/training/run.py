@@ -49,7 +49,7 @@ def describe(folder: Path, config: TrainConfig, world_size: int) -> None:
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """The configuration as YAML reads it back: no tuples."""
-    return dict(yaml.safe_load(yaml.safe_dump(dataclasses.asdict(config))))
+    return dict(yaml.safe_load(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)))
 
 
 def environment(world_size: int) -> dict[str, Any]:

@@ -95,36 +95,52 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
             take the crop.
         WeightsError: start weights do not fit.
     """
-    benchmark, net = find_benchmark(frames.dataset), config.model
-    reads = net.inputs == "all"
+    benchmark = find_benchmark(frames.dataset)
     modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
-    model_config = network_config(
-        benchmark, frames.classes, modalities if reads else {}, net.preset, net.image_size,
-        combine=net.combine if reads else CombineConfig(), encoder=net.encoder, prior=net.prior,
-        trunk=net.trunk, fusion=net.fusion, interaction=net.interaction, head=net.head,
-    )  # fmt: skip
-    legal = legal_sizes(model_config.image_size)
-    if config.augment.crop not in legal:
-        raise TrainingError(
-            f"augment.crop: found {config.augment.crop}, but the network's image_size "
-            f"{model_config.image_size} takes {', '.join(map(str, legal))}"
-        )
-    model = build_model(model_config)
-    sensors = ", ".join(config.sensors) if reads else "camera alone"
+    model = build_model(network_of(config, benchmark, frames.classes, modalities))
+    sensors = "+".join(("camera", *model.config.auxiliaries))
     spec = make_spec(
-        model_config,
+        model.config,
         modalities,
         frames.classes,
-        benchmark_geometry(benchmark.mode, benchmark, model_config.image_size),
+        benchmark_geometry(benchmark.mode, benchmark, model.config.image_size),
         trained=True,
         dropped=config.modality_dropout > 0,
         data=f"{frames.dataset}, {len(frames)} frames of {frames.split}",
-        recipe=f"{frames.dataset} {sensors}, {net.preset}, {config.schedule.epochs} epochs",
+        recipe=f"{sensors} of {frames.dataset}, {config.model.preset}, "
+        f"{config.schedule.epochs} epochs",
         seed=config.seed,
     )
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
     return model, spec
+
+
+def network_of(
+    config: TrainConfig,
+    benchmark: Benchmark,
+    classes: Sequence[ClassInfo],
+    modalities: Mapping[str, Modality],
+) -> ModelConfig:
+    """The network of a run.
+
+    Raises:
+        ModelError, TrainingError: its parts do not fit together, or it cannot take the crop.
+    """
+    net = config.model
+    reads = net.inputs == "all" and bool(modalities)
+    built = network_config(
+        benchmark, classes, modalities if reads else {}, net.preset, net.image_size,
+        combine=net.combine if reads else CombineConfig(), encoder=net.encoder, prior=net.prior,
+        trunk=net.trunk, fusion=net.fusion, interaction=net.interaction, head=net.head,
+    )  # fmt: skip
+    legal = legal_sizes(built.image_size)
+    if config.augment.crop not in legal:
+        raise TrainingError(
+            f"augment.crop: found {config.augment.crop}, but the network's image_size "
+            f"{built.image_size} takes {', '.join(map(str, legal))}"
+        )
+    return built
 
 
 def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> Modality:

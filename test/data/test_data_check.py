@@ -172,7 +172,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "faults: 0" in out
     for path in (root / "frame_camera").rglob("*.png"):
         path.write_bytes(b"")
-    assert run("--dataset", "muses", "--root", str(root), "--sources", "event") == 1
+    assert run("--dataset", "muses", "--root", str(root), "--sensors", "event") == 1
     assert "faults: 8" in capsys.readouterr().out
 
 

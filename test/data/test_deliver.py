@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.trees import DELIVER_CASES, PICTURED, make_deliver, sample, samples, stored
+from torchvision import tv_tensors
 
 from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
@@ -72,7 +73,10 @@ def test_a_sample_s_types(raw: Path) -> None:
     assert (found["rgb"].dtype, found["rgb"].shape) == (torch.uint8, (3, 64, 64))
     for planes in found["planes"].values():
         assert (planes.dtype, planes.shape) == (torch.float32, (3, 64, 64))
+        assert isinstance(planes, tv_tensors.Image)  # or augmentation would leave it alone
     assert (found["label"].dtype, found["label"].shape) == (torch.uint8, (64, 64))
+    assert isinstance(found["rgb"], tv_tensors.Image)
+    assert isinstance(found["label"], tv_tensors.Mask)
     assert set(found["label"].unique().tolist()) == {*PICTURED["deliver"], 255}
     assert {s: modality.encoding for s, modality in frames.modalities.items()} == dict.fromkeys(
         SENSORS, "png8"

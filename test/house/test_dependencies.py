@@ -22,14 +22,17 @@ INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.
 NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
 # Folders whose imports belong to an extra of setup.py.
-EXTRAS = {"train": ("data", "training"), "synth": ("data/synthetic",)}
+EXTRAS = {"train": ("data", "training"), "synth": ("world",)}
+# Extras of commands, which the package does not import.
+TOOLS = ("docs",)
 
 
 @pytest.fixture(autouse=True)
 def _names_of_pip(root: Path) -> None:
     """Skip where packages came from elsewhere, as apt's OpenCV: they have other names there."""
     installed = {normal(name) for names in owners().values() for name in names}
-    missing = set().union(*listed(root).values()) - installed
+    needed = (names for extra, names in listed(root).items() if extra not in TOOLS)
+    missing = set().union(*needed) - installed
     if missing:
         pytest.skip(f"not installed by pip: {', '.join(sorted(missing))}")
 
@@ -85,7 +88,6 @@ def files_of(root: Path, extra: str) -> set[Path]:
     package = root / "mmsam_ros"
     rooms = {e: {p for room in names for p in (package / room).rglob("*.py")}
              for e, names in EXTRAS.items()}  # fmt: skip
-    rooms["train"] -= rooms["synth"]
     rooms[""] = set(package.rglob("*.py")) - rooms["train"] - rooms["synth"]
     return rooms[extra]
 
@@ -99,7 +101,7 @@ def test_setup_py_lists_the_python_packages(root: Path) -> None:
     needed[""].add("setuptools")  # as every ament_python package
     for extra in EXTRAS:
         needed[extra] -= needed[""]
-    assert lists == needed | {"test": lists["test"]}
+    assert lists == needed | {extra: lists[extra] for extra in ("test", *TOOLS)}
 
 
 def test_setup_py_lists_what_tests_import(root: Path) -> None:
@@ -133,8 +135,10 @@ def test_package_xml_and_readme_give_a_workspace_all_python_packages(root: Path)
     keys = {n for n in depends(root, "exec_depend") if n.startswith("python3-")}
     assert keys <= by_key.keys()
     readme = (root / "README.md").read_text()
-    by_pip = {normal(word) for command in re.findall(r"^pip install (.+)$", readme, re.MULTILINE)
-              for word in command.replace('"', "").split()}  # fmt: skip
+    commands = re.findall(
+        r"^pip install -c src/mmsam_ros/constraints.txt (.+)$", readme, re.MULTILINE
+    )
+    by_pip = {normal(word) for command in commands for word in command.replace('"', "").split()}
     lists = listed(root)
     assert lists[""] | lists["train"] | lists["synth"] == by_pip | {by_key[key] for key in keys}
 

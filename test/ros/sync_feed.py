@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, SyncedSet, Synchroniser
+from mmsam_ros.ros.sets import Outcome, SyncedSet
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 
 MS = 1_000_000
+USED, DROPPED = Outcome("used"), Outcome("dropped", "busy")
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Feed:
         for synced in sets:
             self.sets.append(synced)
             if self.settles:
-                self.sync.settle(synced, "used")
+                self.sync.settle(synced, USED)
         return sets
 
     def until(self, now: int) -> list[SyncedSet]:

@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 from harness import camera_info, cloud, image
 from numpy.typing import NDArray
+from support.networks import spec_of
 
+from mmsam_ros.ros.camera_info import CameraInfos
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.frames import CameraInfos, FrameBuilder, ThermalAlignment, opencv_homography
-from mmsam_ros.ros.sync import Entry, SyncedSet
-from mmsam_ros.sensors import LidarPoints, SensorImage
-from mmsam_ros.weights import Setting, Spec, find_setting, make_spec, setting_config
+from mmsam_ros.ros.frames import FrameBuilder, opencv_homography
+from mmsam_ros.ros.sets import Entry, SyncedSet
+from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage
+from mmsam_ros.weights import Spec
 
-ALIGNED = ThermalAlignment()
+ALIGNED = Registration.aligned()
+BY_ROTATION = None
 RGB = np.full((48, 64, 3), 80, np.uint8)
+BOTH = "synthetic_rgb_lidar_thermal"
 POINTS = np.array([[5, 0, 0, 0.5], [8, 1, 0, 0.1]], np.float32)
 
 
@@ -34,21 +38,17 @@ class Poses:
         return self.matrix
 
 
-def spec(setting: str | Setting = "synthetic_rgb_lidar_thermal") -> Spec:
-    return make_spec(setting, setting_config(setting, "nano"), data="", recipe="")
-
-
 def builder(
-    alignment: ThermalAlignment = ALIGNED,
+    alignment: Registration | None = ALIGNED,
     *,
     pose: NDArray[np.float64] | None = None,
-    setting: str | Setting = "synthetic_rgb_lidar_thermal",
+    spec: Spec | None = None,
 ) -> FrameBuilder:
     infos = CameraInfos()
     infos.update("camera", camera_info(0, 64, 48))
     infos.update("thermal", camera_info(0, 32, 24))
     poses = Poses(np.eye(4) if pose is None else pose)
-    return FrameBuilder(spec(setting), infos, poses, alignment)
+    return FrameBuilder(spec or spec_of(BOTH), infos, poses, alignment)
 
 
 def synced(**messages: Any) -> SyncedSet:
@@ -57,14 +57,15 @@ def synced(**messages: Any) -> SyncedSet:
     return SyncedSet(camera, entries, frozenset())
 
 
-def ignore(_stream: str, _error: RosError) -> None:
-    """For sets in which nothing is refused."""
+def reasons(refused: dict[str, Refusal]) -> dict[str, str]:
+    assert all(name == refusal.sensor for name, refusal in refused.items())
+    return {name: refusal.reason for name, refusal in refused.items()}
 
 
 def test_points_come_with_their_pose() -> None:
     pose = np.eye(4)
     pose[0, 3] = 0.25
-    frame, refused = builder(pose=pose).build(synced(lidar=cloud(0, POINTS)), ignore)
+    frame, refused = builder(pose=pose).build(synced(lidar=cloud(0, POINTS)))
     points = frame.sensors["lidar"]
     assert isinstance(points, LidarPoints)
     assert np.array_equal(points.xyz, POINTS[:, :3])
@@ -74,22 +75,28 @@ def test_points_come_with_their_pose() -> None:
 
 
 def test_refusals_name_their_stream_and_leave_the_rest() -> None:
-    told: list[tuple[str, str]] = []
     lost = cloud(0, POINTS)
     lost.header.frame_id = "lost"
     warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
-    frame, refused = builder().build(
-        synced(lidar=lost, thermal=warm), lambda stream, error: told.append((stream, error.reason))
-    )
-    assert refused == {"lidar": "no_extrinsics"}
-    assert told == [("lidar", "no_extrinsics")]
+    frame, refused = builder().build(synced(lidar=lost, thermal=warm))
+    assert refused == {"lidar": Refusal("lidar", "no_extrinsics", "no pose")}
     assert set(frame.sensors) == {"thermal"}
+    assert frame.camera is None, "nothing needs it"
+
+
+def test_a_missing_camera_info_is_refused_for_each_sensor_that_needs_it() -> None:
+    bare = FrameBuilder(spec_of(BOTH), CameraInfos(), Poses(np.eye(4)), BY_ROTATION)
+    warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
+    frame, refused = bare.build(synced(lidar=cloud(0, POINTS), thermal=warm))
+    assert frame.sensors == {}
+    assert reasons(refused) == {"lidar": "no_camera_info", "thermal": "no_camera_info"}
+    assert "no CameraInfo received on camera/camera_info" in refused["lidar"].text
 
 
 def test_a_projected_raster_needs_no_calibration() -> None:
     metres = np.random.default_rng(0).normal(size=(48, 64, 3)).astype(np.float32)
-    frame, _ = builder(setting="muses_rgb_lidar").build(
-        synced(lidar=image(0, metres, "32FC3")), ignore
+    frame, _ = builder(spec=spec_of("muses_rgb_lidar")).build(
+        synced(lidar=image(0, metres, "32FC3"))
     )
     data = frame.sensors["lidar"]
     assert isinstance(data, SensorImage)
@@ -99,18 +106,18 @@ def test_a_projected_raster_needs_no_calibration() -> None:
 def test_a_held_message_is_decoded_once() -> None:
     build = builder()
     first = synced(lidar=cloud(0, POINTS))
-    frame, _ = build.build(first, ignore)
+    frame, _ = build.build(first)
     again = SyncedSet(first.camera, first.auxiliaries, frozenset({"lidar"}))
-    held, _ = build.build(again, ignore)
+    held, _ = build.build(again)
     ours, theirs = frame.sensors["lidar"], held.sensors["lidar"]
     assert isinstance(ours, LidarPoints)
     assert isinstance(theirs, LidarPoints)
     assert ours.xyz is theirs.xyz
 
 
-def homography(alignment: ThermalAlignment, pose: NDArray[np.float64] | None = None) -> Any:
+def homography(alignment: Registration | None, pose: NDArray[np.float64] | None = None) -> Any:
     warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
-    frame, _ = builder(alignment, pose=pose).build(synced(thermal=warm), ignore)
+    frame, _ = builder(alignment, pose=pose).build(synced(thermal=warm))
     data = frame.sensors["thermal"]
     assert isinstance(data, SensorImage)
     return data.registration.homography
@@ -120,7 +127,7 @@ def test_registration_modes() -> None:
     assert homography(ALIGNED) is None
     for sign in (1.0, -1.0):  # the scale of a homography means nothing
         matrix = [sign * v for v in (2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0)]
-        given = homography(ThermalAlignment(fixed=opencv_homography(matrix)))
+        given = homography(opencv_homography(matrix))
         # OpenCV maps pixel 0 to pixel 0: centre 0.5 to centre 0.5
         np.testing.assert_allclose(given @ [0.5, 0.5, 1], [0.5, 0.5, 1])
     angle = 0.02
@@ -130,7 +137,7 @@ def test_registration_modes() -> None:
         [0, 1, 0],
         [-np.sin(angle), 0, np.cos(angle)],
     ]
-    rotated = homography(ThermalAlignment(rotation=True), turn)
+    rotated = homography(BY_ROTATION, turn)
     centre = rotated @ [16, 12, 1]  # straight ahead of the thermal camera
     f = 0.7 * 64
     np.testing.assert_allclose(centre[:2] / centre[2], [32 + f * np.tan(angle), 24], atol=1e-9)
@@ -145,17 +152,24 @@ def test_wrong_homographies_are_refused(values: list[float]) -> None:
 def test_calibrations_of_another_size_are_refused() -> None:
     """Warping by a model of another image size would be wrong without a word."""
     small = image(0, np.zeros((12, 16), np.uint16), "mono16", "thermal")
-    frame, refused = builder(ThermalAlignment(rotation=True)).build(synced(thermal=small), ignore)
-    assert refused == {"thermal": "camera_info"}
+    frame, refused = builder(BY_ROTATION).build(synced(thermal=small))
+    assert reasons(refused) == {"thermal": "camera_info"}
+    assert "for an image of 32x24 pixels, the image has 16x12" in refused["thermal"].text
     assert frame.sensors == {}
 
 
 def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> None:
     bare = cloud(0, POINTS, {"x": 0, "y": 4, "z": 8})
-    _, refused = builder(setting="muses_rgb_lidar").build(synced(lidar=bare), ignore)
-    assert refused == {"lidar": "intensity"}
-    lidar = find_setting("muses_rgb_lidar").auxiliaries["lidar"]
-    distance = dataclasses.replace(lidar, channels=(lidar.channels[0],) * 3)
-    setting = dataclasses.replace(find_setting("muses_rgb_lidar"), auxiliaries={"lidar": distance})
-    frame, refused = builder(setting=setting).build(synced(lidar=bare), ignore)
+    _, refused = builder(spec=spec_of("muses_rgb_lidar")).build(synced(lidar=bare))
+    assert reasons(refused) == {"lidar": "intensity"}
+    spec = spec_of("muses_rgb_lidar")
+    lidar = dataclasses.replace(
+        spec.inputs["lidar"], fields=("range",) * 3, mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    spec = dataclasses.replace(
+        spec,
+        inputs={**spec.inputs, "lidar": lidar},
+        config=dataclasses.replace(spec.config, empty=lidar.empty),
+    )
+    frame, refused = builder(spec=spec).build(synced(lidar=bare))
     assert (refused, set(frame.sensors)) == ({}, {"lidar"})

@@ -14,7 +14,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from mmsam_ros.ros.inputs import Candidate, Input
 
 pytestmark = pytest.mark.dds
-RAW, COMPRESSED = Candidate("/cam", Image), Candidate("/cam/compressed", CompressedImage)
+RAW = Candidate("/cam", "sensor_msgs/msg/Image")
+COMPRESSED = Candidate("/cam/compressed", "sensor_msgs/msg/CompressedImage")
 
 
 @pytest.fixture

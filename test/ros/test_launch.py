@@ -22,6 +22,8 @@ from domains import free_domain
 from harness import nano_weights, running
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from mmsam_ros.ros.topics import INPUTS
+
 SUBSTITUTES = {
     "launch": ["LaunchDescription"],
     "launch.actions": [
@@ -120,6 +122,12 @@ def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> Non
     assert ("camera/image", "/cam") in node.kwargs["remappings"]
     profile = node.kwargs["additional_env"]["FASTRTPS_DEFAULT_PROFILES_FILE"]
     assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
+
+
+def test_the_topics_are_those_that_the_node_reads(launch: Any) -> None:
+    assert {topic for topic, _ in launch.TOPICS} <= {topic.name for topic in INPUTS}
+    defaults = {name: default for name, default, _ in launch.ARGUMENTS}
+    assert all(defaults[argument] == topic for topic, argument in launch.TOPICS)
 
 
 def test_without_arguments_the_parameters_file_decides(launch: Any) -> None:

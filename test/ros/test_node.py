@@ -24,10 +24,12 @@ from harness import (
     running,
 )
 from malformed import CASES, Case
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.topics import INPUTS, OUTPUTS, message_class
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, topic_names
 
 pytestmark = pytest.mark.dds
@@ -211,6 +213,31 @@ def test_label_info_is_latched(rig: Rig) -> None:
     infos = rig.client.record(messages.LabelInfo, "/mmsam/label_info", LATCHED)
     rig.client.spin_until(lambda: infos, "label info")
     assert [c.class_id for c in infos[0].class_map] == list(range(len(CLASSES)))
+
+
+def test_the_topics_are_those_of_the_table(rig: Rig) -> None:
+    """Names, types and durability; vision_msgs decides on label_info."""
+    node = rig.client.node
+    written = dict(node.get_publisher_names_and_types_by_node("mmsam", "/"))
+    read = dict(node.get_subscriber_names_and_types_by_node("mmsam", "/"))
+    for topics in (written, read):
+        for of_ros in ("/parameter_events", "/rosout", "/tf", "/tf_static"):
+            topics.pop(of_ros, None)
+    rows = {}
+    for row in OUTPUTS:
+        for name in CLASSES if "<class>" in row.name else ("",):
+            rows[row.name.replace("~", "/mmsam").replace("<class>", name)] = row
+    if message_class("vision_msgs/msg/LabelInfo") is None:
+        del rows["/mmsam/label_info"]
+    assert written == {name: [row.type] for name, row in rows.items()}
+    for name, row in rows.items():
+        (offer,) = node.get_publishers_info_by_topic(name)
+        latched = offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert latched == row.latched, name
+        assert offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE, name
+    inputs = {f"/{row.name}": [row.type] for row in INPUTS}
+    assert read == {name: inputs[name] for name in read}
+    assert set(read) == {"/camera/image", "/camera/camera_info", "/lidar/points", "/thermal/image"}
 
 
 def test_missing_sensors_are_reported_and_change_the_mask(rig: Rig, weights: Path) -> None:

@@ -21,8 +21,8 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
 
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.diagnostics import FAILURES
 from mmsam_ros.ros.node import SegmentNode
-from mmsam_ros.ros.statistics import FAILURES
 from mmsam_ros.weights import default_weights
 
 pytestmark = pytest.mark.dds
@@ -64,7 +64,7 @@ def test_without_weights_the_node_takes_the_packages_own_and_says_so() -> None:
     with running(free_domain(6), "-p", "device:=cpu") as (node, client):
         client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
         assert client.diagnostics()["weights"] == default_weights().name
-        assert "not for a road" in node.output
+        assert "Evaluation only; do not use on a vehicle" in node.output
 
 
 def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_full_memory_costs_frames_not_the_node(
                 )
 
         stamps = itertools.count(STEP, STEP)
-        monkeypatch.setattr(Segmenter, "__call__", full)
+        monkeypatch.setattr(Segmenter, "infer", full)
         send_until(FAILURES, "camera.refused:out_of_memory")
         last = "out_of_memory: CUDA out of memory. Tried to allocate 2 GiB. ("
         assert facts["last_refusal.camera"].startswith(last)

@@ -36,8 +36,10 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
-from mmsam_ros.ros import replay
+from mmsam_ros.ros import player
 from mmsam_ros.ros.bags import open_raw
+from mmsam_ros.ros.replay import ReplayConfig
+from mmsam_ros.ros.topics import message_class
 
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))
@@ -65,7 +67,7 @@ class Ears:
         def take(data: bytes) -> None:
             self.heard.append((topic, data))
 
-        kind = replay.message_class(msgtype)
+        kind = message_class(msgtype)
         self.node.create_subscription(kind, topic, take, qos, raw=True)
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = GUARD) -> None:
@@ -165,11 +167,11 @@ def test_every_message_has_its_time(
     now = [100.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
     stop = SimpleNamespace(is_set=lambda: False, wait=lambda s: now.__setitem__(0, now[0] + s))
-    monkeypatch.setattr(replay, "time", clock)
+    monkeypatch.setattr(player, "time", clock)
     bag = write_bag(tmp_path / "bag")
     sent: list[tuple[str, float]] = []
     with open_raw(bag) as reader:
-        played = replay.Replay(replay.ReplayConfig(bag, rate), reader, ears.node, stop)
+        played = player.Player(ReplayConfig(bag, rate), reader, ears.node, stop)
         for connection in played.connections:
             topic = connection.topic
             played.publishers[connection.id] = SimpleNamespace(

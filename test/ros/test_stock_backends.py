@@ -10,8 +10,9 @@ from harness import header
 from sensor_msgs.msg import Image
 
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.sets import CAMERA, Outcome
 from mmsam_ros.ros.stock_sync import StockSynchroniser
-from mmsam_ros.ros.sync import CAMERA, AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 
 CONFIG = SyncConfig({"lidar": AuxiliarySync(slop=0.02)}, deadline=1.0)
 
@@ -35,7 +36,7 @@ def test_complete_sets_of_both(name: str) -> None:
     assert [s.camera.stamp_ns for s in sets] == [k * 100_000_000 for k in range(10)]
     for synced in sets:
         assert synced.auxiliaries["lidar"].stamp_ns == synced.camera.stamp_ns + 5_000_000
-        sync.settle(synced, "used")
+        sync.settle(synced, Outcome("used"))
     counts = sync.counts()
     for stream in (CAMERA, "lidar"):
         tally = counts[stream]

@@ -7,10 +7,12 @@ import itertools
 from typing import Any
 
 import pytest
-from sync_feed import MS, Feed, feed, nonzero, stamps
+from sync_feed import DROPPED, MS, USED, Feed, feed, nonzero, stamps
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.sync import CAMERA, AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sets import CAMERA, Outcome
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.sensors import Refusal
 
 
 def test_nearest_wins_once_a_later_message_has_come() -> None:
@@ -176,6 +178,10 @@ def test_stream_that_nobody_publishes_costs_no_time_but_is_taken_when_it_is_ther
 # outcomes
 
 
+def refused(sensor: str, reason: str) -> dict[str, Refusal]:
+    return {sensor: Refusal(sensor, reason, "")}
+
+
 def test_late_camera_frame_and_late_auxiliary() -> None:
     sync = feed()
     sync("camera", 1000, at=0)
@@ -234,10 +240,10 @@ def test_outcomes_that_the_worker_reports() -> None:
             sync(stream, stamp)
     first, second, third, fourth = sync.sets
     assert sync.check()["camera"]["waiting"] == 4
-    sync.sync.settle(first, "used", refused={"thermal": "size"})
-    sync.sync.settle(second, "dropped")
-    sync.sync.settle(third, "refused", "encoding")
-    sync.sync.settle(fourth, "used")
+    sync.sync.settle(first, Outcome("used", sensors=refused("thermal", "size")))
+    sync.sync.settle(second, DROPPED)
+    sync.sync.settle(third, Outcome("refused", "encoding"))
+    sync.sync.settle(fourth, USED)
     sync.sync.flush(1.0)
     counts = {name: nonzero(tally) for name, tally in sync.check().items()}
     assert counts["camera"] == {
@@ -250,7 +256,7 @@ def test_outcomes_that_the_worker_reports() -> None:
     assert counts["lidar"] == {"received": 4, "used": 2, **rest}
     assert counts["thermal"] == {"received": 4, "used": 1, "refused:size": 1, **rest}
     with pytest.raises(RosError, match="settled twice"):
-        sync.sync.settle(first, "used")
+        sync.sync.settle(first, USED)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +273,13 @@ def test_best_outcome_of_all_its_sets_counts_once(outcomes: tuple[str, str], exp
         sync = feed(settles=False, lidar=AuxiliarySync(0.05))
         for stream, stamp in (("lidar", 1020), ("camera", 1000), ("camera", 1020)):
             sync(stream, stamp)
+        ends = {
+            "used": USED,
+            "dropped": DROPPED,
+            "refused-lidar": Outcome("used", sensors=refused("lidar", "bad")),
+        }
         for synced, outcome in list(zip(sync.sets, outcomes, strict=True))[::order]:
-            if outcome == "refused-lidar":
-                sync.sync.settle(synced, "used", refused={"lidar": "bad"})
-            else:
-                sync.sync.settle(synced, outcome)  # type: ignore[arg-type]
+            sync.sync.settle(synced, ends[outcome])
             sync.check()
         sync.sync.flush(1.0)
         assert nonzero(sync.check()["lidar"]) == {"received": 1, expected: 1}
@@ -283,7 +291,7 @@ def test_message_waits_while_a_set_holds_it() -> None:
     [synced] = sync("camera", 1000)
     sync.sync.flush(1.0)
     assert sync.check()["lidar"]["waiting"] == 1
-    sync.sync.settle(synced, "used")
+    sync.sync.settle(synced, USED)
     assert nonzero(sync.check()["lidar"]) == {"received": 1, "used": 1}
 
 
@@ -322,12 +330,11 @@ def test_decoded_value_is_shared_between_sets() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"deadline": -1.0}, "deadline is -1.0"),
-        ({"deadline": float("nan")}, "deadline is nan"),
-        ({"queue": 0}, "queue is 0"),
-        ({"jump": float("inf")}, "jump is inf"),
-        ({"auxiliaries": {"lidar": AuxiliarySync(slop=-0.1)}}, r"lidar\.slop is -0\.1"),
-        ({"auxiliaries": {CAMERA: AuxiliarySync(slop=0.1)}}, "cannot be an auxiliary"),
+        ({"deadline": -1.0}, r"sync\.deadline: found -1\.0, expected at least 0"),
+        ({"deadline": float("nan")}, r"deadline: found nan"),
+        ({"queue": 0}, r"queue: found 0, expected at least 1"),
+        ({"jump": float("inf")}, r"jump: found inf"),
+        ({"auxiliaries": {CAMERA: AuxiliarySync(slop=0.1)}}, "expected streams besides 'camera'"),
     ],
 )
 def test_bad_configuration_is_refused(change: dict[str, Any], message: str) -> None:
@@ -335,6 +342,14 @@ def test_bad_configuration_is_refused(change: dict[str, Any], message: str) -> N
         SyncConfig(**{"auxiliaries": {}, "deadline": 0.1, **change})
 
 
+@pytest.mark.parametrize(
+    "change", [{"slop": -0.1}, {"slop": float("nan")}, {"max_age": -1.0}, {"min_interval": -0.1}]
+)
+def test_bad_matching_is_refused(change: dict[str, float]) -> None:
+    with pytest.raises(RosError, match=rf"sync\.{next(iter(change))}: found"):
+        AuxiliarySync(**{"slop": 0.1, **change})
+
+
 def test_unknown_stream_is_refused() -> None:
-    with pytest.raises(RosError, match="no stream 'radar'"):
+    with pytest.raises(RosError, match="unknown stream 'radar'"):
         feed()("radar", 0)

@@ -10,9 +10,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sync_feed import MS, Feed
+from sync_feed import MS, USED, Feed
 
-from mmsam_ros.ros.sync import CAMERA, AuxiliarySync, Entry, SyncConfig, SyncedSet, Synchroniser
+from mmsam_ros.ros.sets import CAMERA, Entry, Outcome, SyncedSet
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.sensors import Refusal
 
 STREAMS = ("lidar", "thermal")
 
@@ -158,9 +160,13 @@ class AnyOrder(RuleBasedStateMachine):
     def settle(self, data: st.DataObject) -> None:
         if self.unsettled:
             synced = self.unsettled.pop(data.draw(st.integers(0, len(self.unsettled) - 1)))
-            refused = {name: "x" for name in synced.auxiliaries if data.draw(st.booleans())}
-            outcome: Any = data.draw(st.sampled_from(["used", "dropped", "refused"]))
-            self.sync.settle(synced, outcome, "x", refused)
+            refused = {
+                name: Refusal(name, "x", "")
+                for name in synced.auxiliaries
+                if data.draw(st.booleans())
+            }
+            end: Any = data.draw(st.sampled_from(["used", "dropped", "refused"]))
+            self.sync.settle(synced, Outcome(end, "" if end == "used" else "x", "", refused))
 
     @rule()
     def flush(self) -> None:
@@ -181,7 +187,7 @@ class AnyOrder(RuleBasedStateMachine):
         if hasattr(self, "sync"):
             self.flush()
             for synced in self.unsettled:
-                self.sync.settle(synced, "used")
+                self.sync.settle(synced, USED)
             counts = self.sync.counts()
             assert all(tally["waiting"] == 0 for tally in counts.values())
             late = counts[CAMERA]["late"]
@@ -207,7 +213,7 @@ def test_threads_share_it() -> None:
             )
             for synced in sets:
                 closed.append(synced)
-                sync.settle(synced, "used")
+                sync.settle(synced, USED)
 
     threads = [threading.Thread(target=produce, args=(name,)) for name in (CAMERA, *STREAMS, None)]
     for thread in threads:
@@ -216,7 +222,7 @@ def test_threads_share_it() -> None:
         thread.join()
     for synced in sync.flush(1e6):
         closed.append(synced)
-        sync.settle(synced, "used")
+        sync.settle(synced, USED)
     counts = sync.counts()
     assert len(closed) + counts[CAMERA]["late"] == 2000
     for tally in counts.values():

@@ -62,15 +62,14 @@ def test_the_node_labels_as_the_evaluation_does(trained: Path) -> None:
         )
         seen = set()
         for i in range(len(evaluation.frames)):
-            sample, stamp = evaluation.frames[i], 10**9 + i * STEP
-            raster = sample["sources"]["lidar"].permute(1, 2, 0).numpy()
-            counts = sample["sources"]["thermal"][0].numpy().astype(np.uint16)
+            item, stamp = evaluation.frames[i], 10**9 + i * STEP
+            raster, counts = (item.frame.sensors[name].data for name in ("lidar", "thermal"))
             lidar.publish(image(stamp, raster, "32FC3"))
             thermal.publish(image(stamp, counts, "mono16"))
-            camera.publish(image(stamp, sample["rgb"].permute(1, 2, 0).numpy(), "rgb8"))
+            camera.publish(image(stamp, item.frame.rgb, "rgb8"))
             client.spin_until(lambda n=i: len(masks) > n, f"mask {i}")
             labels = np.frombuffer(masks[i].data, np.uint8).reshape(CAMERA)
-            expected, _ = evaluation.predict(sample)
+            expected, _ = evaluation.predict(item)
             assert (labels == expected.numpy()).all()
             seen |= set(np.unique(labels).tolist())
         expected_count = str(len(evaluation.frames))

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from mmsam_ros.ros.sync import CAMERA, AuxiliarySync, SyncConfig, SyncedSet, Synchroniser
+from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 from mmsam_ros.ros.worker import Worker
 
 WAIT = 600.0  # seconds after which a test hangs, on any machine
@@ -18,26 +19,41 @@ class Log:
     """Collects what the worker does; `gate` holds it in the middle of a set."""
 
     def __init__(self) -> None:
+        self.sync: Synchroniser | None = None
         self.done: list[int] = []
         self.dropped: list[tuple[int, str]] = []
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
         self.finished = threading.Semaphore(0)
 
-    def process(self, synced: SyncedSet) -> None:
+    def process(self, synced: SyncedSet) -> Outcome:
         self.entered.release()
         assert self.gate.wait(WAIT)
-        self.done.append(synced.camera.stamp_ns)
-        self.finished.release()
+        return Outcome("used")
 
-    def drop(self, synced: SyncedSet, reason: str) -> None:
-        self.dropped.append((synced.camera.stamp_ns, reason))
+    def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
+        """The synchroniser raises if a set is settled twice."""
+        assert self.sync is not None
+        self.sync.settle(synced, outcome)
+        if outcome.end == "dropped":
+            self.dropped.append((synced.camera.stamp_ns, outcome.reason))
+        else:
+            self.done.append(synced.camera.stamp_ns)
+            self.finished.release()
+
+    def counts(self) -> dict[str, int]:
+        """Of the camera, where they are not 0; every message must have ended."""
+        assert self.sync is not None
+        for tally in self.sync.counts().values():
+            assert tally["waiting"] == 0
+            assert sum(tally.values()) == 2 * tally["received"]
+        return {k: n for k, n in self.sync.counts()[CAMERA].items() if n and k != "received"}
 
 
 def make(log: Log, deadline: float = 0.0) -> Worker:
     streams = {"lidar": AuxiliarySync(slop=0.01)} if deadline else {}
-    sync = Synchroniser(SyncConfig(streams, deadline=deadline))
-    worker = Worker(sync, log.process, log.drop)
+    log.sync = Synchroniser(SyncConfig(streams, deadline=deadline))
+    worker = Worker(log.sync, log.process, log.settle)
     worker.start()
     return worker
 
@@ -54,6 +70,7 @@ def test_newest_wins_while_busy() -> None:
     assert log.finished.acquire(timeout=WAIT)
     worker.stop()
     assert (log.done, log.dropped) == ([1, 4], [(2, "busy"), (3, "busy")])
+    assert log.counts() == {"used": 2, "dropped:busy": 2}
 
 
 def test_sets_that_close_together_while_idle_are_all_processed() -> None:
@@ -91,6 +108,38 @@ def test_stopping_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker._thread, "join", lambda: (log.gate.set(), join(WAIT)))
     worker.stop()
     assert (log.done, log.dropped) == ([1], [(2, "shutdown")])
+    assert log.counts() == {"used": 1, "dropped:shutdown": 1}
+
+
+def test_stopping_drops_frames_that_wait_for_a_sensor() -> None:
+    log = Log()
+    log.gate.set()
+    worker = make(log, deadline=WAIT)
+    for stamp in (1, 2):
+        worker.feed(CAMERA, stamp, None, time.monotonic())
+    worker.feed("lidar", 10**12, None, time.monotonic())  # completes both, and waits itself
+    worker.feed(CAMERA, 2 * 10**12, None, time.monotonic())
+    assert log.finished.acquire(timeout=WAIT)
+    assert log.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert (log.done, log.dropped) == ([1, 2], [(2 * 10**12, "shutdown")])
+    assert log.counts() == {"used": 2, "dropped:shutdown": 1}
+
+
+def test_a_message_that_closes_nothing_drops_nothing() -> None:
+    """Sets that closed while idle are all processed, also if messages come in meanwhile."""
+    log = Log()
+    worker = make(log, deadline=WAIT)
+    for stamp in (1, 2, 3):
+        worker.feed(CAMERA, stamp, None, time.monotonic())
+    worker.feed("lidar", 4, None, time.monotonic())  # closes all three
+    assert log.entered.acquire(timeout=WAIT)
+    worker.feed("lidar", 5, None, time.monotonic())
+    log.gate.set()
+    for _ in range(3):
+        assert log.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert (log.done, log.dropped) == ([1, 2, 3], [])
 
 
 def test_what_came_due_while_busy_is_not_processed_late() -> None:

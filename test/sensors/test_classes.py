@@ -8,64 +8,37 @@ import re
 import numpy as np
 import pytest
 
-from mmsam_ros.sensors import CLASS_SETS, NO_LABEL, ClassInfo, SensorError, palette, topic_names
-
-# Name and colour as the data sets publish them, in the order of the training ids.
-CITYSCAPES = """
-road 128,64,128 · sidewalk 244,35,232 · building 70,70,70 · wall 102,102,156 · fence 190,153,153 ·
-pole 153,153,153 · traffic light 250,170,30 · traffic sign 220,220,0 · vegetation 107,142,35 ·
-terrain 152,251,152 · sky 70,130,180 · person 220,20,60 · rider 255,0,0 · car 0,0,142 ·
-truck 0,0,70 · bus 0,60,100 · train 0,80,100 · motorcycle 0,0,230 · bicycle 119,11,32
-"""
-DELIVER = """
-Building 70,70,70 · Fence 100,40,40 · Other 55,90,80 · Pedestrian 220,20,60 · Pole 153,153,153 ·
-RoadLine 157,234,50 · Road 128,64,128 · SideWalk 244,35,232 · Vegetation 107,142,35 ·
-Cars 0,0,142 · Wall 102,102,156 · TrafficSign 220,220,0 · Sky 70,130,180 · Ground 81,0,81 ·
-Bridge 150,100,100 · RailTrack 230,150,140 · GroundRail 180,165,180 · TrafficLight 250,170,30 ·
-Static 110,190,160 · Dynamic 170,120,50 · Water 45,60,150 · Terrain 145,170,100 ·
-TwoWheeler 0,0,230 · Bus 0,60,100 · Truck 0,0,70
-"""
-FMB = """
-Road 179,228,228 · Sidewalk 181,57,133 · Building 67,162,177 · Traffic Light 200,178,50 ·
-Traffic Sign 132,45,199 · Vegetation 66,172,84 · Sky 179,73,79 · Person 76,99,166 ·
-Car 66,121,253 · Truck 137,165,91 · Bus 155,97,152 · Motorcycle 105,153,140 ·
-Bicycle 222,215,158 · Pole 135,113,90
-"""
-
-
-def parse(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    rows = (part.strip().rsplit(" ", 1) for part in text.replace("\n", " ").split("·"))
-    return [(name, tuple(int(v) for v in rgb.split(","))) for name, rgb in rows]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "count"),
-    [("deliver", DELIVER, 25), ("fmb", FMB, 14), ("muses", CITYSCAPES, 19)],
+from mmsam_ros.sensors import (
+    NO_LABEL,
+    SYNTHETIC_CLASSES,
+    ClassInfo,
+    SensorError,
+    class_table,
+    palette,
+    topic_names,
 )
-def test_published_tables(name: str, text: str, count: int) -> None:
-    classes = CLASS_SETS[name]
-    assert len(classes) == count
-    assert [info.id for info in classes] == list(range(count))
-    assert [(info.name, info.rgb) for info in classes] == parse(text)
 
 
-def test_synthetic_has_cityscapes_colours() -> None:
-    cityscapes = {info.name: info.rgb for info in CLASS_SETS["muses"]}
-    classes = CLASS_SETS["synthetic"]
-    assert ",".join(info.name for info in classes) == (
+def test_a_table_numbers_its_rows() -> None:
+    assert class_table(("road", 1, 2, 3), ("Car", 4, 5, 6)) == (
+        ClassInfo(0, "road", (1, 2, 3)), ClassInfo(1, "Car", (4, 5, 6)),
+    )  # fmt: skip
+    assert class_table() == ()
+    with pytest.raises(SensorError, match="class 'car': rgb is"):
+        class_table(("road", 1, 2, 3), ("car", 0, 0, 256))
+
+
+def test_the_synthetic_world_s_classes() -> None:
+    assert ",".join(info.name for info in SYNTHETIC_CLASSES) == (
         "road,sidewalk,building,vegetation,terrain,sky,pole,traffic sign,person,rider,car,truck,"
         "bicycle,lane mark"
     )
-    assert [info.id for info in classes] == list(range(14))
-    assert classes[-1].rgb == (255, 255, 255)
-    assert all(info.rgb == cityscapes[info.name] for info in classes[:-1])
-
-
-@pytest.mark.parametrize("name", CLASS_SETS)
-def test_every_table_gives_distinct_ros_topics(name: str) -> None:
-    topics = topic_names(CLASS_SETS[name])
-    assert len(set(topics)) == len(CLASS_SETS[name])
-    assert all(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", topic) for topic in topics)
+    assert [info.id for info in SYNTHETIC_CLASSES] == list(range(14))
+    assert SYNTHETIC_CLASSES[-1].rgb == (255, 255, 255)
+    assert len({info.rgb for info in SYNTHETIC_CLASSES}) == 14
+    topics = topic_names(SYNTHETIC_CLASSES)
+    assert len(topics) == 14
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", topic) for topic in topics)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodings: what each source may carry, and decoding."""
+"""Encodings: those that each sensor may have, and decoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mmsam_ros.sensors import ENCODINGS, FIELDS, SensorError, decode_raster
 
 
-def test_every_source_has_known_encodings() -> None:
+def test_every_sensor_has_known_encodings() -> None:
     assert set(ENCODINGS) == {"camera", "lidar", "thermal", "event", "depth"}
     used = {encoding for encodings in ENCODINGS.values() for encoding in encodings}
     assert used == set(FIELDS)

@@ -139,7 +139,7 @@ def test_points_that_are_not_finite_are_dropped() -> None:
     intensity = np.full(len(points), 5.0, np.float32)
     intensity[-2:] = np.nan, np.inf
     assert project(points, camera, T_OPTICAL)[0].tolist() == [9, 10, 11]
-    raster = rasterise(points, intensity, camera, T_OPTICAL, growth=1)
+    raster = rasterise(points, intensity, camera, T_OPTICAL, point_size=1)
     assert np.isfinite(raster).all()
     assert np.argwhere(raster.any(axis=2)).tolist() == [[3, 2]]
     assert raster[3, 2, 1] == 5.0
@@ -159,7 +159,7 @@ def test_values_are_those_of_the_sensor_frame() -> None:
     T = T_OPTICAL.copy()
     T[:3, 3] = 0.5, -0.25, 1.0  # sensor and camera apart: range and height stay the sensor's
     point = np.array([[6.0, 1.0, -2.0]], np.float32)
-    raster = rasterise(point, np.array([37.0]), camera, T, growth=1)
+    raster = rasterise(point, np.array([37.0]), camera, T, point_size=1)
     occupied = np.argwhere(raster.any(axis=2))
     assert len(occupied) == 1
     np.testing.assert_allclose(raster[tuple(occupied[0])], [np.sqrt(41), 37.0, -2.0], rtol=1e-6)
@@ -180,7 +180,7 @@ def test_nearest_wins_in_any_order() -> None:
     points = np.array([at(1.2, 2.3, d, camera) for d in (9.0, 3.0, 6.0)])
     intensity = np.array([900.0, 300.0, 600.0])
     for order in itertools.permutations(range(3)):
-        raster = rasterise(points[[*order]], intensity[[*order]], camera, T_OPTICAL, growth=1)
+        raster = rasterise(points[[*order]], intensity[[*order]], camera, T_OPTICAL, point_size=1)
         assert raster[2, 1, 1] == 300.0
         assert np.count_nonzero(raster[..., 0]) == 1
 
@@ -197,7 +197,7 @@ def test_equally_near_points_do_not_depend_on_order_either() -> None:
     assert all(np.array_equal(rasters[0], other) for other in rasters)
 
 
-def test_growth_by_hand() -> None:
+def test_point_size_by_hand() -> None:
     """3x3 pixels; A at row 0, column 0 and B at row 1, column 1, both lower than the sensor."""
     camera = pinhole(3, 3, 1.0, 0.0, 0.0)
     # Camera at the sensor with equal axes: v = y / z is the row, and z is also the height channel.
@@ -211,21 +211,21 @@ def test_growth_by_hand() -> None:
     assert raster[..., 2].tolist() == [[2, 2, 0], [2, 4, 4], [0, 4, 4]]
 
 
-def test_growth_of_negative_heights_by_hand() -> None:
+def test_point_size_of_negative_heights_by_hand() -> None:
     camera = pinhole(3, 3, 4.0, 1.0, -1.0)  # everything lies below the sensor
     low, high = at(0.5, 0.5, 8.0, camera), at(1.5, 1.5, 4.0, camera)
     assert low[2] == -3.0
     assert high[2] == -2.5
     raster = rasterise(np.array([low, high]), np.array([1.0, 2.0]), camera, T_OPTICAL)
     assert raster[..., 2].tolist() == [[-3, -3, 0], [-3, -2.5, -2.5], [0, -2.5, -2.5]]
-    three = rasterise(np.array([low]), np.array([1.0]), camera, T_OPTICAL, growth=3)
+    three = rasterise(np.array([low]), np.array([1.0]), camera, T_OPTICAL, point_size=3)
     assert (three[..., 2] == -3).all()
-    single = rasterise(np.array([low, high]), np.array([1.0, 2.0]), camera, T_OPTICAL, growth=1)
+    single = rasterise(np.array([low, high]), np.array([1.0, 2.0]), camera, T_OPTICAL, point_size=1)
     assert single[..., 2].tolist() == [[-3, 0, 0], [0, -2.5, 0], [0, 0, 0]]
 
 
 def naive_raster(
-    points: np.ndarray, intensity: np.ndarray, camera: CameraModel, growth: int
+    points: np.ndarray, intensity: np.ndarray, camera: CameraModel, size: int
 ) -> np.ndarray:
     """The rules of `rasterise`, a point and a pixel at a time."""
     nearest: dict = {}
@@ -236,25 +236,25 @@ def naive_raster(
             nearest[pixel] = (depth, r, intensity[i], points[i, 2])
     out = np.full((camera.height, camera.width, 3), -np.inf)
     for (row, column), (_, *values) in nearest.items():
-        block = out[row : row + growth, column : column + growth]
+        block = out[row : row + size, column : column + size]
         np.maximum(block, values, out=block)
     return np.where(np.isinf(out), 0.0, out)
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 200))
-def test_agrees_with_a_naive_raster(seed: int, growth: int, count: int) -> None:
+def test_agrees_with_a_naive_raster(seed: int, size: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     camera = pinhole(13, 9, 7.0, 6.0, 4.0)
     points = rng.normal(0, 3, (count, 3))
     intensity = rng.uniform(-5, 200, count)
-    raster = rasterise(points, intensity, camera, T_OPTICAL, growth=growth)
-    expected = naive_raster(points, intensity, camera, growth)
+    raster = rasterise(points, intensity, camera, T_OPTICAL, point_size=size)
+    expected = naive_raster(points, intensity, camera, size)
     np.testing.assert_allclose(raster, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("growth", [0, 1])
-def test_muses_tool_agrees_in_front_of_the_camera(shared: Path, growth: int) -> None:
+@pytest.mark.parametrize("size", [1, 2])
+def test_muses_tool_agrees_in_front_of_the_camera(shared: Path, size: int) -> None:
     """Where no point behind the camera and no collision is involved, the official tool agrees."""
     root = shared / "data" / "muses_mini"
     if not root.is_dir():
@@ -267,9 +267,9 @@ def test_muses_tool_agrees_in_front_of_the_camera(shared: Path, growth: int) -> 
         K = np.array(calibration["intrinsics"]["rgb"]["K"], float).reshape(3, 3)
         T = np.array(calibration["extrinsics"]["lidar2rgb"], float).reshape(4, 4)
         camera = CameraModel(1920, 1080, K, np.zeros(0), "none", np.eye(3), np.zeros(3))
-        raster = rasterise(cloud, cloud[:, 3], camera, T, growth=growth + 1)
+        raster = rasterise(cloud, cloud[:, 3], camera, T, point_size=size)
         expected = np.zeros((1080, 1920, 3), np.float32)
-        rows = expected_rows[f"{name}.lidar.mc0.grow{growth}"]
+        rows = expected_rows[f"{name}.lidar.mc0.grow{size - 1}"]
         expected[rows[:, 0].astype(int), rows[:, 1].astype(int)] = rows[:, 2:]
         # Leave out what the tool's points behind the camera or collisions have touched.
         p = cloud[:, :3] @ T[:3, :3].T + T[:3, 3]
@@ -279,7 +279,7 @@ def test_muses_tool_agrees_in_front_of_the_camera(shared: Path, growth: int) -> 
         doubtful = np.bincount(pixel, minlength=1080 * 1920) > 1
         doubtful[pixel[p[inside, 2] < 0.1]] = True
         doubtful = doubtful.reshape(1080, 1920)
-        if growth:
+        if size > 1:
             doubtful[1:] |= doubtful[:-1].copy()
             doubtful[:, 1:] |= doubtful[:, :-1].copy()
         agree = np.isclose(raster, expected, atol=1e-3).all(axis=2)
@@ -299,5 +299,5 @@ def test_refusals() -> None:
         project(points, camera, np.full((4, 4), np.nan))
     with pytest.raises(SensorError, match=r"intensity has shape \(4,\), expected \(5,\)"):
         rasterise(points, np.ones(4), camera, T_OPTICAL)
-    with pytest.raises(SensorError, match="growth is 0"):
-        rasterise(points, np.ones(5), camera, T_OPTICAL, growth=0)
+    with pytest.raises(SensorError, match="point_size is 0"):
+        rasterise(points, np.ones(5), camera, T_OPTICAL, point_size=0)

@@ -9,17 +9,25 @@ auxiliary. The same seed gives the same files.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.open import BENCHMARKS
-from mmsam_ros.sensors import ENCODINGS, NO_LABEL, SYNTHETIC_CLASSES
+from mmsam_ros.sensors import NO_LABEL, SYNTHETIC_CLASSES, ClassInfo
+from support.layouts import (
+    write_deliver,
+    write_deliver_flat,
+    write_fmb,
+    write_fmb_lists,
+    write_muses,
+)
 
 Bytes = NDArray[np.uint8]
 Image = NDArray[np.uint8] | NDArray[np.uint16]
@@ -47,45 +55,21 @@ def make_deliver(
 ) -> Path:
     """DeLiVER as it is downloaded (`raw`) or as the paper's converter leaves it (`flat`).
 
-    The i-th frame of a split has the i-th weather and case, in turn. Raw, RGB and labels are RGBA,
-    events have a single channel (half the size in eventlowres), `depth/` holds something else than
-    `hha/`, and coloured variants lie beside the LiDAR files. Returns root.
+    The i-th frame of a split has the i-th weather and case, in turn. Events have a single channel
+    (raw, half the size in eventlowres). Returns root.
     """
+    write = {"raw": write_deliver, "flat": write_deliver_flat}[layout]
     for split, i in _frames(per_split):
-        rng = _rng(seed, split, i)
-        rgb, index, label = picture(rng, size, "deliver")
+        rgb, index, label = picture(_rng(seed, split, i), size, "deliver")
         weather, case = WEATHERS[i % len(WEATHERS)], cases[i % len(cases)]
-        sequence = f"MAP_{1 + list(per_split).index(split)}_point{100 + i}" + (
-            f"_{case}" if case else ""
-        )
-        frame = f"{i:0{6 + i % 3}d}"
+        sequence = f"MAP_{1 + list(per_split).index(split)}_point{100 + i}"
+        sequence += f"_{case}" if case else ""
         aux = {source: png8(index, source) for source in sources}
         if "event" in aux:
             aux["event"] = aux["event"][..., 0]
             if case == "eventlowres":
                 aux["event"] = aux["event"][::2, ::2]
-        if layout == "flat":
-            folder = {"train": "training", "val": "validation", "test": "test"}[split]
-            stem = root / "samples" / "{}" / folder / f"{weather}_{sequence}_{frame}"
-            _write(f"{stem}_rgb_front.png".format("images"), rgb)
-            _write(f"{stem}_semantic_front.png".format("annotations"), label)
-            for source, image in aux.items():
-                full = cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST).astype(
-                    np.uint8
-                )
-                _write(f"{stem}_{source}_front.png".format(source), full)
-            continue
-        stem = root / "{}" / weather / split / sequence / frame
-        opaque = np.full((*size, 1), 255, np.uint8)
-        _write(f"{stem}_rgb_front.png".format("img"), np.concatenate([rgb, opaque], 2))
-        raw = np.where(label == NO_LABEL, 0, label + 1).astype(np.uint8)
-        rgba = np.concatenate([raw[..., None], rgb[..., :2], opaque], 2)
-        _write(f"{stem}_semantic_front.png".format("semantic"), rgba)
-        for source, image in aux.items():
-            folder = "hha" if source == "depth" else source
-            _write(f"{stem}_{source}_front.png".format(folder), image)
-        _write(f"{stem}_depth_front.png".format("depth"), rgb)
-        _write(f"{stem}_lidar_front_color.png".format("lidar"), rgb)
+        write(root, split, weather, sequence, f"{i:0{6 + i % 3}d}", rgb, label, aux)
     return root
 
 
@@ -101,20 +85,13 @@ def make_fmb(
 
     Returns root. The lists lie in root/lists; every second frame of a split is hard.
     """
-    lists: dict[str, list[str]] = {}
+    frames = []
     for number, (split, i) in enumerate(_frames(per_split), start=1):
         rgb, index, label = picture(_rng(seed, split, i), size, "fmb")
-        name, difficulty = f"{number:05d}.png", ("easy", "hard")[i % 2]
-        lists.setdefault(f"{split}_{difficulty}_files.txt", []).append(name)
-        folder = root / (split if moved or split != "val" else "train")
-        visible = folder / "Visible" / (difficulty if moved else "")
-        _write(visible / name, rgb)
-        _write(folder / "Infrared" / name, (40 + 60 * index).astype(np.uint8))
-        raw = np.where(label == NO_LABEL, 0, label + 1).astype(np.uint8)
-        _write(folder / "Label" / name, raw)
-        _write(folder / "color" / name, rgb)
-    for file, names in lists.items():
-        _write_text(root / "lists" / file, "".join(f"{name}\n" for name in names))
+        difficulty, thermal = ("easy", "hard")[i % 2], (40 + 60 * index).astype(np.uint8)
+        write_fmb(root, split, number, difficulty, rgb, label, thermal, moved=moved)
+        frames.append((split, number, difficulty))
+    write_fmb_lists(root, frames)
     return root
 
 
@@ -132,17 +109,11 @@ def make_muses(
     for number, (split, i) in enumerate(_frames(per_split), start=1):
         rgb, index, label = picture(_rng(seed, split, i), size, "muses")
         weather, time = conditions[(3 * i) % len(conditions)]
-        place = Path(split, weather, time)
         name = f"REC{number:04d}_frame_{100 + number:06d}"
-        _write(root / "frame_camera" / place / f"{name}_frame_camera.png", rgb)
-        if split != "test" or test_labels:
-            _write(root / "gt_semantic" / place / f"{name}_gt_labelTrainIds.png", label)
-        for source in sources:
-            stem = "event_camera" if source == "event" else source
-            array = event_counts(index) if source == "event" else muses_raw(index)
-            path = root / "projected_to_rgb" / stem / place / f"{name}_{stem}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(path, array)
+        rasters = {"lidar": muses_raw(index), "event": event_counts(index)}
+        given = label if split != "test" or test_labels else None
+        chosen = {source: rasters[source] for source in sources}
+        write_muses(root, split, weather, time, name, rgb, given, chosen)
     return root
 
 
@@ -163,42 +134,21 @@ def make_folder(
     """
     default = {"lidar": "muses_raw", "thermal": "mono16", "event": "event_counts", "depth": "png8"}
     chosen = {source: (encodings or default).get(source, default[source]) for source in sources}
-    splits: dict[str, list[str]] = {split: [] for split in per_split}
-    weather = {}
+    writer = FolderWriter(
+        root, [ClassInfo(i, info.name, info.rgb) for i, info in enumerate(FOLDER_CLASSES)], chosen,
+        calibration(size) if calibrated else None,
+        limits=(26000, 31500) if chosen.get("thermal") == "mono16" else None,
+    )  # fmt: skip
     for split, i in _frames(per_split):
         rgb, index, label = picture(_rng(seed, split, i), size, "folder")
-        name = f"{split}_{i:04d}"
-        splits[split].append(name)
-        weather[name] = ("clear", "fog")[i % 2]
-        _write(root / "images" / f"{name}.png", rgb)
-        _write(root / "labels" / f"{name}.png", label)
-        for source, encoding in chosen.items():
-            assert encoding in ENCODINGS[source]
-            stem = root / source / name
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            if calibrated and source == "lidar":
-                np.save(f"{stem}.npy", points(index))
-            elif encoding in ("muses_raw", "event_counts"):
-                array = muses_raw(index) if source == "lidar" else event_counts(index)
-                np.savez_compressed(f"{stem}.npz", array)
-            else:
-                image = encoded(index, source, encoding)
-                half = calibrated and source == "thermal"
-                _write(f"{stem}.png", image[::2, ::2] if half else image)
-    meta: dict[str, object] = {
-        "format": "mmsam-folder/1",
-        "classes": [
-            {"id": i, "name": info.name, "rgb": info.rgb} for i, info in enumerate(FOLDER_CLASSES)
-        ],
-        "encodings": chosen,
-        "splits": splits,
-        "subsets": {"weather": weather},
-    }
-    if chosen.get("thermal") == "mono16":
-        meta["limits"] = [26000, 31500]
-    _write_text(root / "meta.json", json.dumps(meta, indent=1))
-    if calibrated:
-        _write_text(root / "calib.json", json.dumps(calibration(size), indent=1))
+        arrays = {source: encoded(index, source, encoding) for source, encoding in chosen.items()}
+        if calibrated and "lidar" in arrays:
+            arrays["lidar"] = points(index)
+        if calibrated and "thermal" in arrays:
+            arrays["thermal"] = arrays["thermal"][::2, ::2]
+        weather = ("clear", "fog")[i % 2]
+        writer.add(split, f"{split}_{i:04d}", rgb, label, arrays, {"weather": weather})
+    writer.finish()
     return root
 
 
@@ -242,10 +192,14 @@ def event_counts(index: Bytes) -> Bytes:
     return np.stack([index, 3 - index, np.zeros_like(index)], 2).astype(np.uint8)
 
 
-def encoded(index: Bytes, source: str, encoding: str) -> Image:
-    """What a folder's PNG of this encoding holds."""
+def encoded(index: Bytes, source: str, encoding: str) -> NDArray[Any]:
+    """What a folder's file of this encoding holds."""
     if encoding == "png8":
         return png8(index, source)
+    if encoding == "muses_raw":
+        return muses_raw(index)
+    if encoding == "event_counts":
+        return event_counts(index)
     if encoding == "muses_png16":
         return ((muses_raw(index) + 100) * 150).round().astype(np.uint16)
     if encoding == "mono16":
@@ -298,18 +252,3 @@ def _frames(per_split: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _rng(seed: int, split: str, i: int) -> np.random.Generator:
     return np.random.default_rng([seed, ("train", "val", "test").index(split), i])
-
-
-def _write(path: str | Path, image: Image) -> None:
-    """A PNG of an RGB, RGBA or single-channel image."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if image.ndim == 3:
-        order = [2, 1, 0, 3][: image.shape[2]]
-        image = image[..., order]
-    assert cv2.imwrite(str(path), np.ascontiguousarray(image)), path
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

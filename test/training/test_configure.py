@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from runs import SOURCES
 from support.trees import make_folder
 
+from mmsam_ros._util import MmsamError
 from mmsam_ros.cli.main import main
-from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.training.config import BatchConfig
-from mmsam_ros.training.configure import config_names, find_config, load_config
+from mmsam_ros.training.configure import config_names, config_rows, find_config, load_config
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.loader import Draws
 from mmsam_ros.training.run import plain
@@ -38,7 +40,8 @@ PUBLISHED = (
 def test_published_recipe(name: str) -> None:
     config = load_config(["--config", name])
     base, crop, per_device, epochs = SIZES[name.split("_")[0]]
-    assert config.setting == name
+    dataset, sensors = name.split("_rgb_")
+    assert (config.dataset, config.sensors) == (dataset, (sensors,))
     augment = config.augment
     assert (augment.base_size, augment.crop, augment.scale) == (base, crop, (0.5, 2.0))
     assert (augment.blur, augment.flip, augment.max_class_share) == (0.2, 0.5, 0.75)
@@ -54,7 +57,7 @@ def test_published_recipe(name: str) -> None:
     schedule = config.schedule
     assert (schedule.epochs, schedule.power, schedule.warmup_epochs) == (epochs, 0.9, 10)
     assert schedule.warmup_ratio == 0.1
-    assert (config.device.precision, config.device.checkpointing) == ("32", True)
+    assert (config.device.precision, config.device.checkpointing) == ("fp32", True)
     assert config.start.sam == "sam_vit_l"
     assert config.start.convnext == "convnext_small.fb_in22k_ft_in1k_384"
     assert config.start.freeze == ()
@@ -69,7 +72,7 @@ def test_published_recipe(name: str) -> None:
 )
 def test_configurations_of_folders_are_there_too(name: str) -> None:
     config = load_config(["--config", name])
-    assert config.setting == "folder_rgb_lidar_thermal"
+    assert (config.dataset, config.sensors) == ("folder", ("lidar", "thermal"))
     assert config.batch.effective == 8
     assert name in set(config_names("train")) - set(PUBLISHED)
 
@@ -98,29 +101,41 @@ def test_a_stored_configuration_reads_back_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optimizer.lr=1"], "unknown key 'optimizer.lr'; did you mean 'optimiser'"),
-        (["--optimiser.l=1"], "unknown key 'optimiser.l'; did you mean 'lr'"),
+        (["--optimizer.lr=1"], "unknown key 'optimizer'; did you mean 'optimiser'"),
+        (["--optimiser.l=1"], "optimiser: unknown key 'l'; did you mean 'lr'"),
         (["--model.trunk.width=[1]"], "did you mean 'widths'"),
-        (["--optimiser.lr=fast"], "optimiser.lr"),
+        (["--optimiser.lr=fast"], "optimiser.lr: found 'fast', expected float"),
+        (["--optimiser.lr"], "--optimiser.lr: the value is missing"),
+        (["--optimiser.lr=[1"], r"optimiser.lr: found '\[1', expected a value in YAML"),
+        (["lr=1"], "found 'lr=1', expected --key value"),
+        (["--model.trunk.depths=[1, 0, 1, 1]"], r"model.trunk.depths: found \(1, 0, 1, 1\), exp"),
+        (["--model.fusion.kind=ad"], "model.fusion.kind: found 'ad'; did you mean 'add'"),
+        (["--model.preset=vitl"], "model.preset: found 'vitl'; did you mean 'vit_l'"),
+        (["--augment.blur=2"], "augment.blur: found 2.0, expected 0 to 1"),
+        (["--augment.scale=[2, 1]"], "augment.scale: found .* low <= high"),
+        (["--augment.photometric.hue=91"], "augment.photometric.hue: found 91, expected 0 to 90"),
         (["--schedule.epochs=0"], "schedule.epochs: found 0, expected at least 1"),
         (["--batch.effective=0"], "batch.effective"),
-        (["--device.precision=16"], "device.precision: found '16'"),
+        (["--device.precision=16"], "device.precision: found 16; did you mean 'bf16'"),
         (["--loss.kind=ohm"], "did you mean 'ohem'"),
         (["--model.inputs=lidar"], "model.inputs"),
         (["--seed=-1"], "seed: found -1, expected 0 to 4294967295"),
-        (["--optimiser.betas=[0.9, 1.5]"], "optimiser.betas: found"),
+        (
+            ["--optimiser.betas=[0.9, 1.5]"],
+            "optimiser.betas: found .*, expected at least 0 and below 1",
+        ),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(MmsamError, match=message):
         load_config(["--config", "deliver_rgb_lidar", *arguments])
 
 
 def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for text, message in (
-        ("optimizer: {lr: 1}", "unknown key 'optimizer.lr'; did you mean 'optimiser'"),
-        ("optimiser: {learning_rate: 1}", "unknown key 'optimiser.learning_rate'"),
+        ("optimizer: {lr: 1}", "unknown key 'optimizer'; did you mean 'optimiser'"),
+        ("optimiser: {learning_rate: 1}", "optimiser: unknown key 'learning_rate'"),
         ("augment: false", "augment: found False, expected keys with values"),
         ("optimiser:", "optimiser: found None, expected keys"),
         ("loss: [1]", r"loss: found \[1\], expected keys"),
@@ -128,25 +143,31 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
         ("model: {trunk: 3}", r"model\.trunk: found 3, expected keys"),
         ("augment: {photometric: false}", r"augment\.photometric: found False, expected keys"),
     ):
-        path.write_text(f"setting: deliver_rgb_lidar\n{text}\n")
-        with pytest.raises(TrainingError, match=message):
+        path.write_text(f"dataset: deliver\nsensors: [lidar]\n{text}\n")
+        with pytest.raises(MmsamError, match=message):
             load_config(["--config", str(path)])
     with pytest.raises(TrainingError, match="did you mean 'fmb_rgb_thermal'"):
         load_config(["--config", "fmb_rgb_termal"])
     with pytest.raises(TrainingError, match="no such file"):
         find_config("train", str(tmp_path / "none.yaml"))
-    with pytest.raises(DataError, match=r"augment\.blur"):
-        load_config(["--setting=deliver_rgb_lidar", "--augment.blur=2"])
+    path.write_text("- dataset")
+    with pytest.raises(TrainingError, match=r"mine.yaml: found \['dataset'\], expected keys"):
+        load_config(["--config", str(path)])
+    path.write_text("dataset: [")
+    with pytest.raises(TrainingError, match=r"mine.yaml: while parsing"):
+        load_config(["--config", str(path)])
+    with pytest.raises(TrainingError, match="key 'sensors' is missing"):
+        load_config(["--dataset=deliver"])
 
 
 def test_commands_of_the_documentation_are_taken(tmp_path: Path) -> None:
     """And those on data of one's own build their network, which needs no download."""
     built = 0
-    for page in ("README.md", "docs/training.md"):
+    for page in ("README.md", "docs/training.md", "docs/own_data.md"):
         text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
         for line in re.findall(r"^.*(?:mmsam|main) train (--config.*)$", text, re.MULTILINE):
             config = load_config(shlex.split(line, comments=True))
-            if config.setting.startswith("folder"):
+            if config.dataset == "folder":
                 frames = open_frames("folder", make_folder(tmp_path), "train", SOURCES)
                 assert len(build(config, frames)[0].config.auxiliaries) == 2
                 built += 1
@@ -157,9 +178,9 @@ def test_several_sensors_are_combined_by_presence_unless_asked_otherwise() -> No
     several, one, asked = (
         load_config(arguments).model.combine
         for arguments in (
-            ["--setting=folder_rgb_lidar_thermal"],
-            ["--setting=folder_rgb_lidar"],
-            ["--setting=folder_rgb_lidar_thermal", "--model.combine.gate=false"],
+            ["--dataset=folder", "--sensors=lidar,thermal"],
+            ["--dataset=folder", "--sensors=lidar"],
+            ["--dataset=folder", "--sensors=[lidar, thermal]", "--model.combine.gate=false"],
         )
     )
     assert (several.absent, several.gate) == ("masked", True)
@@ -167,10 +188,51 @@ def test_several_sensors_are_combined_by_presence_unless_asked_otherwise() -> No
     assert (asked.absent, asked.gate) == ("masked", False)
 
 
+def test_later_files_win_and_keys_win_over_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("optimiser: {lr: 1e-3, ema: 0.5}\nschedule: {epochs: 7}\n")
+    (tmp_path / "b.yaml").write_text("optimiser: {lr: 2e-3}\n")
+    files = [f"--config={name}" for name in ("deliver_rgb_lidar", *sorted(tmp_path.glob("*.yaml")))]
+    config = load_config([*files, "--schedule.epochs", "9", "--schedule.power=5e-1"])
+    assert (config.optimiser.lr, config.optimiser.ema) == (2e-3, 0.5)
+    assert (config.schedule.epochs, config.schedule.power) == (9, 0.5)
+    assert config.schedule.warmup_epochs == 10
+
+
+def test_words_of_the_command_line_are_taken_as_they_are() -> None:
+    """YAML would take them for a number, nothing and a mapping."""
+    words = ["--out", "2024", "--root=null", "--start.weights=a: b.safetensors"]
+    config = load_config(["--config=deliver_rgb_lidar", *words, "--start.freeze=encoder,head"])
+    assert (config.out, config.data.root) == ("2024", "null")
+    assert config.start.weights == "a: b.safetensors"
+    assert config.start.freeze == ("encoder", "head")
+
+
+def test_the_reference_has_every_key() -> None:
+    rows = {row.key: row for row in config_rows()}
+    config = plain(load_config(["--config=deliver_rgb_lidar"]))
+
+    def keys(values: dict[str, Any], start: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            nested = isinstance(value, dict)
+            yield from keys(value, f"{start}{key}.") if nested else [start + key]
+
+    assert list(rows) == list(keys(config))
+    assert all(row.description and row.type for row in rows.values())
+    assert [key for key, row in rows.items() if not row.default] == [
+        "dataset", "sensors", "data.root", "data.lists", "start.weights",
+    ]  # fmt: skip
+    assert rows["augment.crop"].type == "[int, int]"
+    assert rows["augment.crop"].default == "[1024, 1024]"
+    assert rows["device.precision"].allowed == "fp32, bf16"
+    assert rows["modality_dropout"].allowed == "at least 0 and below 1"
+    assert rows["model.image_size"].type == "[int, int] or null"
+    assert rows["model.interaction.block_ranges"].type == "[[int, int], ...]"
+    assert rows["optimiser.ema"].description.startswith("decay of the averaged weights")
+
+
 def test_command_prints_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["train", "--config", "deliver_rgb_lidar", "--model.preset", "tiny", "--print_config"])
-    assert left.value.code == 0
+    words = ["train", "--config", "deliver_rgb_lidar", "--model.preset", "tiny", "--print-config"]
+    assert main(words) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["encoder"]["embed_dim"] == 192
     assert printed["augment"]["photometric"]["hue"] == 18

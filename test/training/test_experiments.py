@@ -15,7 +15,7 @@ from support.trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.open import open_frames
+from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
@@ -26,11 +26,10 @@ from mmsam_ros.training.experiments import (
     run_experiment,
     table_rows,
 )
-from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
+from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
 from mmsam_ros.training.optimiser import parameter_groups
-from mmsam_ros.training.start import build, components, freeze, network_config
-from mmsam_ros.weights import find_setting
+from mmsam_ros.training.start import build, components, freeze, network_of
 
 pytestmark = pytest.mark.slow
 SCRATCH = ("--start.sam=scratch", "--start.convnext=scratch")
@@ -86,7 +85,9 @@ def whole(name: str) -> tuple[MMSAMAdapter, TrainConfig]:
     """The experiment's own network, without memory for its parameters."""
     config = load_config(load_experiment(name).arguments())
     with torch.device("meta"):
-        model = build_model(network_config(config, find_setting(config.setting)))
+        benchmark = BENCHMARKS[config.dataset]
+        modalities = {sensor: benchmark.modalities[sensor] for sensor in config.sensors}
+        model = build_model(network_of(config, benchmark, benchmark.classes, modalities))
     freeze(model, config.start.freeze)
     return model, config
 
@@ -165,7 +166,7 @@ def test_a_step_changes_what_trains_and_nothing_else(name: str, root: Path) -> N
     net, spec = build(config, frames)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     optimiser = torch.optim.AdamW(parameter_groups(net, config), lr=1e-3)
-    batches = make_loader(TrainingFrames(frames, spec, config), Draws(len(frames), config))
+    batches = make_loader(TrainingFrames(frames, spec, config), FrameSampler(len(frames), config))
     batch = next(batches)
     inputs = {m: x for m, x in batch.inputs.items() if m in net.config.modalities}
     for _ in range(3):  # what starts behind a zero moves a step later
@@ -243,7 +244,7 @@ def test_a_test_split_that_cannot_be_scored_is_seen_before_training(
     with pytest.raises(DataError, match="found no frames of the split 'test'"):
         run_experiment("fused", 0, tmp_path / "out", small("fused", root))
     root = make_muses(tmp_path / "muses", per_split={"train": 2, "val": 1, "test": 1})
-    extra = ["--setting=muses_rgb_lidar", *small("fused", root)]
+    extra = ["--dataset=muses", "--sensors=lidar", *small("fused", root)]
     with pytest.raises(TrainingError, match="the labels of the split 'test' are withheld"):
         run_experiment("fused", 0, tmp_path / "out", extra)
     assert not (tmp_path / "out").exists()

@@ -129,13 +129,13 @@ def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     assert main(command) == 2
-    assert "withheld; --submission needs none" in capsys.readouterr().err
+    assert "withheld, only --submission works without them" in capsys.readouterr().err
     assert main([*command, "--submission", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "3 frames (not complete: the test set has 750); labels are withheld" in said
+    assert "3 frames (incomplete: the test set has 750); labels are withheld" in said
     for wrong in (["--limit", "1"], ["--split", "val"]):
         assert main([*command, "--submission", "--out", str(out), *wrong]) == 2
-        assert "--submission is of the whole split test" in capsys.readouterr().err
+        assert "--submission takes the whole split test" in capsys.readouterr().err
     with zipfile.ZipFile(out / "labelTrainIds.zip") as archive:
         names = archive.namelist()
         assert names == [f"labelTrainIds/REC000{i}_frame_00010{i}.png" for i in (1, 2, 3)]

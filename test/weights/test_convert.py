@@ -170,7 +170,7 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     state = {n: v for n, v in randomise(trunk, seed=2).state_dict().items() if "norms" not in n}
     convnext = write(tmp_path / "convnext.pth", state)
     argv = ["weights", "convert", str(out), "--dataset", "fmb", "--sensors", "thermal"]
-    argv += ["--preset", "nano"]
+    argv += ["--preset", "nano", "--size", "192x128"]
     assert main([*argv, "--convnext", str(convnext)]) == 0
     model, spec = load_model(out)
     for name, value in state.items():
@@ -182,7 +182,7 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
     for word in (
         "Traffic Light",
         "value, value, value (mono8)",
-        "pad to 128x192",
+        "pad to 192x128",
         "untrained",
         "sha256",
     ):
@@ -190,9 +190,12 @@ def test_command_makes_start_weights(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["weights", "convert", str(tmp_path / "o"), "--dataset", "deliver", "--sensors", "lidr"]
-    assert main(argv) == 2
-    assert "did you mean 'lidar'" in capsys.readouterr().err
+    argv = ["weights", "convert", str(tmp_path / "o"), "--dataset", "deliver"]
+    with pytest.raises(SystemExit):
+        main([*argv, "--sensors", "lidr"])
+    assert "--sensors: unknown 'lidr'; did you mean 'lidar'" in capsys.readouterr().err
+    assert main([*argv, "--sensors", "thermal"]) == 2
+    assert "unknown setting 'deliver_rgb_thermal'" in capsys.readouterr().err
     assert main(["weights", "info", str(tmp_path / "absent")]) == 2
     assert "no such file" in capsys.readouterr().err
 

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a data set in the `folder` layout, which `folder` reads and docs/training.md describes.
+
+writer = FolderWriter(root, classes, {"lidar": "muses_raw", "thermal": "mono16"}, calibration)
+for name, rgb, labels, points, counts in frames:
+    writer.add("train", name, rgb, labels, {"lidar": points, "thermal": counts})
+writer.finish()
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros._util import check_word, write_atomic
+from mmsam_ros.data import SPLITS
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError
+from mmsam_ros.sensors.encodings import check_image
+
+FORMAT = "mmsam-folder/1"
+
+
+class FolderWriter:
+    """Writes each frame when it is added, meta.json and calib.json at the end.
+
+    Until `finish` there is no meta.json, so an interrupted set is not taken for a whole one.
+
+    Args:
+        root: top folder of the data set; created if missing.
+        classes: table of the label ids 0, 1, 2, …
+        encodings: how each sensor besides the camera is stored, see `sensors.ENCODINGS`.
+        calibration: content of calib.json, may hold arrays. None if every sensor's image is in the
+            camera's view already.
+        limits: counts of a 16-bit thermal image that mean cold and hot.
+        point_size: side of the square that a LiDAR point covers, in pixels of the camera's image.
+
+    Raises:
+        DataError: unknown sensor or encoding.
+    """
+
+    def __init__(
+        self, root: Path, classes: Sequence[ClassInfo], encodings: Mapping[str, str],
+        calibration: Mapping[str, Any] | None = None, *,
+        limits: tuple[float, float] | None = None, point_size: int = 2,
+    ) -> None:  # fmt: skip
+        for sensor, encoding in encodings.items():
+            check_word("sensor", sensor, ENCODINGS, DataError)
+            check_word(f"encoding of {sensor}", encoding, ENCODINGS[sensor], DataError)
+        self.root, self.classes, self.encodings = root, classes, dict(encodings)
+        self.calibration, self.limits, self.point_size = calibration, limits, point_size
+        self._split_of: dict[str, str] = {}
+        self._subsets: dict[str, dict[str, str]] = {}
+
+    def add(
+        self, split: str, name: str, rgb: NDArray[np.uint8], labels: NDArray[np.uint8] | None,
+        sensors: Mapping[str, NDArray[Any]], subsets: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Write the files of one frame and list it.
+
+        Args:
+            split: `train`, `val` or `test`.
+            name: unique within the data set; names the files.
+            rgb: (H, W, 3).
+            labels: class ids (H, W), 255 for no label; None if withheld.
+            sensors: one array per sensor: its image, as its encoding says, or for `muses_raw` also
+                LiDAR points (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
+            subsets: what evaluation groups by, e.g. {"weather": "fog"}.
+
+        Raises:
+            DataError: an array does not fit its encoding, or one is missing.
+        """
+        if sensors.keys() != self.encodings.keys():
+            found, expected = (", ".join(s) or "none" for s in (sensors, self.encodings))
+            raise DataError(f"{name}: sensors are {found}, expected {expected}")
+        if labels is not None and labels.shape != rgb.shape[:2]:
+            raise DataError(f"{name}: labels are {labels.shape}, expected {rgb.shape[:2]}")
+        self.list_frame(split, name, subsets)
+        self._write("images", name, rgb, "rgb8")
+        if labels is not None:
+            self._write("labels", name, labels, "mono8")
+        for sensor, array in sensors.items():
+            self._write(sensor, name, array, self.encodings[sensor])
+
+    def list_frame(self, split: str, name: str, subsets: Mapping[str, str] | None = None) -> None:
+        """List a frame whose files are there already, e.g. written by another process."""
+        check_word("split", split, SPLITS, DataError)
+        if name in self._split_of:
+            raise DataError(f"{name}: found a second frame of this name, expected unique names")
+        self._split_of[name] = split
+        for key, word in (subsets or {}).items():
+            self._subsets.setdefault(key, {})[name] = word
+
+    def finish(self) -> None:
+        """Write calib.json and meta.json."""
+        if self.calibration is not None:
+            self._write_json("calib.json", self.calibration)
+        meta: dict[str, Any] = {
+            "format": FORMAT,
+            "classes": [{"id": c.id, "name": c.name, "rgb": c.rgb} for c in self.classes],
+            "encodings": self.encodings,
+            "splits": {s: [n for n, of in self._split_of.items() if of == s] for s in SPLITS},
+            "subsets": self._subsets,
+            "point_size": self.point_size,
+        }
+        if self.limits is not None:
+            meta["limits"] = self.limits
+        self._write_json("meta.json", meta)
+
+    def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
+        points = encoding == "muses_raw" and array.ndim == 2
+        arrays = encoding in ("muses_raw", "event_counts")
+        path = self.root / folder / f"{name}{'.npy' if points else '.npz' if arrays else '.png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if points:
+            if array.shape[1] < 4:
+                raise DataError(f"{path}: points are {array.shape}, expected (N, 4) or more")
+            np.save(path, array.astype(np.float32))
+            return
+        try:
+            check_image(array, encoding)
+        except SensorError as error:
+            raise DataError(f"{path}: {error}") from error
+        if arrays:
+            np.savez_compressed(path, array)
+        else:
+            write_png(path, array)
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, indent=1, default=lambda array: array.tolist())
+        write_atomic(self.root / name, text + "\n")
+
+
+def write_png(path: Path, image: NDArray[Any]) -> None:
+    """A PNG of an RGB, RGBA or single-channel image; creates its folder."""
+    if image.ndim == 3:
+        code = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        image = cv2.cvtColor(image, code)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image):
+        raise DataError(f"{path}: could not be written")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters: one table that declaring, checking and the reference documentation read.
+
+Needs no ROS. `config/segment.yaml` lists the same parameters in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmsam_ros._util import near_match
+from mmsam_ros.ros.errors import RosError
+
+SENSORS = ("lidar", "thermal", "event", "depth")  # one parameter file serves all weights
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter.
+
+    Attributes:
+        name: with its dots.
+        default: also gives the type; None: a list of doubles that is not set.
+        description: for people.
+        unit: of a number.
+        low: smallest value of a number.
+        high: largest value of a number.
+        choices: words that a string may be; empty: any.
+        length: of a list of doubles; None: any.
+    """
+
+    name: str
+    default: str | int | float | None
+    description: str
+    unit: str = ""
+    low: Any = None
+    high: Any = None
+    choices: tuple[str, ...] = ()
+    length: int | None = None
+
+    @property
+    def expected(self) -> str:
+        """Type and range in words, such as "an integer from 1 to 1000 messages"."""
+        if self.choices:
+            return f"one of {', '.join(map(repr, self.choices))}"
+        if self.default is None:
+            return f"{self.length or 'a list of'} doubles (with a decimal point)"
+        kinds = {str: "a string", int: "an integer", float: "a double (with a decimal point)"}
+        kind = kinds[type(self.default)]
+        if self.low is None:
+            return kind
+        return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip()
+
+    def check(self, value: Any) -> None:
+        """Raises RosError unless type, word, range and length of a value are as expected."""
+        if not self._fits(value):
+            hint = near_match(str(value), self.choices) if self.choices else ""
+            raise RosError(
+                f"parameter {self.name}: found {value!r}, expected {self.expected}{hint}"
+            )
+
+    def _fits(self, value: Any) -> bool:
+        if self.default is None:
+            is_list = isinstance(value, (list, tuple)) and all(isinstance(v, float) for v in value)
+            return is_list and len(value) in (0, self.length or len(value))
+        if type(value) is not type(self.default):
+            return False
+        if self.choices:
+            return value in self.choices
+        return self.low is None or self.low <= value <= self.high
+
+
+def _seconds(name: str, default: float, low: float, high: float, text: str) -> ParameterRow:
+    return ParameterRow(name, default, text, "s", low, high)
+
+
+def _choice(name: str, choices: tuple[str, ...], text: str) -> ParameterRow:
+    """The first one is the default."""
+    return ParameterRow(name, choices[0], text, choices=choices)
+
+
+def _transport(name: str) -> ParameterRow:
+    return _choice(
+        f"{name}.transport", ("auto", "raw", "compressed"), f"Which topic is read: raw "
+        f"({name}/image) or compressed ({name}/image/compressed). auto: the one that is "
+        "published.",
+    )  # fmt: skip
+
+
+def _info(name: str) -> tuple[ParameterRow, ...]:
+    topic, info = f"{name}/camera_info", f"{name}.info"
+    return (
+        ParameterRow(f"{info}.width", 0, f"Width of the full image. 0: {topic} is read instead of "
+                     "these parameters.", "pixels", 0, 16384),
+        ParameterRow(f"{info}.height", 0, "Height of the full image.", "pixels", 0, 16384),
+        ParameterRow(f"{info}.distortion_model", "plumb_bob",
+                     "plumb_bob, rational_polynomial or equidistant."),
+        ParameterRow(f"{info}.d", None, "Distortion coefficients, as in CameraInfo."),
+        ParameterRow(f"{info}.k", None, "Intrinsics of the raw image, row by row.", length=9),
+        ParameterRow(f"{info}.r", None, "Rectification, row by row. Not set: none.", length=9),
+        ParameterRow(f"{info}.p", None, "Projection of the rectified image, row by row.",
+                     length=12),
+        ParameterRow(f"{info}.frame_id", "", "Frame of the calibration. Not used; `mmsam bag "
+                     "calib` notes it here."),
+    )  # fmt: skip
+
+
+def _sensor(name: str) -> tuple[ParameterRow, ...]:
+    return (
+        _seconds(f"{name}.slop", 0.05, 0, 10, "Largest time between the stamps of sensor and "
+                 "camera that still match."),
+        _seconds(f"{name}.offset", 0.0, -10, 10, "Added to the sensor's stamps before matching."),
+        _seconds(f"{name}.max_age", 0.2, 0, 60, "Without a match, the sensor's last message is "
+                 "reused up to this age and counted as held."),
+        _seconds(f"{name}.min_interval", -1.0, -10, 10, "Shortest time between two messages of "
+                 "the sensor. A message shortly before the camera's is then taken without waiting "
+                 "for the next one. 0: unknown, always wait; negative: learned from the stream."),
+        _transport(name),
+        ParameterRow(f"{name}.extrinsics", None, "Pose of the sensor in the camera's frame: x, y, "
+                     "z (m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
+    )  # fmt: skip
+
+
+PARAMETERS = (
+    ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
+                 "the package, for evaluation only; do not use them on a vehicle."),
+    ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
+    _choice("precision", ("fp32", "bf16"), "Arithmetic of the network."),
+    _choice("geometry.mode", ("", "pad", "resize", "slide"), "How the camera image is brought to "
+            "the network's input size. Empty: as the weights file says."),
+    ParameterRow("geometry.stride", 0, "Step of the windows with geometry.mode slide. 0: as the "
+                 "weights file says.", "pixels", 0, 8192),
+    _choice("sync_backend", ("native", "message_filters"), "What matches the sensors to the "
+            "camera. message_filters gives complete sets only, without deadline and offset."),
+    _seconds("sync.deadline", 0.1, 0, 10, "Longest time a camera image waits for the messages "
+             "that belong to it. Measured on the steady clock: increase it if a bag is played "
+             "slowly."),
+    _seconds("sync.jump", 0.05, 0, 60, "A stamp this far before its stream's newest is a jump back "
+             "in time (a looped bag): matching starts again."),
+    ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
+    _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
+    _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
+            "subscriptions. auto: as the publishers offer."),
+    _transport("camera"),
+    _choice("camera.image", ("auto", "rectified", "raw"), "Whether the camera image is rectified "
+            "(P of its CameraInfo is used) or raw (K and D are used). auto: rectified if D is zero "
+            "and P is set."),
+    *_info("camera"),
+    *_sensor("lidar"),
+    *_sensor("thermal"),
+    _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
+            "brought into the camera's view. none: it has the same view; homography: "
+            "thermal.homography; rotation: calibration and extrinsics, without parallax."),
+    ParameterRow("thermal.homography", None, "From thermal to camera pixels, row by row, as OpenCV "
+                 "finds it. Only with thermal.registration homography.", length=9),
+    *_info("thermal"),
+    *_sensor("event"),
+    *_sensor("depth"),
+)  # fmt: skip

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera message with the sensor messages that belong to it, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmsam_ros.sensors import Refusal
+
+CAMERA = "camera"
+DEFECT, OUT_OF_MEMORY = "defect", "out_of_memory"  # reasons that are the node's own failure
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One message. `decoded` holds its converted value, shared by all sets that it is in."""
+
+    stream: str
+    stamp_ns: int  # header stamp as sent
+    message: Any
+    time_ns: int  # stamp + offset: on the camera's clock
+    arrival: float = 0.0  # steady clock, seconds
+    decoded: Any = None
+    # bookkeeping of the synchroniser
+    _sets: int = field(default=0, repr=False)  # unsettled sets that hold it
+    _buffered: bool = field(default=True, repr=False)
+    _best: str | None = field(default=None, repr=False)  # best outcome of its settled sets
+    _fallback: str = field(default="dropped:unmatched", repr=False)  # outcome if no set held it
+
+
+@dataclass(frozen=True, eq=False)
+class SyncedSet:
+    """A camera message and its auxiliary messages; a stream without a match is missing.
+
+    `held` names the streams whose message is older than their slop. Settled exactly once.
+    """
+
+    camera: Entry
+    auxiliaries: Mapping[str, Entry]
+    held: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a synchronised set ended.
+
+    Attributes:
+        end: `used` (a mask was published), `refused` (the camera image or the frame as a whole
+            could not be processed) or `dropped` (not processed).
+        reason: one word to count by, if not used: `encoding`, `defect`, `busy`, ...
+        text: explanation of a refusal.
+        sensors: sensors that were left out, and why, whatever the end.
+        fused: sensors besides the camera in the mask.
+        timings: milliseconds by step of a used set.
+    """
+
+    end: Literal["used", "refused", "dropped"]
+    reason: str = ""
+    text: str = ""
+    sensors: Mapping[str, Refusal] = field(default_factory=dict)
+    fused: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Every refusal, the camera's included."""
+        camera = (Refusal(CAMERA, self.reason, self.text),) if self.end == "refused" else ()
+        return (*self.sensors.values(), *camera)
+
+    def label(self, stream: str, *, held: bool = False) -> str:
+        """What a stream's message of this set counts as, such as `used` or `refused:encoding`."""
+        if stream in self.sensors:
+            return f"refused:{self.sensors[stream].reason}"
+        if self.end == "used":
+            return "held" if held else "used"
+        if self.end == "refused" and stream != CAMERA:
+            return "dropped:camera"
+        return f"{self.end}:{self.reason}"

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a drive as a ROS 2 bag: three sensors at their own rates, calibration, ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags import interfaces as qos
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.sensors import pose_values
+from mmsam_ros.world.lidar import Cloud
+from mmsam_ros.world.rig import SENSORS, PinholeSpec, Rig
+from mmsam_ros.world.samples import Vehicle
+
+START = 1_700_000_000_000_000_000  # stamp of the drive's first instant, nanoseconds
+TOPICS = {
+    "/tf_static": "tf2_msgs/msg/TFMessage",
+    "/camera/image_raw": "sensor_msgs/msg/Image",
+    "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+    "/lidar/points": "sensor_msgs/msg/PointCloud2",
+    "/thermal/image_raw": "sensor_msgs/msg/Image",
+    "/thermal/camera_info": "sensor_msgs/msg/CameraInfo",
+    "/ground_truth/semantic": "sensor_msgs/msg/Image",
+}
+POINT = np.dtype(
+    [*((name, "<f4") for name in ("x", "y", "z", "intensity")), ("ring", "<u2"), ("time", "<f4")],
+    align=True,
+)
+_FIELD_TYPES = {"<f4": 7, "<u2": 4}  # sensor_msgs/PointField FLOAT32, UINT16
+_STORE = get_typestore(Stores.ROS2_JAZZY)
+
+
+def write_bag(
+    folder: Path, vehicle: Vehicle, seconds: float, report: Callable[[float], None] | None = None
+) -> dict[str, int]:
+    """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP).
+
+    Messages are in the order of their stamps, which are also their recording times. `report` is
+    called with the share that is done.
+
+    Returns:
+        Number of messages by topic.
+
+    Raises:
+        DataError: the folder exists, or `seconds` is too short for one camera image.
+    """
+    if folder.exists():
+        raise DataError(f"{folder} exists, expected a new folder for the bag")
+    if not len(vehicle.rig.stamps("camera", seconds)):
+        raise DataError(f"seconds is {seconds}, expected enough for one camera image")
+    counts = dict.fromkeys(TOPICS, 0)
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {
+            topic: writer.add_connection(
+                topic, kind, typestore=_STORE, offered_qos_profiles=[_qos(topic == "/tf_static")]
+            )
+            for topic, kind in TOPICS.items()
+        }
+        for share, topic, stamp, message in _messages(vehicle, seconds):
+            writer.write(connections[topic], stamp, _STORE.serialize_cdr(message, TOPICS[topic]))
+            counts[topic] += 1
+            if report:
+                report(share)
+    return counts
+
+
+def _messages(vehicle: Vehicle, seconds: float) -> Iterator[tuple[float, str, int, Any]]:
+    """All messages in time order as (share that is done, topic, stamp in ns, message).
+
+    Every frame is rendered when it is due.
+    """
+    rig = vehicle.rig
+    yield 0.0, "/tf_static", START, _transforms(rig)
+    due = sorted((int(ns), sensor) for sensor in SENSORS for ns in rig.stamps(sensor, seconds))
+    for done, (nanoseconds, sensor) in enumerate(due, start=1):
+        share, stamp, time = done / len(due), START + nanoseconds, nanoseconds * 1e-9
+        if sensor == "lidar":
+            cloud = _cloud(vehicle.lidar(time), _header(stamp, "lidar"))
+            yield share, "/lidar/points", stamp, cloud
+            continue
+        header = _header(stamp, f"{sensor}_optical")
+        spec = rig.camera if sensor == "camera" else rig.thermal
+        yield share, f"/{sensor}/camera_info", stamp, _camera_info(spec, header)
+        if sensor == "camera":
+            picture = vehicle.camera(time)
+            yield share, "/camera/image_raw", stamp, _image(picture.rgb, "rgb8", header)
+            yield share, "/ground_truth/semantic", stamp, _image(picture.labels, "mono8", header)
+        else:
+            yield (
+                share,
+                "/thermal/image_raw",
+                stamp,
+                _image(vehicle.thermal(time), "mono16", header),
+            )
+
+
+def _qos(latched: bool) -> qos.Qos:
+    """Reliable; latched: transient local, as tf2 publishes /tf_static."""
+    durability = qos.QosDurability.TRANSIENT_LOCAL if latched else qos.QosDurability.VOLATILE
+    never = qos.QosTime(9223372036, 854775807)
+    return qos.Qos(
+        qos.QosHistory.KEEP_LAST, 1 if latched else 10, qos.QosReliability.RELIABLE, durability,
+        never, never, qos.QosLiveliness.AUTOMATIC, never, False,
+    )  # fmt: skip
+
+
+def _make(kind: str, **fields: Any) -> Any:
+    """A message; the type store makes their classes at run time, so there is no static type."""
+    return _STORE.types[kind](**fields)
+
+
+def _header(stamp: int, frame: str) -> Any:
+    time = _make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
+    return _make("std_msgs/msg/Header", stamp=time, frame_id=frame)
+
+
+def _image(image: NDArray[Any], encoding: str, header: Any) -> Any:
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
+    return _make(
+        "sensor_msgs/msg/Image", header=header, height=height, width=width, encoding=encoding,
+        is_bigendian=0, step=len(data) // height, data=data,
+    )  # fmt: skip
+
+
+def _camera_info(spec: PinholeSpec, header: Any) -> Any:
+    roi = _make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0,
+                do_rectify=False)  # fmt: skip
+    return _make(
+        "sensor_msgs/msg/CameraInfo", header=header, height=spec.height, width=spec.width,
+        distortion_model="plumb_bob", d=np.zeros(5), k=spec.K.reshape(-1), r=np.eye(3).reshape(-1),
+        p=np.insert(spec.K, 3, 0, axis=1).reshape(-1), binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
+
+
+def _cloud(cloud: Cloud, header: Any) -> Any:
+    points = np.zeros(len(cloud.xyz), POINT)
+    points["x"], points["y"], points["z"] = cloud.xyz.T
+    points["intensity"], points["ring"], points["time"] = cloud.intensity, cloud.ring, cloud.time
+    fields = [
+        _make("sensor_msgs/msg/PointField", name=name, offset=offset,
+              datatype=_FIELD_TYPES[dtype.str], count=1)
+        for name, (dtype, offset, *_) in (POINT.fields or {}).items()
+    ]  # fmt: skip
+    return _make(
+        "sensor_msgs/msg/PointCloud2", header=header, height=1, width=len(points), fields=fields,
+        is_bigendian=False, point_step=POINT.itemsize, row_step=POINT.itemsize * len(points),
+        data=points.view(np.uint8).reshape(-1), is_dense=True,
+    )  # fmt: skip
+
+
+def _transforms(rig: Rig) -> Any:
+    """base_link -> every sensor's frame."""
+    header, transforms = _header(START, "base_link"), []
+    for child, spec in (
+        ("camera_optical", rig.camera), ("lidar", rig.lidar), ("thermal_optical", rig.thermal),
+    ):  # fmt: skip
+        px, py, pz, x, y, z, w = pose_values(spec.T_base)
+        move = _make(
+            "geometry_msgs/msg/Transform",
+            translation=_make("geometry_msgs/msg/Vector3", x=px, y=py, z=pz),
+            rotation=_make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
+        )
+        kind = "geometry_msgs/msg/TransformStamped"
+        transforms.append(_make(kind, header=header, child_frame_id=child, transform=move))
+    return _make("tf2_msgs/msg/TFMessage", transforms=transforms)

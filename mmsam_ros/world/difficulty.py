@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hard or easy: measured on a frame's images, never taken from the name of its weather.
+
+The rule. An object is a person, a rider, a bicycle, a vehicle or a traffic sign that covers at
+least `SMALLEST` of the picture. Its contrast in a sensor compares the object with the ring around
+it: the change of mean and of deviation over all channels, divided by the sensor's noise (`UNITS`);
+of LiDAR returns (echoes of fog and rain aside), the gap in range, and 0 where fewer than `RETURNS`
+hit it. The camera has lost an object whose contrast is below 1 there; an auxiliary shows it where
+its own contrast is at least 1. A frame is hard where auxiliaries show at least `SHARE` of its
+objects while the camera has lost them.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.sensors import project, register
+from mmsam_ros.world.lidar import AIR
+from mmsam_ros.world.samples import Sample
+from mmsam_ros.world.scene import CLASS_IDS
+from mmsam_ros.world.style import Floats
+
+OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
+UNITS = {"camera": 8.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres
+SMALLEST, RETURNS, SHARE = 4e-4, 3, 0.25
+_KELVIN = np.float32(0.01)
+Mask = NDArray[np.bool_]
+
+
+def is_hard(sample: Sample) -> bool:
+    """Whether the frame is hard, by the rule above."""
+    found = contrasts(sample)
+    if not len(found):
+        return False
+    lost = (found[:, 0] < 1) & (found[:, 1:].max(1) >= 1)
+    return bool(lost.mean() >= SHARE)
+
+
+def contrasts(sample: Sample) -> NDArray[np.float64]:
+    """(objects, 3) contrast of every object in camera, thermal image and LiDAR."""
+    picture = sample.picture
+    heat, reach = thermal_in_view(sample), _ranges(sample)
+    wanted = np.isin(picture.labels, [CLASS_IDS[name] for name in OBJECTS])
+    numbers, areas = np.unique(picture.instance[wanted], return_counts=True)
+    rows = []
+    for number in numbers[areas >= SMALLEST * wanted.size]:
+        inside, ring, window = _surroundings((picture.instance == number) & wanted)
+        rows.append((
+            _change(picture.rgb[window], inside, ring) / UNITS["camera"],
+            _change(heat[window] * _KELVIN, inside, ring) / UNITS["thermal"],
+            _gap(reach[window], inside, ring) / UNITS["lidar"],
+        ))  # fmt: skip
+    return np.array(rows).reshape(-1, 3)
+
+
+def thermal_in_view(sample: Sample) -> Floats:
+    """Counts (H, W) in the camera's view by rotation, as the node registers them; unseen: NaN."""
+    counts, size = sample.thermal.astype(np.float32), sample.picture.labels.shape
+    heat, valid = register(counts, sample.rig.registration, size, size)
+    return np.where(valid, heat, np.float32(np.nan))
+
+
+def _ranges(sample: Sample) -> Floats:
+    """(H, W) distance of LiDAR returns in the camera's view, NaN where there is none.
+
+    What fog and rain send back shows no object, however far it is from the road behind.
+    """
+    solid = sample.cloud.xyz[sample.cloud.label != AIR]
+    _, u, v, depth = project(solid, sample.rig.camera_model, sample.rig.T_camera_lidar)
+    found = np.full(sample.picture.labels.shape, np.nan, np.float32)
+    order = np.argsort(-depth)
+    found[v[order].astype(int), u[order].astype(int)] = depth[order]
+    return found
+
+
+def _surroundings(mask: Mask) -> tuple[Mask, Mask, tuple[slice, slice]]:
+    """An object's mask and a ring about a quarter of its size wide, cut out, and the window."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    width = max(2, int(np.sqrt(mask.sum()) / 4))
+    window = np.s_[max(y - width, 0) : y + h + width, max(x - width, 0) : x + w + width]
+    inside = mask[window]
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    return inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside, window
+
+
+def _change(image: NDArray[np.generic], inside: Mask, ring: Mask) -> float:
+    """Change of mean and deviation between two regions, over all channels; 0 where unseen."""
+    values = image.astype(np.float64).reshape(*inside.shape, -1)
+    smooth = cv2.GaussianBlur(values, (3, 3), 0.8)  # less of the noise
+    within, around = (smooth[region].reshape(-1, values.shape[2]) for region in (inside, ring))
+    within, around = within[~np.isnan(within[:, 0])], around[~np.isnan(around[:, 0])]
+    if min(len(within), len(around)) < 4:
+        return 0.0
+    change = np.stack([within.mean(0) - around.mean(0), within.std(0) - around.std(0)])
+    return float(np.sqrt((change**2).sum() / values.shape[2]))
+
+
+def _gap(reach: Floats, inside: Mask, ring: Mask) -> float:
+    """Metres between the median range of an object and of its surroundings."""
+    within, around = reach[inside], reach[ring]
+    within, around = within[~np.isnan(within)], around[~np.isnan(around)]
+    if len(within) < RETURNS:
+        return 0.0
+    return float(abs(np.median(within) - np.median(around))) if len(around) else np.inf

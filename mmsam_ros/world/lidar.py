@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LiDAR's physics: a moving sweep, range noise, intensity, dropout, fog, rain and jitter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.world.materials import column
+from mmsam_ros.world.raycast import Caster, Hits
+from mmsam_ros.world.rig import LidarSpec
+from mmsam_ros.world.style import Floats
+from mmsam_ros.world.textures import facade
+
+AIR = 255  # label of what fog and rain send back
+_NEAR, _FAR = 0.8, 110.0  # metres
+_RANGE_NOISE = 0.015  # metres
+_GLASS = 0.05  # reflectance of window panes
+_SLICES = 3  # of a turn; what moves stands still within each
+_HAZE = 0.004  # extinction up to which the air sends nothing back, 1/m
+_PENETRATION = 0.35  # extinction at 905 nm (multiple echoes) as a share of visible light's
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
+
+    The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
+    xyz (N, 3) float32 m; intensity (N,) float32 0..255; ring (N,) uint16, 0 the top beam; time
+    (N,) float32 s since the stamp; label (N,) uint8 class ids, `AIR`: fog or rain (truth, which
+    no sensor sends).
+    """
+
+    xyz: Floats
+    intensity: Floats
+    ring: NDArray[np.uint16]
+    time: Floats
+    label: NDArray[np.uint8]
+
+
+def scan(
+    caster: Caster, spec: LidarSpec, place: Callable[[float], NDArray[np.float64]], time: float,
+    rng: np.random.Generator, turn: float,
+) -> Cloud:  # fmt: skip
+    """One turn of `turn` seconds from `time` on; `place`: (4, 4) world <- LiDAR at any time."""
+    nominal, beams = spec.rays, len(spec.elevations)
+    actual = _jittered(nominal, caster.world.conditions.jitter, rng)
+    stamped = np.linalg.inv(place(time))
+    parts = []
+    for rows in np.array_split(np.arange(len(nominal)), _SLICES):
+        middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
+        T = place(middle).astype(np.float32)
+        rays = actual[rows] @ T[:3, :3].T
+        hits = caster.cast(T[:3, 3], rays, middle)
+        distance, intensity, label = _returns(caster, hits, rays, rng)
+        kept = np.flatnonzero(distance > 0)
+        back = (stamped @ place(middle)).astype(np.float32)
+        points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
+        parts.append((points, intensity[kept], rows[kept], label[kept]))
+    xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
+    ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
+    intensity = np.clip(intensity, 0, 255).astype(np.float32)
+    return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
+
+
+def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
+    """Where the beams really point; the sensor goes on believing its table."""
+    if not degrees:
+        return rays
+    shaken = rays + np.radians(degrees) * rng.standard_normal(rays.shape, np.float32)
+    return (shaken / np.linalg.norm(shaken, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _returns(
+    caster: Caster, hits: Hits, rays: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats, NDArray[np.uint8]]:
+    """Measured range (0: none), intensity and true label of every ray."""
+    conditions, count = caster.world.conditions, len(hits.distance)
+    material = caster.material[hits.triangle]
+    reflectance = column("reflectance")[material]
+    cells = facade(caster, hits)
+    reflectance[cells.at[cells.window]] = _GLASS
+    facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
+    through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
+    intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
+    intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
+    # the share of returns that are strong enough falls with range and weak reflection
+    power = reflectance * (0.15 + facing) * through
+    lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
+    seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)
+    measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
+    label = caster.label[hits.triangle]
+    distance = np.where(seen, measured, np.float32(0))
+    echo = _NEAR + rng.exponential(4.0, count).astype(np.float32)
+    chance = 0.2 * (1 - np.exp(-12 * max(0, conditions.fog - _HAZE))) + 0.02 * conditions.rain
+    air = (rng.random(count) < chance) & (echo < hits.distance)
+    distance[air], intensity[air], label[air] = echo[air], 4 + 8 * rng.random(air.sum()), AIR
+    return distance, intensity, label

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangle meshes with a material and a colour per triangle, and the shapes everything is made of.
+
+Metres; x forward, y left, z up. Shapes are closed where it shows. The order of a triangle's corners
+does not matter: the ray caster turns normals towards the viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmsam_ros.world.materials import MATERIAL_IDS
+
+
+class Surface(NamedTuple):
+    """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
+
+    material: str
+    rgb: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Vertices (V, 3), triangles (T, 3) of vertex rows, material ids (T,), albedo (T, 3)."""
+
+    vertices: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+    material: NDArray[np.int16]
+    albedo: NDArray[np.float32]
+
+    def moved(self, offset: ArrayLike = (0, 0, 0), *, yaw: float = 0.0, scale: float = 1.0) -> Mesh:
+        """The mesh scaled, then turned about z by `yaw` radians, then shifted by `offset`."""
+        c, s = np.cos(yaw), np.sin(yaw)
+        turn = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        return self.at(self.vertices @ turn.T + np.asarray(offset))
+
+    def at(self, vertices: NDArray[np.floating]) -> Mesh:
+        """The mesh with other vertices."""
+        return replace(self, vertices=vertices.astype(np.float32))
+
+
+def merge(meshes: Sequence[Mesh]) -> Mesh:
+    """One mesh of several, triangles in the order given."""
+    starts = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
+    return Mesh(
+        np.concatenate([m.vertices for m in meshes]),
+        np.concatenate([m.triangles + int(s) for m, s in zip(meshes, starts, strict=True)]),
+        np.concatenate([m.material for m in meshes]),
+        np.concatenate([m.albedo for m in meshes]),
+    )
+
+
+def mesh(vertices: ArrayLike, triangles: ArrayLike, surface: Surface) -> Mesh:
+    """A mesh of one surface."""
+    tris = np.asarray(triangles, np.int32).reshape(-1, 3)
+    return Mesh(
+        np.asarray(vertices, np.float32).reshape(-1, 3),
+        tris,
+        np.full(len(tris), MATERIAL_IDS[surface.material], np.int16),
+        np.tile(np.asarray(surface.rgb, np.float32), (len(tris), 1)),
+    )
+
+
+def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, surface: Surface) -> Mesh:
+    """Four corners in order around the edge."""
+    return mesh(np.array([a, b, c, d], float), [[0, 1, 2], [0, 2, 3]], surface)
+
+
+def floor(x: tuple[float, float], y: tuple[float, float], z: float, surface: Surface) -> Mesh:
+    """A level rectangle."""
+    return quad((x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z), surface)
+
+
+_BOX = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]]
+_BOX += [[2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+
+
+def box(low: ArrayLike, high: ArrayLike, surface: Surface) -> Mesh:
+    """A box along the axes between two opposite corners."""
+    return mesh(list(product(*np.array([low, high], float).T)), _BOX, surface)
+
+
+def prism(outline: ArrayLike, half_width: float, surface: Surface) -> Mesh:
+    """An (x, z) outline, star-shaped about its mean, extruded along y to +-half_width."""
+    points = np.asarray(outline, float)
+    n = len(points)
+    ring = np.arange(n)
+    nxt = (ring + 1) % n
+    sides = [np.insert(points, 1, side * half_width, axis=1) for side in (-1, 1)]
+    centres = [side.mean(0, keepdims=True) for side in sides]
+    tris = np.concatenate([
+        np.stack([ring, nxt, nxt + n], 1), np.stack([ring, nxt + n, ring + n], 1),
+        np.stack([ring, nxt, np.full(n, 2 * n)], 1),
+        np.stack([ring + n, nxt + n, np.full(n, 2 * n + 1)], 1),
+    ])  # fmt: skip
+    return mesh(np.concatenate(sides + centres), tris, surface)
+
+
+@cache
+def _skin(count: int, sides: int) -> NDArray[np.int32]:
+    """Triangles over `count` rings of `sides` points, and over the two middles that follow."""
+    i = np.arange(sides)
+    j = (i + 1) % sides
+    tris = []
+    for low in range(0, (count - 1) * sides, sides):
+        high = low + sides
+        tris.append(np.stack([low + i, low + j, high + j], 1))
+        tris.append(np.stack([low + i, high + j, high + i], 1))
+    last, middles = (count - 1) * sides, count * sides
+    tris.append(np.stack([i, j, np.full(sides, middles)], 1))
+    tris.append(np.stack([last + i, last + j, np.full(sides, middles + 1)], 1))
+    return np.concatenate(tris).astype(np.int32)
+
+
+def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
+    """Skin over (R, S, 3) rings of S points each, with both ends capped."""
+    count, sides = rings.shape[:2]
+    middles = rings[[0, -1]].sum(1) / sides
+    return mesh(np.concatenate([rings.reshape(-1, 3), middles]), _skin(count, sides), surface)
+
+
+def tube(
+    a: ArrayLike, b: ArrayLike, surface: Surface, *, radius: float,
+    end_radius: float | None = None, sides: int = 10,
+) -> Mesh:  # fmt: skip
+    """A straight round (or conical) rod from a to b."""
+    start, end = np.asarray(a, float), np.asarray(b, float)
+    x, y, z = (end - start) / np.linalg.norm(end - start)
+    u = np.array([0, z, -y] if abs(x) < 0.9 else [-z, 0, x])  # across the axis
+    u /= np.linalg.norm(u)
+    v = np.array([y * u[2] - z * u[1], z * u[0] - x * u[2], x * u[1] - y * u[0]])
+    angle = 2 * np.pi / sides * np.arange(sides)[:, None]
+    circle = np.cos(angle) * u + np.sin(angle) * v
+    last = radius if end_radius is None else end_radius
+    return loft(np.stack([start + radius * circle, end + last * circle]), surface)
+
+
+def column(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
+    """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
+    angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    rings = [
+        np.stack([x + rx * np.cos(angle), ry * np.sin(angle), np.full(10, z)], 1)
+        for x, z, rx, ry in sections
+    ]
+    return loft(np.stack(rings), surface)
+
+
+def ellipsoid(centre: ArrayLike, radii: ArrayLike, surface: Surface, *, sides: int = 10) -> Mesh:
+    """A latitude-longitude ellipsoid."""
+    lat = np.linspace(-np.pi / 2, np.pi / 2, sides // 2 + 2)[1:-1, None]
+    lon = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None]
+    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
+    return loft(
+        np.stack([x, y, z], -1) * np.asarray(radii, float) + np.asarray(centre, float), surface
+    )
+
+
+def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -> Mesh:
+    """A wheel rim (torus) standing in the x-z plane."""
+    around = np.linspace(0, 2 * np.pi, 19)[:, None]
+    across = np.linspace(0, 2 * np.pi, 6, endpoint=False)[None]
+    reach, y = radius + thickness * np.cos(across), thickness * np.sin(across) + 0 * around
+    points = np.stack([reach * np.cos(around), y, reach * np.sin(around)], -1)
+    return loft(points + np.asarray(centre, float), surface)
+
+
+def patch(
+    corners: ArrayLike, s: tuple[float, float], t: tuple[float, float], surface: Surface
+) -> Mesh:
+    """Part of a quadrilateral, 12 mm off it: s runs along corner 0 -> 1, t along 0 -> 3.
+
+    The corners must be counter-clockwise seen from outside.
+    """
+    p = np.asarray(corners, float)
+    normal = np.cross(p[1] - p[0], p[3] - p[0])
+    normal *= 0.012 / np.linalg.norm(normal)
+
+    def at(u: float, v: float) -> NDArray[np.float64]:
+        low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])
+        return low + v * (high - low) + normal
+
+    return quad(at(s[0], t[0]), at(s[1], t[0]), at(s[1], t[1]), at(s[0], t[1]), surface)

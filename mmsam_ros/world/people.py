@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""People, bicycles and riders: bodies of limbs that swing, facing +x, feet at z = 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, ring, tube
+from mmsam_ros.world.scene import Limb
+from mmsam_ros.world.style import Dice
+
+
+def _skin(rng: Dice) -> Surface:
+    return Surface("skin", rng.colour((0.16, 0.66), (0.4, 0.66), (0.03, 0.08)))
+
+
+def _cloth(rng: Dice) -> Surface:
+    """Grey or coloured, dark or light, as walls and cars."""
+    saturation = (0.0, 0.25) if rng.random() < 0.5 else (0.3, 0.95)
+    return Surface("cloth", rng.colour((0.025, 0.66), saturation))
+
+
+def _head(rng: Dice, skin: Surface, helmet: bool) -> Mesh:
+    hair = Surface("hair", rng.colour((0.015, 0.35), (0.0, 0.6), (0.03, 0.12)))
+    top = Surface("trim", rng.colour((0.03, 0.7), (0.0, 0.95))) if helmet else hair
+    return merge([
+        ellipsoid((0.01, 0, 1.62), (0.095, 0.08, 0.125), skin),
+        ellipsoid((-0.02, 0, 1.66), (0.10, 0.09, 0.10), top),
+        column([(0, 1.46, 0.05, 0.055), (0, 1.54, 0.05, 0.05)], skin),
+    ])  # fmt: skip
+
+
+def _torso(top: Surface, lower: Surface) -> Mesh:
+    return merge([
+        column([(0, 0.86, 0.10, 0.15), (0, 0.98, 0.12, 0.17), (0, 1.02, 0.11, 0.15)], lower),
+        column([(0, 1.00, 0.115, 0.16), (0, 1.15, 0.11, 0.16), (0, 1.32, 0.12, 0.20),
+                (0, 1.42, 0.10, 0.20), (0, 1.48, 0.06, 0.09)], top),
+    ])  # fmt: skip
+
+
+def _leg(side: int, trousers: Surface) -> Mesh:
+    y = 0.09 * side
+    shoe = Surface("shoe", (0.05, 0.04, 0.035))
+    return merge([
+        tube((0, y, 0.92), (0.01, y, 0.48), trousers, radius=0.09, end_radius=0.065, sides=8),
+        tube((0.01, y, 0.48), (-0.01, y, 0.08), trousers, radius=0.065, end_radius=0.05, sides=8),
+        box((-0.09, y - 0.045, 0), (0.17, y + 0.045, 0.09), shoe),
+    ])  # fmt: skip
+
+
+def _arm(side: int, sleeve: Surface, skin: Surface) -> Mesh:
+    y = 0.25 * side
+    return merge([
+        tube((0, 0.8 * y, 1.42), (-0.02, y, 1.13), sleeve, radius=0.06, end_radius=0.05, sides=8),
+        tube((-0.02, y, 1.13), (0.06, y, 0.90), sleeve, radius=0.05, end_radius=0.04, sides=8),
+        ellipsoid((0.08, y, 0.85), (0.035, 0.03, 0.07), skin, sides=8),
+    ])  # fmt: skip
+
+
+def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
+    """A pedestrian of about 1.6 to 1.9 m; the limbs swing when walking."""
+    skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
+    scale = rng.uniform(0.93, 1.08)
+    trunk = [_torso(top, trousers), _head(rng, skin, False)]
+    if rng.random() < 0.35:
+        trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
+    limbs = [Limb(merge(trunk).moved(scale=scale))]
+    phase, rate = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.0)
+    for side in (-1, 1):
+        stride = 0.45 if walking else 0.0
+        gait = phase + (np.pi if side > 0 else 0.0)
+        limbs += [
+            Limb(_leg(side, trousers).moved(scale=scale), (0, 0, 0.9 * scale), stride, gait, rate),
+            Limb(_arm(side, top, skin).moved(scale=scale), (0, 0, 1.42 * scale), 0.8 * stride,
+                 gait + np.pi, rate),
+        ]  # fmt: skip
+    return tuple(limbs)
+
+
+def bicycle(rng: Dice) -> Mesh:
+    """A bicycle of 1.75 m, wheels on the ground."""
+    frame = Surface("steel", rng.colour((0.02, 0.6), (0.0, 0.95)))
+    tyre = Surface("tyre", (0.03, 0.03, 0.03))
+    dark = Surface("trim", (0.03, 0.03, 0.03))
+    rear, front, crank = (-0.53, 0, 0.35), (0.53, 0, 0.35), (-0.06, 0, 0.30)
+    seat, head = (-0.2, 0, 0.85), (0.36, 0, 0.86)
+    rods = [(rear, crank), (crank, seat), (crank, head), (seat, head), (rear, seat), (head, front)]
+    parts = [tube(a, b, frame, radius=0.03, sides=6) for a, b in rods]
+    parts += [ring(rear, 0.33, 0.035, tyre), ring(front, 0.33, 0.035, tyre)]
+    parts += [
+        tube((0.34, -0.27, 1.0), (0.34, 0.27, 1.0), dark, radius=0.02, sides=6),
+        tube(head, (0.34, 0, 1.0), frame, radius=0.022, sides=6),
+        box((-0.34, -0.07, 0.86), (-0.08, 0.07, 0.92), dark),
+    ]
+    return merge(parts)
+
+
+def rider(rng: Dice) -> tuple[Limb, ...]:
+    """Somebody on a bicycle (which is an instance of its own), pedalling."""
+    skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
+    lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
+
+    def leant(mesh: Mesh) -> Mesh:
+        return mesh.at((mesh.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98))
+
+    trunk = leant(merge([_torso(top, trousers), _head(rng, skin, True)]))
+    limbs = [Limb(trunk)]
+    for side in (-1, 1):
+        y = 0.1 * side
+        shoulder, hand = (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)
+        arm = tube(shoulder, hand, top, radius=0.055, end_radius=0.035, sides=8)
+        leg = merge([
+            tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, radius=0.09, end_radius=0.065, sides=8),
+            tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, radius=0.065, end_radius=0.05, sides=8),
+            box((-0.05, y - 0.04, 0.2), (0.19, y + 0.04, 0.28), Surface("shoe", (0.1, 0.1, 0.1))),
+        ])  # fmt: skip
+        phase = 0.0 if side < 0 else np.pi
+        limbs += [Limb(arm), Limb(leg, (-0.2, 0, 0.96), 0.22, phase, 1.2)]
+    return tuple(limbs)

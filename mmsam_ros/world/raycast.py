@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rays into a world: what they hit, how far, and what is in whose shadow (Embree, on the CPU)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
+
+from mmsam_ros.world.meshes import Mesh, merge
+from mmsam_ros.world.scene import SKY, World
+from mmsam_ros.world.style import Floats
+
+Rows = NDArray[np.intp]
+_SIGHT = (-35.0, 90.0)  # what moves is left out farther behind and ahead of the ego vehicle, metres
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Per ray: distance (inf: sky), triangle row of the caster's tables, unit normal, point."""
+
+    distance: Floats
+    triangle: NDArray[np.int64]
+    normal: Floats
+    point: Floats
+
+    def solid(self) -> tuple[Rows, Hits]:
+        """Rows of the rays that hit something, and their hits."""
+        at = np.flatnonzero(np.isfinite(self.distance))
+        return at, Hits(self.distance[at], self.triangle[at], self.normal[at], self.point[at])
+
+
+class Caster:
+    """Casts rays into a world at any time.
+
+    Tables by triangle, the last row for the sky: `label` (class id), `material`, `albedo` (3),
+    `instance`; by instance: `origin` (3) and `turn` (2), cosine and sine of its yaw. What stands
+    still is built once, what moves is rebuilt for every new time.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world, things = world, world.instances
+        order = sorted(range(len(things)), key=lambda i: things[i].motion is not None)
+        meshes = [limb.mesh for i in order for limb in things[i].limbs]
+        owners = [i for i in order for _ in things[i].limbs]
+        counts = [len(mesh.triangles) for mesh in meshes]
+        self.instance = np.append(np.repeat(owners, counts), -1).astype(np.int32)
+        self.label = np.array([*(thing.label for thing in things), SKY], np.uint8)[self.instance]
+        self.material = np.append(np.concatenate([m.material for m in meshes]), 0).astype(np.int16)
+        self.albedo = np.concatenate([m.albedo for m in meshes] + [np.zeros((1, 3), np.float32)])
+        self.origin = np.array([thing.origin for thing in things], np.float32)
+        yaw = np.array([thing.yaw for thing in things], np.float32)
+        self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
+        still: list[Mesh] = []
+        self._movers: dict[int, list[int]] = {}  # first rows of the limbs of what moves
+        for i, mesh, end in zip(owners, meshes, np.cumsum(counts), strict=True):
+            if things[i].motion is None:
+                still.append(mesh)
+            else:
+                self._movers.setdefault(i, []).append(int(end) - len(mesh.triangles))
+        solid = merge(still)
+        rows = np.arange(len(solid.triangles))
+        self._still = (_embree(solid.vertices, solid.triangles), rows)
+        self._time: float | None = None
+        self._scenes = [self._still]
+
+    def cast(self, origins: Floats, directions: Floats, time: float) -> Hits:
+        """Nearest hits of rays from `origins` (3,) or (N, 3) along unit `directions` (N, 3)."""
+        directions = np.ascontiguousarray(directions, np.float32)
+        starts = np.array(np.broadcast_to(origins, directions.shape), np.float32, order="C")
+        distance, normal = np.full(len(starts), np.inf, np.float32), np.zeros_like(starts)
+        triangle = np.full(len(starts), len(self.label) - 1)
+        for scene, rows in self._at(time):
+            found = scene.run(starts, directions, output=1)
+            nearer = (found["primID"] >= 0) & (found["tfar"] < distance)
+            distance[nearer], normal[nearer] = found["tfar"][nearer], found["Ng"][nearer]
+            triangle[nearer] = rows[found["primID"][nearer]]
+        sky = np.isinf(distance)
+        length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
+        length *= np.where(np.einsum("ij,ij->i", normal, directions) > 0, -1, 1)
+        length[sky] = np.inf
+        reach = np.where(sky, np.float32(0), distance)[:, None]
+        point = (starts + reach * directions).astype(np.float32, copy=False)
+        return Hits(distance, triangle, normal / length[:, None], point)
+
+    def occluded(
+        self, hits: Hits, at: Rows, directions: Floats, reach: Floats | float, time: float
+    ) -> NDArray[np.bool_]:
+        """Whether anything stands within `reach` metres of the hits `at` along unit directions."""
+        points = hits.point[at] + 4e-3 * hits.normal[at]
+        # copies: Embree wants arrays that can be written
+        directions = np.array(np.broadcast_to(directions, points.shape), np.float32, order="C")
+        starts = np.ascontiguousarray(points + 2e-3 * directions, np.float32)
+        limit = np.array(np.broadcast_to(reach, len(at)), np.float32)
+        shadow = np.zeros(len(at), bool)
+        for scene, _ in self._at(time):
+            shadow |= scene.run(starts, directions, limit, query="OCCLUDED") >= 0
+        return shadow
+
+    def sunlit(
+        self, hits: Hits, reach: float, time: float
+    ) -> tuple[Rows, Floats, NDArray[np.bool_]]:
+        """Rows of what faces the sun, cosine of the sun's angle, and whether it is in shadow."""
+        sun = self.world.sun.astype(np.float32)
+        facing = hits.normal @ sun
+        at = np.flatnonzero(facing > 0)
+        return at, facing[at], self.occluded(hits, at, sun, reach, time)
+
+    def _at(self, time: float) -> list[tuple[EmbreeScene, Rows]]:
+        """What stands still, and what moves and is in sight at `time`, with their tables' rows."""
+        if time != self._time:
+            ego = np.linalg.inv(self.world.ego.at(time))
+            vertices, triangles, rows, base = [], [], [], 0
+            for i, starts in self._movers.items():
+                thing = self.world.instances[i]
+                assert thing.motion is not None
+                body = thing.motion.at(time)
+                if not _SIGHT[0] < ego[0] @ body[:, 3] < _SIGHT[1]:
+                    continue
+                for limb, start in zip(thing.limbs, starts, strict=True):
+                    T = body @ limb.at(time)
+                    vertices.append(limb.mesh.vertices @ T[:3, :3].T + T[:3, 3])
+                    triangles.append(limb.mesh.triangles + base)
+                    rows.append(np.arange(start, start + len(limb.mesh.triangles)))
+                    base += len(limb.mesh.vertices)
+            self._time, self._scenes = time, [self._still]
+            if rows:
+                moving = _embree(np.concatenate(vertices), np.concatenate(triangles))
+                self._scenes.append((moving, np.concatenate(rows)))
+        return self._scenes
+
+
+def mirrored(rays: Floats, normals: Floats) -> tuple[Floats, Floats]:
+    """Unit rays after mirror reflection, and the cosine of their angle to the normals."""
+    cosine = -np.einsum("ij,ij->i", rays, normals)
+    return rays + 2 * cosine[:, None] * normals, cosine
+
+
+def _embree(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> EmbreeScene:
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices.astype(np.float32), triangles.astype(np.int32))
+    return scene

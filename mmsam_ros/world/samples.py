@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vehicle with three sensors in a world: single frames of a sensor, or samples for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.world import camera, lidar, thermal
+from mmsam_ros.world.camera import Picture
+from mmsam_ros.world.lidar import Cloud
+from mmsam_ros.world.raycast import Caster
+from mmsam_ros.world.rig import OFFSETS, Rig, make_rig
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.street import build_street
+from mmsam_ros.world.style import Dice
+
+_CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture and the nearest frames of the other sensors; calibration is in `rig`."""
+
+    picture: Picture
+    cloud: Cloud
+    thermal: NDArray[np.uint16]
+    rig: Rig
+
+
+class Vehicle:
+    """Renders any sensor's frame at any time; the same time gives the same frame, in any order."""
+
+    def __init__(self, world: World, rig: Rig) -> None:
+        self.world, self.rig = world, rig
+        self.caster = Caster(world)
+
+    def camera(self, time: float) -> Picture:
+        """The camera's picture at `time` (s), with true labels."""
+        T = self.world.ego.at(time) @ self.rig.camera.T_base
+        return camera.render(self.caster, self.rig.camera, T, time, self._noise(_CAMERA, time))
+
+    def lidar(self, time: float) -> Cloud:
+        """One turn of the LiDAR from `time` (s) on."""
+
+        def place(at: float) -> NDArray[np.float64]:
+            return self.world.ego.at(at) @ self.rig.lidar.T_base
+
+        noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
+        return lidar.scan(self.caster, self.rig.lidar, place, time, noise, turn)
+
+    def thermal(self, time: float) -> NDArray[np.uint16]:
+        """The thermal image at `time` (s), hundredths of a kelvin."""
+        T = self.world.ego.at(time) @ self.rig.thermal.T_base
+        return thermal.render(self.caster, self.rig.thermal, T, time, self._noise(_THERMAL, time))
+
+    def _noise(self, sensor: int, time: float) -> np.random.Generator:
+        return Dice(self.world.seed, sensor, round(time * 1e9))
+
+
+def samples(
+    seed: int, count: int, *, weather: str = "sun", case: str = "ordinary",
+    rig: Rig | None = None, interval: float = 0.5,
+) -> Iterator[Sample]:  # fmt: skip
+    """`count` pictures of one drive, `interval` seconds apart, with the other sensors' frames.
+
+    LiDAR and thermal camera run on their own clocks: theirs are the frames nearest in time.
+    """
+    rig = rig or make_rig()
+    vehicle = Vehicle(build_street(seed, weather=weather, case=case, seconds=count * interval), rig)
+    for i in range(count):
+        time = OFFSETS["camera"] + i * interval
+        cloud = vehicle.lidar(rig.nearest("lidar", time))
+        heat = vehicle.thermal(rig.nearest("thermal", time))
+        yield Sample(vehicle.camera(time), cloud, heat, rig)

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A street that is built block by block along a line that may curve, as long as the drive needs.
+
+Every block draws its own random numbers, so a longer drive sees the same beginning. Seen across:
+two lanes, perhaps parking strips, kerbs, pavements, then houses, gardens or a park; side streets
+cross. `Layout` says how wide and how full everything is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.world import people, scenery, vehicles
+from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
+from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
+from mmsam_ros.world.style import Dice, Range
+from mmsam_ros.world.weather import Conditions
+
+EGO_SPEED = 7.0  # m/s
+BLOCK = 36.0  # metres along the street
+STEP = 0.12  # height of the pavement above the road
+_BEHIND, _AHEAD = 2, 5  # blocks built behind the start and ahead of the end of the drive
+_SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
+_REACH = 70.0  # metres that the land by the street and side streets reach
+_PIECE = 3.0  # the ground follows curves in pieces of this length
+
+
+class Layout:
+    """A street of one seed. Widths in metres, shares in 0..1.
+
+    lane, parking, pavement: widths; kerb, edge: distance of the kerb and of the pavement's far
+    edge from the middle line. every, first: blocks between side streets, and the first of them.
+    cars, trees: share of the places taken; people, signs: by block and side; fronts: shares of
+    houses, houses with gardens, and parks.
+    """
+
+    def __init__(self, seed: int) -> None:
+        rng = Dice(seed, 7)
+        swing = rng.uniform(0.12, 0.45) if rng.random() < 0.6 else 0.0
+        self.path = Path(swing, rng.uniform(320, 520), rng.uniform(0, 6.28))
+        self.fronts = rng.dirichlet((3.0, 3.0, 2.0))
+        self.every = int(rng.integers(3, 6))
+        self.lane = rng.uniform(3.0, 3.8)
+        self.parking = 2.1 if rng.random() < 0.75 else 0.0
+        self.pavement = rng.uniform(2.6, 4.8)
+        self.kerb = self.lane + self.parking
+        self.edge = self.kerb + self.pavement
+        self.first = int(rng.integers(self.every))
+        self.cars = rng.uniform(0.2, 0.75)
+        self.trucks = rng.uniform(0.12, 0.3)
+        self.trees = rng.uniform(0.1, 0.8)
+        self.people = rng.uniform(1.5, 6.0)
+        self.signs = rng.uniform(1.0, 3.0)
+        self.asphalt = Surface("asphalt", rng.colour((0.08, 0.26), (0.0, 0.18)))
+        self.paint = Surface("marking", rng.colour((0.45, 0.72), (0.0, 0.12), (0.08, 0.2)))
+        self.paving = Surface("paving", rng.colour((0.15, 0.46), (0.0, 0.35), (0.0, 0.17)))
+        self.stone = Surface("kerb", rng.colour((0.2, 0.55), (0.0, 0.15)))
+        self.grass = Surface("grass", scenery.plants(rng))
+
+
+def build_street(
+    seed: int, *, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
+) -> World:
+    """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
+    if not 0 < seconds < math.inf:
+        raise DataError(f"seconds is {seconds}, expected a finite time above 0")
+    layout, rng = Layout(seed), Dice(seed, 0)
+    trees = [scenery.tree(rng) for _ in range(4)]
+    last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD
+    instances: list[Instance] = []
+    for index in range(-_BEHIND, last):
+        instances += _Block(seed, index, layout, trees).build()
+    instances += _traffic(seed, EGO_SPEED * seconds, layout)
+    instances += _ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK)
+    height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
+    bearing += math.pi / 2 * rng.integers(4)
+    sun = np.array([math.cos(bearing), math.sin(bearing), 0]) * math.cos(height)
+    sun[2] = math.sin(height)
+    start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
+    ego = Motion(start, speed=EGO_SPEED, sway=sway, path=layout.path)
+    conditions = Conditions.draw(seed, weather, case)
+    return World(seed, conditions, tuple(instances), ego, vehicles.HEADLIGHTS, sun, layout.path)
+
+
+class _Block:
+    """One block of the street; collects instances. Positions are street coordinates s, n."""
+
+    def __init__(self, seed: int, index: int, layout: Layout, trees: Sequence[Mesh]) -> None:
+        self.rng = Dice(seed, 1, index + 1000)
+        self.layout, self.trees = layout, trees
+        self.start = index * BLOCK
+        self.end, self.middle = self.start + BLOCK, self.start + BLOCK / 2
+        self.crossing = index % layout.every == layout.first
+        self.found: list[Instance] = []
+
+    def build(self) -> list[Instance]:
+        self._ground()
+        for side in (1, -1):
+            self._frontage(side)
+            self._furniture(side)
+            self._signs(side)
+            self._parked(side)
+            self._walkers(side)
+        return self.found
+
+    def spans(self, gap: float) -> list[Range]:
+        """The block's stretch, without `gap` to both sides of a side street's middle."""
+        if not self.crossing:
+            return [(self.start, self.end)]
+        return [(self.start, self.middle - gap), (self.middle + gap, self.end)]
+
+    def blocked(self, s: float, gap: float) -> bool:
+        return self.crossing and abs(s - self.middle) < gap
+
+    def place(
+        self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, lights: tuple[Light, ...] = ()
+    ) -> None:
+        """Stands something rigid at s, n, z, turned by `yaw` relative to the street."""
+        self.found.append(_placed(self.layout.path, name, mesh, at, yaw, lights))
+
+    def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
+        """Lays meshes given in street coordinates along the street's curve."""
+        mesh = self.layout.path.bend(merge(pieces))
+        self.found.append(Instance(CLASS_IDS[name], (Limb(mesh),)))
+
+    def _ground(self) -> None:
+        lay, mid, w = self.layout, self.middle, _SIDE_ROAD
+        road = strip((self.start, self.end), (-lay.kerb, lay.kerb), 0, lay.asphalt)
+        walk: list[Mesh] = []
+        land: list[Mesh] = []
+        for side in (1, -1):
+            far = (side * lay.edge, side * _REACH)
+            for span in self.spans(w):
+                walk += strip(span, (side * lay.kerb, side * lay.edge), STEP, lay.paving)
+                walk += _kerb(span, side * (lay.kerb - 0.16), side * lay.kerb, lay.stone)
+            for span in self.spans(w + _SIDE_WALK):
+                land += strip(span, far, STEP, lay.grass)
+            if self.crossing:
+                across = (side * lay.kerb, side * _REACH)
+                road += strip((mid - w, mid + w), across, 0, lay.asphalt)
+                for one in (-1, 1):
+                    ends = (mid + one * w, mid + one * (w + _SIDE_WALK))
+                    walk += strip(ends, far, STEP, lay.paving)
+                    ends = (mid + one * w, mid + one * (w + 0.16))
+                    walk += _kerb(ends, *across, lay.stone)
+        self.lay("road", road)
+        self.lay("sidewalk", walk)
+        self.lay("terrain", land)
+        self.lay("lane_mark", self._marks())
+
+    def _marks(self) -> list[Mesh]:
+        lay, mid, w, z = self.layout, self.middle, _SIDE_ROAD, 0.005
+        marks = []
+        for s in np.arange(self.start, self.end, 7.2):
+            if not self.blocked(s + 1.5, 10.0):
+                marks += strip((s, s + 3.6), (-0.08, 0.08), z, lay.paint)
+        for side in (1, -1):
+            line = side * (lay.lane - (0.0 if lay.parking else 0.4))
+            for span in self.spans(w + 4.5):
+                marks += strip(span, (line - 0.08, line + 0.08), z, lay.paint)
+            for s in np.arange(self.start, self.end, 6.0):
+                if lay.parking and not self.blocked(s, w + 5.0):
+                    tick = (side * (lay.lane + 0.08), side * (lay.kerb - 0.2))
+                    marks += strip((s, s + 0.12), tick, z, lay.paint)
+            if self.crossing:
+                stop = mid - side * (w + 5.4)
+                half = (-side * 0.2, -side * (lay.lane - 0.1))
+                marks += strip((stop - 0.2, stop + 0.2), half, z, lay.paint)
+                near = (mid - side * (w + 1.0), mid - side * (w + 4.0))
+                for n in np.arange(0.3 - lay.kerb, lay.kerb - 0.6, 1.0):
+                    marks += strip(near, (n, n + 0.5), z, lay.paint)
+        return marks
+
+    def _frontage(self, side: int) -> None:
+        rng = self.rng
+        kind = rng.choice(["houses", "gardens", "park"], p=self.layout.fronts)
+        if kind == "park" and not self.crossing:
+            self._park(side)
+            return
+        garden = kind == "gardens"
+        curve = 0.6 if self.layout.path.swing else 0.0  # straight fronts by a curved pavement
+        setback = self.layout.edge + curve + (rng.uniform(3, 8) if garden else 0.05)
+        for a, b in self.spans(_SIDE_ROAD + _SIDE_WALK + 0.1):
+            s = a + 0.2
+            while (bays := min(int(rng.integers(3, 8)), int((b - 0.2 - s) / scenery.BAY))) >= 2:
+                storeys, half = int(rng.integers(2, 4 if garden else 7)), bays * scenery.BAY / 2
+                house = scenery.building(rng, bays, int(rng.integers(4, 6)), storeys)
+                at, yaw = (s + half, side * setback, STEP), 0.0 if side > 0 else math.pi
+                self.place("building", house.moved((-half, 0, 0)), at, yaw)
+                s += 2 * half + (rng.uniform(1.5, 4.0) if garden else 0.3)
+            if garden:
+                self._hedge(side, a + 1.0, b - a - 3.0, self.layout.edge + 0.6)
+
+    def _hedge(self, side: int, start: float, length: float, n: float) -> None:
+        hedge = scenery.hedge(self.rng, length, self.rng.uniform(0.7, 1.4))
+        self.lay("vegetation", [hedge.moved((start, side * n, STEP))])
+
+    def _park(self, side: int) -> None:
+        rng, edge = self.rng, self.layout.edge
+        for _ in range(14):
+            n, s = rng.uniform(edge + 2.0, 32), self.start + rng.uniform(1, BLOCK - 1)
+            self._tree(s, side * n, rng.uniform(0.9, 1.5))
+        for a in (2.0, 20.0):
+            self._hedge(side, self.start + a, rng.uniform(6, 13), edge + 0.8)
+
+    def _tree(self, s: float, n: float, scale: float) -> None:
+        mesh = self.trees[int(self.rng.integers(len(self.trees)))].moved(scale=scale)
+        self.place("vegetation", mesh, (s, n, STEP), self.rng.uniform(0, 2 * math.pi))
+
+    def _furniture(self, side: int) -> None:
+        rng, lay = self.rng, self.layout
+        lamp, light = scenery.street_lamp(rng)
+        s, n = self.start + (6.0 if side > 0 else 24.0), side * (lay.kerb + 0.5)
+        x, y, heading = (float(v) for v in lay.path.world(s, n - side * light.position[1]))
+        aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
+        placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
+        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, (placed,))
+        for s in np.arange(self.start + rng.uniform(0, 5), self.end, 8.0):
+            if not self.blocked(s, _SIDE_ROAD + 5) and rng.random() < lay.trees:
+                self._tree(s, side * (lay.kerb + 1.1), rng.uniform(0.75, 1.05))
+        if self.crossing:
+            for gap in (-6.5, -5.0, 5.0, 6.5):
+                at = (self.middle + gap, side * (lay.kerb + 0.25), STEP)
+                self.place("pole", scenery.bollard(rng), at)
+        if rng.random() < 0.6:
+            s = self.start + rng.uniform(8, 20)
+            for i in range(int(rng.integers(2, 6))):
+                at = (s + 0.75 * i, side * (lay.kerb + 1.3), STEP)
+                self.place("bicycle", people.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
+
+    def _signs(self, side: int) -> None:
+        """They face the traffic on their side."""
+        rng = self.rng
+        for _ in range(rng.poisson(self.layout.signs)):
+            s = self.start + rng.uniform(0, BLOCK)
+            if self.blocked(s, _SIDE_ROAD + 1.5):
+                continue
+            post, plate = scenery.guide(rng) if rng.random() < 0.25 else scenery.sign(rng)
+            at, yaw = (s, side * (self.layout.kerb + 0.45), STEP), 0.0 if side < 0 else math.pi
+            self.place("pole", post, at, yaw)
+            self.place("traffic_sign", plate, at, yaw)
+
+    def _parked(self, side: int) -> None:
+        rng, lay = self.rng, self.layout
+        if not lay.parking:
+            return
+        for slot in range(6):
+            s = self.start + 6.0 * slot + 3.1 + rng.uniform(-0.4, 0.4)
+            if self.blocked(s, _SIDE_ROAD + 7.0):
+                continue
+            if rng.random() > lay.cars:
+                if rng.random() < 0.25:
+                    self._stander(s, side * (lay.kerb - 0.8), 0.0)
+                continue
+            lorry = rng.random() < lay.trucks and slot % 2 == 0
+            mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=rng.random() < 0.2)
+            yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
+            at = (s, side * (lay.kerb - (1.35 if lorry else 1.0)), 0.0)
+            self.place("truck" if lorry else "car", mesh, at, yaw)
+
+    def _walkers(self, side: int) -> None:
+        rng, lay = self.rng, self.layout
+        for _ in range(rng.poisson(lay.people)):
+            s, n = self.start + rng.uniform(0, BLOCK), rng.uniform(lay.kerb + 1.2, lay.edge - 0.3)
+            if rng.random() < 0.5:
+                self._stander(s, side * n, STEP)
+            else:
+                heading = rng.choice([0.0, math.pi])
+                self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
+        if self.crossing and rng.random() < 0.8:
+            # crosses while the ego vehicle comes near
+            s, pace = self.middle - _SIDE_ROAD - rng.uniform(1.2, 3.8), rng.uniform(1.0, 1.5)
+            near = max(0.0, (s - 12) / EGO_SPEED)
+            n = rng.uniform(-lay.lane, lay.lane) - side * pace * near
+            self._walker((s, n, 0.0), side * math.pi / 2, pace)
+
+    def _walker(self, at: Point, heading: float, speed: float) -> None:
+        motion = Motion(at, heading, speed, path=self.layout.path)
+        limbs = people.person(self.rng, walking=True)
+        self.found.append(Instance(CLASS_IDS["person"], limbs, motion))
+
+    def _stander(self, s: float, n: float, z: float) -> None:
+        body = merge([limb.mesh for limb in people.person(self.rng, walking=False)])
+        self.place("person", body, (s, n, z), self.rng.uniform(0, 2 * math.pi))
+
+
+def _placed(
+    path: Path, name: str, mesh: Mesh, at: Point, yaw: float, lights: tuple[Light, ...] = ()
+) -> Instance:
+    x, y, heading = (float(v) for v in path.world(at[0], at[1]))
+    there, turned = (x, y, at[2]), yaw + heading
+    limb = Limb(mesh.moved(there, yaw=turned))
+    return Instance(CLASS_IDS[name], (limb,), None, lights, there, turned)
+
+
+def strip(s: Range, n: Range, z: float, surface: Surface) -> list[Mesh]:
+    """A level rectangle in street coordinates, in pieces short enough to be bent."""
+    return [floor(piece, n, z, surface) for piece in _pieces(s)]
+
+
+def _kerb(s: Range, n0: float, n1: float, surface: Surface) -> list[Mesh]:
+    """A kerb stone's upright faces and top between two distances from the middle line."""
+    low, high = sorted((n0, n1))
+    return [box((a, low, 0), (b, high, STEP + 0.004), surface) for a, b in _pieces(s)]
+
+
+def _pieces(s: Range) -> list[Range]:
+    """A stretch of the street in short pieces, whichever end is given first."""
+    start, end = sorted(s)
+    count = max(1, math.ceil((end - start) / _PIECE))
+    return list(pairwise(np.linspace(start, end, count + 1).tolist()))
+
+
+def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]:
+    """Land as far as the eye reaches, and houses across both ends of the street."""
+    land = floor((start - 900, end + 900), (-900, 900), -0.06, layout.grass)
+    found = [Instance(CLASS_IDS["terrain"], (Limb(land),))]
+    for i, (s, yaw) in enumerate([(end + 9.0, -math.pi / 2), (start - 9.0, math.pi / 2)]):
+        rng = Dice(seed, 4, i)
+        for n in (-30.0, -10.5, 9.0):
+            house = scenery.building(rng, 8, 4, int(rng.integers(3, 6))).moved((n, 0, 0))
+            found.append(_placed(layout.path, "building", house, (s, 0.0, 0.0), yaw))
+    return found
+
+
+def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
+    """Moving vehicles and riders for a drive of `distance` metres."""
+    rng = Dice(seed, 2)
+    right = -(layout.lane - 0.7)
+    found = _rider(rng, layout, rng.uniform(7, 14), right, rng.uniform(6.4, 7.4))
+    if rng.random() < 0.6:
+        gap = rng.uniform(16, 34)
+        found.append(_vehicle(rng, layout, gap, EGO_SPEED + rng.uniform(-0.3, 0.6), ahead=True))
+    s, number = 18.0, 0
+    while s < 70 + 2.2 * distance:
+        rng = Dice(seed, 3, number)
+        s += rng.uniform(12, 36)
+        if rng.random() < 0.5:
+            found += _rider(rng, layout, s, -right, rng.uniform(3.5, 6.0), heading=math.pi)
+        else:
+            found.append(_vehicle(rng, layout, s, 8.5, ahead=False))
+        number += 1
+    return found
+
+
+def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) -> Instance:
+    lorry = rng.random() < 0.35
+    mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=True)
+    n, heading = (-layout.lane / 2, 0.0) if ahead else (layout.lane / 2, math.pi)
+    motion = Motion((s, n, 0.0), heading, speed, path=layout.path)
+    label = CLASS_IDS["truck" if lorry else "car"]
+    return Instance(label, (Limb(mesh),), motion, vehicles.HEADLIGHTS)
+
+
+def _rider(
+    rng: Dice, layout: Layout, s: float, n: float, speed: float, heading: float = 0.0
+) -> list[Instance]:
+    """Somebody on a bicycle, and the bicycle: two instances of two classes."""
+    motion = Motion((s, n, 0.0), heading, speed, 0.08, 5.0, layout.path)
+    return [
+        Instance(CLASS_IDS["rider"], people.rider(rng), motion),
+        Instance(CLASS_IDS["bicycle"], (Limb(people.bicycle(rng)),), motion),
+    ]

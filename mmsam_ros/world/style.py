@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random draws by split: train, val and test share neither seeds nor drawn textures and colours.
+
+A seed belongs to one split (`SEEDS`). What makes a texture or a colour is drawn from cells of its
+range that only this split has, interleaved with the others' cells: same ranges, no common value.
+What is the same thing everywhere is a constant: tyres, glass, shoes, the frames of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros._util import check_word
+from mmsam_ros.data.errors import DataError
+
+Floats = NDArray[np.floating]
+Range = tuple[float, float]
+RGB = tuple[float, float, float]
+
+SEEDS: Mapping[str, range] = {
+    split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(("train", "val", "test"))
+}
+CELLS = 25
+CELLS_OF: Mapping[str, tuple[int, ...]] = {
+    "train": tuple(c for c in range(CELLS) if c % 5 < 3),
+    "val": tuple(range(3, CELLS, 5)),
+    "test": tuple(range(4, CELLS, 5)),
+}
+_TILE = 1024
+
+
+def world_seed(split: str, seed: int) -> int:
+    """Seed of a split's world number `seed`; DataError for an unknown split or too large a seed."""
+    check_word("split", split, SEEDS, DataError)
+    if not 0 <= seed < len(SEEDS[split]):
+        raise DataError(f"seed is {seed}, expected 0 to {len(SEEDS[split]) - 1}")
+    return SEEDS[split][seed]
+
+
+def split_of(seed: int) -> str:
+    """The split that a world's seed belongs to."""
+    for split, seeds in SEEDS.items():
+        if seed in seeds:
+            return split
+    raise DataError(f"seed is {seed}, expected one below {SEEDS['test'].stop}")
+
+
+class Dice(np.random.Generator):
+    """Random numbers of one purpose; geometry is drawn freely, tones and colours by split."""
+
+    def __init__(self, seed: int, *key: int) -> None:
+        super().__init__(np.random.PCG64(np.random.SeedSequence([seed, *key])))
+        self._cells = CELLS_OF[split_of(seed)]
+
+    def tone(self, low: float, high: float) -> float:
+        """A value of a texture or a colour: uniform over this split's cells of [low, high)."""
+        cell = self._cells[self.integers(len(self._cells))]
+        return float(low + (high - low) * (cell + self.random()) / CELLS)
+
+    def colour(self, value: Range, saturation: Range = (0.0, 0.6), hue: Range = (0.0, 1.0)) -> RGB:
+        """A linear RGB albedo; `value` is its largest channel, hues are 0..1, red first."""
+        v, s, h = self.tone(*value), self.tone(*saturation), 6 * self.tone(*hue)
+        share = (min(max(abs((h + turn) % 6 - 3) - 1, 0), 1) for turn in (0, 4, 2))
+        red, green, blue = (v * (1 - s * (1 - k)) for k in share)
+        return red, green, blue
+
+
+TEXTURES: Mapping[str, Range] = {
+    "grain": (0.04, 0.12), "stain": (0.02, 0.10), "grit": (0.06, 0.22), "track": (0.0, 0.18),
+    "crack": (0.15, 0.6), "patches": (0.0, 0.12), "wear": (0.8, 2.2), "slab_x": (0.3, 1.1),
+    "slab_y": (0.25, 0.7), "slab": (0.05, 0.35), "joint": (0.15, 0.55), "tuft": (0.15, 0.4),
+    "meadow": (0.08, 0.25), "leaf": (0.12, 0.32), "brick_x": (0.24, 0.6), "brick_y": (0.09, 0.22),
+    "mortar": (0.2, 0.45), "brick": (0.15, 0.45), "plaster": (0.02, 0.1), "tile": (0.15, 0.45),
+}  # fmt: skip
+"""Parameters of the patterns and their ranges."""
+
+
+class Style:
+    """A scene's textures: values of `TEXTURES` by name, and where its noise begins."""
+
+    def __init__(self, seed: int) -> None:
+        rng = Dice(seed, 20)
+        self._values = {name: rng.tone(*limits) for name, limits in TEXTURES.items()}
+        self._shift = (rng.uniform(0, 500), rng.uniform(0, 500))
+        self._salt, self._split = int(rng.integers(1 << 30)), split_of(seed)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def noise(self, u: Floats, v: Floats, period: float) -> Floats:
+        """Fractal noise over a plane (mean 0, deviation 1), repeating every `period` metres."""
+        scale = np.float32(_TILE / period)
+        i = ((u + np.float32(self._shift[0])) * scale).astype(np.int32)
+        j = ((v + np.float32(self._shift[1])) * scale).astype(np.int32)
+        return _tile(self._split).take((i & (_TILE - 1)) * _TILE + (j & (_TILE - 1)))
+
+    def hash01(self, *keys: NDArray[np.generic] | int) -> Floats:
+        """A number in [0, 1) that looks random but depends on the scene and the integers only."""
+        mixed = np.array([self._salt], np.uint32)
+        for key in keys:
+            bits = np.asarray(key).astype(np.int32).view(np.uint32)
+            mixed = (mixed ^ bits) * np.uint32(0x9E3779B1)
+            mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x85EBCA77)
+            mixed = mixed ^ (mixed >> np.uint32(13))
+        return (mixed >> np.uint32(8)).astype(np.float32) / np.float32(1 << 24)
+
+
+@cache
+def _tile(split: str) -> Floats:
+    """A split's noise, which repeats without seams: 1/f spectrum, mean 0, deviation 1."""
+    rng = np.random.default_rng([7, SEEDS[split].start])
+    spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE)))
+    fx, fy = np.meshgrid(np.fft.fftfreq(_TILE), np.fft.fftfreq(_TILE))
+    spectrum /= np.maximum(np.hypot(fx, fy), 2.0 / _TILE) ** 1.1
+    noise = np.fft.ifft2(spectrum).real
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32).ravel()

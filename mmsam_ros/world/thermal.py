@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thermal camera's physics: apparent temperature of materials, sun, windows, sky and noise.
+
+Counts are hundredths of a kelvin: raw = 100 * T, so 27315 is 0 degrees Celsius.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.world.camera import view
+from mmsam_ros.world.materials import MATERIALS, column
+from mmsam_ros.world.raycast import Caster, Hits, mirrored
+from mmsam_ros.world.rig import PinholeSpec
+from mmsam_ros.world.scene import World
+from mmsam_ros.world.style import Dice, Floats
+from mmsam_ros.world.textures import facade
+
+COUNTS_PER_KELVIN = 100
+ZERO_CELSIUS = 27315  # counts
+_NETD = 0.07  # kelvin
+_PIVOT = 14.0  # degrees Celsius that poor contrast draws everything towards
+_FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
+_FULL_SUN = 2.6  # irradiance for which materials state what the sun adds
+
+
+def render(
+    caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
+    rng: np.random.Generator,
+) -> NDArray[np.uint16]:  # fmt: skip
+    """One image (H, W) uint16, hundredths of a kelvin."""
+    world, side = caster.world, caster.world.conditions.coarse
+    hits, rays = view(caster, spec, T_world_optical, time)
+    celsius = _sky(world, rays)
+    solid, seen = hits.solid()
+    emissivity = column("emissivity")[caster.material[seen.triangle]]
+    sky = _sky(world, mirrored(rays[solid], seen.normal)[0])
+    body = emissivity * _surface(caster, seen, time) + (1 - emissivity) * sky
+    through = np.exp(-seen.distance * (1 / 900 + _FOG * world.conditions.fog))
+    air = 9.0 + 10.0 * world.conditions.day + world.conditions.air
+    celsius[solid] = body * through + air * (1 - through)
+    image = cv2.GaussianBlur(celsius.reshape(spec.height, spec.width), (3, 3), 0.6)
+    detectors = (max(spec.width // side, 1), max(spec.height // side, 1))
+    image = cv2.resize(image, detectors, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, (spec.width, spec.height), interpolation=cv2.INTER_NEAREST)
+    fixed = Dice(world.seed, 6).standard_normal(spec.width).astype(np.float32)
+    noise = _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
+    counts = (image + noise) * COUNTS_PER_KELVIN + ZERO_CELSIUS
+    return np.round(np.clip(counts, 0, 65535)).astype(np.uint16)
+
+
+def _sky(world: World, rays: Floats) -> Floats:
+    """Apparent temperature of the sky (Celsius); near the air's at the horizon, cold above.
+
+    Clouds, fog and rain are nearly as warm as the air.
+    """
+    conditions = world.conditions
+    horizon = 4.0 + 10.0 * conditions.day + conditions.air
+    depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
+    return (horizon - depth * np.clip(rays[:, 2], 0, 1) ** 0.5).astype(np.float32)
+
+
+def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
+    """Temperature of what was hit (Celsius)."""
+    world, conditions = caster.world, caster.world.conditions
+    material, instance = caster.material[seen.triangle], caster.instance[seen.triangle]
+    drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
+    nominal = conditions.day * column("day") + (1 - conditions.day) * column("night")
+    celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
+    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # no two things are alike
+    cells = facade(caster, seen)
+    warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
+    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
+    if max(conditions.sky.sun) > 0:
+        lit, facing, shadow = caster.sunlit(seen, 200.0, time)
+        # shadows are softened: the ground still remembers the sun
+        gain = max(conditions.sky.sun) / _FULL_SUN * column("sun")[material[lit]]
+        celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
+    x, y, z = seen.point.T
+    rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
+    return (celsius + 0.35 * rough + conditions.air).astype(np.float32)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weather and case of a scene, as numbers that the sensors' physics use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmsam_ros._util import check_word
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.world.style import RGB, Dice, Range
+
+CASES = (
+    "ordinary", "motionblur", "overexposure", "underexposure", "lidarjitter", "thermallowres",
+)  # fmt: skip
+
+
+class Sky(NamedTuple):
+    """Irradiance of the sun, of the sky overhead, from the ground; radiance of the sky at the
+    horizon and overhead.
+    """
+
+    sun: RGB
+    above: RGB
+    below: RGB
+    low: RGB
+    high: RGB
+
+
+class _Weather(NamedTuple):
+    """Ranges and constants of one weather.
+
+    sight: metres over which the air takes 63 % of the light
+    cover: how much of the sky are clouds, 0..1; wet: of the ground; rain: drops in the air, 0..1
+    day: 1: surfaces have their temperature of the day, 0: of the night
+    contrast: of temperatures, relative to a dry day or night
+    """
+
+    sky: Sky
+    sight: Range
+    cover: Range
+    wet: float
+    rain: Range
+    day: float
+    contrast: float
+
+
+_TABLE = {
+    "sun": _Weather(
+        Sky((2.6, 2.35, 2.0), (0.62, 0.74, 0.95), (0.22, 0.20, 0.17), (1.05, 1.12, 1.18),
+            (0.20, 0.42, 0.88)), (500, 1200), (0.0, 0.7), 0, (0, 0), 1.0, 1.0,
+    ),
+    "cloud": _Weather(
+        Sky((0.0, 0.0, 0.0), (1.30, 1.34, 1.42), (0.35, 0.34, 0.32), (0.95, 0.98, 1.02),
+            (0.62, 0.66, 0.72)), (300, 700), (0.9, 1.0), 0, (0, 0), 0.75, 0.75,
+    ),
+    "fog": _Weather(
+        Sky((0.0, 0.0, 0.0), (1.05, 1.07, 1.10), (0.35, 0.35, 0.35), (0.80, 0.82, 0.84),
+            (0.78, 0.80, 0.83)), (11, 42), (1.0, 1.0), 0.25, (0, 0), 0.5, 0.6,
+    ),
+    "rain": _Weather(
+        Sky((0.0, 0.0, 0.0), (0.72, 0.76, 0.82), (0.20, 0.20, 0.20), (0.52, 0.55, 0.59),
+            (0.34, 0.37, 0.42)), (90, 220), (1.0, 1.0), 1.0, (0.35, 1.0), 0.5, 0.5,
+    ),
+    "night": _Weather(
+        Sky((0.0, 0.0, 0.0), (0.005, 0.0055, 0.0075), (0.005, 0.005, 0.0055),
+            (0.040, 0.033, 0.032), (0.006, 0.008, 0.014)), (500, 1200), (0.0, 0.0), 0, (0, 0),
+        0.0, 1.0,
+    ),
+}  # fmt: skip
+WEATHERS = tuple(_TABLE)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one scene has of its weather and its case.
+
+    fog: extinction of visible light, 1/m. cover, wet, rain, day, contrast: as in the table.
+    exposure: factor on what the camera meters; shutter: seconds; shake: camera's turn about its x
+    and y axes, rad/s. jitter: deviation of the LiDAR's beams, degrees. coarse: thermal pixels a
+    side that share one detector. air: kelvin above the materials' nominal temperatures.
+    """
+
+    weather: str
+    sky: Sky
+    fog: float
+    cover: float
+    wet: float
+    rain: float
+    day: float
+    contrast: float
+    air: float
+    exposure: float
+    shutter: float
+    shake: tuple[float, float] = (0.0, 0.0)
+    jitter: float = 0.0
+    coarse: int = 1
+
+    @property
+    def night(self) -> bool:
+        return self.weather == "night"
+
+    @property
+    def lamps(self) -> bool:
+        """Whether vehicles have their lights on."""
+        return self.weather in ("night", "fog", "rain")
+
+    @classmethod
+    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Conditions:
+        """The conditions of a seed's scene; DataError for an unknown weather or case."""
+        check_word("weather", weather, WEATHERS, DataError)
+        check_word("case", case, CASES, DataError)
+        given, rng = _TABLE[weather], Dice(seed, 21)
+        shutter, exposure = 1 / 40 if weather == "night" else 1 / 400, 2 ** rng.uniform(-0.5, 0.5)
+        stops, turn, blur = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
+        spoilt: dict[str, dict[str, Any]] = {
+            "ordinary": {},
+            "motionblur": {"shutter": 1 / 14, "shake": (blur * np.sin(turn), blur * np.cos(turn))},
+            "overexposure": {"exposure": 2 ** (2.6 + 1.6 * stops)},
+            "underexposure": {"exposure": 2 ** (-5.0 - 2.5 * stops)},
+            "lidarjitter": {"jitter": 0.5 + 0.9 * stops},
+            "thermallowres": {"coarse": 6},
+        }
+        level, tint = rng.uniform(0.75, 1.2), rng.uniform(0.93, 1.07, 3)
+        lights = (np.array(given.sky) * level * tint).tolist()
+        sky = Sky(*((red, green, blue) for red, green, blue in lights))
+        plain = cls(
+            weather, sky, 1 / rng.uniform(*given.sight), rng.uniform(*given.cover), given.wet,
+            rng.uniform(*given.rain), given.day, given.contrast, rng.uniform(-12, 7), exposure,
+            shutter,
+        )  # fmt: skip
+        return replace(plain, **spoilt[case])

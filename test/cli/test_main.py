@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All verbs look alike: help, sizes, lists, devices."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from mmsam_ros.cli.arguments import count, device, image_size, words
+from mmsam_ros.cli.main import VERBS, build_parser, main
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser and those of its verbs."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from parsers(verb)
+
+
+def actions() -> list[tuple[str, argparse.Action]]:
+    return [
+        (f"{parser.prog} {'/'.join(action.option_strings) or action.dest}", action)
+        for parser in parsers(build_parser())
+        for action in parser._actions
+        if not isinstance(action, argparse._SubParsersAction)
+    ]
+
+
+def test_help_texts_are_of_one_style() -> None:
+    for name, action in actions():
+        assert action.help, f"{name}: no help"
+        first = action.help.split()[0]
+        assert not (first.istitle() and len(first) > 2), f"{name}: {action.help}"
+        assert not action.help.endswith("."), f"{name}: {action.help}"
+
+
+def test_help_is_short(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def lines(*argv: str) -> list[str]:
+        with pytest.raises(SystemExit) as left:
+            main([*argv, "--help"])
+        assert left.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    listed = lines()
+    for verb in VERBS:
+        assert any(line.split()[:1] == [verb.NAME] and verb.HELP in line for line in listed)
+    assert 24 <= len(lines("train")) <= 40
+    assert "--root DIR" in "".join(lines("train"))
+
+
+def test_options_mean_the_same_in_every_verb() -> None:
+    shared = ("--out", "--sensors", "--dataset", "--root", "--device", "--precision", "--size")
+    used: dict[str, set[object]] = {name: set() for name in shared}
+    for name, action in actions():
+        for option in set(action.option_strings) & set(shared):
+            if not name.startswith("mmsam train"):  # its options are YAML
+                used[option].add(str(action.type).split(" at ")[0])
+    for option, types in used.items():
+        assert len(types - {"None"}) <= (2 if option == "--root" else 1), f"{option}: {types}"
+
+
+def test_types() -> None:
+    assert image_size("640x480") == (640, 480)
+    assert count("3") == 3
+    assert [device(word) for word in ("auto", "cpu", "cuda", "cuda:1")]
+    assert words(["lidar", "thermal"])("thermal,lidar,thermal") == ("thermal", "lidar")
+    for read, wrong in (
+        (image_size, "640"), (image_size, "0x3"), (image_size, "640 x 480"), (count, "0"),
+        (count, "-1"), (device, "gpu"), (device, "cuda:"), (words(["lidar"]), "lidr"),
+    ):  # fmt: skip
+        with pytest.raises(argparse.ArgumentTypeError):
+            read(wrong)
+
+
+def test_wrong_words_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, message in (
+        (["eval", "--weights", "w", "--root", "r", "--drop", "lidr"], "did you mean 'lidar'"),
+        (["eval", "--weights", "w", "--root", "r", "--split", "tset"], "invalid choice: 'tset'"),
+        (["eval", "--weights", "w", "--data.root", "r"], "--root"),
+        (["predict", "x.png", "--device", "gpu"], "expected auto, cpu or cuda[:N]"),
+        (["data", "check", "--root", "r", "--data", "muses"], "--dataset"),
+        (["synth", "bag", "out", "--size", "640"], "expected WIDTHxHEIGHT"),
+        (["experiments", "list", "--schedule.epochs=1"], "unrecognised arguments: --schedule"),
+        (["weigths"], "invalid choice: 'weigths'"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(argv)
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam predict` labels files as the segmenter labels a frame, and says what it did not use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.trees import calibration, make_folder
+
+from mmsam_ros.cli.main import main
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.sensors import CameraModel, Frame, LidarPoints, Registration, SensorImage
+from mmsam_ros.weights import default_weights
+
+SIZE = (96, 128)
+ENCODINGS = {"lidar": "muses_raw", "thermal": "frame_gain"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folder")
+    sensors = ("lidar", "thermal")
+    make_folder(root, sensors, encodings=ENCODINGS, size=SIZE, calibrated=True)
+    return root
+
+
+def predict(*words: object) -> int:
+    return main(["predict", *map(str, words), "--device", "cpu"])
+
+
+def labels(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image
+
+
+def test_one_image_with_all_sensors(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, lidar, thermal = (
+        folder / name for name in ("images/val_0001.png", "lidar/val_0001.npy",
+                                   "thermal/val_0001.png")
+    )  # fmt: skip
+    words = ["--lidar", lidar, "--thermal", thermal, "--calib", folder / "calib.json"]
+    assert predict(image, *words, "--out", tmp_path) == 0
+    said = capsys.readouterr()
+    assert f"{image}: camera + lidar + thermal\n" in said.out
+    assert "not used" not in said.out
+    assert "Evaluation only; do not use on a vehicle" in said.err
+
+    points, calib = np.load(lidar), calibration(SIZE)
+    camera = CameraModel.from_info(
+        width=SIZE[1], height=SIZE[0], k=calib["camera"]["K"], d=[],  # type: ignore[index]
+        distortion_model="plumb_bob", r=np.eye(3), p=np.zeros(12), binning_x=1, binning_y=1,
+        roi=(0, 0, 0, 0), rectified=False,
+    )  # fmt: skip
+    pose = np.array(calib["lidar"]["T_camera_lidar"], np.float64)  # type: ignore[index]
+    registration = Registration.from_homography([[2, 0, 0], [0, 2, 0], [0, 0, 1]])
+    frame = Frame(
+        labels(image)[..., ::-1],
+        {
+            "lidar": LidarPoints(points[:, :3], points[:, 3], pose),
+            "thermal": SensorImage(labels(thermal), registration),
+        },
+        camera,
+    )
+    expected = Segmenter.load(default_weights(), "cpu")(frame).labels
+    np.testing.assert_array_equal(labels(tmp_path / "val_0001_labels.png"), expected)
+    assert labels(tmp_path / "val_0001_overlay.png").shape == (*SIZE, 3)
+    share = 100 * np.bincount(expected.ravel()).max() / expected.size
+    assert f" {share:.1f} %" in said.out
+
+
+def test_directories(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sensor files go with images of the same name; weights that are named need no warning."""
+    (tmp_path / "thermal").mkdir()
+    thermal = (folder / "thermal/val_0000.png").read_bytes()
+    (tmp_path / "thermal/val_0000.png").write_bytes(thermal)
+    cv2.imwrite(str(tmp_path / "thermal/val_0001.png"), np.full((48, 64), 7, np.uint16))
+    words = [folder / "images", "--thermal", tmp_path / "thermal", "--event", folder / "lidar"]
+    words += ["--weights", default_weights(), "--precision", "bf16", "--out", tmp_path / "out"]
+    assert predict(*words) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    blocks = dict(block.split(": ", 1) for block in said.out.split(f"{folder}/images/")[1:])
+    first, second, other = (blocks[f"{name}.png"] for name in ("val_0000", "val_0001", "test_0000"))
+    assert first.startswith("camera + thermal\n")
+    assert "event not used: these weights do not read it" in first
+    assert "lidar not used: not given" in first
+    assert second.startswith("camera\n")
+    assert "thermal not used: the image has the same value everywhere" in second
+    assert f"thermal not used: {tmp_path}/thermal has no file of this name" in other
+    assert len(list((tmp_path / "out").iterdir())) == 16
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "png"])
+def test_lidar_rasters(
+    folder: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raster = np.zeros((*SIZE, 3))
+    raster[::2, ::2] = 20.0, 8.0, -1.5
+    path = tmp_path / f"raster.{form}"
+    if form == "npz":
+        np.savez(path, raster)
+    elif form == "npy":
+        np.save(path, raster)
+    else:
+        cv2.imwrite(str(path), ((raster[..., ::-1] + 100) * 150).astype(np.uint16))
+    assert predict(folder / "images/val_0001.png", "--lidar", path, "--out", tmp_path) == 0
+    assert "camera + lidar\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images/none.png"], "none.png: found no image, expected .png, .jpg, .jpeg"),
+        (["images/val_0000.png", "images/val_0000.png"], "two images have the same name"),
+        (["images", "--lidar", "lidar/val_0000.npy"], "as there are several images"),
+        (["images/val_0000.png", "--lidar", "lidar/none.npy"], "expected a file"),
+        (["images/val_0000.png", "--lidar", "lidar/val_0000.npy"], "points need --calib"),
+        (["images/val_0000.png", "--calib", "none.json"], "none.json: no such file"),
+        (["images/val_0000.png", "--thermal", "meta.json"], "meta.json: is broken"),
+        (["images/val_0000.png", "--weights", "meta.json"], "not a safetensors file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [word if word.startswith("--") else str(folder / word) for word in words]
+    assert predict(*paths) == 2
+    assert message in capsys.readouterr().err
