@@ -12,6 +12,7 @@ from mmsam_ros.weights import Geometry
 
 Size = tuple[int, int]
 Window = tuple[int, int, int, int]  # top, bottom, left, right
+Run = Callable[[Window], Tensor]  # logits of a window
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Plan:
         padded[..., : self.canvas[0], : self.canvas[1]] = image
         return padded
 
-    def logits(self, run: Callable[[Window], Tensor]) -> Tensor:
+    def logits(self, run: Run) -> Tensor:
         """Logits (B, classes, *output) of what `run` gives for a part of the padded input."""
         size = self.geometry.size  # `pad` and `resize`: one window, the whole padded input
         windows = slide_windows(self.padded, size, self.geometry.stride or size)
@@ -81,9 +82,7 @@ def slide_windows(size: Size, crop: Size, stride: Size) -> list[Window]:
     ]
 
 
-def average_windows(
-    run: Callable[[Window], Tensor], windows: Sequence[Window], size: Size
-) -> Tensor:
+def average_windows(run: Run, windows: Sequence[Window], size: Size) -> Tensor:
     """Mean over windows of their logits, each resized to its window: (B, classes, *size)."""
     first = run(windows[0])
     if len(windows) == 1:

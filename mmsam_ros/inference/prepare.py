@@ -37,18 +37,12 @@ class Prepared:
 def prepare(
     frame: Frame, spec: Spec, plan: Plan, device: torch.device, *, pad_raw: bool = False
 ) -> Prepared:
-    """Network inputs of a frame.
+    """Network inputs of a frame; the plan is one for its camera image's size.
 
-    Sensors that the spec does not read are left aside. A sensor whose data does not fit its
+    Sensors that the spec does not read are ignored. A sensor whose data does not fit its
     modality is refused. A blank one is left out where the network can do without, and refused as
-    well unless blank is normal for it (an empty cloud, no events).
-
-    Args:
-        frame: camera image and what sensors gave.
-        spec: of the weights.
-        plan: for the camera image's size.
-        device: of the inputs.
-        pad_raw: pad with what a raw zero is normalised to, instead of with 0.
+    well unless blank is normal for it (an empty cloud, no events). `pad_raw` pads with what a raw
+    zero is normalised to, instead of with 0.
     """
     planes = frame_planes(frame, spec.modalities, plan.canvas)
     refused = dict(planes.refused)
@@ -80,8 +74,5 @@ def normalise(planes: Tensor, modality: Modality) -> Tensor:
 
 
 def without_blank(spec: Spec) -> bool:
-    """Whether blank sensors are left out.
-
-    Norms in the network would amplify them, so a network that can do without declares them absent.
-    """
+    """Whether blank sensors count as absent: norms in the network would amplify them."""
     return spec.config.combine.absent == "masked"

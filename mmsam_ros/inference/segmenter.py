@@ -55,13 +55,9 @@ class Segmenter:
     """
 
     def __init__(
-        self,
-        model: MMSAMAdapter,
-        spec: Spec,
-        device: str = "auto",
-        precision: str = "fp32",
+        self, model: MMSAMAdapter, spec: Spec, device: str = "auto", precision: str = "fp32",
         geometry: Geometry | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.geometry = geometry or spec.geometry
         self.geometry.check_network(spec.config)
@@ -81,8 +77,7 @@ class Segmenter:
     def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
         """Segment a frame of native sensor data: `prepare`, then `infer`.
 
-        Raises:
-            InferenceError: a sensor's data does not fit the weights; names it. Or as `infer`.
+        InferenceError names a sensor whose data does not fit the weights; or as `infer`.
         """
         prepared = self.prepare(frame)
         for refusal in prepared.refused.values():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all rooms know about sensors: classes, encodings, modalities, cameras, planes."""
+"""Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
 from mmsam_ros.sensors.camera import CameraModel, check_pixels
 from mmsam_ros.sensors.classes import (

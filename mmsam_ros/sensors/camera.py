@@ -75,8 +75,8 @@ class CameraModel:
         width, height: the full, unbinned size. k (9), r (9), p (12): row-major. roi: (x_offset,
         y_offset, width, height) in full, unbinned pixels; all zero means the full image. A binning
         of 0 means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None
-        decides by itself: rectified where D is empty or zero and P is filled in. (Four zeros
-        under "equidistant" still are a fisheye lens, so raw.)
+        decides: rectified where D is empty or zero and P is filled in. (Four zeros under
+        "equidistant" still are a fisheye lens, so raw.)
 
         SensorError names the field, what it holds and what was expected.
         """
@@ -86,7 +86,7 @@ class CameraModel:
         k_matrix = _reshape("CameraInfo.k", k, (3, 3))
         r_matrix = _reshape("CameraInfo.r", r, (3, 3))
         p_matrix = _reshape("CameraInfo.p", p, (3, 4))
-        distortion = _distortion(distortion_model, coefficients)
+        distortion = "none" if rectified else _distortion(distortion_model, coefficients)
         if rectified is None:
             rectified = p_matrix[0, 0] != 0 and (distortion == "none" or coefficients.size == 0)
         view, size = _view(width, height, binning_x, binning_y, roi)
@@ -216,13 +216,11 @@ def _view(
         raise SensorError(f"CameraInfo.roi has {len(roi)} values, expected 4 (x, y, width, height)")
     x, y, w, h = roi if any(roi) else (0, 0, width, height)
     if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
-        raise SensorError(
-            f"CameraInfo.roi is {tuple(roi)}, expected a part of the {width}x{height} image"
-        )
+        found, image = f"CameraInfo.roi is {tuple(roi)}", f"{width}x{height} image"
+        raise SensorError(f"{found}, expected a part of the {image}")
     if min(binning_x, binning_y) < 0 or binning_x > w or binning_y > h:
-        raise SensorError(
-            f"CameraInfo.binning is {binning_x}x{binning_y}, expected 0 up to the size {w}x{h}"
-        )
+        found = f"CameraInfo.binning is {binning_x}x{binning_y}"
+        raise SensorError(f"{found}, expected 0 up to the size {w}x{h}")
     bx, by = max(binning_x, 1), max(binning_y, 1)
     view = np.array([[1 / bx, 0, -x / bx], [0, 1 / by, -y / by], [0, 0, 1]])
     return view, (w // bx, h // by)

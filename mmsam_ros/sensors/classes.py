@@ -33,8 +33,7 @@ class ClassInfo:
     def __post_init__(self) -> None:
         if type(self.id) is not int or not 0 <= self.id < NO_LABEL:
             raise SensorError(f"class {self.name!r}: id is {self.id!r}, expected 0..{NO_LABEL - 1}")
-        whole = all(type(value) is int and 0 <= value <= 255 for value in self.rgb)
-        if len(self.rgb) != 3 or not whole:
+        if len(self.rgb) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in self.rgb):
             raise SensorError(
                 f"class {self.name!r}: rgb is {self.rgb}, expected three whole numbers in 0..255"
             )

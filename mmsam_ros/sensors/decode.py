@@ -56,9 +56,8 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
 def scale_thermal(
     image: NDArray[np.generic], encoding: str, limits: Limits | None = None
 ) -> NDArray[np.float32]:
-    """Thermal image (h, w) as published -> float32 (h, w) in 0..255.
+    """Thermal image (h, w) as published -> float32 (h, w) in 0..255, as the weights' encoding says.
 
-    Which way belongs to the weights, never to the frame.
     mono8: uint8 as it is. mono16: uint16 counts, fixed limits (low, high) to 0 and 255, clipped.
     frame_gain: uint8 or uint16, the frame's own 1st and 99th percentile to 0 and 255, clipped; a
     frame whose contrast is the noise of its last bits gives 0. SensorError where dtype, shape or

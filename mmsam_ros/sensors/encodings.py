@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each sensor's image or raster is stored, what its channels mean, and what fits it."""
+"""How each sensor's image or raster is stored, what its channels mean, and checks of both."""
 
 import math
 from collections.abc import Mapping

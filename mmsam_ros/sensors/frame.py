@@ -28,9 +28,8 @@ class LidarPoints:
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
             raise SensorError(f"lidar xyz has shape {self.xyz.shape}, expected (N, 3)")
-        expected = (len(self.xyz),)
-        if self.intensity.shape != expected:
-            found = self.intensity.shape
+        found, expected = self.intensity.shape, (len(self.xyz),)
+        if found != expected:
             raise SensorError(f"lidar intensity has shape {found}, expected {expected}")
         check_pose("T_camera_lidar", self.T_camera_lidar)
 

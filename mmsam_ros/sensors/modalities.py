@@ -25,8 +25,7 @@ class Modality(Checked):
         fields: of the encoding, one per channel; thermal has its only one three times.
         encoding: of the sensor's data, see `ENCODINGS`.
         scale: factor on the plane's value, per channel.
-        mean: of the scaled value, per channel.
-        std: of the scaled value, per channel.
+        mean, std: of the scaled value, per channel.
         point_size: side of the square that a projected LiDAR point covers, in pixels of the planes.
         limits: counts of a 16-bit thermal image that map to 0 and 255; for `mono16` alone.
     """

@@ -25,7 +25,9 @@ def project(
     SensorError for other shapes or a T that is not rigid.
     """
     pose = check_pose("T (camera <- sensor)", T)
-    xyz = _xyz(points).astype(np.float64)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise SensorError(f"points have shape {points.shape}, expected (N, 3) or more columns")
+    xyz = points[:, :3].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         in_camera = pose[:3, :3] @ xyz.T + pose[:3, 3:]
     u, v, depth, keep = camera.image_points(in_camera.T)
@@ -35,14 +37,9 @@ def project(
 
 
 def rasterise(
-    points: NDArray[np.floating],
-    intensity: NDArray[np.generic],
-    camera: CameraModel,
-    T: Array,
-    *,
-    point_size: int = 2,
-    min_range: float = 1.0,
-) -> NDArray[np.float32]:
+    points: NDArray[np.floating], intensity: NDArray[np.generic], camera: CameraModel, T: Array,
+    *, point_size: int = 2, min_range: float = 1.0,
+) -> NDArray[np.float32]:  # fmt: skip
     """The `muses_raw` raster: float32 (camera.height, camera.width, 3), empty pixels 0.
 
     Channels: range (m), intensity as it comes, and height z (m); range and height in the sensor's
@@ -59,11 +56,10 @@ def rasterise(
     """
     if point_size < 1:
         raise SensorError(f"point_size is {point_size}, expected at least 1 pixel")
-    xyz = _xyz(points)
-    if np.shape(intensity) != (len(xyz),):
-        raise SensorError(f"intensity has shape {np.shape(intensity)}, expected ({len(xyz)},)")
-    index, u, v, depth = project(xyz, camera, T)
-    x, y, z = (xyz[:, axis].take(index).astype(np.float64) for axis in range(3))
+    if intensity.shape != (len(points),):
+        raise SensorError(f"intensity has shape {intensity.shape}, expected ({len(points)},)")
+    index, u, v, depth = project(points, camera, T)
+    x, y, z = (points[:, axis].take(index).astype(np.float64) for axis in range(3))
     with np.errstate(over="ignore"):
         distance = np.sqrt(x * x + y * y + z * z)
         values = np.array([distance, intensity.take(index), z]).astype(np.float32)
@@ -82,10 +78,3 @@ def rasterise(
     spread = np.asarray(cv2.dilate(canvas, kernel, anchor=(last, last)), np.float32)
     spread[spread == _EMPTY] = 0
     return spread
-
-
-def _xyz(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    array = np.asarray(points)
-    if array.ndim != 2 or array.shape[1] < 3:
-        raise SensorError(f"points have shape {array.shape}, expected (N, 3) or more columns")
-    return array[:, :3]

@@ -39,10 +39,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a `.safetensors`, `.pth` or `.pt` file, on the CPU.
 
     Pickles are read with `weights_only=True` and inert numpy types allowed besides. A wrapping
-    dictionary ("state_dict", "model", "model_state") is unwrapped.
-
-    Raises:
-        WeightsError: no such file, a class that is not allowed (named), or no tensors inside.
+    dictionary ("state_dict", "model", "model_state") is unwrapped. WeightsError where there is no
+    such file, it names a class that is not allowed, or there are no tensors inside.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,10 +74,8 @@ def _inert_numpy_types() -> list[Any]:
 def _refused(error: pickle.UnpicklingError) -> str:
     """The reason in one line, with the classes that were refused."""
     if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
-        return (
-            f"refused: the pickle names the class {named[1]}, which is not a tensor, plain value "
-            "or inert numpy type"
-        )
+        allowed = "a tensor, plain value or inert numpy type"
+        return f"refused: the pickle names the class {named[1]}, which is not {allowed}"
     return f"refused by the safe unpickler: {str(error).splitlines()[0]}"
 
 
@@ -100,7 +96,6 @@ def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
     The neck, prompt encoder and mask decoder are left out; LoRA's parameters stay as they are.
 
     Args:
-        model: the network.
         source: the file (an mmsam weights file will do), or its name (`sam_vit_b`, `sam_vit_l`,
             `sam_vit_h`), which is downloaded once into torch.hub's folder.
 
@@ -130,10 +125,8 @@ def _official_sam(name: str) -> Path:
         try:
             torch.hub.download_url_to_file(SAM_URL + file, str(path))
         except OSError as error:
-            raise WeightsError(
-                f"{name}: {SAM_URL}{file} cannot be downloaded ({error}); download it elsewhere "
-                "and give the file"
-            ) from error
+            found = f"{name}: {SAM_URL}{file} cannot be downloaded ({error})"
+            raise WeightsError(f"{found}; download it elsewhere and give the file") from error
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "md5").hexdigest()
     published = path.stem.rsplit("_", 1)[1]
@@ -149,8 +142,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         source: a checkpoint file (timm's, the original authors' or mmpretrain's names, or an mmsam
             weights file, whose RGB trunk is taken), or a timm model name, which timm downloads.
 
-    Raises:
-        WeightsError: lists missing, unexpected and misshapen keys.
+    WeightsError lists missing, unexpected and misshapen keys.
     """
     if not isinstance(model.prior, SpatialPrior):
         raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
@@ -160,7 +152,9 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         state = read_checkpoint(source)
         for prefix in ("prior.trunks.rgb.", "prior.trunks.shared."):
             state = _below(prefix, state) or state
-        state = {_plain_convnext_name(n): v for n, v in state.items()}
+        # mmpretrain's names for what the original authors call dwconv and pwconv
+        for long, short in (("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")):
+            state = {n.removeprefix("backbone.").replace(long, short): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:
                 state = checkpoint_filter_fn(state, next(iter(model.prior.trunks.values())))
@@ -180,12 +174,6 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         assert isinstance(trunk, ConvNeXtTrunk)
         norms = {f"norms.{k}": v for k, v in trunk.norms.state_dict().items()}
         _load_part(trunk, {**state, **norms}, f"{source}: ConvNeXt trunk {name!r}")
-
-
-def _plain_convnext_name(name: str) -> str:
-    """mmpretrain's names for what the original authors call dwconv and pwconv."""
-    name = name.removeprefix("backbone.").replace("depthwise_conv", "dwconv")
-    return name.replace("pointwise_conv", "pwconv")
 
 
 def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:

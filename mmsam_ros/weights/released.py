@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Foreign state dicts to ours: the released MM SAM-adapter, official SAM, ConvNeXt."""
+"""The released MM SAM-adapter's weights under our names; names and shapes of state dicts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -88,12 +88,8 @@ def released_name(name: str, auxiliary: str) -> str:
 def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
     """The released MM SAM-adapter's state dict under our names, in float32.
 
-    Args:
-        state: keys as released, perhaps with `module.` in front.
-        config: the network that it belongs to.
-
-    Raises:
-        WeightsError: lists every missing, unexpected and misshapen key.
+    Keys may have `module.` in front. WeightsError lists every key that is missing, unexpected or
+    misshapen for the network of `config`.
     """
     if len(config.auxiliaries) != 1:
         raise WeightsError(f"released weights have one auxiliary, found {config.auxiliaries}")
@@ -106,7 +102,7 @@ def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
             unexpected.append(name)
             continue
         converted[ours] = value.float() if value.is_floating_point() else value
-    check_state(converted, config, unexpected=unexpected, what="released state")
+    check_shapes(converted, expected_shapes(config), what="released state", unexpected=unexpected)
     return converted
 
 
@@ -117,11 +113,9 @@ def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def check_state(
-    state: State, config: ModelConfig, *, what: str, unexpected: Sequence[str] = ()
-) -> None:
+def check_state(state: State, config: ModelConfig, *, what: str) -> None:
     """`check_shapes` of a whole network's state."""
-    check_shapes(state, expected_shapes(config), what=what, unexpected=unexpected)
+    check_shapes(state, expected_shapes(config), what=what)
 
 
 def check_shapes(

@@ -196,16 +196,12 @@ def make_spec(
     """The spec of a network.
 
     Args:
-        config: the network.
-        modalities: of its auxiliaries; others are left aside.
-        classes: of its labels.
-        geometry: of its input.
+        modalities: of its auxiliaries; others are ignored.
         trained: the weights have seen all sensors together.
         dropped: they have seen every subset with the camera, too.
         provenance: fields of `Provenance` besides the package's version.
 
-    Raises:
-        WeightsError: the parts do not fit together.
+    WeightsError where the parts do not fit together.
     """
     sensors = config.auxiliaries
     if missing := [sensor for sensor in sensors if sensor not in modalities]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as PyTorch runs it; the plain twin of every faster engine."""
+"""PyTorch's eager mode, the reference for other engines."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,14 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class TorchEngine:
-    """PyTorch's eager mode, with autocast for bf16.
+    """The network in PyTorch's eager mode, with autocast for bf16.
 
     Args:
         model: the network; put on the device and into eval mode.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         precision: "fp32" or "bf16".
 
-    Raises:
-        InferenceError: no such device or precision.
+    InferenceError where there is no such device or precision.
     """
 
     def __init__(
