@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files written by earlier versions, in today's form; nothing else knows the old one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
