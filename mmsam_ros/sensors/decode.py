@@ -48,7 +48,7 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
             f"{encoding} image holds NaN or infinite values or some beyond {MAX_VALUE:g}, "
             "expected 0 where empty"
         )
-    if encoding == "muses_png16":
+    if encoding == "muses_png16" and image.dtype.kind == "u":
         values = values / 150.0 - 100.0
     return values if values.ndim == 3 else values[..., None]
 

@@ -18,7 +18,7 @@ _STORED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rgb8": (_COLOUR, ("uint8",)),
     "png8": (_COLOUR, ("uint8",)),
     "muses_raw": (_RASTER, ("float32",)),
-    "muses_png16": (_RASTER, ("uint16",)),
+    "muses_png16": (_RASTER, ("uint16", "float32")),  # float32 holds metres already
     "event_counts": (("positive", "negative", "zero"), ("uint8",)),
     "mono8": (_SINGLE, ("uint8",)),
     "mono16": (_SINGLE, ("uint16",)),

@@ -92,8 +92,8 @@ def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) ->
     """Points are projected at the planes' size, not resized afterwards."""
     if not made_of_points(modality.encoding):
         raise SensorError(
-            f"found points, but these weights read rasters encoded as {modality.encoding}, which "
-            "cannot be made of points; publish the projected image on lidar/image instead"
+            f"found points, expected a raster encoded as {modality.encoding}, which cannot be "
+            "made of points; give the projected image instead (lidar/image of the node)"
         )
     assert frame.camera is not None  # Frame checks it
     camera = frame.camera.scaled(size[1], size[0])
