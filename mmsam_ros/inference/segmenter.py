@@ -46,7 +46,8 @@ class Segmenter:
     Args:
         model: the network.
         spec: what belongs to it.
-        device, precision: as `TorchEngine`.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        precision: "fp32" or "bf16".
         geometry: instead of the spec's.
 
     Raises:
