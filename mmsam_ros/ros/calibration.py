@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration of a recording as parameters of the node; needs no ROS.
-
-Camera models come from CameraInfo topics, extrinsics from `/tf_static`. It is for sensors that run
-without CameraInfo or TF, and to keep a calibration beside the launch file.
+"""The calibration of a recording as parameters of the node, for sensors that run without CameraInfo
+or TF: camera models from CameraInfo topics, extrinsics from `/tf_static`. Needs no ROS.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.bags import open_decoded, read_messages
-from mmsam_ros.ros.camera_info import camera_model
+from mmsam_ros.ros.camera_info import INFO_FIELDS, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.extrinsics import transform_matrix
 from mmsam_ros.ros.topics import CLOUD, INFO
@@ -29,7 +27,6 @@ Matrix = NDArray[np.float64]
 
 NODE = "/**/mmsam"  # in any namespace
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
-
 
 Transforms = Mapping[str, tuple[str, Matrix]]
 """Child frame -> its parent and the matrix (4, 4) parent <- child (metres)."""
@@ -165,11 +162,7 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
     camera_model(message, None, topic)  # raises if it is not usable
-    lists = {name: [float(value) for value in getattr(message, name)] for name in "dkrp"}
-    return {
-        "width": int(message.width),
-        "height": int(message.height),
-        "distortion_model": str(message.distortion_model),
-        **{name: values for name, values in lists.items() if values},
-        "frame_id": _frame(message, topic),
-    }
+    values = {name: getattr(message, name) for name in INFO_FIELDS}
+    lists = {name: v.tolist() for name, v in values.items() if isinstance(v, np.ndarray)}
+    filled = {name: value for name, value in (values | lists).items() if value != []}
+    return filled | {"frame_id": _frame(message, topic)}

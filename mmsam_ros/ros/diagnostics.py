@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node measures of itself, its log of refusals, and its diagnostics."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter, deque

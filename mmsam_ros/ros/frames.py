@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +14,7 @@ from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.images import Reader, camera_rgb, raster_values, read_pixels, thermal_counts
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
 from mmsam_ros.sensors import (
+    HALF_PIXEL,
     CameraModel,
     Frame,
     LidarPoints,
@@ -80,9 +79,8 @@ class FrameBuilder:
         frame_id = entry.message.header.frame_id
         if isinstance(entry.decoded, tuple):
             camera()
-            xyz, intensity = entry.decoded
             pose = self._poses.lookup(entry.stream, camera_frame, frame_id)
-            return LidarPoints(xyz, intensity, pose)
+            return LidarPoints(*entry.decoded, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
         if self._thermal is not None:
@@ -101,16 +99,13 @@ class FrameBuilder:
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:
-    """The registration of a homography thermal -> camera as OpenCV finds it.
-
-    OpenCV has the centre of the first pixel at 0, this package at 0.5.
+    """The registration of a homography thermal -> camera as OpenCV finds it, row by row.
 
     Raises:
         RosError: not nine finite values of an invertible matrix.
     """
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     try:
         matrix = np.asarray(values, np.float64).reshape(3, 3)
-        return Registration.from_homography(shift @ matrix @ np.linalg.inv(shift))
+        return Registration.from_homography(HALF_PIXEL @ matrix @ np.linalg.inv(HALF_PIXEL))
     except ValueError as error:  # SensorError among them
         raise RosError(f"parameter thermal.homography: found {values}: {error}") from error

@@ -4,8 +4,6 @@
 Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node publishes; pictures are drawn only while somebody subscribes to them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -17,16 +15,13 @@ from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.ros.images import fill_image
 from mmsam_ros.ros.topics import OUTPUTS, message_class
-from mmsam_ros.sensors import NO_LABEL, palette, topic_names
+from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
 from mmsam_ros.weights import Spec
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)  # fmt: skip
 
 
 def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
@@ -82,11 +77,8 @@ def _send(publisher: Publisher, header: Header, pixels: NDArray[Any], encoding: 
 
 
 def _publish_classes(node: Node, spec: Spec) -> Publisher:
-    table = {
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes],
-        "no_label": NO_LABEL,
-        "inputs": ["camera", *spec.sensors],
-    }
+    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
+    table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
     publisher = advertise(node, "~/classes")
     publisher.publish(String(data=json.dumps(table)))
     return publisher

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters, declared on it and checked. They are read once, at start."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

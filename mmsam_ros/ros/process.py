@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to one synchronised set: decode, prepare, infer, publish. Needs no node."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
 

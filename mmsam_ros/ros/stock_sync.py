@@ -6,8 +6,6 @@ backward jump in time (a looped bag), and does not report the messages that it d
 are counted as "unaccounted".
 """
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from typing import Any

@@ -15,8 +15,6 @@ If it jumps after the camera, its messages count as old as long as their stamps 
 camera's last stamp before the jump than to its newest one. Nothing is matched across a jump.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from bisect import insort

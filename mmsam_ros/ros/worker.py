@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread that processes the newest set; callbacks only store messages."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable
