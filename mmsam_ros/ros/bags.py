@@ -35,9 +35,8 @@ def open_raw(path: Path) -> AbstractContextManager[Reader]:
 
 def open_decoded(path: Path) -> AbstractContextManager[AnyReader]:
     """A reader that decodes; a bag without type definitions is read with those of Jazzy."""
-    return _opened(
-        path, lambda bag: AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-    )
+    types = get_typestore(Stores.ROS2_JAZZY)
+    return _opened(path, lambda bag: AnyReader([bag], default_typestore=types))
 
 
 @contextmanager
@@ -76,17 +75,15 @@ def read_messages(
     reader: Reader | AnyReader, connections: list[Connection], *window: int, **limits: int
 ) -> Iterator[tuple[Connection, int, bytes]]:
     """The reader's messages, (connection, time, data); RosError for one that cannot be read."""
-    messages = iter(reader.messages(connections, *window, **limits))
-    while True:
-        try:
-            connection, stamp, data = next(messages)
-        except StopIteration:
-            return
-        except _DAMAGED as error:
-            raise RosError(f"a message of the bag cannot be read: {error}") from error
-        if data[:4] == _ZSTD:
-            raise RosError(
-                f"messages of {connection.topic} are compressed one by one; give the folder with "
-                "the metadata.yaml that says so, not the file"
-            )
-        yield connection, stamp, data
+    try:
+        for connection, stamp, data in reader.messages(connections, *window, **limits):
+            if data[:4] == _ZSTD:
+                raise RosError(
+                    f"messages of {connection.topic} are compressed one by one; give the folder "
+                    "with the metadata.yaml that says so, not the file"
+                )
+            yield connection, stamp, data
+    except RosError:
+        raise
+    except _DAMAGED as error:
+        raise RosError(f"a message of the bag cannot be read: {error}") from error

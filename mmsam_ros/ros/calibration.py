@@ -51,10 +51,10 @@ def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
     of_source, of_target = parents(source), parents(target)
     common = next((frame for frame in of_source if frame in of_target), None)
     if common is None:
+        above_source, above_target = list(of_source)[1:], list(of_target)[1:]
         raise RosError(
             f"no path from frame {source!r} to frame {target!r} in the static transforms: the "
-            f"parents of {source!r} are {list(of_source)[1:]}, those of {target!r} "
-            f"{list(of_target)[1:]}"
+            f"parents of {source!r} are {above_source}, those of {target!r} {above_target}"
         )
     return np.linalg.inv(of_target[common]) @ of_source[common]
 
@@ -77,11 +77,11 @@ def read_parameters(
     """
     with open_decoded(bag) as reader:
         infos = _topics(reader, INFO)
-        thermals = [topic for topic in infos if any(name in topic for name in THERMAL_NAMES)]
-        if thermal_info is None and camera_info is not None:
+        thermals = [t for t in infos if any(name in t for name in THERMAL_NAMES)]
+        if thermal_info is None:
             thermals = [topic for topic in thermals if topic != camera_info]
         thermal_info = _choose(bag, "--thermal-info", thermal_info, thermals, infos)
-        cameras = [topic for topic in infos if topic != thermal_info and topic not in thermals]
+        cameras = [topic for topic in infos if topic not in (thermal_info, *thermals)]
         camera_info = _choose(bag, "--camera-info", camera_info, cameras, infos)
         if camera_info is None:
             raise RosError(f"{bag}: no {INFO} of a colour camera, found {infos or 'none'}")

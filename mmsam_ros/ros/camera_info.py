@@ -14,12 +14,11 @@ INFO_FIELDS = ("width", "height", "distortion_model", "d", "k", "r", "p")
 
 
 def camera_model(info: Any, rectified: bool | None, where: str = "camera_info") -> CameraModel:
-    """The camera model of a sensor_msgs/CameraInfo.
+    """The camera model of a sensor_msgs/CameraInfo, of rclpy or of rosbags.
 
     Args:
-        info: the message, of rclpy or of rosbags.
         rectified: whether the image is rectified; None: decided from the message.
-        where: the topic or parameter that it comes from, for messages.
+        where: the topic or parameter that it comes from, for errors.
 
     Raises:
         RosError: zero K, wrong lengths and the like (reason "camera_info").

@@ -20,11 +20,7 @@ def transform_matrix(transform: Any) -> Matrix:
 
 
 class Extrinsics:
-    """Looks up extrinsics in TF, then in the parameters.
-
-    Args:
-        node: whose TF subscriptions are used.
-        poses: the parameters `<sensor>.extrinsics` by sensor.
+    """Looks up extrinsics in TF, then in `poses`: the parameters `<sensor>.extrinsics` by sensor.
 
     Raises:
         RosError: a parameter is no pose.

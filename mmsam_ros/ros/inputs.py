@@ -17,14 +17,8 @@ class Input:
     """Subscribes to the first candidate that has publishers, never to two.
 
     It subscribes when a publisher is there, because the publisher's offer decides the QoS. With a
-    given reliability and one candidate it subscribes at once.
-
-    Args:
-        node: the node.
-        name: of the input, for log and diagnostics.
-        candidates: topics that can feed it, in order of preference.
-        reliability: `auto`, `reliable` or `best_effort`.
-        callback: gets each message.
+    given reliability (`reliable` or `best_effort`, not `auto`) and one candidate it subscribes at
+    once. `candidates` are in order of preference.
     """
 
     def __init__(

@@ -37,20 +37,17 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     return Segmenter(model, spec, parameters["device"], parameters["precision"], geometry)
 
 
-def make_synchroniser(
-    parameters: Parameters, sensors: tuple[str, ...]
-) -> Synchroniser | StockSynchroniser:
+def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
     """The synchroniser of the sensors that the weights read."""
 
-    def auxiliary(sensor: str) -> AuxiliarySync:
+    auxiliaries = {}
+    for sensor in sensors:
         leaves = ("slop", "offset", "max_age", "min_interval")
         slop, offset, age, interval = (parameters[f"{sensor}.{leaf}"] for leaf in leaves)
-        return AuxiliarySync(slop, offset, age, None if interval < 0 else interval)
-
-    deadline, queue, jump = (parameters[f"sync.{leaf}"] for leaf in ("deadline", "queue", "jump"))
-    config = SyncConfig({name: auxiliary(name) for name in sensors}, deadline, queue, jump)
+        auxiliaries[sensor] = AuxiliarySync(slop, offset, age, None if interval < 0 else interval)
+    timing = (parameters[f"sync.{leaf}"] for leaf in ("deadline", "queue", "jump"))
     stock = parameters["sync_backend"] == "message_filters"
-    return StockSynchroniser(config) if stock else Synchroniser(config)
+    return (StockSynchroniser if stock else Synchroniser)(SyncConfig(auxiliaries, *timing))
 
 
 def make_camera_infos(parameters: Parameters) -> CameraInfos:
