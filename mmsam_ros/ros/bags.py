@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening rosbag2 recordings with `rosbags`; needs no ROS."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2 import reader as rosbag2
 from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.errors import RosError
-
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
 
 R = TypeVar("R", Reader, AnyReader)
 

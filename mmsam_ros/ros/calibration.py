@@ -3,27 +3,20 @@
 or TF: camera models from CameraInfo topics, extrinsics from `/tf_static`. Needs no ROS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader
 
 from mmsam_ros.ros.bags import open_decoded, read_messages
 from mmsam_ros.ros.camera_info import INFO_FIELDS, camera_model
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.extrinsics import transform_matrix
+from mmsam_ros.ros.extrinsics import Matrix, transform_matrix
 from mmsam_ros.ros.topics import CLOUD, INFO
 from mmsam_ros.sensors import SensorError, pose_values
-
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-
-Matrix = NDArray[np.float64]
 
 NODE = "/**/mmsam"  # in any namespace
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
@@ -33,11 +26,7 @@ Transforms = Mapping[str, tuple[str, Matrix]]
 
 
 def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
-    """(4, 4) that takes points of frame `source` to frame `target`.
-
-    Raises:
-        RosError: the frames are not connected; names the parents of both.
-    """
+    """(4, 4) that takes points of frame `source` to frame `target`; RosError if there is none."""
 
     def parents(frame: str) -> dict[str, Matrix]:
         """The frame and all above it in the tree: name -> matrix name <- frame."""

@@ -65,7 +65,7 @@ class FrameBuilder:
     def _sensor(
         self, entry: Entry, camera_frame: str, camera: Callable[[], CameraModel]
     ) -> LidarPoints | SensorImage:
-        """One sensor's part of a frame; the camera model is asked for only if it is needed."""
+        """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
         frame_id = entry.message.header.frame_id

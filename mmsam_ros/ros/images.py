@@ -87,9 +87,8 @@ def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
         pixels, encoding = read(message, _CAMERA)
         return pixels if encoding == "rgb8" else _converted(pixels, encoding)
     sent = _sent_encoding(message)
-    if not sent.startswith("bayer_"):
-        return _converted(_decompress(message, cv2.IMREAD_COLOR), "bgr8")
-    pixels = _decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
+    is_bayer = sent.startswith("bayer_")  # png holds the mosaic, jpeg colours
+    pixels = _decompress(message, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
     if pixels.dtype == np.uint8 and pixels.ndim == 3:
         return _converted(pixels, "bgr8")
     if pixels.dtype != np.uint8 or sent not in _TO_RGB:

@@ -4,15 +4,13 @@
 Publishes the bag's serialised bytes, paced on the steady clock by their receive times.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import rclpy
 from rclpy.duration import Duration
@@ -22,17 +20,20 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
-from rosbags.interfaces import QosDurability, QosHistory, QosReliability
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    QosDurability,
+    QosHistory,
+    QosReliability,
+)
+from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.replay import ReplayConfig
 from mmsam_ros.ros.topics import message_class
-
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection, ConnectionExtRosbag2
-    from rosbags.rosbag2 import Reader
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -102,7 +103,7 @@ def offered_qos(connection: Connection) -> QoSProfile:
     a latched topic, which late subscribers get as a whole: it holds what all publishers together
     kept, each a transform, for instance.
     """
-    offers = cast("ConnectionExtRosbag2", connection.ext).offered_qos_profiles
+    offers = cast(ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     latched = connection.topic.split("/")[-1] == "tf_static"
     if offers:
         latched = all(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers)
