@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -142,7 +142,7 @@ class _Thermal(Checked):
     R_camera_thermal: Any = None
 
     def check(self) -> None:
-        found = [name for name, value in vars(self).items() if value is not None]
+        found = [f.name for f in fields(self) if getattr(self, f.name) is not None]
         if found not in (["homography"], ["width", "height", "K", "R_camera_thermal"]):
             raise DataError(
                 f"thermal: found {', '.join(found) or 'nothing'}, expected homography, or width, "

@@ -218,7 +218,7 @@ def test_sizes_must_agree(tmp_path: Path) -> None:
     [
         (("clases",), [], "unknown key 'clases'; did you mean 'classes'"),
         (("classes",), None, "key 'classes' is missing"),
-        (("format",), "mmsam-folder/2", "format: found 'mmsam-folder/2'; .*'mmsam-folder/1'"),
+        (("format",), "mmsam-folder/2", "format: found 'mmsam-folder/2', .*'mmsam-folder/1'"),
         (("encodings", "lidr"), "png8", "encodings: unknown 'lidr'; did you mean 'lidar'"),
         (("encodings", "thermal"), "mono61", "encodings.thermal: unknown 'mono61'; did you mean"),
         (("encodings", "thermal"), "mono8", r"found \(26000.0, 31500.0\) for mono8, .*none"),

@@ -350,7 +350,7 @@ def test_command_writes_the_tree_and_goes_on_where_it_stopped(
     kept, again = (out / "lidar" / f"{place}_lidar.npz" for place in PLACES)
     kept.write_bytes(b"kept")
     again.unlink()
-    assert run("--root", raw, "--modalities", "lidar") == 0
+    assert run("--root", raw, "--sensors", "lidar") == 0
     assert kept.read_bytes() == b"kept"
     assert np.load(again)["arr_0"].any()
     assert "1 written, 1 there already, 0 failed" in capsys.readouterr().out
@@ -358,8 +358,8 @@ def test_command_writes_the_tree_and_goes_on_where_it_stopped(
 
 def test_command_passes_its_options_on(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "other"
-    options = ("--motion-compensation", "--parity", "--no-growth", "--png")
-    assert run("--root", raw, "--out", out, "--modalities", "lidar", *options) == 0
+    options = ("--motion-compensation", "--parity", "--point-size", "1", "--png")
+    assert run("--root", raw, "--out", out, "--sensors", "lidar", *options) == 0
     record_options(out, ProjectionOptions(motion_compensation=True, parity=True, enlarge=False))
     for place in PLACES:
         assert (out / "lidar" / f"{place}_lidar.png").is_file()
@@ -393,7 +393,7 @@ def test_motion_compensation_needs_its_files(
     raw: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, message: str
 ) -> None:
     (raw / file).write_text(content)
-    assert run("--root", raw, "--motion-compensation", "--modalities", "lidar") == 1
+    assert run("--root", raw, "--motion-compensation", "--sensors", "lidar") == 1
     assert message in capsys.readouterr().err
 
 
