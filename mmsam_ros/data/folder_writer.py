@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a data set in the `folder` layout, which `folder` reads and docs/training.md describes.
+"""Writes a data set in the `folder` layout, which docs/own_data.md describes.
 
 writer = FolderWriter(root, classes, {"lidar": "muses_raw", "thermal": "mono16"}, calibration)
 for name, rgb, labels, points, counts in frames:
@@ -7,8 +7,7 @@ for name, rgb, labels, points, counts in frames:
 writer.finish()
 """
 
-from __future__ import annotations
-
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,10 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import check_word, write_atomic
 from mmsam_ros.data import SPLITS
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.folder_format import FORMAT, Calibration, Meta
+from mmsam_ros.sensors import ClassInfo, SensorError
 from mmsam_ros.sensors.encodings import check_image
-
-FORMAT = "mmsam-folder/1"
 
 
 class FolderWriter:
@@ -42,7 +40,7 @@ class FolderWriter:
         point_size: side of the square that a LiDAR point covers, in pixels of the camera's image.
 
     Raises:
-        DataError: unknown sensor or encoding.
+        DataError: meta.json or calib.json could not be read back.
     """
 
     def __init__(
@@ -50,11 +48,12 @@ class FolderWriter:
         calibration: Mapping[str, Any] | None = None, *,
         limits: tuple[float, float] | None = None, point_size: int = 2,
     ) -> None:  # fmt: skip
-        for sensor, encoding in encodings.items():
-            check_word("sensor", sensor, ENCODINGS, DataError)
-            check_word(f"encoding of {sensor}", encoding, ENCODINGS[sensor], DataError)
-        self.root, self.classes, self.encodings = root, classes, dict(encodings)
-        self.calibration, self.limits, self.point_size = calibration, limits, point_size
+        with naming(root / "meta.json", ValueError):
+            encodings = dict(encodings)
+            self.meta = Meta(FORMAT, tuple(classes), encodings, {}, limits, point_size=point_size)
+        if calibration is not None:
+            Calibration.from_values(calibration, root / "calib.json")
+        self.root, self.calibration = root, calibration
         self._split_of: dict[str, str] = {}
         self._subsets: dict[str, dict[str, str]] = {}
 
@@ -76,8 +75,9 @@ class FolderWriter:
         Raises:
             DataError: an array does not fit its encoding, or one is missing.
         """
-        if sensors.keys() != self.encodings.keys():
-            found, expected = (", ".join(s) or "none" for s in (sensors, self.encodings))
+        encodings = self.meta.encodings
+        if sensors.keys() != encodings.keys():
+            found, expected = (", ".join(s) or "none" for s in (sensors, encodings))
             raise DataError(f"{name}: sensors are {found}, expected {expected}")
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise DataError(f"{name}: labels are {labels.shape}, expected {rgb.shape[:2]}")
@@ -86,7 +86,7 @@ class FolderWriter:
         if labels is not None:
             self._write("labels", name, labels, "mono8")
         for sensor, array in sensors.items():
-            self._write(sensor, name, array, self.encodings[sensor])
+            self._write(sensor, name, array, encodings[sensor])
 
     def list_frame(self, split: str, name: str, subsets: Mapping[str, str] | None = None) -> None:
         """List a frame whose files are there already, e.g. written by another process."""
@@ -101,17 +101,9 @@ class FolderWriter:
         """Write calib.json and meta.json."""
         if self.calibration is not None:
             self._write_json("calib.json", self.calibration)
-        meta: dict[str, Any] = {
-            "format": FORMAT,
-            "classes": [{"id": c.id, "name": c.name, "rgb": c.rgb} for c in self.classes],
-            "encodings": self.encodings,
-            "splits": {s: [n for n, of in self._split_of.items() if of == s] for s in SPLITS},
-            "subsets": self._subsets,
-            "point_size": self.point_size,
-        }
-        if self.limits is not None:
-            meta["limits"] = self.limits
-        self._write_json("meta.json", meta)
+        splits = {s: tuple(n for n, of in self._split_of.items() if of == s) for s in SPLITS}
+        meta = dataclasses.replace(self.meta, splits=splits, subsets=self._subsets)
+        self._write_json("meta.json", meta.to_json())
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
         points = encoding == "muses_raw" and array.ndim == 2
@@ -123,10 +115,8 @@ class FolderWriter:
                 raise DataError(f"{path}: points are {array.shape}, expected (N, 4) or more")
             np.save(path, array.astype(np.float32))
             return
-        try:
+        with naming(path, SensorError):
             check_image(array, encoding)
-        except SensorError as error:
-            raise DataError(f"{path}: {error}") from error
         if arrays:
             np.savez_compressed(path, array)
         else:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmentation of training frames: the published recipe (arXiv 2509.10408), seeded by torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,19 +22,11 @@ from mmsam_ros.sensors import NO_LABEL
 
 # A window is redrawn at most so often, and the stricter rule repeats that at most so often.
 _REDRAWS = 10
-
-
-class _Config(Checked):
-    error: ClassVar[type[MmsamError]] = DataError
-
-    def require_pair(self, field: str) -> None:
-        """DataError unless a field is (low, high)."""
-        low, high = getattr(self, field)
-        self.require(low <= high, field, "[low, high] with low <= high")
+_ORDERED = "[low, high] with low <= high"
 
 
 @dataclass(frozen=True)
-class PhotometricConfig(_Config):
+class PhotometricConfig(Checked):
     """Photometric distortion of the RGB image.
 
     Attributes:
@@ -47,6 +37,8 @@ class PhotometricConfig(_Config):
         hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
     """
 
+    error: ClassVar[type[MmsamError]] = DataError
+
     probability: float = ranged(0.5, 0, 1)
     brightness: float = ranged(32.0, 0, 255)
     contrast: tuple[float, float] = ranged((0.5, 1.5), 0)
@@ -54,12 +46,12 @@ class PhotometricConfig(_Config):
     hue: int = ranged(18, 0, 90)
 
     def check(self) -> None:
-        self.require_pair("contrast")
-        self.require_pair("saturation")
+        self.require(self.contrast[0] <= self.contrast[1], "contrast", _ORDERED)
+        self.require(self.saturation[0] <= self.saturation[1], "saturation", _ORDERED)
 
 
 @dataclass(frozen=True)
-class AugmentConfig(_Config):
+class AugmentConfig(Checked):
     """What `Augment` does; the defaults are DeLiVER's.
 
     Attributes:
@@ -74,6 +66,8 @@ class AugmentConfig(_Config):
         photometric: distortion of the RGB image.
     """
 
+    error: ClassVar[type[MmsamError]] = DataError
+
     base_size: tuple[int, int] = ranged((1042, 1042), 1)
     crop: tuple[int, int] = ranged((1024, 1024), 1)
     scale: tuple[float, float] = ranged((0.5, 2.0), 0.01)
@@ -84,7 +78,7 @@ class AugmentConfig(_Config):
     photometric: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
-        self.require_pair("scale")
+        self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
 
 
 class Augment(nn.Module):
@@ -143,12 +137,10 @@ class RandomResize(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Mask):
             return F.resize(inpt, params["size"], v2.InterpolationMode.BILINEAR, antialias=False)
-        # Rounded as OpenCV does: torch's "nearest" takes another row where a border falls on one.
-        rows, columns = (
-            (torch.arange(new, dtype=torch.float64) * (1 / (new / old))).long().clamp(max=old - 1)
-            for new, old in zip(params["size"], inpt.shape[-2:], strict=True)
-        )
-        return tv_tensors.wrap(inpt[..., rows[:, None], columns], like=inpt)
+        # torch's "nearest" takes another row where a border falls on one
+        size = params["size"][::-1]
+        label = cv2.resize(inpt.numpy(), size, interpolation=cv2.INTER_NEAREST)
+        return tv_tensors.wrap(torch.from_numpy(label), like=inpt)
 
 
 class RandomCrop(v2.Transform):

@@ -103,9 +103,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], me
 
 
 def test_names_and_words_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="sensor: unknown 'radar'"):
+    with pytest.raises(DataError, match=r"meta\.json: encodings: unknown 'radar'"):
         FolderWriter(tmp_path, CLASSES, {"radar": "png8"})
-    with pytest.raises(DataError, match="encoding of lidar: unknown 'raw'"):
+    with pytest.raises(DataError, match=r"encodings\.lidar: unknown 'raw'"):
         FolderWriter(tmp_path, CLASSES, {"lidar": "raw"})
     writer = FolderWriter(tmp_path, CLASSES, {})
     writer.list_frame("train", "one")

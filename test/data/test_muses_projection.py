@@ -47,8 +47,8 @@ CALIB = {
 }
 PLACES = ("train/clear/day/REC0001_frame_000100", "val/fog/night/REC0002_frame_000007")
 MIDDLE = 1_650_000_000.05
-OFFICIAL = ProjectionOptions(parity=True, enlarge=False)
-OURS = ProjectionOptions(enlarge=False)
+OFFICIAL = ProjectionOptions(parity=True, point_size=1)
+OURS = ProjectionOptions(point_size=1)
 BOTH = pytest.mark.parametrize("parity", [False, True])
 
 
@@ -111,7 +111,7 @@ def test_parity_is_the_official_tool_s(
 ) -> None:
     root = shared / "data/muses_mini"
     expected = np.load(root / "expected.npz")
-    options = ProjectionOptions(motion_compensation=motion, parity=True, enlarge=enlarge)
+    options = ProjectionOptions(motion_compensation=motion, parity=True, point_size=1 + enlarge)
     calib = Calibration.read(root / "calib.json")
     frames = raw_frames(root, tmp_path, ("lidar", "event"), exposures=motion)
     assert len(frames) == 4
@@ -122,10 +122,10 @@ def test_parity_is_the_official_tool_s(
             raster = file[key]
         assert key == "arr_0"
         assert raster.shape == (1080, 1920, 3)
-        assert raster.dtype == (np.uint8 if frame.source == "event" else np.float32)
+        assert raster.dtype == (np.uint8 if frame.sensor == "event" else np.float32)
         name = frame.path.name[: len("REC0001_frame_000100")]
-        variant = f"mc{motion:d}." if frame.source == "lidar" else ""
-        rows = expected[f"{name}.{frame.source}.{variant}grow{enlarge:d}"]
+        variant = f"mc{motion:d}." if frame.sensor == "lidar" else ""
+        rows = expected[f"{name}.{frame.sensor}.{variant}grow{enlarge:d}"]
         theirs = np.zeros(raster.shape, np.float64)
         theirs[rows[:, 0].astype(int), rows[:, 1].astype(int)] = rows[:, 2:]
         ours, full = raster.any(axis=2), theirs.any(axis=2)
@@ -147,7 +147,7 @@ def test_a_point_goes_to_its_pixel_and_is_enlarged_right_and_down(
     for value in found.values():
         assert value == pytest.approx(values, abs=1e-4)
     bare = occupied(
-        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, enlarge=False))
+        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, point_size=1))
     )
     assert set(bare) == {(490, 860)}
 
@@ -189,7 +189,7 @@ def test_borders(calibration: Calibration) -> None:
 def test_points_nearer_than_a_metre_are_dropped(raw: Path, tmp_path: Path, parity: bool) -> None:
     (frame, _) = raw_frames(raw, tmp_path / "out", ("lidar",))
     frame.path.write_bytes(cloud_of((0.9, 0.0, 0.0, 1.0), (1.1, 0.0, 0.0, 2.0)).tobytes())
-    options = ProjectionOptions(parity=parity, enlarge=False)
+    options = ProjectionOptions(parity=parity, point_size=1)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     assert value[1] == 2.0
@@ -226,7 +226,7 @@ def test_only_the_official_tool_s_rotation_changes_lengths() -> None:
 
 def test_motion_of_a_file_is_that_of_the_middle_of_the_exposure(raw: Path, tmp_path: Path) -> None:
     frame = raw_frames(raw, tmp_path / "out", ("lidar",), exposures=True)[0]
-    options = ProjectionOptions(motion_compensation=True, enlarge=False)
+    options = ProjectionOptions(motion_compensation=True, point_size=1)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     # 0.1 s after the middle, at 10 m/s
@@ -360,7 +360,7 @@ def test_command_passes_its_options_on(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "other"
     options = ("--motion-compensation", "--parity", "--point-size", "1", "--png")
     assert run("--root", raw, "--out", out, "--sensors", "lidar", *options) == 0
-    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, enlarge=False))
+    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, point_size=1))
     for place in PLACES:
         assert (out / "lidar" / f"{place}_lidar.png").is_file()
     assert not (raw / "projected_to_rgb").exists()
