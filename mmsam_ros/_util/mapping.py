@@ -117,7 +117,8 @@ def from_mapping(cls: type[T], values: Any, where: str = "") -> T:
             names its path. It is the `error` of the class that the key belongs to.
     """
     error, where = getattr(cls, "error", MmsamError), where or getattr(cls, "where", "")
-    _check_mapping(values, where or cls.__name__, error)
+    if not isinstance(values, Mapping):
+        raise error(f"{where or cls.__name__}: found {values!r}, expected keys with values")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     start = f"{where}: " if where else ""
     for key in values:
@@ -156,7 +157,8 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
         pairs = enumerate(zip(hints, value, strict=True))
         return tuple(_convert(h, v, f"{where}[{i}]", error) for i, (h, v) in pairs)
     if origin in (dict, Mapping):
-        _check_mapping(value, where, error)
+        if not isinstance(value, Mapping):
+            raise error(f"{where}: found {value!r}, expected keys with values")
         key_hint, value_hint = get_args(hint)
         return {
             _convert(key_hint, k, where, error): _convert(value_hint, v, f"{where}.{k}", error)
@@ -172,8 +174,3 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
     ):
         raise error(f"{where}: found {value!r}, expected {hint.__name__}")
     return value
-
-
-def _check_mapping(values: Any, where: str, error: type[MmsamError]) -> None:
-    if not isinstance(values, Mapping):
-        raise error(f"{where}: found {values!r}, expected keys with values")

@@ -93,11 +93,9 @@ class Benchmark:
 
 
 def published_table(
-    table: str,
-    split: str,
-    columns: Sequence[str],
+    table: str, split: str, columns: Sequence[str],
     parts: Mapping[tuple[str, ...], Mapping[str, tuple[float, ...]]],
-) -> Iterator[Published]:
+) -> Iterator[Published]:  # fmt: skip
     """Rows of one published table: by sensors, by method; a row may leave out the last columns."""
     for sensors, rows in parts.items():
         for method, values in rows.items():

@@ -24,22 +24,22 @@ from mmsam_ros.data.open import find_benchmark, scan_frames
 from mmsam_ros.sensors import FIELDS, ClassInfo
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
-Moments = NDArray[np.float64]  # (4, C) of a frame: mean, variance, minimum, maximum
+Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
-    """Of an auxiliary's planes over the train split, in their units.
+    """Of an auxiliary's planes over the train split, in their units; arrays by field.
 
     Mean of the images' means; variance of those means plus mean of the images' variances: the rule
     of the MUSES tools, which gave the published constants.
     """
 
     fields: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
 
 
 @dataclass
@@ -67,22 +67,21 @@ class Report:
 
 @dataclass
 class _Facts:
-    """Of one frame; moments are of the train split alone, blank are sensors that show nothing."""
+    """Of one frame. moments: (4, fields) mean, variance, minimum and maximum, of the train split
+    alone. blank: sensors that show nothing.
+    """
 
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
-    moments: dict[str, Moments] = field(default_factory=dict)
+    moments: dict[str, Array] = field(default_factory=dict)
     blank: list[str] = field(default_factory=list)
 
 
 def check_dataset(
-    dataset: str,
-    root: str | Path,
-    sensors: Sequence[str],
-    lists: str | Path = "",
+    dataset: str, root: str | Path, sensors: Sequence[str], lists: str | Path = "",
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> Report:  # fmt: skip
     """Reads every file of all splits.
 
     progress: is called with the frames that are done, and all. The other arguments are those of
@@ -103,7 +102,7 @@ def check_dataset(
         report.pixels[split] = np.zeros(256, np.int64)
         work += [(frames, record) for record in frames.records]
     report.faults = list(dict.fromkeys(report.faults))
-    moments: dict[str, list[Moments]] = defaultdict(list)
+    moments: dict[str, list[Array]] = defaultdict(list)
     blank: Counter[str] = Counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = zip(work, pool.map(_examine, work), strict=True)
@@ -184,10 +183,10 @@ def _form(path: Path, image: Tensor) -> str:
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
 
 
-def _statistics(encoding: str, moments: list[Moments]) -> Statistics:
+def _statistics(encoding: str, moments: list[Array]) -> Statistics:
     means, variances, low, high = np.stack(moments, axis=1)
-    rows = (means.mean(0), np.sqrt(means.var(0) + variances.mean(0)), low.min(0), high.max(0))
-    return Statistics(FIELDS[encoding], *(tuple(map(float, row)) for row in rows))
+    std = np.sqrt(means.var(0) + variances.mean(0))
+    return Statistics(FIELDS[encoding], means.mean(0), std, low.min(0), high.max(0))
 
 
 def _published_notes(benchmark: Benchmark, report: Report) -> list[str]:

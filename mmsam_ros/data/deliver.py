@@ -20,7 +20,7 @@ from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, Reader, Record
-from mmsam_ros.data.read import decode_label, id_table, read_image, stems
+from mmsam_ros.data.read import decode_label, read_image, stems
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
@@ -47,7 +47,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         places |= stems(folder, pattern, f"_{kind}_front.png")
     records = tuple(_record(folders, place) for place in places)
     modalities = dict.fromkeys(sensors, _PNG8)
-    reader = DeliverReader(modalities, id_table(len(CLASSES), offset=1 if raw else 0))
+    reader = DeliverReader(modalities, len(CLASSES), offset=1 if raw else 0)
     return FrameSet("deliver", split, records, CLASSES, modalities, reader)
 
 
@@ -55,25 +55,19 @@ def _record(folders: Mapping[str, Path], place: str) -> Record:
     """The frame at <weather>/<split>/<SEQ>/<FRAME> or <split>/<weather>_<SEQ>_<FRAME>."""
     files = {kind: folder / f"{place}_{kind}_front.png" for kind, folder in folders.items()}
     image, label = files.pop("rgb"), files.pop("semantic")
-    parts = place.split("/")
-    del parts[-3 if len(parts) == 4 else 0]  # the split
-    name = "_".join(parts)
-    subsets = _subsets(image, name)
-    coarse = ("event",) if subsets["case"] == "eventlowres" else ()
-    return Record(name, image, files, label, subsets, coarse)
-
-
-def _subsets(image: Path, name: str) -> Mapping[str, str]:
-    """Weather and case by the name's tokens: "rain" is a part of "training", too."""
+    *above, last = place.split("/")
+    name = f"{above[0]}_{above[2]}_{last}" if len(above) == 3 else last
+    # by the name's tokens alone: "rain" is a part of "training", too
     weather, *sequence, frame = name.split("_")
     if not (sequence and frame.isdigit()):
         raise DataError(f"{image}: name is {name!r}, expected <weather>_<sequence>_<digits>")
     check_word(f"{image}: weather", weather, WEATHERS, DataError)
     case = sequence[-1] if sequence[-1] in CASES else "ordinary"
     # hard is what the published list holds: the underexposed frames
-    difficulty = "hard" if case == "underexposure" else "easy"
-    product = f"{weather}/{case}"
-    return {"weather": weather, "case": case, "product": product, "difficulty": difficulty}
+    difficulty, product = "hard" if case == "underexposure" else "easy", f"{weather}/{case}"
+    subsets = {"weather": weather, "case": case, "product": product, "difficulty": difficulty}
+    coarse = ("event",) if case == "eventlowres" else ()
+    return Record(name, image, files, label, subsets, coarse)
 
 
 class DeliverReader(Reader):
@@ -81,22 +75,19 @@ class DeliverReader(Reader):
 
     def label(self, path: Path) -> NDArray[np.uint8]:
         image = read_image(path)
-        return decode_label(path, image if image.ndim == 2 else image[..., 0], self.ids)
+        stored = image if image.ndim == 2 else image[..., 0]
+        return decode_label(path, stored, self.classes, self.offset)
 
 
 def _notes(root: Path, names: set[str]) -> list[str]:
     notes = []
     if coloured := sum(1 for _ in root.glob("lidar/**/*_color.png")):
         notes.append(f"{coloured} coloured LiDAR variants are not read")
-    if odd := sorted(filter(_unknown_case, names)):
+    # a sequence ends with its case or, where that is ordinary, with its place
+    ends = re.compile("|".join((r"point\d+", *CASES)))
+    if odd := sorted(name for name in names if not ends.fullmatch(name.split("_")[-2])):
         notes.append(f"{len(odd)} frames of unknown cases count as ordinary, such as {odd[0]}")
     return notes
-
-
-def _unknown_case(name: str) -> bool:
-    """Whether a frame's sequence ends neither with its place, as ordinary ones do, nor a case."""
-    word = name.split("_")[-2]
-    return word not in CASES and not re.fullmatch(r"point\d+", word)
 
 
 CLASSES = class_table(

@@ -13,7 +13,6 @@ from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table, unused_images
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.data.frames import FrameSet, Reader, Record
-from mmsam_ros.data.read import id_table
 from mmsam_ros.sensors import Modality, class_table
 
 DIFFICULTIES = ("easy", "hard")
@@ -31,8 +30,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         folder = root / "train"
     visible, thermal, label = (_files(folder / top) for top in ("Visible", "Infrared", "Label"))
     if lists is None:
-        subfolder = {name: path.parent.name for name, path in visible.items()}
-        chosen = {n: word if word in DIFFICULTIES else "" for n, word in subfolder.items()}
+        chosen = {name: path.parent.name for name, path in visible.items()}
     else:
         chosen = read_lists(lists)[split]
     records = tuple(
@@ -41,12 +39,12 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
             visible.get(name, folder / "Visible" / name),
             {sensor: thermal.get(name, folder / "Infrared" / name) for sensor in sensors},
             label.get(name, folder / "Label" / name),
-            {"difficulty": difficulty} if difficulty else {},
+            {"difficulty": word} if word in DIFFICULTIES else {},
         )
-        for name, difficulty in chosen.items()
+        for name, word in chosen.items()
     )
     modalities = dict.fromkeys(sensors, _THERMAL)
-    reader = Reader(modalities, id_table(len(CLASSES), offset=1))
+    reader = Reader(modalities, len(CLASSES), offset=1)
     return FrameSet("fmb", split, records, CLASSES, modalities, reader)
 
 

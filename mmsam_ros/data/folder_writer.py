@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a data set in the `folder` layout, which docs/own_data.md describes.
+"""The `folder` layout, which docs/own_data.md describes: meta.json, and the writer of all files.
 
 writer = FolderWriter(root, classes, {"lidar": "muses_raw", "thermal": "mono16"}, calibration)
 for name, rgb, labels, points, counts in frames:
@@ -7,22 +7,101 @@ for name, rgb, labels, points, counts in frames:
 writer.finish()
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import check_word, write_atomic
+from mmsam_ros._util import Checked, check_word, from_mapping, ranged, write_atomic
 from mmsam_ros.data import SPLITS
+from mmsam_ros.data.calibration import Calibration
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.folder_format import FORMAT, Calibration, Meta
-from mmsam_ros.sensors import ClassInfo, SensorError
+from mmsam_ros.data.read import read_json
+from mmsam_ros.sensors import (
+    AUXILIARY_SENSORS,
+    ENCODINGS,
+    ClassInfo,
+    Modality,
+    SensorError,
+    plain_modality,
+    topic_names,
+)
 from mmsam_ros.sensors.encodings import check_image
+from mmsam_ros.sensors.modalities import MAX_POINT_SIZE, check_limits
+
+FORMAT = "mmsam-folder/1"
+
+
+@dataclass(frozen=True)
+class Meta(Checked):
+    """meta.json.
+
+    Attributes:
+        format: of this file.
+        classes: table of the training ids 0, 1, 2, …
+        encodings: how the data of each sensor besides the camera is stored (`sensors.ENCODINGS`).
+        splits: names of the frames of train, val and test.
+        limits: counts of a 16-bit thermal image that map to 0 and 255, for `mono16`.
+        subsets: what evaluation groups by: {"weather": {frame name: "fog"}}.
+        point_size: side of the square that a projected LiDAR point covers, in pixels of the image.
+    """
+
+    error = DataError
+
+    format: str
+    classes: tuple[ClassInfo, ...]
+    encodings: Mapping[str, str]
+    splits: Mapping[str, tuple[str, ...]]
+    limits: tuple[float, float] | None = None
+    subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    point_size: int = ranged(2, 1, MAX_POINT_SIZE)
+
+    def check(self) -> None:
+        self.require(self.format == FORMAT, "format", repr(FORMAT))
+        topic_names(self.classes)  # SensorError where two collide
+        ordered = tuple(sorted(self.classes, key=lambda info: info.id))
+        ids = [info.id for info in ordered]
+        if ids != list(range(len(ids))) or not ids:
+            raise DataError(f"class ids are {ids}, expected 0, 1, 2, …")
+        object.__setattr__(self, "classes", ordered)
+        for sensor, encoding in self.encodings.items():
+            check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
+            check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
+        check_limits("limits", self.encodings.get("thermal", ""), self.limits)
+        split_of: dict[str, str] = {}
+        for split, names in self.splits.items():
+            check_word("splits", split, SPLITS, DataError)
+            for name in names:
+                if name in split_of:
+                    raise DataError(f"{name!r} is in {split_of[name]} and in {split}")
+                split_of[name] = split
+        for key, words in self.subsets.items():
+            for name in words:
+                check_word(f"subsets.{key}", name, split_of, DataError)
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """The file below `root`; DataError names what is wrong."""
+        values = read_json(path := root / "meta.json")
+        if "growth" in values:  # the key's name in earlier files
+            values["point_size"] = values.pop("growth")
+        with naming(path, TypeError, ValueError):
+            return from_mapping(cls, values, path.stem)
+
+    def modality(self, sensor: str) -> Modality:
+        """How the network reads a sensor; points have their size in pixels of the image."""
+        encoding = self.encodings[sensor]
+        limits = self.limits if encoding == "mono16" else None
+        return plain_modality(encoding, limits, self.point_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class FolderWriter:
@@ -102,7 +181,7 @@ class FolderWriter:
         if self.calibration is not None:
             self._write_json("calib.json", self.calibration)
         splits = {s: tuple(n for n, of in self._split_of.items() if of == s) for s in SPLITS}
-        meta = dataclasses.replace(self.meta, splits=splits, subsets=self._subsets)
+        meta = replace(self.meta, splits=splits, subsets=self._subsets)
         self._write_json("meta.json", meta.to_json())
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:

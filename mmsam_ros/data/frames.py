@@ -11,20 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
+from mmsam_ros.data.calibration import Calibration, SensorData, read_sensor
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.read import decode_label, read_image, read_rgb, read_sensor_image
-from mmsam_ros.sensors import (
-    CameraModel,
-    ClassInfo,
-    Frame,
-    LidarPoints,
-    Modality,
-    SensorError,
-    SensorImage,
-    frame_planes,
-)
-
-SensorData = LidarPoints | SensorImage
+from mmsam_ros.data.read import decode_label, read_image, read_rgb
+from mmsam_ros.sensors import ClassInfo, Frame, LidarPoints, Modality, SensorError, frame_planes
 
 
 class Sample(TypedDict, total=False):
@@ -78,17 +68,19 @@ class LabelledFrame:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a record. A data set with files of another form overrides `sensor` or `label`.
+    """Reads a record. A data set with labels of another form overrides `label`.
 
     Attributes:
         modalities: of the sensors besides the camera.
-        ids: training id of each stored label value (256), -1 where a value has none.
-        camera: the camera's model, where the data set has one.
+        classes: how many there are.
+        offset: label value of the first class; 0 is no label where that is 1.
+        calibration: for points, and for images that are not in the camera's view.
     """
 
     modalities: Mapping[str, Modality]
-    ids: NDArray[np.int16]
-    camera: CameraModel | None = None
+    classes: int
+    offset: int = 0
+    calibration: Calibration | None = None
 
     def __call__(self, record: Record) -> LabelledFrame:
         """The frame; DataError names a file that is missing, broken or does not fit."""
@@ -96,9 +88,10 @@ class Reader:
         sensors: dict[str, SensorData] = {}
         camera = None
         for sensor, path in record.sensors.items():
-            sensors[sensor] = data = self.sensor(sensor, path)
+            encoding = self.modalities[sensor].encoding
+            sensors[sensor] = data = read_sensor(sensor, path, encoding, self.calibration)
             if isinstance(data, LidarPoints) or data.registration.homography is not None:
-                camera = self.camera  # brings the data into the image's view
+                camera = self.calibration.camera if self.calibration else None
             elif sensor not in record.coarse:
                 _check_size(path, data.data.shape, record.image, rgb.shape)
         label = None
@@ -108,13 +101,9 @@ class Reader:
         with naming(record.image, SensorError):
             return LabelledFrame(record, Frame(rgb, sensors, camera), label)
 
-    def sensor(self, sensor: str, path: Path) -> SensorData:
-        """What a sensor measured, as its file holds it."""
-        return read_sensor_image(path, self.modalities[sensor].encoding)
-
     def label(self, path: Path) -> NDArray[np.uint8]:
         """Training ids (H, W), 255 where there is none."""
-        return decode_label(path, read_image(path), self.ids)
+        return decode_label(path, read_image(path), self.classes, self.offset)
 
 
 @dataclass(frozen=True, eq=False)

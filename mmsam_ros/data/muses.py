@@ -14,7 +14,7 @@ from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, Reader, Record
-from mmsam_ros.data.read import id_table, stems
+from mmsam_ros.data.read import stems
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("clear", "fog", "rain", "snow")
@@ -50,7 +50,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         label = None if withheld else truth / f"{place}_gt_labelTrainIds.png"
         records.append(Record(name, image, files, label, {"weather": weather, "time": time}))
     modalities = {sensor: _MODALITIES[sensor] for sensor in sensors}
-    reader = Reader(modalities, id_table(len(CLASSES)))
+    reader = Reader(modalities, len(CLASSES))
     return FrameSet("muses", split, tuple(records), CLASSES, modalities, reader)
 
 
@@ -71,20 +71,14 @@ CLASSES = class_table(  # those of Cityscapes
 )  # fmt: skip
 _MODALITIES = {
     "lidar": Modality(
-        ("range", "intensity", "height"),
-        "muses_raw",
-        mean=(1.4628459, 1.8271197, 0.07808967),
-        std=(7.55678107, 9.85001751, 0.67012253),
-        point_size=2,
+        ("range", "intensity", "height"), "muses_raw", mean=(1.4628459, 1.8271197, 0.07808967),
+        std=(7.55678107, 9.85001751, 0.67012253), point_size=2,
     ),
     "event": Modality(
-        ("positive", "negative", "zero"),
-        "event_counts",
-        mean=(0.08768561, 0.08779435, 0.0),
-        std=(0.4479273728, 0.4006636355, 1.0),
-        point_size=2,
+        ("positive", "negative", "zero"), "event_counts", mean=(0.08768561, 0.08779435, 0.0),
+        std=(0.4479273728, 0.4006636355, 1.0), point_size=2,
     ),
-}
+}  # fmt: skip
 _COLUMNS = (
     "all", "time=day", "time=night", "weather=clear", "weather=fog", "weather=rain", "weather=snow",
 )  # fmt: skip

@@ -53,8 +53,9 @@ def scan_frames(
     check_word("split", split, SPLITS, DataError)
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder")
+    known = benchmark.known_sensors(root)
     for sensor in sensors:
-        check_word(f"sensors of {dataset}", sensor, benchmark.known_sensors(root), DataError)
+        check_word(f"sensors of {dataset}", sensor, known, DataError)
     frames = benchmark.scan(root, split, tuple(sensors), Path(lists) if lists else None)
     records = tuple(sorted(frames.records, key=lambda record: record.name))
     return dataclasses.replace(frames, records=records)

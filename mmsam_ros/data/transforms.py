@@ -4,7 +4,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -15,13 +15,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from mmsam_ros._util import Checked, MmsamError, ranged
+from mmsam_ros._util import Checked, ranged
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.sensors import NO_LABEL
 
-# A window is redrawn at most so often, and the stricter rule repeats that at most so often.
-_REDRAWS = 10
+_DRAWS = 11  # of a window, at most
 _ORDERED = "[low, high] with low <= high"
 
 
@@ -37,7 +36,7 @@ class PhotometricConfig(Checked):
         hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
     """
 
-    error: ClassVar[type[MmsamError]] = DataError
+    error = DataError
 
     probability: float = ranged(0.5, 0, 1)
     brightness: float = ranged(32.0, 0, 255)
@@ -66,7 +65,7 @@ class AugmentConfig(Checked):
         photometric: distortion of the RGB image.
     """
 
-    error: ClassVar[type[MmsamError]] = DataError
+    error = DataError
 
     base_size: tuple[int, int] = ranged((1042, 1042), 1)
     crop: tuple[int, int] = ranged((1024, 1024), 1)
@@ -154,17 +153,21 @@ class RandomCrop(v2.Transform):
     def __init__(self, size: tuple[int, int], max_class_share: float, two_classes: bool) -> None:
         super().__init__()
         self.size, self.max_class_share = size, max_class_share
-        self.rounds = _REDRAWS if two_classes else 1
+        self.draws = 10 * _DRAWS if two_classes else _DRAWS
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         size = v2.query_size(flat_inputs)
         label = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
+        window = self._draw(size)
         if label is None:
-            return self._draw(size)
-        for _ in range(self.rounds):
-            window = self._redraw(size, label)
-            if len(_counts(label, window)) > 1:
-                break
+            return window
+        for drawn in range(1, self.draws):
+            counts = _counts(label, window)
+            if len(counts) > 1:
+                mixed = int(counts.max()) < self.max_class_share * int(counts.sum())
+                if mixed or drawn % _DRAWS == 0:
+                    break
+            window = self._draw(size)
         return window
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -176,15 +179,6 @@ class RandomCrop(v2.Transform):
             for whole, part in zip(size, self.size, strict=True)
         )
         return {"top": top, "left": left, "height": height, "width": width}
-
-    def _redraw(self, size: tuple[int, int], label: Tensor) -> dict[str, int]:
-        window = self._draw(size)
-        for _ in range(_REDRAWS):
-            counts = _counts(label, window)
-            if len(counts) > 1 and int(counts.max()) < self.max_class_share * int(counts.sum()):
-                break
-            window = self._draw(size)
-        return window
 
 
 def _counts(label: Tensor, window: dict[str, int]) -> Tensor:

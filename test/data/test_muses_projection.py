@@ -331,6 +331,15 @@ def test_one_tree_holds_one_projection(tmp_path: Path) -> None:
         record_options(tmp_path / "b", OURS)
 
 
+@pytest.mark.parametrize("growth", [False, True])
+def test_a_tree_that_was_begun_with_the_option_growth_goes_on(tmp_path: Path, growth: bool) -> None:
+    begun = {"motion_compensation": False, "parity": True, "growth": growth}
+    (tmp_path / "projection.json").write_text(json.dumps(begun))
+    record_options(tmp_path, ProjectionOptions(parity=True, point_size=1 + growth))
+    with pytest.raises(DataError, match="choose another folder"):
+        record_options(tmp_path, ProjectionOptions(parity=True, point_size=2 - growth))
+
+
 def run(*argv: object) -> int:
     parser = argparse.ArgumentParser()
     muses_project.add_arguments(parser)
@@ -395,6 +404,14 @@ def test_motion_compensation_needs_its_files(
     (raw / file).write_text(content)
     assert run("--root", raw, "--motion-compensation", "--sensors", "lidar") == 1
     assert message in capsys.readouterr().err
+
+
+def test_exposures_must_be_numbers(raw: Path) -> None:
+    keys = [f"frame_camera_exposure_{word}_timestamp_us" for word in ("start", "end")]
+    for entry in (dict.fromkeys(keys, None), 5):
+        (raw / "meta.json").write_text(json.dumps({PLACES[0].split("/", 1)[1]: entry}))
+        with pytest.raises(DataError, match=r"meta\.json: "):
+            run("--root", raw, "--motion-compensation", "--sensors", "lidar")
 
 
 def test_command_refuses_a_folder_without_recordings(raw: Path) -> None:
