@@ -14,7 +14,7 @@ from mmsam_ros.cli.errors import CliError
 from mmsam_ros.cli.output import say
 
 if TYPE_CHECKING:
-    from mmsam_ros.data.calibration import Calibration
+    from mmsam_ros.data.folder import Calibration
     from mmsam_ros.inference import Prepared, Result
     from mmsam_ros.sensors import Frame
     from mmsam_ros.weights import Spec
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segments the images and prints what was seen in each, and by which sensors."""
-    from mmsam_ros.data.calibration import Calibration
+    from mmsam_ros.data.folder import Calibration
     from mmsam_ros.inference import Segmenter
     from mmsam_ros.weights import default_weights
 
@@ -112,7 +112,7 @@ def read_frame(
     Raises:
         MmsamError: a file is broken, or has not the form that the weights read; names it.
     """
-    from mmsam_ros.data.calibration import read_sensor
+    from mmsam_ros.data.folder import read_sensor
     from mmsam_ros.data.read import read_rgb
     from mmsam_ros.sensors import Frame
 

@@ -127,7 +127,7 @@ def _inputs(
     """The data set, its classes, and the modalities of the chosen sensors."""
     from mmsam_ros._util import check_word
     from mmsam_ros.cli.errors import CliError
-    from mmsam_ros.data.folder_writer import Meta
+    from mmsam_ros.data.folder import Meta
     from mmsam_ros.data.open import find_benchmark
 
     benchmark = find_benchmark(args.dataset)

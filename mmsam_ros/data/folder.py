@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsam_ros.data.benchmark import Benchmark, unused_images
-from mmsam_ros.data.calibration import Calibration
+from mmsam_ros.data.calibration import Calibration, read_sensor
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.frames import FrameSet, Reader, Record
+
+__all__ = ["BENCHMARK", "Calibration", "Meta", "read_sensor", "scan"]
 
 _SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "lidar": (".npz", ".npy", ".png"),
              "event": (".npz", ".png")}  # fmt: skip
