@@ -160,7 +160,7 @@ def gate_picture() -> np.ndarray:
         truth = colorise(item.label, palette(evaluation.spec.classes))
         maps = [gate.float()[0, 0].numpy() for gate in seen.pop()]
         gate = np.mean([cv2.resize(level, truth.shape[1::-1]) for level in maps], axis=0)
-        red, blue = np.clip(2 * gate, 0, 1), np.clip(3 - 2 * gate, 0, 1)
+        red, blue = np.clip(2 * gate - 1, 0, 1), np.clip(3 - 2 * gate, 0, 1)
         colours = (255 * np.stack([red, np.minimum(red, blue), blue], 2)).astype(np.uint8)
         panels = np.hstack([item.frame.rgb, truth, colours])
         rows[case] = cv2.resize(panels, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
@@ -347,7 +347,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     for entry in content["bars"]:
         value = "-" if entry["value"] is None else f"{entry['value']:g}"
         blocks["bars"].append([entry["name"], value, f"{entry['bar']:g}", words[entry["holds"]]])
-    left = [f"* {part.capitalize()}: {len(rows[NOT_RUN, ''][part]) or 'none'}."
+    left = [f"* {part.capitalize()} left: {len(rows[NOT_RUN, ''][part]) or 'none'}."
             for part in ("runs", "evaluations")]  # fmt: skip
     return {name: markdown_table(block) for name, block in blocks.items()} | {
         "left": "\n".join(left)

@@ -13,7 +13,7 @@ from mmsam_ros.cli.arguments import count, image_size
 from mmsam_ros.cli.output import progress
 
 NAME = "synth"
-HELP = "make synthetic data of camera, LiDAR and thermal, with labels"
+HELP = "make synthetic data with labels"
 
 
 def _frames(text: str) -> dict[str, int]:
@@ -63,7 +63,7 @@ def _add_size(parser: argparse.ArgumentParser, default: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the bag or the data set and prints what it holds."""
-    # numpy's products here are tiny: a second thread would only spin (read when numpy loads)
+    # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with progress("rendering") as advance:
 

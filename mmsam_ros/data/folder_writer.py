@@ -28,6 +28,7 @@ from mmsam_ros.sensors import (
     ClassInfo,
     Modality,
     SensorError,
+    made_of_points,
     plain_modality,
     topic_names,
 )
@@ -147,8 +148,8 @@ class FolderWriter:
             name: unique within the data set; names the files.
             rgb: (H, W, 3).
             labels: class ids (H, W), 255 for no label; None if withheld.
-            sensors: one array per sensor: its image, as its encoding says, or for `muses_raw` also
-                LiDAR points (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
+            sensors: one array per sensor: its image, as its encoding says. Of LiDAR also points
+                (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
             subsets: what evaluation groups by, e.g. {"weather": "fog"}.
 
         Raises:
@@ -185,7 +186,7 @@ class FolderWriter:
         self._write_json("meta.json", meta.to_json())
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
-        points = encoding == "muses_raw" and array.ndim == 2
+        points = array.ndim == 2 and made_of_points(encoding)
         arrays = encoding in ("muses_raw", "event_counts")
         path = self.root / folder / f"{name}{'.npy' if points else '.npz' if arrays else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ def stems(folder: Path, pattern: str, ending: str) -> set[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     with naming(path, OSError, ValueError):
         values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
@@ -91,7 +93,7 @@ def read_sensor_image(path: Path, encoding: str) -> SensorImage:
             if (image[..., :3] != image[..., :1]).any():
                 raise SensorError(f"{encoding} image has colours, expected a grey one")
             image = image[..., 0]
-        return SensorImage(image)
+        return SensorImage(image.astype(np.float32) if image.dtype == np.float64 else image)
 
 
 def decode_label(path: Path, image: Array, classes: int, offset: int) -> NDArray[np.uint8]:

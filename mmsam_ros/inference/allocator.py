@@ -5,8 +5,6 @@ By default it returns every large tensor to the kernel, and page faults take abo
 of a forward pass on the CPU.
 """
 
-from __future__ import annotations
-
 import ctypes
 import platform
 
@@ -17,8 +15,7 @@ _M_MMAP_MAX = -4
 def tune_allocator() -> bool:
     """Keep freed memory in the process; call it before large tensors are made.
 
-    Returns:
-        Whether it took effect: only glibc on Linux has these settings.
+    Returns whether it took effect: only glibc on Linux has these settings.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of labels: colours, overlay, one class highlighted. All images are rgb8 (H, W, 3)."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from mmsam_ros.sensors import NO_LABEL
 
 Image = NDArray[np.uint8]
 
@@ -18,7 +18,7 @@ def colorise(labels: Image, palette: Image) -> Image:
 def overlay(rgb: Image, labels: Image, palette: Image, opacity: float = 0.5) -> Image:
     """The camera image with the classes' colours over it; unlabelled pixels stay as they are."""
     blended = cv2.addWeighted(rgb, 1 - opacity, colorise(labels, palette), opacity, 0)
-    unlabelled = labels == 255
+    unlabelled = labels == NO_LABEL
     if unlabelled.any():
         blended[unlabelled] = rgb[unlabelled]
     return np.asarray(blended, np.uint8)

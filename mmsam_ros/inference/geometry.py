@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a frame's size to the network's input and back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +12,7 @@ from mmsam_ros.weights import Geometry
 
 Size = tuple[int, int]
 Window = tuple[int, int, int, int]  # top, bottom, left, right
+Run = Callable[[Window], Tensor]  # logits of a window
 
 
 @dataclass(frozen=True)
@@ -21,33 +21,28 @@ class Plan:
 
     Attributes:
         geometry: what it follows.
-        native: size of the camera image.
-        canvas: size that image and planes are brought to.
+        canvas: size that the camera image and the planes are brought to.
         padded: canvas with padding at the bottom and right; what the network or its windows see.
         output: size of the labels.
     """
 
     geometry: Geometry
-    native: Size
     canvas: Size
     padded: Size
     output: Size
 
     @classmethod
-    def of(cls, geometry: Geometry, native: Size) -> Plan:
+    def of(cls, geometry: Geometry, native: Size) -> Self:
         """The plan of a geometry for a camera image of `native` size, with labels at that size."""
         height, width = geometry.size
-        if geometry.mode == "resize":
-            return cls(geometry, native, geometry.size, geometry.size, native)
+        if geometry.mode == "slide":
+            return cls(geometry, native, (max(native[0], height), max(native[1], width)), native)
+        canvas = geometry.size
         if geometry.mode == "pad":
             scale = min(height / native[0], width / native[1])
-            canvas = (
-                min(max(round(native[0] * scale), 1), height),
-                min(max(round(native[1] * scale), 1), width),
-            )
-            return cls(geometry, native, canvas, geometry.size, native)
-        padded = (max(native[0], height), max(native[1], width))
-        return cls(geometry, native, native, padded, native)
+            rows, columns = (max(round(length * scale), 1) for length in native)
+            canvas = (min(rows, height), min(columns, width))
+        return cls(geometry, canvas, geometry.size, native)
 
     def pad(self, image: Tensor, fill: Sequence[float] = (0.0, 0.0, 0.0)) -> Tensor:
         """Pad a normalised canvas (1, 3, h, w) with one value per channel."""
@@ -57,13 +52,10 @@ class Plan:
         padded[..., : self.canvas[0], : self.canvas[1]] = image
         return padded
 
-    def logits(self, run: Callable[[Window], Tensor]) -> Tensor:
+    def logits(self, run: Run) -> Tensor:
         """Logits (B, classes, *output) of what `run` gives for a part of the padded input."""
-        if self.geometry.mode == "slide":
-            assert self.geometry.stride is not None  # the geometry checks itself
-            windows = slide_windows(self.padded, self.geometry.size, self.geometry.stride)
-        else:
-            windows = [(0, self.padded[0], 0, self.padded[1])]
+        size = self.geometry.size  # `pad` and `resize`: one window, the whole padded input
+        windows = slide_windows(self.padded, size, self.geometry.stride or size)
         logits = average_windows(run, windows, self.padded)
         canvas = logits[..., : self.canvas[0], : self.canvas[1]]
         return resize_logits(canvas, self.output)
@@ -90,20 +82,15 @@ def slide_windows(size: Size, crop: Size, stride: Size) -> list[Window]:
     ]
 
 
-def average_windows(
-    run: Callable[[Window], Tensor], windows: Sequence[Window], size: Size
-) -> Tensor:
+def average_windows(run: Run, windows: Sequence[Window], size: Size) -> Tensor:
     """Mean over windows of their logits, each resized to its window: (B, classes, *size)."""
+    first = run(windows[0])
     if len(windows) == 1:
-        return resize_logits(run(windows[0]), size)
-    total: Tensor | None = None
-    for window in windows:
+        return resize_logits(first, size)
+    total, count = first.new_zeros(*first.shape[:2], *size), first.new_zeros(size)
+    for index, window in enumerate(windows):
         top, bottom, left, right = window
-        logits = resize_logits(run(window), (bottom - top, right - left))
-        if total is None:
-            total = logits.new_zeros(*logits.shape[:2], *size)
-            count = logits.new_zeros(size)
-        total[:, :, top:bottom, left:right] += logits
+        logits = run(window) if index else first
+        total[:, :, top:bottom, left:right] += resize_logits(logits, (bottom - top, right - left))
         count[top:bottom, left:right] += 1
-    assert total is not None
     return total / count

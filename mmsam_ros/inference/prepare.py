@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frame of native sensor data to normalised network inputs, as the spec says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.normalise import normalise
 from mmsam_ros.sensors import RGB, Frame, Modality, Refusal, frame_planes
 from mmsam_ros.weights import Spec
 
@@ -40,18 +37,12 @@ class Prepared:
 def prepare(
     frame: Frame, spec: Spec, plan: Plan, device: torch.device, *, pad_raw: bool = False
 ) -> Prepared:
-    """Network inputs of a frame.
+    """Network inputs of a frame; the plan is one for its camera image's size.
 
-    Sensors that the spec does not read are left aside. A sensor whose data does not fit its
-    modality is refused. So is a blank one where the network can do without, unless that is normal
-    (an empty cloud, no events): it is not used then.
-
-    Args:
-        frame: camera image and what sensors gave.
-        spec: of the weights.
-        plan: for the camera image's size.
-        device: of the inputs.
-        pad_raw: pad with what a raw zero is normalised to, instead of with 0.
+    Sensors that the spec does not read are ignored. A sensor whose data does not fit its
+    modality is refused. A blank one is left out where the network can do without, and refused as
+    well unless blank is normal for it (an empty cloud, no events). `pad_raw` pads with what a raw
+    zero is normalised to, instead of with 0.
     """
     planes = frame_planes(frame, spec.modalities, plan.canvas)
     refused = dict(planes.refused)
@@ -67,14 +58,21 @@ def prepare(
         blank = planes.blank.get(sensor)
         if blank is None or not without_blank(spec):
             inputs[sensor] = image(values, spec.inputs[sensor])
-        elif blank.text and sensor != "event":  # a scene may stand still
+        elif blank.text and sensor != "event":  # nothing may have moved
             refused[sensor] = blank
     return Prepared(inputs, plan, tuple(name for name in inputs if name != RGB), refused)
 
 
-def without_blank(spec: Spec) -> bool:
-    """Whether blank sensors are left out.
+def normalise(planes: Tensor, modality: Modality) -> Tensor:
+    """(…, C, h, w) planes -> (…, 3, h, w): the modality's fields, scaled, minus mean, over std."""
+    channels = planes[..., modality.channels, :, :].float()
+    scale, mean, std = (
+        torch.tensor(values, device=planes.device)[:, None, None]
+        for values in (modality.scale, modality.mean, modality.std)
+    )
+    return (channels * scale - mean) / std
 
-    Norms in the network would amplify them, so a network that can do without declares them absent.
-    """
+
+def without_blank(spec: Spec) -> bool:
+    """Whether blank sensors count as absent: norms in the network would amplify them."""
     return spec.config.combine.absent == "masked"

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """One frame in, one labelled mask out: what node, evaluation and command line share."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsam_ros.inference.engines import Engine, TorchEngine
+from mmsam_ros.inference.engines import Engine
+from mmsam_ros.inference.engines.eager import TorchEngine
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan, Window
 from mmsam_ros.inference.prepare import Prepared, prepare
@@ -56,25 +56,16 @@ class Segmenter:
     """
 
     def __init__(
-        self,
-        model: MMSAMAdapter,
-        spec: Spec,
-        device: str = "auto",
-        precision: str = "fp32",
+        self, model: MMSAMAdapter, spec: Spec, device: str = "auto", precision: str = "fp32",
         geometry: Geometry | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.geometry = geometry or spec.geometry
         self.geometry.check_network(spec.config)
         self.engine: Engine = TorchEngine(model, device, precision)
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        device: str = "auto",
-        precision: str = "fp32",
-    ) -> Segmenter:
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "fp32") -> Self:
         """A segmenter with its weights' geometry; errors as `load_model` and the constructor."""
         model, spec = load_model(path)
         return cls(model, spec, device, precision)
@@ -87,8 +78,7 @@ class Segmenter:
     def __call__(self, frame: Frame, *, confidence: bool = True) -> Result:
         """Segment a frame of native sensor data: `prepare`, then `infer`.
 
-        Raises:
-            InferenceError: a sensor's data does not fit the weights; names it. Or as `infer`.
+        InferenceError names a sensor whose data does not fit the weights; or as `infer`.
         """
         prepared = self.prepare(frame)
         for refusal in prepared.refused.values():
@@ -106,22 +96,20 @@ class Segmenter:
 
     @torch.inference_mode()
     def infer(self, prepared: Prepared, *, confidence: bool = True) -> Result:
-        """Labels of a prepared frame.
-
-        Raises:
-            InferenceError: the network's output is not finite.
-        """
-        marks = [self._now()]
+        """Labels of a prepared frame; InferenceError where the network's output is not finite."""
+        began = self._now()
         logits = predict(self.engine, prepared)
-        marks.append(self._now())
-        certainty: NDArray[np.uint8] | None = None
+        predicted = self._now()
+        certainty = None
         if confidence:
             best = logits.softmax(dim=1).amax(dim=1)[0]
             certainty = (best * 255).round().to(torch.uint8).cpu().numpy()
         labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
-        marks.append(self._now())
-        steps = zip(("network", "labels"), marks, marks[1:], strict=False)
-        timings = {"prepare": prepared.milliseconds} | {s: 1e3 * (b - a) for s, a, b in steps}
+        timings = {
+            "prepare": prepared.milliseconds,
+            "network": 1e3 * (predicted - began),
+            "labels": 1e3 * (self._now() - predicted),
+        }
         return Result(labels, certainty, prepared.used, timings)
 
     def _now(self) -> float:
@@ -134,8 +122,7 @@ class Segmenter:
 def predict(engine: Engine, prepared: Prepared) -> Tensor:
     """Logits (1, classes, *plan.output) of a prepared frame; windows see every modality at once.
 
-    Raises:
-        InferenceError: the network's output is not finite.
+    InferenceError where the network's output is not finite.
     """
 
     def run(window: Window) -> Tensor:

@@ -4,24 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from mmsam_ros.ros.topics import message_class
+from mmsam_ros.ros.topics import Topic, message_class
 
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A topic that can feed the input, and its type (`sensor_msgs/msg/Image`)."""
-
-    topic: str
-    type: str
 
 
 class Input:
@@ -33,7 +24,7 @@ class Input:
     Args:
         node: the node.
         name: of the input, for log and diagnostics.
-        candidates: in order of preference.
+        candidates: topics that can feed it, in order of preference.
         reliability: `auto`, `reliable` or `best_effort`.
         callback: gets each message.
     """
@@ -42,7 +33,7 @@ class Input:
         self,
         node: Node,
         name: str,
-        candidates: list[Candidate],
+        candidates: list[Topic],
         reliability: str,
         callback: Callable[[Any], None],
     ) -> None:
@@ -51,7 +42,7 @@ class Input:
         self._reliability = reliability
         self._warned: set[tuple[str, str]] = set()
         self._subscription: Subscription | None = None
-        self._current: tuple[Candidate, bool, bool] | None = None  # candidate, reliable, latched
+        self._current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
         if reliability != "auto" and len(candidates) == 1:
             self._subscribe(candidates[0], reliability == "reliable", False)
 
@@ -64,7 +55,7 @@ class Input:
         """Follow the publishers; returns whether the input has one."""
         current = self._current and self._current[0]  # kept while it is published
         for candidate in sorted(self._candidates, key=lambda c: c != current):
-            publishers = self._node.get_publishers_info_by_topic(candidate.topic)
+            publishers = self._node.get_publishers_info_by_topic(candidate.name)
             profiles = [p.qos_profile for p in publishers if p.topic_type == candidate.type]
             if profiles:
                 self._follow(candidate, profiles)
@@ -73,7 +64,7 @@ class Input:
                 self._warn_of_type(candidate, publishers[0].topic_type)
         return False
 
-    def _follow(self, candidate: Candidate, offers: list[QoSProfile]) -> None:
+    def _follow(self, candidate: Topic, offers: list[QoSProfile]) -> None:
         """Subscribe with what every publisher can serve, unless that is so already."""
         reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
         latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
@@ -82,16 +73,16 @@ class Input:
         if self._current != (candidate, reliable, latched):
             self._subscribe(candidate, reliable, latched)
 
-    def _warn_of_type(self, candidate: Candidate, found: str) -> None:
+    def _warn_of_type(self, candidate: Topic, found: str) -> None:
         """ROS does not report a publisher of another type; warned of once."""
-        if (candidate.topic, found) not in self._warned:
-            self._warned.add((candidate.topic, found))
+        if (candidate.name, found) not in self._warned:
+            self._warned.add((candidate.name, found))
             self._node.get_logger().warning(
-                f"{self.name}: {candidate.topic} is published as {found}, expected "
+                f"{self.name}: {candidate.name} is published as {found}, expected "
                 f"{candidate.type}; it is not read. Remap the input to another topic"
             )
 
-    def _subscribe(self, candidate: Candidate, reliable: bool, latched: bool) -> None:
+    def _subscribe(self, candidate: Topic, reliable: bool, latched: bool) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         qos = QoSProfile(
@@ -100,8 +91,8 @@ class Input:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
         self._subscription = self._node.create_subscription(
-            message_class(candidate.type), candidate.topic, self._callback, qos
+            message_class(candidate.type), candidate.name, self._callback, qos
         )
         self._current = (candidate, reliable, latched)
         word = "reliable" if reliable else "best effort"
-        self._node.get_logger().info(f"{self.name}: reading {candidate.topic} ({word})")
+        self._node.get_logger().info(f"{self.name}: reading {candidate.name} ({word})")

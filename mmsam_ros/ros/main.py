@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
-    # OpenMP threads that spin while they wait take the cores from other processes and from each
-    # other (benchmarks/results/network_cpu.json). Read when torch loads, so it is set before.
+    # By default, OpenMP threads that wait spin and take the cores from other threads
+    # (benchmarks/results/network_cpu.json). Set before torch is loaded, which reads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mmsam_ros.ros.node import run
 

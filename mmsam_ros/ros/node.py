@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.extrinsics import Extrinsics
-from mmsam_ros.ros.inputs import Candidate, Input
+from mmsam_ros.ros.inputs import Input
 from mmsam_ros.ros.outputs import Outputs, advertise
 from mmsam_ros.ros.parameters import Parameters, declare_parameters
 from mmsam_ros.ros.process import Processor
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
-from mmsam_ros.ros.topics import CLOUD, COMPRESSED, IMAGE, INFO, SUFFIX
+from mmsam_ros.ros.topics import COMPRESSED, INPUTS, SUFFIX, Topic
 from mmsam_ros.ros.wiring import (
     load_segmenter,
     make_camera_infos,
@@ -98,7 +99,7 @@ class SegmentNode(Node):
             "recipe": segmenter.spec.provenance.recipe,
             "device": str(segmenter.device),
             "precision": parameters["precision"],
-            "geometry": f"{segmenter.geometry.mode} {height}x{width}",
+            "geometry": f"{segmenter.geometry.mode} {width}x{height}",
             "inputs": "+".join((CAMERA, *self._sensors)),
             "sync_backend": parameters["sync_backend"],
             "image_backend": parameters["image_backend"],
@@ -129,10 +130,12 @@ class SegmentNode(Node):
 
     def _make_inputs(self, parameters: Parameters) -> list[Input]:
         """An input for every stream, and for every CameraInfo that is needed."""
+        topics = {topic.name: topic for topic in INPUTS}
 
-        def images(sensor: str) -> list[Candidate]:
-            raw = Candidate(f"{sensor}/image", IMAGE)
-            compressed = Candidate(self.resolve_topic_name(raw.topic) + SUFFIX, COMPRESSED)
+        def images(sensor: str) -> list[Topic]:
+            raw = topics[f"{sensor}/image"]
+            resolved = self.resolve_topic_name(raw.name) + SUFFIX
+            compressed = replace(raw, name=resolved, type=COMPRESSED)
             both = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
             return both[parameters[f"{sensor}.transport"]]
 
@@ -141,7 +144,7 @@ class SegmentNode(Node):
             # points come first, unless the weights read a raster that points cannot give
             encoding = self._segmenter.spec.encodings["lidar"]
             place = 0 if made_of_points(encoding) else len(streams["lidar"])
-            streams["lidar"].insert(place, Candidate("lidar/points", CLOUD))
+            streams["lidar"].insert(place, topics["lidar/points"])
         rotation = parameters["thermal.registration"] == "rotation"
         infos = {CAMERA, "thermal"} if rotation else {CAMERA}
         reliability = parameters["input_reliability"]
@@ -149,17 +152,22 @@ class SegmentNode(Node):
             Input(self, name, candidates, reliability, partial(self._store, name))
             for name, candidates in streams.items()
         ] + [
-            Input(self, f"{name}_info", [Candidate(f"{name}/camera_info", INFO)], reliability,
-                  partial(self._infos.update, name))
+            Input(
+                self,
+                f"{name}_info",
+                [topics[f"{name}/camera_info"]],
+                reliability,
+                partial(self._infos.update, name),
+            )
             for name in sorted(infos - self._infos.fixed.keys())
-        ]  # fmt: skip
+        ]
 
     def _watch_graph(self) -> None:
         """Follow publishers; a sensor that nobody publishes is not waited for."""
-        for source in self._inputs:
-            published = source.update()
-            if source.name in self._sensors:
-                self._sync.expect(source.name, published)
+        for stream in self._inputs:
+            published = stream.update()
+            if stream.name in self._sensors:
+                self._sync.expect(stream.name, published)
         self._worker.wake()
 
     def _store(self, stream: str, message: Any) -> None:

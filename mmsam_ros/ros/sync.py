@@ -10,9 +10,9 @@ order of the camera's stamps. Every message ends in exactly one outcome (`Synchr
 
 **Backward jumps** (a looped bag, a restarted simulation) reach the streams one after the other, so
 each stream has its own timeline. If a stream jumps before the camera, its new messages are kept
-apart until the camera follows, and its old ones still serve the old camera frames. If it jumps
-after the camera, a message belongs to the old timeline while its stamp is nearer to where the
-camera's time was than to where it is. Nothing is matched across a jump.
+apart until the camera follows, and its old ones still serve camera messages from before the jump.
+If it jumps after the camera, its messages count as old as long as their stamps are nearer to the
+camera's last stamp before the jump than to its newest one. Nothing is matched across a jump.
 """
 
 from __future__ import annotations

@@ -5,25 +5,22 @@ Pixel coordinates are continuous: pixel i covers [i, i + 1), as in the MUSES too
 taken as it is published.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from numpy.polynomial import polynomial as poly
 from numpy.typing import ArrayLike, NDArray
 
 from mmsam_ros.sensors.errors import SensorError
-
-Array = NDArray[np.float64]
+from mmsam_ros.sensors.matrices import Array, check_intrinsics, check_rotation, finite_array
 
 # Model -> lengths that D may have.
-_LENGTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)}
-)
+_LENGTHS: Mapping[str, tuple[int, ...]] = {
+    "none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)
+}  # fmt: skip
 _MESSAGE_MODELS = tuple(name for name in _LENGTHS if name != "none")
 
 
@@ -49,12 +46,11 @@ class CameraModel:
     offset: Array
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("height", self.height)):
-            check_pixels(f"camera {name}", value)
-        for name, shape in (("K", (3, 3)), ("R", (3, 3)), ("offset", (3,))):
-            object.__setattr__(self, name, _array(f"camera {name}", getattr(self, name), shape))
-        check_intrinsics("camera K", self.K)
-        check_rotation("camera R", self.R)
+        check_pixels("camera width", self.width)
+        check_pixels("camera height", self.height)
+        object.__setattr__(self, "K", check_intrinsics("camera K", self.K))
+        object.__setattr__(self, "R", check_rotation("camera R", self.R))
+        object.__setattr__(self, "offset", finite_array("camera offset", self.offset, (3,)))
         if self.distortion not in _LENGTHS:
             raise SensorError(
                 f"camera distortion is {self.distortion!r}, expected one of {', '.join(_LENGTHS)}"
@@ -70,60 +66,46 @@ class CameraModel:
 
     @classmethod
     def from_info(
-        cls,
-        *,
-        width: int,
-        height: int,
-        k: ArrayLike,
-        d: ArrayLike,
-        distortion_model: str,
-        r: ArrayLike,
-        p: ArrayLike,
-        binning_x: int,
-        binning_y: int,
-        roi: Sequence[int],
+        cls, *, width: int, height: int, k: ArrayLike, d: ArrayLike, distortion_model: str,
+        r: ArrayLike, p: ArrayLike, binning_x: int, binning_y: int, roi: Sequence[int],
         rectified: bool | None = None,
-    ) -> CameraModel:
+    ) -> Self:  # fmt: skip
         """The camera of an image from the fields of its sensor_msgs/CameraInfo.
 
         width, height: the full, unbinned size. k (9), r (9), p (12): row-major. roi: (x_offset,
         y_offset, width, height) in full, unbinned pixels; all zero means the full image. A binning
         of 0 means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None
-        decides by itself: rectified where D is empty or zero and P is filled in. (Four zeros
-        under "equidistant" still are a fisheye lens, so raw.)
+        decides: rectified where D is empty or zero and P is filled in. (Four zeros under
+        "equidistant" still are a fisheye lens, so raw.)
 
         SensorError names the field, what it holds and what was expected.
         """
-        for name, value in (("width", width), ("height", height)):
-            check_pixels(f"CameraInfo.{name}", value)
+        check_pixels("CameraInfo.width", width)
+        check_pixels("CameraInfo.height", height)
         coefficients = np.asarray(d, np.float64).ravel()
         k_matrix = _reshape("CameraInfo.k", k, (3, 3))
         r_matrix = _reshape("CameraInfo.r", r, (3, 3))
         p_matrix = _reshape("CameraInfo.p", p, (3, 4))
-        distortion = _distortion(distortion_model, coefficients)
+        distortion = "none" if rectified else _distortion(distortion_model, coefficients)
         if rectified is None:
             rectified = p_matrix[0, 0] != 0 and (distortion == "none" or coefficients.size == 0)
         view, size = _view(width, height, binning_x, binning_y, roi)
         if rectified:
             check_intrinsics("CameraInfo.p", p_matrix[:, :3])
-            matrix = view @ p_matrix
-            if not np.isfinite(matrix).all():
-                raise SensorError(f"CameraInfo.p is {p_matrix.tolist()}, expected finite values")
+            matrix = view @ finite_array("CameraInfo.p", p_matrix, (3, 4))
             return cls(*size, matrix[:, :3], np.zeros(0), "none", r_matrix, matrix[:, 3])
         check_intrinsics("CameraInfo.k", k_matrix)
         _check_coefficients("CameraInfo.d", coefficients, distortion_model, distortion)
         used = np.zeros(0) if distortion == "none" else coefficients
         return cls(*size, view @ k_matrix, used, distortion, np.eye(3), np.zeros(3))
 
-    def scaled(self, width: int, height: int) -> CameraModel:
+    def scaled(self, width: int, height: int) -> Self:
         """The same camera for its whole image resized to width x height pixels."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         K, offset = scale @ self.K, scale @ self.offset
-        return CameraModel(width, height, K, self.D, self.distortion, self.R, offset)
+        return replace(self, width=width, height=height, K=K, offset=offset)
 
-    def image_points(
-        self, points_camera: ArrayLike
-    ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    def image_points(self, points: ArrayLike) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """Project points (N, 3), metres in the optical frame (z forward, x right, y down).
 
         Returns u, v (pixels), depth (m, the projection's third row: z after rectification) and
@@ -132,12 +114,12 @@ class CameraModel:
         would put them into the image. Their u and v mean nothing. Points outside the image are
         valid here.
         """
-        points = np.asarray(points_camera, np.float64)
-        if points.ndim != 2 or points.shape[1] != 3:
-            raise SensorError(f"camera points have shape {points.shape}, expected (N, 3)")
+        xyz = np.asarray(points, np.float64)
+        if xyz.ndim != 2 or xyz.shape[1] != 3:
+            raise SensorError(f"camera points have shape {xyz.shape}, expected (N, 3)")
         matrix = self.K @ self.R if self.distortion == "none" else np.eye(3)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            a, b, depth = matrix @ points.T + self.offset[:, None]
+            a, b, depth = matrix @ xyz.T + self.offset[:, None]
             x, y = a / depth, b / depth
             valid = (depth > 0) & np.isfinite(depth)
             if self.distortion != "none":
@@ -187,19 +169,10 @@ class CameraModel:
 
 def _first_root(coefficients: NDArray[np.floating]) -> float:
     """Square root of the smallest positive real root of a polynomial in r squared; inf if none."""
-    # Trimmed are terms that only count at radii far beyond any lens; as leading ones they overflow.
+    # Terms that only count at radii far beyond any lens are trimmed: as leading ones they overflow.
     roots = poly.polyroots(poly.polytrim(coefficients, tol=1e-12))
     real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)]
     return float(np.sqrt(real.min())) if real.size else np.inf
-
-
-def _array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(value, np.float64)
-    if array.shape != shape:
-        raise SensorError(f"{name} has shape {array.shape}, expected {shape}")
-    if not np.isfinite(array).all():
-        raise SensorError(f"{name} is {array.tolist()}, expected finite values")
-    return array
 
 
 def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:
@@ -213,36 +186,6 @@ def check_pixels(name: str, value: object) -> None:
     """Raise SensorError unless the value is a whole number of pixels, and at least one."""
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise SensorError(f"{name} is {value!r}, expected a whole number of at least 1 pixel")
-
-
-def check_pose(name: str, T: ArrayLike) -> Array:
-    """A finite (4, 4) transform of rotation and translation, as floats; else SensorError."""
-    try:
-        pose = np.asarray(T, np.float64)
-    except (TypeError, ValueError) as error:
-        raise SensorError(f"{name} is {T!r}, expected (4, 4) numbers") from error
-    if pose.shape != (4, 4):
-        raise SensorError(f"{name} has shape {pose.shape}, expected (4, 4)")
-    if not np.isfinite(pose).all() or not np.allclose(pose[3], (0.0, 0.0, 0.0, 1.0), atol=1e-6):
-        raise SensorError(f"{name} is {pose.tolist()}, expected finite values, last row 0 0 0 1")
-    check_rotation(f"the rotation of {name}", pose[:3, :3])
-    return pose
-
-
-def check_rotation(name: str, R: Array) -> None:
-    """Raise SensorError unless R is a rotation, up to the rounding of a hand-written one."""
-    if not np.allclose(R @ R.T, np.eye(3), atol=5e-3) or np.linalg.det(R) < 0:
-        raise SensorError(f"{name} is {R.tolist()}, expected a rotation")
-
-
-def check_intrinsics(name: str, K: Array) -> None:
-    """Raise SensorError unless K is a calibrated camera's matrix."""
-    usable = np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
-    if not usable or not np.array_equal(K[2], (0.0, 0.0, 1.0)):
-        raise SensorError(
-            f"{name} is {K.tolist()}, expected a calibrated camera: finite values, "
-            "positive focal lengths, last row 0 0 1"
-        )
 
 
 def _check_coefficients(name: str, d: Array, model: str, used: str | None = None) -> None:
@@ -273,13 +216,11 @@ def _view(
         raise SensorError(f"CameraInfo.roi has {len(roi)} values, expected 4 (x, y, width, height)")
     x, y, w, h = roi if any(roi) else (0, 0, width, height)
     if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
-        raise SensorError(
-            f"CameraInfo.roi is {tuple(roi)}, expected a part of the {width}x{height} image"
-        )
+        found, image = f"CameraInfo.roi is {tuple(roi)}", f"{width}x{height} image"
+        raise SensorError(f"{found}, expected a part of the {image}")
     if min(binning_x, binning_y) < 0 or binning_x > w or binning_y > h:
-        raise SensorError(
-            f"CameraInfo.binning is {binning_x}x{binning_y}, expected 0 up to the size {w}x{h}"
-        )
+        found = f"CameraInfo.binning is {binning_x}x{binning_y}"
+        raise SensorError(f"{found}, expected 0 up to the size {w}x{h}")
     bx, by = max(binning_x, 1), max(binning_y, 1)
     view = np.array([[1 / bx, 0, -x / bx], [0, 1 / by, -y / by], [0, 0, 1]])
     return view, (w // bx, h // by)

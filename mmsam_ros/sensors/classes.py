@@ -5,8 +5,6 @@ Ids are training ids; 255 means "no label". A benchmark's table is in its file i
 synthetic world's is here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,8 +33,7 @@ class ClassInfo:
     def __post_init__(self) -> None:
         if type(self.id) is not int or not 0 <= self.id < NO_LABEL:
             raise SensorError(f"class {self.name!r}: id is {self.id!r}, expected 0..{NO_LABEL - 1}")
-        whole = all(type(value) is int and 0 <= value <= 255 for value in self.rgb)
-        if len(self.rgb) != 3 or not whole:
+        if len(self.rgb) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in self.rgb):
             raise SensorError(
                 f"class {self.name!r}: rgb is {self.rgb}, expected three whole numbers in 0..255"
             )
@@ -86,18 +83,9 @@ def class_table(*rows: tuple[str, int, int, int]) -> tuple[ClassInfo, ...]:
 
 
 SYNTHETIC_CLASSES = class_table(
-    ("road", 128, 64, 128),
-    ("sidewalk", 244, 35, 232),
-    ("building", 70, 70, 70),
-    ("vegetation", 107, 142, 35),
-    ("terrain", 152, 251, 152),
-    ("sky", 70, 130, 180),
-    ("pole", 153, 153, 153),
-    ("traffic sign", 220, 220, 0),
-    ("person", 220, 20, 60),
-    ("rider", 255, 0, 0),
-    ("car", 0, 0, 142),
-    ("truck", 0, 0, 70),
-    ("bicycle", 119, 11, 32),
+    ("road", 128, 64, 128), ("sidewalk", 244, 35, 232), ("building", 70, 70, 70),
+    ("vegetation", 107, 142, 35), ("terrain", 152, 251, 152), ("sky", 70, 130, 180),
+    ("pole", 153, 153, 153), ("traffic sign", 220, 220, 0), ("person", 220, 20, 60),
+    ("rider", 255, 0, 0), ("car", 0, 0, 142), ("truck", 0, 0, 70), ("bicycle", 119, 11, 32),
     ("lane mark", 255, 255, 255),
-)
+)  # fmt: skip

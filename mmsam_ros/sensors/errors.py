@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error that this room raises."""
-
-from __future__ import annotations
+"""The error of `mmsam_ros.sensors`."""
 
 from mmsam_ros._util import MmsamError
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one moment looks like to the network's callers: a camera image and what else was there."""
-
-from __future__ import annotations
+"""One moment: a camera image and what the other sensors gave."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors.camera import Array, CameraModel, check_pose
+from mmsam_ros.sensors.camera import CameraModel
 from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.matrices import Array, check_pose
 from mmsam_ros.sensors.registration import Registration
 
 
@@ -29,10 +28,9 @@ class LidarPoints:
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
             raise SensorError(f"lidar xyz has shape {self.xyz.shape}, expected (N, 3)")
-        if self.intensity.shape != (len(self.xyz),):
-            raise SensorError(
-                f"lidar intensity has shape {self.intensity.shape}, expected ({len(self.xyz)},)"
-            )
+        found, expected = self.intensity.shape, (len(self.xyz),)
+        if found != expected:
+            raise SensorError(f"lidar intensity has shape {found}, expected {expected}")
         check_pose("T_camera_lidar", self.T_camera_lidar)
 
 
@@ -46,20 +44,19 @@ class SensorImage:
     registration: Registration = field(default_factory=Registration.aligned)
 
     def __post_init__(self) -> None:
-        shape = self.data.shape
-        if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
+        shape, dtype = self.data.shape, self.data.dtype
+        if 0 in shape or len(shape) < 2 or shape[2:] not in ((), (3,)):
             raise SensorError(f"sensor image has shape {shape}, expected (h, w) or (h, w, 3)")
-        if self.data.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
-            raise SensorError(
-                f"sensor image has dtype {self.data.dtype}, expected uint8, uint16 or float32"
-            )
+        if dtype.name not in ("uint8", "uint16", "float32"):
+            expected = "uint8, uint16 or float32"
+            raise SensorError(f"sensor image has dtype {dtype}, expected {expected}")
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The camera image, rgb (H, W, 3) uint8, what other sensors gave, by source name, and the
-    camera's model. SensorError where a cloud comes without a camera model, or the camera model is
-    one for another image size.
+    """The camera image, rgb (H, W, 3) uint8, what other sensors gave, by sensor, and the camera's
+    model. SensorError where a cloud comes without a camera model, or the camera model is one for
+    another image size.
     """
 
     rgb: NDArray[np.uint8]

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Modalities: what the network reads of one sensor."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mmsam_ros._util import Checked, MmsamError, ranged
-from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS
+from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS, Limits, check_limits
 from mmsam_ros.sensors.errors import SensorError
 
 Triple = tuple[float, float, float]
-Limits = tuple[float, float]
 CAMERA, RGB = "camera", "rgb"
 AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
 MAX_POINT_SIZE = 31  # pixels
@@ -28,8 +25,7 @@ class Modality(Checked):
         fields: of the encoding, one per channel; thermal has its only one three times.
         encoding: of the sensor's data, see `ENCODINGS`.
         scale: factor on the plane's value, per channel.
-        mean: of the scaled value, per channel.
-        std: of the scaled value, per channel.
+        mean, std: of the scaled value, per channel.
         point_size: side of the square that a projected LiDAR point covers, in pixels of the planes.
         limits: counts of a 16-bit thermal image that map to 0 and 255; for `mono16` alone.
     """
@@ -64,15 +60,6 @@ class Modality(Checked):
         """The normalised value of a plane without data (raw zero)."""
         a, b, c = ((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
         return (a, b, c)
-
-
-def check_limits(name: str, encoding: str, limits: Limits | None) -> None:
-    """SensorError unless limits are there for `mono16` alone, finite and ordered."""
-    if encoding != "mono16":
-        if limits is not None:
-            raise SensorError(f"{name}: found {limits} for {encoding}, expected none")
-    elif limits is None or not -math.inf < limits[0] < limits[1] < math.inf:
-        raise SensorError(f"{name}: found {limits}, expected finite counts (low, high), low < high")
 
 
 # How far apart the values of a field lie; a plane without data stays 0.

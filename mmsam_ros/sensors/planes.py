@@ -5,8 +5,6 @@ The node asks for planes at the network's canvas, training and `mmsam data check
 image's own size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +13,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors.encodings import ENCODINGS, decode_raster
+from mmsam_ros.sensors.decode import decode_raster, scale_thermal
+from mmsam_ros.sensors.encodings import ENCODINGS
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
 from mmsam_ros.sensors.modalities import Modality, made_of_points
 from mmsam_ros.sensors.projection import rasterise
-from mmsam_ros.sensors.refusal import BLANK, Refusal
 from mmsam_ros.sensors.registration import Size, register, resize
-from mmsam_ros.sensors.thermal import scale_thermal
 
 Plane = NDArray[np.float32]
+BLANK = "blank"
 _SAME_SHAPE = 0.02  # by how much the ratio of a raster's sides may differ from the camera image's
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What of a sensor was not used and why; a value, so that the rest of a frame goes on.
+
+    Attributes:
+        sensor: whose data it is; the stream of the same name in ROS.
+        reason: one word to count by, such as `encoding` or `blank`.
+        text: what was found, what was expected, what to change.
+    """
+
+    sensor: str
+    reason: str
+    text: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +46,7 @@ class Planes:
     """Planes of one size.
 
     Attributes:
-        rgb: (h, w, 3); uint8 at the image's own size, float32 0..255 else.
+        rgb: (h, w, 3); uint8 at the image's own size, else float32 0..255.
         auxiliaries: (h, w, C) float32 by sensor, the fields of its encoding (`FIELDS`); 0 where
             there is no data.
         refused: sensors whose data does not fit its modality.
@@ -56,33 +69,31 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             continue
         data = frame.sensors[sensor]
         try:
-            found = _sensor_planes(sensor, data, modality, frame, size)
+            planes[sensor] = found = _sensor_planes(data, modality, frame, size)
         except SensorError as error:
             refused[sensor] = Refusal(sensor, "weights", str(error))
             continue
-        planes[sensor] = found
         if bool((found.max((0, 1)) == found.min((0, 1))).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
 
 
 def _sensor_planes(
-    sensor: str, data: LidarPoints | SensorImage, modality: Modality, frame: Frame, size: Size
+    data: LidarPoints | SensorImage, modality: Modality, frame: Frame, size: Size
 ) -> Plane:
     if isinstance(data, LidarPoints):
         return _points(data, modality, frame, size)
     native = (frame.rgb.shape[0], frame.rgb.shape[1])
-    if modality.encoding in ENCODINGS["thermal"]:
-        return _thermal(data, modality, native, size)
-    return _raster(data, modality, native, size)
+    read = _thermal if modality.encoding in ENCODINGS["thermal"] else _raster
+    return read(data, modality, native, size)
 
 
 def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) -> Plane:
     """Points are projected at the planes' size, not resized afterwards."""
     if not made_of_points(modality.encoding):
         raise SensorError(
-            f"found points, but these weights read rasters encoded as {modality.encoding}, which "
-            "cannot be made of points; publish the projected image on lidar/image instead"
+            f"found points, expected a raster encoded as {modality.encoding}, which cannot be "
+            "made of points; give the projected image instead (lidar/image of the node)"
         )
     assert frame.camera is not None  # Frame checks it
     camera = frame.camera.scaled(size[1], size[0])
@@ -110,8 +121,8 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
     raster = decode_raster(image.data, modality.encoding)
     if (height, width) != native:
         nearest = cv2.resize(raster, native[::-1], interpolation=cv2.INTER_NEAREST)
-        raster = np.asarray(nearest, np.float32).reshape(*native, -1)
-    return np.asarray(resize(raster, size), np.float32).reshape(*size, -1)
+        raster = np.asarray(nearest, np.float32)
+    return np.asarray(resize(raster, size), np.float32)
 
 
 def _why_blank(data: LidarPoints | SensorImage) -> str:

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """LiDAR points into an image: geometry (`project`) and the network's raster (`rasterise`)."""
 
-from __future__ import annotations
-
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors.camera import Array, CameraModel
+from mmsam_ros.sensors.camera import CameraModel
 from mmsam_ros.sensors.encodings import MAX_VALUE
 from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.matrices import Array, check_pose
+
+_EMPTY = np.finfo(np.float32).min  # less than any value; `cv2.dilate` pads with it as well
 
 
 def project(
-    points: NDArray[np.floating],
-    camera: CameraModel,
-    T: Array,
-    *,
-    min_depth: float = 0.1,
+    points: NDArray[np.floating], camera: CameraModel, T: Array, *, min_depth: float = 0.1
 ) -> tuple[NDArray[np.int64], Array, Array, Array]:
     """Where points fall in the image: pure geometry.
 
@@ -24,16 +22,14 @@ def project(
     T: (4, 4), camera optical frame <- sensor frame. Kept are finite points with depth > min_depth
     (metres), 0 <= u < width and 0 <= v < height, within the distortion model's valid angle.
     Returns the kept rows' index (int64, ascending), u, v (pixels) and depth (m).
-    SensorError for other shapes or a T that is not finite.
+    SensorError for other shapes or a T that is not rigid.
     """
-    xyz = _xyz(points).astype(np.float64)
-    transform = np.asarray(T, np.float64)
-    if transform.shape != (4, 4) or not np.isfinite(transform).all():
-        raise SensorError(
-            f"transform camera <- sensor is {transform.tolist()}, expected a finite (4, 4) matrix"
-        )
+    pose = check_pose("T (camera <- sensor)", T)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise SensorError(f"points have shape {points.shape}, expected (N, 3) or more columns")
+    xyz = points[:, :3].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        in_camera = transform[:3, :3] @ xyz.T + transform[:3, 3:]
+        in_camera = pose[:3, :3] @ xyz.T + pose[:3, 3:]
     u, v, depth, keep = camera.image_points(in_camera.T)
     keep &= (depth > min_depth) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     index = np.flatnonzero(keep)
@@ -41,18 +37,13 @@ def project(
 
 
 def rasterise(
-    points: NDArray[np.floating],
-    intensity: NDArray[np.generic],
-    camera: CameraModel,
-    T: Array,
-    *,
-    point_size: int = 2,
-    min_range: float = 1.0,
-) -> NDArray[np.float32]:
+    points: NDArray[np.floating], intensity: NDArray[np.generic], camera: CameraModel, T: Array,
+    *, point_size: int = 2, min_range: float = 1.0,
+) -> NDArray[np.float32]:  # fmt: skip
     """The `muses_raw` raster: float32 (camera.height, camera.width, 3), empty pixels 0.
 
-    Channels: range (m) and height z (m) in the sensor's own frame, and intensity as it comes
-    between them. points: (N, >= 3); intensity: (N,); T: (4, 4) camera <- sensor.
+    Channels: range (m), intensity as it comes, and height z (m); range and height in the sensor's
+    own frame. points: (N, >= 3); intensity: (N,); T: (4, 4) camera <- sensor.
 
     The rules are those of the MUSES tools, made well defined: points nearer to the sensor than
     min_range are dropped, a point belongs to pixel (floor u, floor v), and the point nearest to the
@@ -65,63 +56,25 @@ def rasterise(
     """
     if point_size < 1:
         raise SensorError(f"point_size is {point_size}, expected at least 1 pixel")
-    xyz = _xyz(points)
-    if np.shape(intensity) != (len(xyz),):
-        raise SensorError(f"intensity has shape {np.shape(intensity)}, expected ({len(xyz)},)")
-    index, u, v, depth = project(xyz, camera, T)
-    x, y, z = (xyz[:, axis].take(index).astype(np.float64) for axis in range(3))
+    if intensity.shape != (len(points),):
+        raise SensorError(f"intensity has shape {intensity.shape}, expected ({len(points)},)")
+    index, u, v, depth = project(points, camera, T)
+    x, y, z = (points[:, axis].take(index).astype(np.float64) for axis in range(3))
     with np.errstate(over="ignore"):
         distance = np.sqrt(x * x + y * y + z * z)
         values = np.array([distance, intensity.take(index), z]).astype(np.float32)
     use = np.flatnonzero((distance >= min_range) & (np.abs(values) <= MAX_VALUE).all(axis=0))
     pixel = v.take(use).astype(np.int64) * camera.width + u.take(use).astype(np.int64)
-    pixel, values = _nearest(
-        pixel, depth.take(use), values.take(use, axis=1), camera.width * camera.height
-    )
-    return _spread(pixel, values, camera.height, camera.width, point_size)
-
-
-def _nearest(
-    pixel: NDArray[np.int64], depth: Array, values: NDArray[np.float32], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Distinct pixels (in no order) and the nearest point's values (channels, pixels) there."""
-    buffer = np.full(size, np.inf)
-    np.minimum.at(buffer, pixel, depth)
-    row = np.flatnonzero(depth == buffer[pixel])
-    owner = np.empty(size, np.int64)
-    owner[pixel[row]] = row
-    first = owner[pixel[row]]
-    tied = first != row
-    for channel in values:
-        np.maximum.at(channel, first[tied], channel[row[tied]])
-    row = row[~tied]
-    return pixel[row], values.take(row, axis=1)
-
-
-def _spread(
-    pixel: NDArray[np.int64], values: NDArray[np.float32], height: int, width: int, size: int
-) -> NDArray[np.float32]:
-    """Raster of distinct pixels, each spread to size x size pixels to the right and down."""
-    channels = len(values)
-    raster = np.zeros(height * width * channels, np.float32)
-    row, column = np.divmod(pixel, width)
-    spread = []
-    for down in range(size):
-        for right in range(size):
-            point = np.flatnonzero((row < height - down) & (column < width - right))
-            spread.append((point, (pixel[point] + (down * width + right)) * channels))
+    depth = depth.take(use)
+    nearest = np.full(camera.height * camera.width, np.inf)
+    np.minimum.at(nearest, pixel, depth)
+    front = np.flatnonzero(depth == nearest[pixel])
+    raster = np.full((nearest.size, len(values)), _EMPTY)
     for channel, value in enumerate(values):
-        parts = [(cell + channel, value[point]) for point, cell in spread]
-        # Where a value is negative, the 0 of an empty pixel must not take part in the maximum.
-        for cell, here in parts:
-            raster[cell[here < 0]] = -np.inf
-        for cell, here in parts:
-            np.maximum.at(raster, cell, here)
-    return raster.reshape(height, width, channels)
-
-
-def _xyz(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    array = np.asarray(points)
-    if array.ndim != 2 or array.shape[1] < 3:
-        raise SensorError(f"points have shape {array.shape}, expected (N, 3) or more columns")
-    return array[:, :3]
+        np.maximum.at(raster[:, channel], pixel[front], value[use[front]])
+    canvas = raster.reshape(camera.height, camera.width, -1)
+    # anchored at its last pixel, the kernel reaches up and left: points spread down and right
+    kernel, last = np.ones((point_size, point_size), np.uint8), point_size - 1
+    spread = np.asarray(cv2.dilate(canvas, kernel, anchor=(last, last)), np.float32)
+    spread[spread == _EMPTY] = 0
+    return spread

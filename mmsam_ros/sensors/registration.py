@@ -5,17 +5,15 @@ Pixel coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0
 found with OpenCV, whose pixel centres are integers, is S H S^-1 here, S the shift by (0.5, 0.5).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.sensors.camera import Array, check_intrinsics, check_rotation
 from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.matrices import Array, check_intrinsics, check_rotation, finite_array
 
 Size = tuple[int, int]
 HALF_PIXEL = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
@@ -35,20 +33,20 @@ class Registration:
 
     def __post_init__(self) -> None:
         if self.homography is not None:
-            matrix = _matrix("homography", self.homography)
+            matrix = finite_array("homography", self.homography, (3, 3))
             if np.linalg.matrix_rank(matrix) < 3:
                 raise SensorError(f"homography is {matrix.tolist()}, expected an invertible matrix")
             object.__setattr__(self, "homography", matrix)
 
     @classmethod
-    def aligned(cls) -> Registration:
+    def aligned(cls) -> Self:
         """Both cameras show the same view already."""
         return cls(None)
 
     @classmethod
-    def from_homography(cls, H: ArrayLike) -> Registration:
+    def from_homography(cls, H: ArrayLike) -> Self:
         """From a homography thermal -> camera of any scale; H[2, 2] must not be zero."""
-        matrix = _matrix("homography", H)
+        matrix = finite_array("homography", H, (3, 3))
         if matrix[2, 2] == 0:
             raise SensorError(f"homography is {matrix.tolist()}, expected a non-zero H[2, 2]")
         return cls(matrix / matrix[2, 2])
@@ -56,49 +54,55 @@ class Registration:
     @classmethod
     def from_rotation(
         cls, K_camera: ArrayLike, R_camera_thermal: ArrayLike, K_thermal: ArrayLike
-    ) -> Registration:
+    ) -> Self:
         """From both intrinsics and the rotation camera <- thermal: K_camera R K_thermal^-1.
 
         Exact for points far away (the baseline's parallax is ignored) and undistorted lenses.
         """
-        K_to, K_from = _matrix("K_camera", K_camera), _matrix("K_thermal", K_thermal)
-        R = _matrix("R_camera_thermal", R_camera_thermal)
-        check_rotation("R_camera_thermal", R)
-        check_intrinsics("K_camera", K_to)
-        check_intrinsics("K_thermal", K_from)
+        K_to = check_intrinsics("K_camera", K_camera)
+        K_from = check_intrinsics("K_thermal", K_thermal)
+        R = check_rotation("R_camera_thermal", R_camera_thermal)
         return cls(K_to @ R @ np.linalg.inv(K_from))
 
 
 def register(
     image: NDArray[np.float32], registration: Registration, camera_size: Size, out_size: Size
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Resample a thermal image into the camera's view.
+    """Resample a thermal image (h, w) into the camera's view.
 
     Args:
-        image: (h, w) float32.
-        registration: thermal -> camera.
         camera_size: (H, W), the camera image's published size, in whose pixels the homography is.
         out_size: (H', W'), the whole camera view resized.
 
     Returns:
         The image (H', W') float32, bilinear, and valid (H', W') bool: False, with value 0, where
-        the thermal camera does not see. Within half a pixel of its border the border's value
-        continues.
+        the thermal camera does not see. The border's value continues for half a pixel.
 
     Raises:
-        SensorError: another shape or an empty size.
+        SensorError: another shape or dtype, or an empty size.
     """
     if image.ndim != 2 or 0 in image.shape or image.dtype != np.float32:
-        raise SensorError(
-            f"image to register is {image.dtype} {image.shape}, expected float32 (h, w)"
-        )
+        found = f"{image.dtype} {image.shape}"
+        raise SensorError(f"image to register is {found}, expected float32 (h, w)")
     if min(*camera_size, *out_size) < 1:
         raise SensorError(f"sizes are {camera_size} and {out_size}, expected at least 1x1")
     if registration.homography is None:
         return resize(image, out_size), np.ones(out_size, bool)
     to_camera = np.diag([camera_size[1] / out_size[1], camera_size[0] / out_size[0], 1.0])
     from_out = np.linalg.inv(registration.homography) @ to_camera
-    return _warp(image, from_out.astype(np.float64), out_size)
+    matrix = np.linalg.inv(HALF_PIXEL) @ from_out @ HALF_PIXEL
+
+    def warp(source: NDArray[Any], flags: int, border: int) -> NDArray[Any]:
+        flags |= cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpPerspective(source, matrix, out_size[::-1], None, flags, border))
+
+    seen = np.ones(image.shape, np.uint8)
+    valid = warp(seen, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT).astype(bool)
+    rows, columns = np.ogrid[: out_size[0], : out_size[1]]
+    # behind the thermal camera everything is mirrored
+    valid &= matrix[2, 0] * columns + matrix[2, 1] * rows + matrix[2, 2] > 0
+    out = warp(image, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return np.where(valid, out, np.float32(0)), valid
 
 
 def resize(image: NDArray[Any], size: Size) -> NDArray[Any]:
@@ -107,28 +111,3 @@ def resize(image: NDArray[Any], size: Size) -> NDArray[Any]:
         return image
     wide = image.astype(np.float32)
     return np.asarray(cv2.resize(wide, size[::-1], interpolation=cv2.INTER_LINEAR))
-
-
-def _warp(
-    image: NDArray[np.float32], from_out: Array, size: Size
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Bilinear warp by the homography output pixel -> image pixel."""
-    matrix = np.linalg.inv(HALF_PIXEL) @ from_out @ HALF_PIXEL
-
-    def warp(source: NDArray[Any], flags: int, border: int) -> NDArray[Any]:
-        flags |= cv2.WARP_INVERSE_MAP
-        return np.asarray(cv2.warpPerspective(source, matrix, size[::-1], None, flags, border))
-
-    seen = np.ones(image.shape, np.uint8)
-    valid = warp(seen, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT).astype(bool)
-    depth = matrix[2, 0] * np.arange(size[1]) + matrix[2, 1] * np.arange(size[0])[:, None]
-    valid &= depth + matrix[2, 2] > 0  # behind the thermal camera everything is mirrored
-    out = warp(image, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    return np.where(valid, out, np.float32(0)), valid
-
-
-def _matrix(name: str, value: ArrayLike) -> Array:
-    matrix = np.asarray(value, np.float64)
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise SensorError(f"{name} is {matrix.tolist()}, expected a finite (3, 3) matrix")
-    return matrix

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsam_ros.data.frames import Sample
-from mmsam_ros.inference.normalise import normalise
-from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.inference.prepare import normalise, without_blank
 from mmsam_ros.sensors import NO_LABEL, RGB
 from mmsam_ros.weights import Spec
 

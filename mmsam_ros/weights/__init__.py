@@ -9,21 +9,7 @@ from mmsam_ros.weights.shipped import default_weights, package_file
 from mmsam_ros.weights.spec import Geometry, Presence, Provenance, Score, Spec, make_spec
 
 __all__ = [
-    "Geometry",
-    "Presence",
-    "Provenance",
-    "Score",
-    "Spec",
-    "WeightsError",
-    "convert_released",
-    "default_weights",
-    "file_sha256",
-    "load_convnext",
-    "load_model",
-    "load_sam_encoder",
-    "make_spec",
-    "package_file",
-    "read_checkpoint",
-    "read_spec",
-    "save_model",
-]
+    "Geometry", "Presence", "Provenance", "Score", "Spec", "WeightsError", "convert_released",
+    "default_weights", "file_sha256", "load_convnext", "load_model", "load_sam_encoder",
+    "make_spec", "package_file", "read_checkpoint", "read_spec", "save_model",
+]  # fmt: skip

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of this room."""
-
-from __future__ import annotations
+"""The error of `mmsam_ros.weights`."""
 
 from mmsam_ros._util import MmsamError
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights file: one `.safetensors` whose metadata holds the spec as JSON strings."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading foreign checkpoint files safely, and start weights for the encoder and the trunks."""
 
-from __future__ import annotations
-
 import hashlib
-import importlib
 import pickle
 import re
 import struct
@@ -22,20 +19,7 @@ from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.weights.errors import WeightsError
-from mmsam_ros.weights.released import raise_differences
-
-
-def _inert_numpy_types() -> list[Any]:
-    """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
-    name = "numpy.core.multiarray" if np.__version__ < "2" else "numpy._core.multiarray"
-    multiarray = importlib.import_module(name)
-    types: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLefd")]
-    for name in ("scalar", "_reconstruct"):
-        # numpy 1 and 2 name different modules, whichever reads the file
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            types.append((getattr(multiarray, name), f"{module}.{name}"))
-    return types
-
+from mmsam_ros.weights.released import check_shapes
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM_FILES = {  # a name ends in the first digits of the file's MD5
@@ -46,25 +30,17 @@ SAM_FILES = {  # a name ends in the first digits of the file's MD5
 
 # What a damaged file makes the unpickler raise.
 _BROKEN = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
     struct.error,
-)
+)  # fmt: skip
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a `.safetensors`, `.pth` or `.pt` file, on the CPU.
 
     Pickles are read with `weights_only=True` and inert numpy types allowed besides. A wrapping
-    dictionary ("state_dict", "model", "model_state") is unwrapped.
-
-    Raises:
-        WeightsError: no such file, a class that is not allowed (named), or no tensors inside.
+    dictionary ("state_dict", "model", "model_state") is unwrapped. WeightsError where there is no
+    such file, it names a class that is not allowed, or there are no tensors inside.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,14 +60,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return _unwrap(content, path)
 
 
+def _inert_numpy_types() -> list[Any]:
+    """What mmcv's metadata pickles besides plain values: numpy scalars and arrays, no code."""
+    types: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLefd")]
+    functions: list[Any] = [np.float64().__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    for function in functions:
+        # numpy 1 and 2 name different modules, whichever reads the file
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            types.append((function, f"{module}.{function.__name__}"))
+    return types
+
+
 def _refused(error: pickle.UnpicklingError) -> str:
     """The reason in one line, with the classes that were refused."""
-    named = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
-    if named:
-        return (
-            f"refused: the pickle names the class {named[1]}, which is not a tensor, plain value "
-            "or inert numpy type"
-        )
+    if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+        allowed = "a tensor, plain value or inert numpy type"
+        return f"refused: the pickle names the class {named[1]}, which is not {allowed}"
     return f"refused by the safe unpickler: {str(error).splitlines()[0]}"
 
 
@@ -101,8 +85,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path}: holds no state dict, found {type(content).__name__}")
-    strange = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
-    if strange:
+    if strange := [str(k) for k, v in content.items() if not isinstance(v, Tensor)]:
         raise WeightsError(f"{path}: not tensors: {', '.join(strange[:5])}")
     return {str(k): v for k, v in content.items()}
 
@@ -113,7 +96,6 @@ def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
     The neck, prompt encoder and mask decoder are left out; LoRA's parameters stay as they are.
 
     Args:
-        model: the network.
         source: the file (an mmsam weights file will do), or its name (`sam_vit_b`, `sam_vit_l`,
             `sam_vit_h`), which is downloaded once into torch.hub's folder.
 
@@ -143,10 +125,8 @@ def _official_sam(name: str) -> Path:
         try:
             torch.hub.download_url_to_file(SAM_URL + file, str(path))
         except OSError as error:
-            raise WeightsError(
-                f"{name}: {SAM_URL}{file} cannot be downloaded ({error}); download it elsewhere "
-                "and give the file"
-            ) from error
+            found = f"{name}: {SAM_URL}{file} cannot be downloaded ({error})"
+            raise WeightsError(f"{found}; download it elsewhere and give the file") from error
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "md5").hexdigest()
     published = path.stem.rsplit("_", 1)[1]
@@ -162,8 +142,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         source: a checkpoint file (timm's, the original authors' or mmpretrain's names, or an mmsam
             weights file, whose RGB trunk is taken), or a timm model name, which timm downloads.
 
-    Raises:
-        WeightsError: lists missing, unexpected and misshapen keys.
+    WeightsError lists missing, unexpected and misshapen keys.
     """
     if not isinstance(model.prior, SpatialPrior):
         raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
@@ -171,8 +150,11 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         from timm.models.convnext import checkpoint_filter_fn
 
         state = read_checkpoint(source)
-        state = _below("prior.trunks.rgb.", state) or state
-        state = {_plain_convnext_name(n): v for n, v in state.items()}
+        for prefix in ("prior.trunks.rgb.", "prior.trunks.shared."):
+            state = _below(prefix, state) or state
+        # mmpretrain's names for what the original authors call dwconv and pwconv
+        for long, short in (("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")):
+            state = {n.removeprefix("backbone.").replace(long, short): v for n, v in state.items()}
         if "downsample_layers.0.0.weight" in state:  # the original authors' names
             try:
                 state = checkpoint_filter_fn(state, next(iter(model.prior.trunks.values())))
@@ -194,12 +176,6 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         _load_part(trunk, {**state, **norms}, f"{source}: ConvNeXt trunk {name!r}")
 
 
-def _plain_convnext_name(name: str) -> str:
-    """mmpretrain's names for what the original authors call dwconv and pwconv."""
-    name = name.removeprefix("backbone.").replace("depthwise_conv", "dwconv")
-    return name.replace("pointwise_conv", "pwconv")
-
-
 def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     own = module.state_dict()
     # the family's smallest members have 1x1 convolutions for what the others have as linear layers
@@ -207,14 +183,5 @@ def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) 
         n: v.flatten(1) if n in own and own[n].ndim == 2 and v.ndim == 4 else v
         for n, v in state.items()
     }
-    raise_differences(
-        what,
-        missing=[n for n in own if n not in state],
-        unexpected=[n for n in state if n not in own],
-        misshapen=[
-            f"{n} (found {tuple(state[n].shape)}, expected {tuple(v.shape)})"
-            for n, v in own.items()
-            if n in state and state[n].shape != v.shape
-        ],
-    )
+    check_shapes(state, {n: tuple(v.shape) for n, v in own.items()}, what=what)
     module.load_state_dict(dict(state))

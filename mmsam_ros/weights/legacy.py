@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files written by earlier versions, in today's form; nothing else knows the old one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,14 +38,17 @@ def _modality(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     modality = dict(values)
     if "channels" not in modality:
         return modality
-    sensor, channels = _SENSOR_OF.get(name, name), modality.pop("channels")
-    sources = {channel["source"] for channel in channels}
+    sensor, found = _SENSOR_OF.get(name, name), modality.pop("channels")
+    if not isinstance(found, list):
+        raise WeightsError(f"inputs.{name}.channels: found {found!r}, expected a list")
+    channels = [_mapping({"channel": channel}, "channel") for channel in found]
+    sources = {str(channel.get("source")) for channel in channels}
     if sources != {sensor}:
         raise WeightsError(
             f"inputs.{name}: made of {', '.join(sorted(sources))}, expected {sensor} alone: a "
             "modality reads one sensor, train a network with several auxiliaries instead"
         )
-    modality["fields"] = [channel["field"] for channel in channels]
+    modality["fields"] = [channel.get("field") for channel in channels]
     modality["encoding"] = _mapping(modality, "encoding").get(sensor)
     modality["point_size"] = modality.pop("growth", 1)
     return modality

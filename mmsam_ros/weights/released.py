@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Foreign state dicts to ours: the released MM SAM-adapter, official SAM, ConvNeXt."""
-
-from __future__ import annotations
+"""The released MM SAM-adapter's weights under our names; names and shapes of state dicts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,49 +11,32 @@ from mmsam_ros.model import ModelConfig, build_model
 from mmsam_ros.weights.errors import WeightsError
 
 State = Mapping[str, Tensor]
+Shape = tuple[int, ...]
 
-# Released name -> ours, tried in order; {aux} is the auxiliary's name in the configuration.
+# Released name -> ours, tried in order; {aux} is the auxiliary's name in the configuration. The
+# twin ConvNeXt calls RGB x and the auxiliary y, Road-Fusion calls the auxiliary "sne".
+_TWIN, _ROAD = r"backbone\.spm\.twin_conv\.", r"backbone\.spm\.smart_fusion\."
 _RELEASED_RULES: list[tuple[str, str]] = [
     (r"backbone\.(pos_embed|patch_embed\..*|blocks\..*)", r"encoder.\1"),
     (r"backbone\.level_embed", "level_embed"),
     (r"backbone\.up\.(.*)", r"up.\1"),
     (r"backbone\.norm([1-4])\.(.*)", r"norms.<\1>.\2"),
     (r"backbone\.spm\.fc([1-4])\.(.*)", r"prior.projections.<\1>.\2"),
-    (
-        r"backbone\.interactions\.(\d+)\.(.*?)(dwconv\.dwconv)(.*)",
-        r"interactions.\1.\2dwconv\4",
-    ),
+    (r"backbone\.interactions\.(.*?)dwconv\.dwconv(.*)", r"interactions.\1dwconv\2"),
     (r"backbone\.interactions\.(.*)", r"interactions.\1"),
-    # twin ConvNeXt
-    (r"backbone\.spm\.twin_conv\.downsample_layers_([xy])\.0\.(.*)", r"prior.trunks.@\1.stem.\2"),
+    (_TWIN + r"downsample_layers_([xy])\.0\.(.*)", r"prior.trunks.@\1.stem.\2"),
+    (_TWIN + r"downsample_layers_([xy])\.(\d)\.(.*)", r"prior.trunks.@\1.stages.\2.downsample.\3"),
+    (_TWIN + r"stages_([xy])\.(\d)\.(\d+)\.(.*)", r"prior.trunks.@\1.stages.\2.blocks.\3.\4"),
+    (_TWIN + r"norm_([xy])(\d)\.(.*)", r"prior.trunks.@\1.norms.\2.\3"),
     (
-        r"backbone\.spm\.twin_conv\.downsample_layers_([xy])\.(\d)\.(.*)",
-        r"prior.trunks.@\1.stages.\2.downsample.\3",
-    ),
-    (
-        r"backbone\.spm\.twin_conv\.stages_([xy])\.(\d)\.(\d+)\.(.*)",
-        r"prior.trunks.@\1.stages.\2.blocks.\3.\4",
-    ),
-    (r"backbone\.spm\.twin_conv\.norm_([xy])(\d)\.(.*)", r"prior.trunks.@\1.norms.\2.\3"),
-    # Road-Fusion; the released names call the auxiliary "sne"
-    (
-        r"backbone\.spm\.smart_fusion\.(global|local)_feature_encoder_(rgb|sne)\.(\d)\.(.*)",
+        _ROAD + r"(global|local)_feature_encoder_(rgb|sne)\.(\d)\.(.*)",
         r"prior.fusion.{aux}.\3.\1_\2.\4",
     ),
-    (r"backbone\.spm\.smart_fusion\.fuse_blocks\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.cross.\2"),
-    (
-        r"backbone\.spm\.smart_fusion\.detail_feature_extractions\.(\d)\.(.*)",
-        r"prior.fusion.{aux}.\1.detail.\2",
-    ),
-    (
-        r"backbone\.spm\.smart_fusion\.enhance_blocks\.(\d)\.conv_atten\.(.*)",
-        r"prior.fusion.{aux}.\1.recalibration.\2",
-    ),
-    (r"backbone\.spm\.smart_fusion\.scale_layers\.(\d)\.(scale[12])", r"prior.fusion.{aux}.\1.\2"),
-    (
-        r"backbone\.spm\.smart_fusion\.ca_blocks\.(\d)\.coord_atten\.(.*)",
-        r"prior.fusion.{aux}.\1.coordinate.\2",
-    ),
+    (_ROAD + r"fuse_blocks\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.cross.\2"),
+    (_ROAD + r"detail_feature_extractions\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.detail.\2"),
+    (_ROAD + r"enhance_blocks\.(\d)\.conv_atten\.(.*)", r"prior.fusion.{aux}.\1.recalibration.\2"),
+    (_ROAD + r"scale_layers\.(\d)\.(scale[12])", r"prior.fusion.{aux}.\1.\2"),
+    (_ROAD + r"ca_blocks\.(\d)\.coord_atten\.(.*)", r"prior.fusion.{aux}.\1.coordinate.\2"),
     (r"decode_head\.convs\.(\d)\.(.*)", r"head.levels.\1.\2"),
     (r"decode_head\.fusion_conv\.(.*)", r"head.fuse.\1"),
     (r"decode_head\.conv_seg\.(.*)", r"head.classifier.\1"),
@@ -89,14 +70,9 @@ _RENAMES: list[tuple[str, str]] = [
 
 
 def released_name(name: str, auxiliary: str) -> str:
-    """Our name of a released key ("backbone.…", "decode_head.…").
-
-    Raises:
-        WeightsError: no rule covers the key.
-    """
+    """Our name of a released key ("backbone.…", "decode_head.…"); WeightsError without a rule."""
     for pattern, replacement in _RELEASED_RULES:
-        match = re.fullmatch(pattern, name)
-        if match:
+        if match := re.fullmatch(pattern, name):
             ours = match.expand(replacement)
             break
     else:
@@ -112,12 +88,8 @@ def released_name(name: str, auxiliary: str) -> str:
 def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
     """The released MM SAM-adapter's state dict under our names, in float32.
 
-    Args:
-        state: keys as released, perhaps with `module.` in front.
-        config: the network that it belongs to.
-
-    Raises:
-        WeightsError: lists every missing, unexpected and misshapen key.
+    Keys may have `module.` in front. WeightsError lists every key that is missing, unexpected or
+    misshapen for the network of `config`.
     """
     if len(config.auxiliaries) != 1:
         raise WeightsError(f"released weights have one auxiliary, found {config.auxiliaries}")
@@ -130,50 +102,38 @@ def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
             unexpected.append(name)
             continue
         converted[ours] = value.float() if value.is_floating_point() else value
-    check_state(converted, config, unexpected=unexpected, what="released state")
+    check_shapes(converted, expected_shapes(config), what="released state", unexpected=unexpected)
     return converted
 
 
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Name and shape of every tensor of a network, without allocating it."""
     with torch.device("meta"):
         model = build_model(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def check_state(
-    state: State, config: ModelConfig, *, unexpected: list[str] | None = None, what: str
-) -> None:
-    """Compare names and shapes of a whole state with the network's.
+def check_state(state: State, config: ModelConfig, *, what: str) -> None:
+    """`check_shapes` of a whole network's state."""
+    check_shapes(state, expected_shapes(config), what=what)
 
-    Raises:
-        WeightsError: lists every missing, unexpected and misshapen key.
-    """
-    expected = expected_shapes(config)
-    raise_differences(
-        what,
-        missing=[n for n in expected if n not in state],
-        unexpected=[*(unexpected or []), *(n for n in state if n not in expected)],
-        misshapen=[
-            f"{n} (found {tuple(state[n].shape)}, expected {shape})"
+
+def check_shapes(
+    state: State, expected: Mapping[str, Shape], *, what: str, unexpected: Sequence[str] = ()
+) -> None:
+    """WeightsError that lists every missing, unexpected (also those given) and misshapen key."""
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    differences = {
+        "missing": [n for n in expected if n not in found],
+        "unexpected": [*unexpected, *(n for n in found if n not in expected)],
+        "misshapen": [
+            f"{n} (found {found[n]}, expected {shape})"
             for n, shape in expected.items()
-            if n in state and tuple(state[n].shape) != shape
+            if found.get(n, shape) != shape
         ],
-    )
-
-
-def raise_differences(
-    what: str, *, missing: list[str], unexpected: list[str], misshapen: list[str]
-) -> None:
-    """Raise a WeightsError that lists what differs; return where nothing does."""
+    }
     parts = [
-        f"{len(names)} {kind}: {', '.join(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-        )
-        if names
+        f"{len(names)} {kind}: {', '.join(names)}" for kind, names in differences.items() if names
     ]
     if parts:
         raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that come with the package: in a checkout beside it, else in its installed share folder."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -17,18 +15,15 @@ def package_file(name: str) -> Path | None:
     where the package came without.
     """
     shares = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    places = [
-        Path(__file__).parents[2],
-        *(Path(prefix) / "share" / "mmsam_ros" for prefix in shares if prefix),
-    ]
-    return next((place / name for place in places if (place / name).exists()), None)
+    installed = [Path(prefix) / "share" / "mmsam_ros" for prefix in shares if prefix]
+    places = (place / name for place in (Path(__file__).parents[2], *installed))
+    return next((place for place in places if place.exists()), None)
 
 
 def default_weights() -> Path:
-    """The weights that are taken where none are named: trained on synthetic scenes, for trying.
+    """The weights that are taken where none are named: trained on synthetic scenes, for evaluation.
 
-    Raises:
-        WeightsError: the package came without them.
+    WeightsError where the package came without them.
     """
     path = package_file(f"models/{DEFAULT}")
     if path is None:

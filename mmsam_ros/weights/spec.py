@@ -4,28 +4,18 @@
 Training writes it, and nothing else tells the node what the network expects.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from mmsam_ros import __version__
 from mmsam_ros._util import Checked, MmsamError, from_mapping
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import legal_sizes
-from mmsam_ros.sensors import (
-    CAMERA,
-    ENCODINGS,
-    FIELDS,
-    RGB,
-    ClassInfo,
-    Modality,
-    topic_names,
-)
+from mmsam_ros.sensors import CAMERA, ENCODINGS, FIELDS, RGB, ClassInfo, Modality, topic_names
 from mmsam_ros.weights.errors import WeightsError
 
 FORMAT = "mmsam/1"
@@ -33,12 +23,9 @@ KEYS = ("config", "inputs", "classes", "geometry", "presence", "provenance")
 Size = tuple[int, int]
 
 RGB_INPUT = Modality(
-    fields=("red", "green", "blue"),
-    encoding="rgb8",
-    scale=(1 / 255, 1 / 255, 1 / 255),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
+    ("red", "green", "blue"), "rgb8", scale=(1 / 255, 1 / 255, 1 / 255),
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+)  # fmt: skip
 """The camera image, with ImageNet's statistics."""
 
 
@@ -66,9 +53,9 @@ class Geometry(Checked):
         if self.mode != "slide":
             self.require(self.stride is None, "stride", f"none with mode {self.mode!r}")
             return
-        step, size = self.stride, self.size
-        fits = step is not None and all(0 < s <= w for s, w in zip(step, size, strict=True))
-        self.require(fits, "stride", f"two values from 1 to the window {size}")
+        steps = zip(self.stride or (0, 0), self.size, strict=True)
+        fits = all(0 < step <= side for step, side in steps)
+        self.require(fits, "stride", f"two values from 1 to the window {self.size}")
 
     def check_network(self, config: ModelConfig) -> None:
         """WeightsError unless the network can run on what the geometry gives."""
@@ -114,8 +101,7 @@ class Provenance:
 class Spec(Checked):
     """All of the above with the network's configuration, validated as a whole.
 
-    Raises:
-        WeightsError: a value is out of range or parts do not fit together; names the key.
+    WeightsError names the key where a value is out of range or parts do not fit together.
     """
 
     error: ClassVar[type[MmsamError]] = WeightsError
@@ -173,24 +159,17 @@ class Spec(Checked):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, by key; `config.empty` is not stored, it follows from `inputs`."""
-        values = {key: _plain(getattr(self, key)) for key in KEYS}
+        values = dataclasses.asdict(self)
         del values["config"]["empty"]
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Spec:
-        """Inverse of `to_dict`.
-
-        Raises:
-            MmsamError: an unknown or missing key, a wrong type, or a value out of range.
-        """
-        spec = {key: value for key, value in values.items() if key != "config"}
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; MmsamError names a key that is unknown, missing or wrong."""
         config = from_mapping(ModelConfig, values.get("config"), "config")
         inputs = from_mapping(_Inputs, {"inputs": values.get("inputs")}, "spec").inputs
-        empty = empty_value(config, inputs)
-        return from_mapping(
-            cls, {**spec, "config": dataclasses.replace(config, empty=empty)}, "spec"
-        )
+        config = dataclasses.replace(config, empty=empty_value(config, inputs))
+        return from_mapping(cls, {**values, "config": config}, "spec")
 
 
 @dataclass(frozen=True)
@@ -202,16 +181,6 @@ def empty_value(config: ModelConfig, inputs: Mapping[str, Modality]) -> tuple[fl
     """What the network takes an absent auxiliary for; 0 where it leaves absent ones out."""
     given = [inputs[name] for name in config.auxiliaries if name in inputs]
     return given[0].empty if given and config.combine.absent == "empty" else (0.0, 0.0, 0.0)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return value
 
 
 def make_spec(
@@ -227,16 +196,12 @@ def make_spec(
     """The spec of a network.
 
     Args:
-        config: the network.
-        modalities: of its auxiliaries; others are left aside.
-        classes: of its labels.
-        geometry: of its input.
-        trained: whether the weights have seen all sensors.
-        dropped: whether they have seen every subset with the camera, too.
+        modalities: of its auxiliaries; others are ignored.
+        trained: the weights have seen all sensors together.
+        dropped: they have seen every subset with the camera, too.
         provenance: fields of `Provenance` besides the package's version.
 
-    Raises:
-        WeightsError: the parts do not fit together.
+    WeightsError where the parts do not fit together.
     """
     sensors = config.auxiliaries
     if missing := [sensor for sensor in sensors if sensor not in modalities]:

@@ -72,10 +72,7 @@ def write_bag(
 
 
 def _messages(vehicle: Vehicle, seconds: float) -> Iterator[tuple[float, str, int, Any]]:
-    """All messages in time order as (share that is done, topic, stamp in ns, message).
-
-    Every frame is rendered when it is due.
-    """
+    """All messages in time order as (share that is done, topic, stamp in ns, message)."""
     rig = vehicle.rig
     yield 0.0, "/tf_static", START, _transforms(rig)
     due = sorted((int(ns), sensor) for sensor in SENSORS for ns in rig.stamps(sensor, seconds))
@@ -112,7 +109,7 @@ def _qos(latched: bool) -> qos.Qos:
 
 
 def _make(kind: str, **fields: Any) -> Any:
-    """A message; the type store makes their classes at run time, so there is no static type."""
+    """A message; their classes are made at run time, so there is no static type."""
     return _STORE.types[kind](**fields)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's physics: sun and shadows or lamps at night, sky, air, exposure, blur, noise."""
+"""The camera's physics: sun and shadows, lamps at night, sky, air, exposure, blur and noise."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mmsam_ros.world.raycast import Caster, Hits, mirrored
 from mmsam_ros.world.rig import PinholeSpec
 from mmsam_ros.world.scene import World
 from mmsam_ros.world.style import RGB, Dice, Floats
-from mmsam_ros.world.textures import Look, look
+from mmsam_ros.world.textures import look
 from mmsam_ros.world.weather import Conditions
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
-_LIT = 65.0  # lights farther than this from the ego vehicle light nothing, metres
+_LIT = 65.0  # lights farther from the ego vehicle than this are ignored, metres
 _POOL, _BEAM = (-15.0, 15.0, 15.0), (0.0, 36.0, 7.5)  # reach of lamp and headlight: x, x, |y|
-_FAINT = 0.03  # irradiance taken off every lamp, so that its reach ends without an edge
-_FAR = 300.0
-_GREY = 0.45  # what the exposure makes of the scene's mean radiance
+_FAINT = 0.03  # irradiance subtracted from every lamp's, so that its pool has a soft edge
+_FAR = 300.0  # things farther away cast no shadow, metres
+_GREY = 0.45  # mean radiance after automatic exposure
 _GAIN = (0.35, 4.0)  # limits of the exposure's gain
 
 
@@ -43,27 +43,23 @@ class Picture:
     instance: NDArray[np.int32]
 
 
-def view(
-    caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float
-) -> tuple[Hits, Floats]:
+def view(caster: Caster, spec: PinholeSpec, time: float) -> tuple[Hits, Floats]:
     """First hits of all pixels, row by row, and the rays' directions in the world."""
-    directions = spec.rays @ T_world_optical[:3, :3].T.astype(np.float32)
-    return caster.cast(T_world_optical[:3, 3].astype(np.float32), directions, time), directions
+    T = (caster.world.ego.at(time) @ spec.T_base).astype(np.float32)
+    directions = spec.rays @ T[:3, :3].T
+    return caster.cast(T[:3, 3], directions, time), directions
 
 
-def render(
-    caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
-    rng: np.random.Generator,
-) -> Picture:  # fmt: skip
+def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator) -> Picture:
     """The camera's picture at `time`, in seconds."""
     world, shape = caster.world, (spec.height, spec.width)
-    hits, rays = view(caster, spec, T_world_optical, time)
+    hits, rays = view(caster, spec, time)
     solid, seen = hits.solid()
-    surface = look(caster, seen)
+    albedo, gloss, glow = look(caster, seen)
     light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
-    colour = surface.albedo * light
-    _reflect(world, seen, rays[solid], surface, colour)
-    colour += surface.glow
+    colour = albedo * light
+    _reflect(world, seen, rays[solid], gloss, colour)
+    colour += glow
     clear = np.exp(-seen.distance * world.conditions.fog)[:, None]
     colour = colour * clear + _light(world.conditions.sky.low) * (1 - clear)
     radiance = np.empty_like(rays)
@@ -108,7 +104,7 @@ def _daylight(caster: Caster, seen: Hits, time: float) -> Floats:
 
 
 def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
-    """Irradiance (N, 3) at night: street lamps and headlights, with the shadows they throw."""
+    """Irradiance (N, 3) at night: street lamps and headlights, with their shadows."""
     light = np.tile(_light(caster.world.conditions.sky.above), (len(seen.distance), 1))
     x, y, z = np.ascontiguousarray(seen.point.T)
     nx, ny, nz = np.ascontiguousarray(seen.normal.T)
@@ -138,11 +134,11 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
     return light
 
 
-def _reflect(world: World, seen: Hits, rays: Floats, surface: Look, colour: Floats) -> None:
+def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floats) -> None:
     """Adds the mirror image of sky and street to glossy surfaces."""
-    at = np.flatnonzero(surface.gloss > 0)
+    at = np.flatnonzero(gloss > 0)
     away, cosine = mirrored(rays[at], seen.normal[at])
-    share = surface.gloss[at] + (1 - surface.gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
+    share = gloss[at] + (1 - gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
     street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.sky.low))
     seen_sky = np.clip((away[:, 2:] - 0.12) / 0.3, 0, 1)
     image = sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
@@ -165,7 +161,7 @@ def _rain(image: Floats, conditions: Conditions, rng: np.random.Generator) -> No
 
 
 def _shaken(image: Floats, conditions: Conditions, spec: PinholeSpec) -> Floats:
-    """Smears the picture along the way that it moves while the shutter is open."""
+    """Motion blur: smears the picture along its motion while the shutter is open."""
     move = np.array(conditions.shake) * conditions.shutter * spec.K[0, 0]  # pixels, x and y
     half = int(np.ceil(np.abs(move).max() / 2))
     if not half:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Renders whole data sets in the `folder` layout, scene by scene, on all cores.
 
-The same plan gives the same files. They hold what the sensors measured, LiDAR points in view and
-thermal counts, beside the calibration.
+The same plan gives the same files: camera images, LiDAR points in the camera's view, thermal
+counts, labels and the calibration.
 """
 
 from __future__ import annotations
@@ -52,17 +52,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Scene:
-    """One drive of a plan and the frames that are taken from it."""
+    """One drive and its frames."""
 
     seed: int
     rows: tuple[Row, ...]
 
 
 def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> list[Scene]:
-    """The scenes of a data set of so many `frames` by split, `per_scene` from each drive.
+    """The scenes of a data set.
 
-    Weathers take turns; every second scene of a weather is ordinary, the other cases take turns in
-    between, so that 50 scenes have every pair. first: number of the first seed of every split.
+    Weathers take turns. Every second scene of a weather is ordinary, the other cases take turns in
+    between, so that 50 scenes have every pair.
+
+    Args:
+        frames: their number by split.
+        per_scene: frames from each drive.
+        first: number of the first world of every split.
     """
     if per_scene < 1:
         raise DataError(f"frames of a scene are {per_scene}, expected at least 1")
@@ -107,7 +112,7 @@ def render(
     if workers is not None and workers < 1:
         raise DataError(f"workers are {workers}, expected at least 1")
     writer = _writer(root, make_rig(*size))
-    # numpy's products are tiny here: a second thread would only spin (read when numpy loads)
+    # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     rows: list[Row] = []
     with ProcessPoolExecutor(
@@ -151,6 +156,6 @@ def _writer(root: Path, rig: Rig) -> FolderWriter:
         "thermal": {"width": thermal.width, "height": thermal.height, "K": thermal.K,
                     "R_camera_thermal": rig.T_camera_thermal[:3, :3]},
     }  # fmt: skip
-    # every thermal frame by its own contrast: cameras differ in what a count means
+    # frame_gain, because a count means something else in every thermal camera
     encodings = {"lidar": "muses_raw", "thermal": "frame_gain"}
     return FolderWriter(root, CLASSES, encodings, calibration)

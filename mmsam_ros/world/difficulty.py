@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hard or easy: measured on a frame's images, never taken from the name of its weather.
+"""Hard or easy, as measured on a frame's images; the name of its weather does not matter.
 
-The rule. An object is a person, a rider, a bicycle, a vehicle or a traffic sign that covers at
-least `SMALLEST` of the picture. Its contrast in a sensor compares the object with the ring around
-it: the change of mean and of deviation over all channels, divided by the sensor's noise (`UNITS`);
-of LiDAR returns (echoes of fog and rain aside), the gap in range, and 0 where fewer than `RETURNS`
-hit it. The camera has lost an object whose contrast is below 1 there; an auxiliary shows it where
-its own contrast is at least 1. A frame is hard where auxiliaries show at least `SHARE` of its
-objects while the camera has lost them.
+An object is a person, a rider, a bicycle, a vehicle or a traffic sign that covers at least
+`SMALLEST` of the picture. Its contrast in a sensor compares it with the ring around it: the change
+of mean and deviation over all channels, divided by the sensor's noise (`UNITS`). For LiDAR it is
+the gap in range, without echoes of fog and rain, and 0 if there are fewer than `RETURNS` returns.
+An object is visible to a sensor if its contrast is at least 1. A frame is hard if at least `SHARE`
+of its objects are visible to an auxiliary and not to the camera.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ from mmsam_ros.sensors import project, register
 from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.samples import Sample
 from mmsam_ros.world.scene import CLASS_IDS
-from mmsam_ros.world.style import Floats
+from mmsam_ros.world.style import Floats, Mask
 
 OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
 UNITS = {"camera": 8.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres
 SMALLEST, RETURNS, SHARE = 4e-4, 3, 0.25
-_KELVIN = np.float32(0.01)
-Mask = NDArray[np.bool_]
+_KELVIN = np.float32(0.01)  # per count
 
 
 def is_hard(sample: Sample) -> bool:
@@ -63,9 +61,8 @@ def thermal_in_view(sample: Sample) -> Floats:
 
 
 def _ranges(sample: Sample) -> Floats:
-    """(H, W) distance of LiDAR returns in the camera's view, NaN where there is none.
-
-    What fog and rain send back shows no object, however far it is from the road behind.
+    """(H, W) distance of LiDAR returns in the camera's view, without echoes of fog and rain; NaN
+    where there is none.
     """
     solid = sample.cloud.xyz[sample.cloud.label != AIR]
     _, u, v, depth = project(solid, sample.rig.camera_model, sample.rig.T_camera_lidar)
@@ -76,7 +73,9 @@ def _ranges(sample: Sample) -> Floats:
 
 
 def _surroundings(mask: Mask) -> tuple[Mask, Mask, tuple[slice, slice]]:
-    """An object's mask and a ring about a quarter of its size wide, cut out, and the window."""
+    """The window around an object and, cut out of it, its mask and the ring around it, a quarter
+    of the object's size wide: (mask, ring, window).
+    """
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     width = max(2, int(np.sqrt(mask.sum()) / 4))
     window = np.s_[max(y - width, 0) : y + h + width, max(x - width, 0) : x + w + width]
@@ -98,7 +97,7 @@ def _change(image: NDArray[np.generic], inside: Mask, ring: Mask) -> float:
 
 
 def _gap(reach: Floats, inside: Mask, ring: Mask) -> float:
-    """Metres between the median range of an object and of its surroundings."""
+    """Difference (m) of the median range of an object and of the ring around it."""
     within, around = reach[inside], reach[ring]
     within, around = within[~np.isnan(within)], around[~np.isnan(around)]
     if len(within) < RETURNS:

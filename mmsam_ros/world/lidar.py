@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +14,13 @@ from mmsam_ros.world.rig import LidarSpec
 from mmsam_ros.world.style import Floats
 from mmsam_ros.world.textures import facade
 
-AIR = 255  # label of what fog and rain send back
+AIR = 255  # label of echoes of fog and rain
 _NEAR, _FAR = 0.8, 110.0  # metres
 _RANGE_NOISE = 0.015  # metres
 _GLASS = 0.05  # reflectance of window panes
-_SLICES = 3  # of a turn; what moves stands still within each
-_HAZE = 0.004  # extinction up to which the air sends nothing back, 1/m
-_PENETRATION = 0.35  # extinction at 905 nm (multiple echoes) as a share of visible light's
+_SLICES = 3  # of a turn; moving things are at one place within each
+_HAZE = 0.004  # extinction up to which the air returns no echoes, 1/m
+_PENETRATION = 0.35  # extinction at 905 nm, with multiple echoes, relative to visible light
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +28,8 @@ class Cloud:
     """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
 
     The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
-    xyz (N, 3) float32 m; intensity (N,) float32 0..255; ring (N,) uint16, 0 the top beam; time
-    (N,) float32 s since the stamp; label (N,) uint8 class ids, `AIR`: fog or rain (truth, which
-    no sensor sends).
+    xyz (N, 3) float32 m; intensity (N,) float32 0..255; ring (N,) uint16, 0 is the top beam; time
+    (N,) float32 s since the stamp; label (N,) uint8 ground truth: class ids, `AIR` for fog or rain.
     """
 
     xyz: Floats
@@ -42,22 +40,21 @@ class Cloud:
 
 
 def scan(
-    caster: Caster, spec: LidarSpec, place: Callable[[float], NDArray[np.float64]], time: float,
-    rng: np.random.Generator, turn: float,
-) -> Cloud:  # fmt: skip
-    """One turn of `turn` seconds from `time` on; `place`: (4, 4) world <- LiDAR at any time."""
-    nominal, beams = spec.rays, len(spec.elevations)
+    caster: Caster, spec: LidarSpec, time: float, turn: float, rng: np.random.Generator
+) -> Cloud:
+    """One turn of `turn` seconds from `time` on."""
+    nominal, beams, ego = spec.rays, len(spec.elevations), caster.world.ego
     actual = _jittered(nominal, caster.world.conditions.jitter, rng)
-    stamped = np.linalg.inv(place(time))
+    stamped = np.linalg.inv(ego.at(time) @ spec.T_base)
     parts = []
     for rows in np.array_split(np.arange(len(nominal)), _SLICES):
         middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
-        T = place(middle).astype(np.float32)
+        place = ego.at(middle) @ spec.T_base
+        T, back = place.astype(np.float32), (stamped @ place).astype(np.float32)
         rays = actual[rows] @ T[:3, :3].T
         hits = caster.cast(T[:3, 3], rays, middle)
         distance, intensity, label = _returns(caster, hits, rays, rng)
         kept = np.flatnonzero(distance > 0)
-        back = (stamped @ place(middle)).astype(np.float32)
         points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
         parts.append((points, intensity[kept], rows[kept], label[kept]))
     xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -67,7 +64,7 @@ def scan(
 
 
 def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
-    """Where the beams really point; the sensor goes on believing its table."""
+    """Actual directions of the beams; the points are still computed from the nominal ones."""
     if not degrees:
         return rays
     shaken = rays + np.radians(degrees) * rng.standard_normal(rays.shape, np.float32)
@@ -87,7 +84,7 @@ def _returns(
     through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
     intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
     intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
-    # the share of returns that are strong enough falls with range and weak reflection
+    # fewer returns are strong enough at a long range or weak reflection
     power = reflectance * (0.15 + facing) * through
     lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
     seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surfaces are made of, as each sensor sees it: one table for camera, LiDAR and thermal."""
+"""Materials of surfaces: one table for camera, LiDAR and thermal camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Material:
-    """Colour comes from the mesh (albedo); the rest is here.
+    """Properties of a surface besides its albedo, which meshes have.
 
     reflectance: share of the LiDAR's light (905 nm) sent back at normal incidence, 0..1
     gloss: share of mirror-like reflection at normal incidence (camera)

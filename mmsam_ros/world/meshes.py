@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangle meshes with a material and a colour per triangle, and the shapes everything is made of.
+"""Triangle meshes with a material and a colour per triangle, and basic shapes.
 
-Metres; x forward, y left, z up. Shapes are closed where it shows. The order of a triangle's corners
-does not matter: the ray caster turns normals towards the viewer.
+Metres; x forward, y left, z up. The order of a triangle's corners does not matter: the ray caster
+turns normals towards the viewer.
 """
 
 from __future__ import annotations

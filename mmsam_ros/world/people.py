@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People, bicycles and riders: bodies of limbs that swing, facing +x, feet at z = 0."""
+"""Pedestrians, bicycles and riders with limbs that swing, facing +x, standing at z = 0."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _skin(rng: Dice) -> Surface:
 
 
 def _cloth(rng: Dice) -> Surface:
-    """Grey or coloured, dark or light, as walls and cars."""
+    """Grey or coloured, dark or light, like walls and cars."""
     saturation = (0.0, 0.25) if rng.random() < 0.5 else (0.3, 0.95)
     return Surface("cloth", rng.colour((0.025, 0.66), saturation))
 
@@ -96,7 +96,7 @@ def bicycle(rng: Dice) -> Mesh:
 
 
 def rider(rng: Dice) -> tuple[Limb, ...]:
-    """Somebody on a bicycle (which is an instance of its own), pedalling."""
+    """A pedalling rider without the bicycle, which is an instance of its own."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rays into a world: what they hit, how far, and what is in whose shadow (Embree, on the CPU)."""
+"""Casts rays into a world: what they hit at what distance, and shadows (Embree, on the CPU)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from mmsam_ros.world.meshes import Mesh, merge
 from mmsam_ros.world.scene import SKY, World
-from mmsam_ros.world.style import Floats
+from mmsam_ros.world.style import Floats, Mask, Rows
 
-Rows = NDArray[np.intp]
-_SIGHT = (-35.0, 90.0)  # what moves is left out farther behind and ahead of the ego vehicle, metres
+_SIGHT = (-35.0, 90.0)  # metres behind and ahead of the ego vehicle in which moving things are cast
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +35,12 @@ class Hits:
 class Caster:
     """Casts rays into a world at any time.
 
-    Tables by triangle, the last row for the sky: `label` (class id), `material`, `albedo` (3),
-    `instance`; by instance: `origin` (3) and `turn` (2), cosine and sine of its yaw. What stands
-    still is built once, what moves is rebuilt for every new time.
+    Static things are built once, moving things again for every new time.
+
+    Attributes:
+        label, material, albedo, instance: class id, material id, RGB and instance of each triangle;
+            the last row is the sky.
+        origin, turn: of each instance, (3,) and cosine and sine of its yaw.
     """
 
     def __init__(self, world: World) -> None:
@@ -55,7 +57,7 @@ class Caster:
         yaw = np.array([thing.yaw for thing in things], np.float32)
         self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         still: list[Mesh] = []
-        self._movers: dict[int, list[int]] = {}  # first rows of the limbs of what moves
+        self._movers: dict[int, list[int]] = {}  # moving instances: first row of each limb
         for i, mesh, end in zip(owners, meshes, np.cumsum(counts), strict=True):
             if things[i].motion is None:
                 still.append(mesh)
@@ -67,10 +69,10 @@ class Caster:
         self._time: float | None = None
         self._scenes = [self._still]
 
-    def cast(self, origins: Floats, directions: Floats, time: float) -> Hits:
-        """Nearest hits of rays from `origins` (3,) or (N, 3) along unit `directions` (N, 3)."""
+    def cast(self, origin: Floats, directions: Floats, time: float) -> Hits:
+        """Nearest hits of rays from `origin` (3,) along unit `directions` (N, 3)."""
         directions = np.ascontiguousarray(directions, np.float32)
-        starts = np.array(np.broadcast_to(origins, directions.shape), np.float32, order="C")
+        starts = np.tile(origin.astype(np.float32), (len(directions), 1))
         distance, normal = np.full(len(starts), np.inf, np.float32), np.zeros_like(starts)
         triangle = np.full(len(starts), len(self.label) - 1)
         for scene, rows in self._at(time):
@@ -88,10 +90,10 @@ class Caster:
 
     def occluded(
         self, hits: Hits, at: Rows, directions: Floats, reach: Floats | float, time: float
-    ) -> NDArray[np.bool_]:
-        """Whether anything stands within `reach` metres of the hits `at` along unit directions."""
+    ) -> Mask:
+        """Whether there is anything within `reach` metres of the hits `at` along `directions`."""
         points = hits.point[at] + 4e-3 * hits.normal[at]
-        # copies: Embree wants arrays that can be written
+        # copies: Embree needs writable arrays
         directions = np.array(np.broadcast_to(directions, points.shape), np.float32, order="C")
         starts = np.ascontiguousarray(points + 2e-3 * directions, np.float32)
         limit = np.array(np.broadcast_to(reach, len(at)), np.float32)
@@ -100,17 +102,15 @@ class Caster:
             shadow |= scene.run(starts, directions, limit, query="OCCLUDED") >= 0
         return shadow
 
-    def sunlit(
-        self, hits: Hits, reach: float, time: float
-    ) -> tuple[Rows, Floats, NDArray[np.bool_]]:
-        """Rows of what faces the sun, cosine of the sun's angle, and whether it is in shadow."""
+    def sunlit(self, hits: Hits, reach: float, time: float) -> tuple[Rows, Floats, Mask]:
+        """Rows of hits that face the sun, cosine of the angle to it, and which are in shadow."""
         sun = self.world.sun.astype(np.float32)
         facing = hits.normal @ sun
         at = np.flatnonzero(facing > 0)
         return at, facing[at], self.occluded(hits, at, sun, reach, time)
 
     def _at(self, time: float) -> list[tuple[EmbreeScene, Rows]]:
-        """What stands still, and what moves and is in sight at `time`, with their tables' rows."""
+        """Static things, and moving ones in sight at `time`, with the rows of their triangles."""
         if time != self._time:
             ego = np.linalg.inv(self.world.ego.at(time))
             vertices, triangles, rows, base = [], [], [], 0

@@ -40,22 +40,16 @@ class Vehicle:
 
     def camera(self, time: float) -> Picture:
         """The camera's picture at `time` (s), with true labels."""
-        T = self.world.ego.at(time) @ self.rig.camera.T_base
-        return camera.render(self.caster, self.rig.camera, T, time, self._noise(_CAMERA, time))
+        return camera.render(self.caster, self.rig.camera, time, self._noise(_CAMERA, time))
 
     def lidar(self, time: float) -> Cloud:
         """One turn of the LiDAR from `time` (s) on."""
-
-        def place(at: float) -> NDArray[np.float64]:
-            return self.world.ego.at(at) @ self.rig.lidar.T_base
-
         noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
-        return lidar.scan(self.caster, self.rig.lidar, place, time, noise, turn)
+        return lidar.scan(self.caster, self.rig.lidar, time, turn, noise)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image at `time` (s), hundredths of a kelvin."""
-        T = self.world.ego.at(time) @ self.rig.thermal.T_base
-        return thermal.render(self.caster, self.rig.thermal, T, time, self._noise(_THERMAL, time))
+        return thermal.render(self.caster, self.rig.thermal, time, self._noise(_THERMAL, time))
 
     def _noise(self, sensor: int, time: float) -> np.random.Generator:
         return Dice(self.world.seed, sensor, round(time * 1e9))
@@ -67,7 +61,7 @@ def samples(
 ) -> Iterator[Sample]:  # fmt: skip
     """`count` pictures of one drive, `interval` seconds apart, with the other sensors' frames.
 
-    LiDAR and thermal camera run on their own clocks: theirs are the frames nearest in time.
+    LiDAR and thermal camera have their own clocks: a sample has their frames nearest in time.
     """
     rig = rig or make_rig()
     vehicle = Vehicle(build_street(seed, weather=weather, case=case, seconds=count * interval), rig)

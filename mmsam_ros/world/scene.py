@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scene is: instances (class, shape, motion), lights, the sun and the ego vehicle's path.
+"""The scene: instances (class, shape, motion), lights, the sun and the ego vehicle's path.
 
 World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`. Street
-coordinates: s along that line, n to its left. Time in seconds from the start of the scene. Nothing
-here knows how any sensor sees it.
+coordinates: s along that line, n to its left. Time in seconds from the start of the scene. How a
+sensor sees the scene is not defined here.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Path:
         return s, n
 
     def bend(self, mesh: Mesh) -> Mesh:
-        """A mesh given in street coordinates, in the world; its edges should be short."""
+        """A mesh from street to world coordinates; its edges should be short."""
         x, y, _ = self.world(mesh.vertices[:, 0], mesh.vertices[:, 1])
         return mesh.at(np.stack([x, y, mesh.vertices[:, 2]], 1))
 
@@ -174,7 +174,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A scene of one seed: everything the sensors may ask."""
+    """The scene of one seed: all that the sensors render."""
 
     seed: int
     conditions: Conditions

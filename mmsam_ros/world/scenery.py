@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands still: buildings, trees, hedges, street lamps and traffic signs."""
+"""Static things: buildings, trees, hedges, street lamps and traffic signs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge,
 from mmsam_ros.world.scene import Light
 from mmsam_ros.world.style import RGB, Dice, Floats
 
-BAY, STOREY = 2.4, 3.1  # width and height of one window's part of a facade, metres
+BAY, STOREY = 2.4, 3.1  # width and height of a facade's cell, which has one window, metres
 
 _SIGN_HUES = {"ban": (0.95, 1.02), "order": (0.56, 0.66), "warning": (0.96, 1.12)}
 
@@ -124,7 +124,7 @@ def hedge(rng: Dice, length: float, height: float) -> Mesh:
 
 
 def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
-    """A lamp post at the origin with its arm along +y, and the light it throws down."""
+    """A lamp post at the origin with its arm along +y, and its light."""
     steel = Surface("steel", rng.colour((0.06, 0.5), (0.0, 0.4)))
     foot, top = rng.uniform(0.11, 0.17), rng.uniform(0.06, 0.1)
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
@@ -153,7 +153,7 @@ def _plate(outline: NDArray[np.float64], x: float, rgb: RGB) -> Mesh:
 
 
 def sign(rng: Dice) -> tuple[Mesh, Mesh]:
-    """A traffic sign facing -x: its post and its plate (they are of different classes)."""
+    """A traffic sign facing -x: its post and its plate, which are of different classes."""
     kind = ("ban", "order", "warning")[rng.integers(3)]
     sides = 3 if kind == "warning" else 24
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)[:, None] + np.pi / 2

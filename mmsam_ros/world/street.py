@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A street that is built block by block along a line that may curve, as long as the drive needs.
+"""Builds a street, block by block along a straight or curved line, as long as the drive needs.
 
-Every block draws its own random numbers, so a longer drive sees the same beginning. Seen across:
-two lanes, perhaps parking strips, kerbs, pavements, then houses, gardens or a park; side streets
-cross. `Layout` says how wide and how full everything is.
+Every block has its own random numbers, so a longer drive begins with the same street. It has two
+lanes, then on each side a parking strip (or none), a kerb, a pavement, and houses, gardens or a
+park; side streets cross it. `Layout` has the widths and densities.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mmsam_ros.world.weather import Conditions
 EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
 STEP = 0.12  # height of the pavement above the road
-_BEHIND, _AHEAD = 2, 5  # blocks built behind the start and ahead of the end of the drive
+_BEHIND, _AHEAD = 2, 5  # blocks before the start and after the end of the drive
 _SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
-_REACH = 70.0  # metres that the land by the street and side streets reach
+_REACH = 70.0  # length of side streets, and how far the land beside the street reaches
 _PIECE = 3.0  # the ground follows curves in pieces of this length
 
 
@@ -109,7 +109,7 @@ class _Block:
         return self.found
 
     def spans(self, gap: float) -> list[Range]:
-        """The block's stretch, without `gap` to both sides of a side street's middle."""
+        """The block's length, without `gap` on both sides of a side street's middle."""
         if not self.crossing:
             return [(self.start, self.end)]
         return [(self.start, self.middle - gap), (self.middle + gap, self.end)]
@@ -120,11 +120,11 @@ class _Block:
     def place(
         self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, lights: tuple[Light, ...] = ()
     ) -> None:
-        """Stands something rigid at s, n, z, turned by `yaw` relative to the street."""
+        """Adds something rigid at s, n, z, turned by `yaw` relative to the street."""
         self.found.append(_placed(self.layout.path, name, mesh, at, yaw, lights))
 
     def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
-        """Lays meshes given in street coordinates along the street's curve."""
+        """Adds meshes in street coordinates, bent along the street's curve."""
         mesh = self.layout.path.bend(merge(pieces))
         self.found.append(Instance(CLASS_IDS[name], (Limb(mesh),)))
 
@@ -183,7 +183,7 @@ class _Block:
             self._park(side)
             return
         garden = kind == "gardens"
-        curve = 0.6 if self.layout.path.swing else 0.0  # straight fronts by a curved pavement
+        curve = 0.6 if self.layout.path.swing else 0.0  # straight fronts at a curved pavement
         setback = self.layout.edge + curve + (rng.uniform(3, 8) if garden else 0.05)
         for a, b in self.spans(_SIDE_ROAD + _SIDE_WALK + 0.1):
             s = a + 0.2
@@ -234,7 +234,7 @@ class _Block:
                 self.place("bicycle", people.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
 
     def _signs(self, side: int) -> None:
-        """They face the traffic on their side."""
+        """Signs that face the traffic on their side."""
         rng = self.rng
         for _ in range(rng.poisson(self.layout.signs)):
             s = self.start + rng.uniform(0, BLOCK)
@@ -273,7 +273,7 @@ class _Block:
                 heading = rng.choice([0.0, math.pi])
                 self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
         if self.crossing and rng.random() < 0.8:
-            # crosses while the ego vehicle comes near
+            # crosses the street as the ego vehicle approaches
             s, pace = self.middle - _SIDE_ROAD - rng.uniform(1.2, 3.8), rng.uniform(1.0, 1.5)
             near = max(0.0, (s - 12) / EGO_SPEED)
             n = rng.uniform(-lay.lane, lay.lane) - side * pace * near
@@ -310,14 +310,14 @@ def _kerb(s: Range, n0: float, n1: float, surface: Surface) -> list[Mesh]:
 
 
 def _pieces(s: Range) -> list[Range]:
-    """A stretch of the street in short pieces, whichever end is given first."""
+    """Short pieces of an interval; either end may come first."""
     start, end = sorted(s)
     count = max(1, math.ceil((end - start) / _PIECE))
     return list(pairwise(np.linspace(start, end, count + 1).tolist()))
 
 
 def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]:
-    """Land as far as the eye reaches, and houses across both ends of the street."""
+    """Land up to the horizon, and houses across both ends of the street."""
     land = floor((start - 900, end + 900), (-900, 900), -0.06, layout.grass)
     found = [Instance(CLASS_IDS["terrain"], (Limb(land),))]
     for i, (s, yaw) in enumerate([(end + 9.0, -math.pi / 2), (start - 9.0, math.pi / 2)]):
@@ -360,7 +360,7 @@ def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) 
 def _rider(
     rng: Dice, layout: Layout, s: float, n: float, speed: float, heading: float = 0.0
 ) -> list[Instance]:
-    """Somebody on a bicycle, and the bicycle: two instances of two classes."""
+    """A rider and the bicycle, which are two instances of two classes."""
     motion = Motion((s, n, 0.0), heading, speed, 0.08, 5.0, layout.path)
     return [
         Instance(CLASS_IDS["rider"], people.rider(rng), motion),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random draws by split: train, val and test share neither seeds nor drawn textures and colours.
+"""Random draws by split: train, val and test share no seeds, and no drawn textures or colours.
 
-A seed belongs to one split (`SEEDS`). What makes a texture or a colour is drawn from cells of its
-range that only this split has, interleaved with the others' cells: same ranges, no common value.
-What is the same thing everywhere is a constant: tyres, glass, shoes, the frames of windows.
+A seed belongs to one split (`SEEDS`). Parameters of textures and colours have a range of `CELLS`
+cells. Each split draws from its own cells, which are interleaved: same ranges, no common value.
+Tyres, glass, shoes and window frames are constants, the same in all splits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 
 Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.intp]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 
@@ -50,7 +52,7 @@ def split_of(seed: int) -> str:
 
 
 class Dice(np.random.Generator):
-    """Random numbers of one purpose; geometry is drawn freely, tones and colours by split."""
+    """A generator for one purpose; `tone` and `colour` draw by split, the rest freely."""
 
     def __init__(self, seed: int, *key: int) -> None:
         super().__init__(np.random.PCG64(np.random.SeedSequence([seed, *key])))
@@ -80,7 +82,7 @@ TEXTURES: Mapping[str, Range] = {
 
 
 class Style:
-    """A scene's textures: values of `TEXTURES` by name, and where its noise begins."""
+    """A scene's textures: the values of `TEXTURES` by name, and noise."""
 
     def __init__(self, seed: int) -> None:
         rng = Dice(seed, 20)
@@ -99,7 +101,7 @@ class Style:
         return _tile(self._split).take((i & (_TILE - 1)) * _TILE + (j & (_TILE - 1)))
 
     def hash01(self, *keys: NDArray[np.generic] | int) -> Floats:
-        """A number in [0, 1) that looks random but depends on the scene and the integers only."""
+        """A pseudo-random number in [0, 1) that depends on the scene and the integers only."""
         mixed = np.array([self._salt], np.uint32)
         for key in keys:
             bits = np.asarray(key).astype(np.int32).view(np.uint32)
@@ -111,7 +113,7 @@ class Style:
 
 @cache
 def _tile(split: str) -> Floats:
-    """A split's noise, which repeats without seams: 1/f spectrum, mean 0, deviation 1."""
+    """A split's noise, periodic without seams: 1/f spectrum, mean 0, deviation 1."""
     rng = np.random.default_rng([7, SEEDS[split].start])
     spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE)))
     fx, fy = np.meshgrid(np.fft.fftfreq(_TILE), np.fft.fftfreq(_TILE))

@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.world.materials import MATERIAL_IDS, column
-from mmsam_ros.world.raycast import Caster, Hits, Rows
+from mmsam_ros.world.raycast import Caster, Hits
 from mmsam_ros.world.scenery import BAY, STOREY
-from mmsam_ros.world.style import Floats, Style
-
-Mask = NDArray[np.bool_]
+from mmsam_ros.world.style import Floats, Mask, Rows, Style
 
 
 @dataclass(frozen=True, eq=False)
 class Facade:
-    """Walls, per hit on one: its row in the hits, its instance, is it a window, a window's frame, a
-    door, how brightly lit within (0: dark), and where it is along the wall and up (m).
+    """All hits on walls: their rows and instances, whether they are on a window, a window frame or
+    a door, radiance of the light behind a window (0: dark), and their place along the wall and up.
     """
 
     at: Rows
@@ -63,17 +61,11 @@ def facade(caster: Caster, hits: Hits) -> Facade:
     return Facade(at, instance, window, outer & ~window & ~door, door, lit.astype(np.float32), u, v)
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """Per hit: albedo (N, 3), share of mirror reflection (N,), radiance of its own (N, 3)."""
+def look(caster: Caster, hits: Hits) -> tuple[Floats, Floats, Floats]:
+    """Albedo (N, 3), share of mirror reflection (N,) and emitted radiance (N, 3) of all hits.
 
-    albedo: Floats
-    gloss: Floats
-    glow: Floats
-
-
-def look(caster: Caster, hits: Hits) -> Look:
-    """Colours of all hits, patterns fading where a pixel covers more than one of their parts."""
+    Patterns fade with distance, where a pixel covers several of their cells.
+    """
     world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
     material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
     gloss = column("gloss")[material]
@@ -83,7 +75,7 @@ def look(caster: Caster, hits: Hits) -> Look:
         at = _rows(caster, hits, name)
         s, n = world.path.street(hits.point[at, 0], hits.point[at, 1])
         albedo[at] *= ground(style, s, n, _fade(hits, at))[:, None]
-        if wet:  # darker, and it mirrors, most where puddles stand
+        if wet:  # darker and glossy, most of all in puddles
             puddle = np.clip(style.noise(s, n, 47.0) - 0.3, 0, 1)
             albedo[at] *= (1 - wet * (0.3 + 0.3 * puddle))[:, None]
             gloss[at] = wet * (0.03 + 0.35 * puddle)
@@ -92,7 +84,7 @@ def look(caster: Caster, hits: Hits) -> Look:
         x, y, z = hits.point[at].T
         albedo[at] *= pattern(style, x, y, z, _fade(hits, at))[:, None]
     _paint_facades(caster, hits, albedo, gloss, glow)
-    return Look(np.clip(albedo, 0.005, 0.95), gloss, glow)
+    return np.clip(albedo, 0.005, 0.95), gloss, glow
 
 
 def _fade(hits: Hits, at: Rows) -> Floats:
@@ -131,7 +123,7 @@ def _paint_facades(caster: Caster, hits: Hits, albedo: Floats, gloss: Floats, gl
         glow[pane] = cells.lit[cells.window][:, None] * warm * np.where(drawn, 0.5, 0.8)[:, None]
 
 
-# the ground is patterned in street coordinates s, n, so that slabs and tracks follow its curves
+# patterns of the ground are in street coordinates s, n, so that they follow its curves
 
 
 def _asphalt(style: Style, s: Floats, n: Floats, fade: Floats) -> Floats:

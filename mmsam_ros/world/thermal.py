@@ -21,18 +21,17 @@ from mmsam_ros.world.textures import facade
 COUNTS_PER_KELVIN = 100
 ZERO_CELSIUS = 27315  # counts
 _NETD = 0.07  # kelvin
-_PIVOT = 14.0  # degrees Celsius that poor contrast draws everything towards
+_PIVOT = 14.0  # degrees Celsius; low contrast brings all temperatures closer to it
 _FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
-_FULL_SUN = 2.6  # irradiance for which materials state what the sun adds
+_FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
 
 
 def render(
-    caster: Caster, spec: PinholeSpec, T_world_optical: NDArray[np.float64], time: float,
-    rng: np.random.Generator,
-) -> NDArray[np.uint16]:  # fmt: skip
+    caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator
+) -> NDArray[np.uint16]:
     """One image (H, W) uint16, hundredths of a kelvin."""
     world, side = caster.world, caster.world.conditions.coarse
-    hits, rays = view(caster, spec, T_world_optical, time)
+    hits, rays = view(caster, spec, time)
     celsius = _sky(world, rays)
     solid, seen = hits.solid()
     emissivity = column("emissivity")[caster.material[seen.triangle]]
@@ -52,9 +51,8 @@ def render(
 
 
 def _sky(world: World, rays: Floats) -> Floats:
-    """Apparent temperature of the sky (Celsius); near the air's at the horizon, cold above.
-
-    Clouds, fog and rain are nearly as warm as the air.
+    """Apparent temperature of the sky (Celsius): nearly the air's at the horizon and in clouds,
+    fog and rain, cold above.
     """
     conditions = world.conditions
     horizon = 4.0 + 10.0 * conditions.day + conditions.air
@@ -69,13 +67,13 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
     nominal = conditions.day * column("day") + (1 - conditions.day) * column("night")
     celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
-    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # no two things are alike
+    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
     cells = facade(caster, seen)
     warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
     celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
     if max(conditions.sky.sun) > 0:
         lit, facing, shadow = caster.sunlit(seen, 200.0, time)
-        # shadows are softened: the ground still remembers the sun
+        # what is in shadow now has been in the sun before
         gain = max(conditions.sky.sun) / _FULL_SUN * column("sun")[material[lit]]
         celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
     x, y, z = seen.point.T

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cars and trucks: facing +x, centred over their wheels, tyres at z = 0."""
+"""Cars and trucks, facing +x, centred over their wheels, which stand at z = 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DARK = (0.025, 0.025, 0.028)
 
 
 HEADLIGHTS = (Light((2.3, 0.0, 0.75), (1.0, -0.01, -0.05), 260.0, 45.0),)  # both as one beam
-# glass houses: x of the lower and of the upper ends, lower and upper height
+# cabins: x of the lower and of the upper ends, lower and upper height
 _CABINS = (
     ((-1.75, 1.00), (-1.20, 0.25), (0.93, 1.44)),  # saloon
     ((-2.05, 1.05), (-1.75, 0.30), (0.93, 1.50)),  # estate
@@ -68,7 +68,7 @@ def _lamps(x_front: float, x_back: float, y: float, z: float, running: bool) -> 
 
 
 def car(rng: Dice, *, running: bool) -> Mesh:
-    """A saloon, estate or van of about 4.4 m; running: engine and tyres warm, lamps on at night."""
+    """A saloon, estate or van of about 4.4 m; running: warm engine and tyres, lamps on at night."""
     rgb = _paint(rng)
     paint = Surface("paint", rgb)
     low, high, (belt, top) = _CABINS[rng.choice(3, p=(0.45, 0.4, 0.15))]

@@ -18,8 +18,8 @@ CASES = (
 
 
 class Sky(NamedTuple):
-    """Irradiance of the sun, of the sky overhead, from the ground; radiance of the sky at the
-    horizon and overhead.
+    """Irradiance of the sun, from the sky above and from the ground below; radiance of the sky at
+    the horizon (low) and overhead (high).
     """
 
     sun: RGB
@@ -75,12 +75,12 @@ WEATHERS = tuple(_TABLE)
 
 @dataclass(frozen=True)
 class Conditions:
-    """What one scene has of its weather and its case.
+    """Weather and case of one scene.
 
-    fog: extinction of visible light, 1/m. cover, wet, rain, day, contrast: as in the table.
-    exposure: factor on what the camera meters; shutter: seconds; shake: camera's turn about its x
-    and y axes, rad/s. jitter: deviation of the LiDAR's beams, degrees. coarse: thermal pixels a
-    side that share one detector. air: kelvin above the materials' nominal temperatures.
+    fog: extinction of visible light, 1/m. cover, wet, rain, day, contrast: see `_Weather`. air:
+    kelvin above the materials' nominal temperatures. exposure: factor on the metered exposure;
+    shutter: seconds; shake: the camera's rotation about its x and y axes, rad/s. jitter: deviation
+    of the LiDAR's beams, degrees. coarse: side of the square of thermal pixels of one detector.
     """
 
     weather: str

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
 from torch import Tensor, nn
 
-from mmsam_ros.inference.published import slide_windows, sliding_window
+from mmsam_ros.inference.geometry import Window, average_windows, slide_windows
 from mmsam_ros.model.config import FusionConfig, HeadConfig, InteractionConfig, TrunkConfig
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.deformable import deformable_sample, reference_points
@@ -236,11 +236,15 @@ def test_sliding_window(units: Units) -> None:
     fact = units.facts["slide"]
     crop, stride = tuple(fact["crop"]), tuple(fact["stride"])
 
-    def fake(window: Tensor) -> Tensor:
-        column = torch.arange(window.shape[-1]) / 7
-        return window[:, :2] + column
+    image = units["slide.image"].float()
+    size = (image.shape[-2], image.shape[-1])
 
-    found = sliding_window(fake, units["slide.image"].float(), crop, stride)
+    def fake(window: Window) -> Tensor:
+        top, bottom, left, right = window
+        column = torch.arange(right - left) / 7
+        return image[:, :2, top:bottom, left:right] + column
+
+    found = average_windows(fake, slide_windows(size, crop, stride), size)
     close(found.double(), units["slide.out"])
 
 

@@ -11,11 +11,13 @@ from harness import Client
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from mmsam_ros.ros.inputs import Candidate, Input
+from mmsam_ros.ros.inputs import Input
+from mmsam_ros.ros.topics import COMPRESSED as COMPRESSED_IMAGE
+from mmsam_ros.ros.topics import IMAGE, Topic
 
 pytestmark = pytest.mark.dds
-RAW = Candidate("/cam", "sensor_msgs/msg/Image")
-COMPRESSED = Candidate("/cam/compressed", "sensor_msgs/msg/CompressedImage")
+RAW = Topic("/cam", IMAGE, "")
+COMPRESSED = Topic("/cam/compressed", COMPRESSED_IMAGE, "")
 
 
 @pytest.fixture

@@ -137,6 +137,12 @@ def test_rectified_uses_r_and_all_of_p() -> None:
     np.testing.assert_allclose(depth, w[2], atol=1e-12)
 
 
+def test_a_rectified_image_may_come_of_any_lens() -> None:
+    """Its distortion is not used, so that the model need not be one that we know."""
+    camera = CameraModel.from_info(**info(d=[0.1] * 5, distortion_model="omni", rectified=True))
+    assert (camera.distortion, camera.K[0, 0]) == ("none", 300.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "rectified"),
     [

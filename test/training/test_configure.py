@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import SOURCES
+from runs import SENSORS
 from support.trees import make_folder
 
 from mmsam_ros._util import MmsamError
@@ -21,7 +21,7 @@ from mmsam_ros.model import ModelConfig
 from mmsam_ros.training.config import BatchConfig
 from mmsam_ros.training.configure import config_names, config_rows, find_config, load_config
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import Draws
+from mmsam_ros.training.loader import FrameSampler
 from mmsam_ros.training.run import plain
 from mmsam_ros.training.start import build
 
@@ -63,7 +63,7 @@ def test_published_recipe(name: str) -> None:
     assert config.start.freeze == ()
     assert config.model.preset == "vit_l"
     # the paper's two cards: accumulation 4, 2 and 4
-    draws = Draws(100, config, 0, 2)
+    draws = FrameSampler(100, config, 0, 2)
     assert draws.accumulation == (2 if name.startswith("fmb") else 4)
 
 
@@ -168,7 +168,7 @@ def test_commands_of_the_documentation_are_taken(tmp_path: Path) -> None:
         for line in re.findall(r"^.*(?:mmsam|main) train (--config.*)$", text, re.MULTILINE):
             config = load_config(shlex.split(line, comments=True))
             if config.dataset == "folder":
-                frames = open_frames("folder", make_folder(tmp_path), "train", SOURCES)
+                frames = open_frames("folder", make_folder(tmp_path), "train", SENSORS)
                 assert len(build(config, frames)[0].config.auxiliaries) == 2
                 built += 1
     assert built == 1

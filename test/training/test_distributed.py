@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runs import SOURCES, Interrupt, Job, finish, options, run_config, start, two_steps
+from runs import SENSORS, Interrupt, Job, finish, options, run_config, start, two_steps
 from safetensors.torch import load_file
 from support.networks import network_of
 from support.trees import FOLDER_CLASSES, make_folder
@@ -49,7 +49,7 @@ RUN = (*TWO, "--schedule.epochs=2", "--device.checkpointing=true", "--modality_d
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
-    make_folder(folder / "data", SOURCES, per_split={"train": 8, "val": 3, "test": 3})
+    make_folder(folder / "data", SENSORS, per_split={"train": 8, "val": 3, "test": 3})
     return folder
 
 

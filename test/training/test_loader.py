@@ -22,7 +22,7 @@ FRAMES, EFFECTIVE, EPOCHS = 11, 4, 3
 def draws_config(effective: int, per_device: int) -> TrainConfig:
     schedule = ScheduleConfig(epochs=EPOCHS)
     return TrainConfig(
-        "folder", seed=5, batch=BatchConfig(effective, per_device), schedule=schedule
+        "folder", ("lidar",), seed=5, batch=BatchConfig(effective, per_device), schedule=schedule
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmsam_ros.cli.main import main
 from mmsam_ros.model import (
     EncoderConfig,
     ModelConfig,
+    PriorConfig,
     TrunkConfig,
     build_model,
     config_from_released,
@@ -195,7 +197,10 @@ def test_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         main([*argv, "--sensors", "lidr"])
     assert "--sensors: unknown 'lidr'; did you mean 'lidar'" in capsys.readouterr().err
     assert main([*argv, "--sensors", "thermal"]) == 2
-    assert "unknown setting 'deliver_rgb_thermal'" in capsys.readouterr().err
+    assert (
+        "sensors of deliver: unknown 'thermal'; known: depth, event, lidar"
+        in capsys.readouterr().err
+    )
     assert main(["weights", "info", str(tmp_path / "absent")]) == 2
     assert "no such file" in capsys.readouterr().err
 
@@ -300,3 +305,15 @@ def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
         if name.startswith("prior.trunks.rgb.st"):
             for modality in ("rgb", "lidar", "thermal"):
                 assert torch.equal(state[name.replace("rgb", modality)], value)
+
+
+def test_a_shared_trunk_starts_trunks_of_their_own(tmp_path: Path) -> None:
+    config = spec_of("fmb_rgb_thermal").config
+    shared = build_model(dataclasses.replace(config, prior=PriorConfig(shared=True)))
+    path = write(tmp_path / "shared.pth", randomise(shared, seed=6).state_dict())
+    model = build_model(config)
+    load_convnext(model, str(path))
+    for name, value in shared.prior.trunks["shared"].state_dict().items():
+        if name.startswith(("stem.", "stages.")):
+            for trunk in model.prior.trunks.values():
+                assert torch.equal(trunk.state_dict()[name], value)

@@ -139,8 +139,7 @@ def test_people_are_warmer_than_their_surroundings_at_night(rig: Rig) -> None:
     vehicle = Vehicle(build_street(0, weather="night"), rig)
     compared = 0
     for time in (0.0, 1.5, 3.0):
-        T = vehicle.world.ego.at(time) @ rig.thermal.T_base
-        hits, _ = view(vehicle.caster, rig.thermal, T, time)
+        hits, _ = view(vehicle.caster, rig.thermal, time)
         image = vehicle.thermal(time).astype(float)
         person = (vehicle.caster.label[hits.triangle] == CLASS_IDS["person"]).reshape(image.shape)
         inside = cv2.erode(person.astype(np.uint8), np.ones((3, 3))) > 0
@@ -227,8 +226,7 @@ def test_fog_hides_what_is_far_from_the_camera_more_than_from_the_thermal_camera
     contrast = {}
     for weather in ("cloud", "fog"):
         vehicle = figures[weather, "ordinary"]
-        T = vehicle.world.ego.at(0.0) @ rig.thermal.T_base
-        hits, _ = view(vehicle.caster, rig.thermal, T, 0.0)
+        hits, _ = view(vehicle.caster, rig.thermal, 0.0)
         warm = (vehicle.caster.label[hits.triangle] == CLASS_IDS["person"]).reshape(120, 160)
         for name, image, mask in (
             ("camera", vehicle.camera(0.0).rgb.mean(2), _figure(vehicle)),

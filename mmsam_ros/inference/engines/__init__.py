@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What computes logits of normalised inputs; everything around it is the same for all engines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from mmsam_ros.inference.engines.eager import TorchEngine
-
-__all__ = ["Engine", "TorchEngine"]
 
 
 class Engine(Protocol):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as PyTorch runs it; the plain twin of every faster engine."""
-
-from __future__ import annotations
+"""PyTorch's eager mode, the reference for other engines."""
 
 from collections.abc import Mapping
 
@@ -15,15 +13,14 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class TorchEngine:
-    """PyTorch's eager mode, with autocast for bf16.
+    """The network in PyTorch's eager mode, with autocast for bf16.
 
     Args:
         model: the network; put on the device and into eval mode.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         precision: "fp32" or "bf16".
 
-    Raises:
-        InferenceError: no such device or precision.
+    InferenceError where there is no such device or precision.
     """
 
     def __init__(
@@ -36,9 +33,8 @@ class TorchEngine:
         try:
             self.model = model.eval().to(self.device)
         except RuntimeError as error:  # out of memory, no driver
-            raise InferenceError(
-                f"device {device}: the network cannot be moved there ({error})"
-            ) from error
+            reason = f"the network cannot be moved there ({error})"
+            raise InferenceError(f"device {device}: {reason}") from error
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -52,16 +48,14 @@ def find_device(name: str | torch.device) -> torch.device:
     """The device of a name; InferenceError where this machine does not have it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wrong = f"device: found {str(name)!r}, expected auto, cpu or cuda[:N]"
+    found = f"device: found {str(name)!r}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InferenceError(wrong) from error
+        raise InferenceError(f"{found}, expected auto, cpu or cuda[:N]") from error
     if device.type not in ("cpu", "cuda"):
-        raise InferenceError(wrong)
+        raise InferenceError(f"{found}, expected auto, cpu or cuda[:N]")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise InferenceError(
-            f"device: found {str(name)!r}, but this machine has {count} CUDA devices"
-        )
+        raise InferenceError(f"{found}, but this machine has {count} CUDA devices")
     return device
