@@ -32,16 +32,13 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     """The frames of a split; their files are not opened yet."""
     raw = (root / "img").is_dir()
     if raw:
-        pattern = f"*/{split}/*/*"
-        folders = {"rgb": root / "img", "semantic": root / "semantic"}
-        folders |= {sensor: root / ("hha" if sensor == "depth" else sensor) for sensor in sensors}
+        top, names, pattern = root, {"rgb": "img", "depth": "hha"}, f"*/{split}/*/*"
     else:
         top = root / "samples" if (root / "samples").is_dir() else root
+        names, pattern = {"rgb": "images", "semantic": "annotations"}, f"{_FLAT_SPLITS[split]}/*"
         if not (top / "images").is_dir():
             raise DataError(f"{root}: found neither img/ nor samples/images/, expected DeLiVER")
-        pattern = f"{_FLAT_SPLITS[split]}/*"
-        folders = {"rgb": top / "images", "semantic": top / "annotations"}
-        folders |= {sensor: top / sensor for sensor in sensors}
+    folders = {kind: top / names.get(kind, kind) for kind in ("rgb", "semantic", *sensors)}
     places: set[str] = set()
     for kind, folder in folders.items():
         places |= stems(folder, pattern, f"_{kind}_front.png")
