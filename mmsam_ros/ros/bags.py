@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening rosbag2 recordings with `rosbags`; needs no ROS."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2 import reader as rosbag2
 from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.errors import RosError
-
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
 
 R = TypeVar("R", Reader, AnyReader)
 
@@ -35,9 +31,8 @@ def open_raw(path: Path) -> AbstractContextManager[Reader]:
 
 def open_decoded(path: Path) -> AbstractContextManager[AnyReader]:
     """A reader that decodes; a bag without type definitions is read with those of Jazzy."""
-    return _opened(
-        path, lambda bag: AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-    )
+    types = get_typestore(Stores.ROS2_JAZZY)
+    return _opened(path, lambda bag: AnyReader([bag], default_typestore=types))
 
 
 @contextmanager
@@ -76,17 +71,15 @@ def read_messages(
     reader: Reader | AnyReader, connections: list[Connection], *window: int, **limits: int
 ) -> Iterator[tuple[Connection, int, bytes]]:
     """The reader's messages, (connection, time, data); RosError for one that cannot be read."""
-    messages = iter(reader.messages(connections, *window, **limits))
-    while True:
-        try:
-            connection, stamp, data = next(messages)
-        except StopIteration:
-            return
-        except _DAMAGED as error:
-            raise RosError(f"a message of the bag cannot be read: {error}") from error
-        if data[:4] == _ZSTD:
-            raise RosError(
-                f"messages of {connection.topic} are compressed one by one; give the folder with "
-                "the metadata.yaml that says so, not the file"
-            )
-        yield connection, stamp, data
+    try:
+        for connection, stamp, data in reader.messages(connections, *window, **limits):
+            if data[:4] == _ZSTD:
+                raise RosError(
+                    f"messages of {connection.topic} are compressed one by one; give the folder "
+                    "with the metadata.yaml that says so, not the file"
+                )
+            yield connection, stamp, data
+    except RosError:
+        raise
+    except _DAMAGED as error:
+        raise RosError(f"a message of the bag cannot be read: {error}") from error

@@ -1,46 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration of a recording as parameters of the node; needs no ROS.
-
-Camera models come from CameraInfo topics, extrinsics from `/tf_static`. It is for sensors that run
-without CameraInfo or TF, and to keep a calibration beside the launch file.
+"""The calibration of a recording as parameters of the node, for sensors that run without CameraInfo
+or TF: camera models from CameraInfo topics, extrinsics from `/tf_static`. Needs no ROS.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader
 
 from mmsam_ros.ros.bags import open_decoded, read_messages
-from mmsam_ros.ros.camera_info import camera_model
+from mmsam_ros.ros.camera_info import INFO_FIELDS, camera_model
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.extrinsics import transform_matrix
+from mmsam_ros.ros.extrinsics import Matrix, transform_matrix
 from mmsam_ros.ros.topics import CLOUD, INFO
 from mmsam_ros.sensors import SensorError, pose_values
 
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-
-Matrix = NDArray[np.float64]
-
 NODE = "/**/mmsam"  # in any namespace
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
-
 
 Transforms = Mapping[str, tuple[str, Matrix]]
 """Child frame -> its parent and the matrix (4, 4) parent <- child (metres)."""
 
 
 def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
-    """(4, 4) that takes points of frame `source` to frame `target`.
-
-    Raises:
-        RosError: the frames are not connected; names the parents of both.
-    """
+    """(4, 4) that takes points of frame `source` to frame `target`; RosError if there is none."""
 
     def parents(frame: str) -> dict[str, Matrix]:
         """The frame and all above it in the tree: name -> matrix name <- frame."""
@@ -54,10 +40,10 @@ def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
     of_source, of_target = parents(source), parents(target)
     common = next((frame for frame in of_source if frame in of_target), None)
     if common is None:
+        above_source, above_target = list(of_source)[1:], list(of_target)[1:]
         raise RosError(
             f"no path from frame {source!r} to frame {target!r} in the static transforms: the "
-            f"parents of {source!r} are {list(of_source)[1:]}, those of {target!r} "
-            f"{list(of_target)[1:]}"
+            f"parents of {source!r} are {above_source}, those of {target!r} {above_target}"
         )
     return np.linalg.inv(of_target[common]) @ of_source[common]
 
@@ -80,11 +66,11 @@ def read_parameters(
     """
     with open_decoded(bag) as reader:
         infos = _topics(reader, INFO)
-        thermals = [topic for topic in infos if any(name in topic for name in THERMAL_NAMES)]
-        if thermal_info is None and camera_info is not None:
+        thermals = [t for t in infos if any(name in t for name in THERMAL_NAMES)]
+        if thermal_info is None:
             thermals = [topic for topic in thermals if topic != camera_info]
         thermal_info = _choose(bag, "--thermal-info", thermal_info, thermals, infos)
-        cameras = [topic for topic in infos if topic != thermal_info and topic not in thermals]
+        cameras = [topic for topic in infos if topic not in (thermal_info, *thermals)]
         camera_info = _choose(bag, "--camera-info", camera_info, cameras, infos)
         if camera_info is None:
             raise RosError(f"{bag}: no {INFO} of a colour camera, found {infos or 'none'}")
@@ -165,11 +151,7 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
     camera_model(message, None, topic)  # raises if it is not usable
-    lists = {name: [float(value) for value in getattr(message, name)] for name in "dkrp"}
-    return {
-        "width": int(message.width),
-        "height": int(message.height),
-        "distortion_model": str(message.distortion_model),
-        **{name: values for name, values in lists.items() if values},
-        "frame_id": _frame(message, topic),
-    }
+    values = {name: getattr(message, name) for name in INFO_FIELDS}
+    lists = {name: v.tolist() for name, v in values.items() if isinstance(v, np.ndarray)}
+    filled = {name: value for name, value in (values | lists).items() if value != []}
+    return filled | {"frame_id": _frame(message, topic)}

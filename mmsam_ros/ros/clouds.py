@@ -4,14 +4,15 @@
 A malformed message raises `RosError` with reason "fields", "step", "data_length" or "intensity".
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.images import unpadded_rows
+
+Array = NDArray[np.float32]
 
 # sensor_msgs/PointField datatypes
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -19,9 +20,7 @@ MAX_POINT_STEP = 4096  # bytes
 _INTENSITY = ("intensity", "i", "reflectivity")
 
 
-def cloud_points(
-    message: Any, *, needs_intensity: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def cloud_points(message: Any, *, needs_intensity: bool) -> tuple[Array, Array]:
     """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
     Without an intensity field the intensity is 0, or RosError if the weights read it.
@@ -46,8 +45,7 @@ def cloud_points(
 
 def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
     """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
-    height, width = int(message.height), int(message.width)
-    point_step, row_step = int(message.point_step), int(message.row_step)
+    width, point_step, row_step = int(message.width), int(message.point_step), int(message.row_step)
     order = ">" if message.is_bigendian else "<"
     formats = []
     for field in fields:
@@ -66,23 +64,10 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
         raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
     row = width * point_step
     if row_step < row:
-        raise RosError(
-            f"row_step is {row_step}, expected at least {row} ({width} points of {point_step} "
-            "bytes)",
-            "step",
-        )
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size != height * row_step:
-        raise RosError(
-            f"data has {data.size} bytes, expected {height * row_step} (height {height} x "
-            f"row_step {row_step})",
-            "data_length",
-        )
+        expected = f"at least {row} ({width} points of {point_step} bytes)"
+        raise RosError(f"row_step is {row_step}, expected {expected}", "step")
+    rows = unpadded_rows(message, row, "row_step")
     names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
-    kind = np.dtype(
-        {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
-    )
-    if data.size == 0:
-        return np.empty(0, kind)
-    rows = data.reshape(height, row_step)[:, :row]
-    return np.ascontiguousarray(rows).view(kind).reshape(-1)
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
+    kind = np.dtype(layout)  # type: ignore[call-overload]
+    return rows.view(kind).reshape(-1) if rows.size else np.empty(0, kind)

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node measures of itself, its log of refusals, and its diagnostics."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -21,25 +18,17 @@ SILENCE = 2.0  # seconds without a mask after which the status is a warning
 FAILURES = 5  # frames in a row that fail, after which the status is an error
 LOG_PERIOD = 5.0  # seconds between two log lines about the same stream and reason
 
-Counts = Mapping[str, Mapping[str, int]]
+Counts = Mapping[str, Mapping[str, int]]  # messages by stream and outcome
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """A published mask; times in seconds on the steady clock."""
-
-    published: float
-    latency: float
+class _Mask(NamedTuple):
+    published: float  # on the steady clock, seconds
+    latency: float  # seconds
     outcome: Outcome
 
 
 class Monitor:
-    """Figures of the sets that have ended. Thread-safe.
-
-    Args:
-        warn: logs a refusal.
-        clock: the steady clock, seconds.
-    """
+    """Figures of the sets that have ended. Thread-safe. `warn` logs a refusal."""
 
     def __init__(
         self, warn: Callable[[str], Any], clock: Callable[[], float] = time.monotonic
@@ -53,7 +42,7 @@ class Monitor:
         self._failures = 0  # in a row, by a defect or a full memory
 
     def settled(self, synced: SyncedSet, outcome: Outcome) -> None:
-        """A set has ended."""
+        """Take note of how a set ended."""
         with self._lock:
             now = self._clock()
             if outcome.end == "used":
@@ -74,13 +63,7 @@ class Monitor:
             self._warn(f"{stream} refused ({reason}): {text}")
 
     def status(self, name: str, counts: Counts, facts: Mapping[str, Any]) -> DiagnosticStatus:
-        """One status: level and message for people, every figure as a key.
-
-        Args:
-            name: of the status.
-            counts: messages by stream and outcome.
-            facts: settings; "weights" becomes the hardware_id.
-        """
+        """One status with every figure as a key; "weights" of `facts` becomes the hardware_id."""
         with self._lock:
             now = self._clock()
             # two stay, so that a slow network has a rate
@@ -91,6 +74,10 @@ class Monitor:
             p50, p95 = np.percentile(latencies, (50, 95)) if latencies else (None, None)
             level, message = self._level(counts, age, p50 or 0.0)
             timings = self._recent[-1].outcome.timings if self._recent else {}
+            refusals = {
+                f"last_refusal.{stream}": f"{text} ({now - when:.0f} s ago)"
+                for stream, (when, text) in self._refusals.items()
+            }
             values = {
                 "masks": self._fused.total(),
                 "rate_hz": _rounded(self._rate(age)),
@@ -100,17 +87,12 @@ class Monitor:
                 **{f"fused.{sensors}": n for sensors, n in sorted(self._fused.items())},
                 **{f"{s}.{end}": n for s, tally in counts.items() for end, n in tally.items()},
                 **facts,
-                **{
-                    f"last_refusal.{stream}": f"{text} ({now - when:.0f} s ago)"
-                    for stream, (when, text) in self._refusals.items()
-                },
+                **refusals,
             }
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        hardware = str(facts.get("weights", ""))
         return DiagnosticStatus(
-            level=level,
-            name=name,
-            message=message,
-            hardware_id=str(facts.get("weights", "")),
-            values=[KeyValue(key=str(k), value=str(v)) for k, v in values.items()],
+            level=level, name=name, message=message, hardware_id=hardware, values=pairs
         )
 
     def _rate(self, age: float | None) -> float | None:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poses of the sensors in the camera's frame: from TF if tf2_ros is installed, else parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,29 +19,25 @@ def transform_matrix(transform: Any) -> Matrix:
     return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
 
 
-def _pose(sensor: str, values: Sequence[float]) -> Matrix:
-    try:
-        return pose_matrix(values[:3], values[3:])
-    except SensorError as error:
-        raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
-
-
 class Extrinsics:
-    """Looks up extrinsics in TF, then in the parameters.
-
-    Args:
-        node: whose TF subscriptions are used.
-        poses: the parameters `<sensor>.extrinsics` by sensor.
+    """Looks up extrinsics in TF, then in `poses`: the parameters `<sensor>.extrinsics` by sensor.
 
     Raises:
         RosError: a parameter is no pose.
     """
 
     def __init__(self, node: Any, poses: Mapping[str, Sequence[float] | None]) -> None:
-        self._fixed = {name: _pose(name, values) for name, values in poses.items() if values}
+        self._fixed = {}
+        for sensor, values in poses.items():
+            try:
+                if values:
+                    self._fixed[sensor] = pose_matrix(values[:3], values[3:])
+            except SensorError as error:
+                raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
         self._buffer: Any = None
         self.source = "parameters"
         try:
+            from rclpy.time import Time
             from tf2_ros import Buffer, TransformException, TransformListener
         except ImportError as error:
             node.get_logger().warning(
@@ -52,7 +46,7 @@ class Extrinsics:
             )
             return
         self.source = "TF, else parameters"
-        self._failure = TransformException
+        self._failure, self._latest = TransformException, Time()
         self._buffer = Buffer(node=node)
         self._listener = TransformListener(self._buffer, node)
 
@@ -64,10 +58,8 @@ class Extrinsics:
         """
         why = "tf2_ros is not installed"
         if self._buffer is not None:
-            from rclpy.time import Time
-
             try:
-                stamped = self._buffer.lookup_transform(camera_frame, sensor_frame, Time())
+                stamped = self._buffer.lookup_transform(camera_frame, sensor_frame, self._latest)
                 return transform_matrix(stamped.transform)
             except self._failure as error:
                 why = f"TF says: {error}"

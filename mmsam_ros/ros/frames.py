@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,6 +15,7 @@ from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.images import Reader, camera_rgb, raster_values, read_pixels, thermal_counts
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
 from mmsam_ros.sensors import (
+    HALF_PIXEL,
     CameraModel,
     Frame,
     LidarPoints,
@@ -27,28 +27,19 @@ from mmsam_ros.sensors import (
 from mmsam_ros.weights import Spec
 
 
+@dataclass(frozen=True)
 class FrameBuilder:
     """Makes frames of synchronised sets.
 
-    Args:
-        spec: what the weights read.
-        infos: camera models.
-        poses: extrinsics.
-        thermal: how the thermal image lies in the camera's view; None: from the camera models and
-            the pose at each message.
-        read: decodes an Image.
+    `thermal` is how the thermal image lies in the camera's view; None: it follows from the camera
+    models and the pose at each message.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        infos: CameraInfos,
-        poses: Extrinsics,
-        thermal: Registration | None,
-        read: Reader = read_pixels,
-    ) -> None:
-        self._infos, self._poses, self._thermal, self._read = infos, poses, thermal, read
-        self._needs_intensity = any("intensity" in m.fields for m in spec.modalities.values())
+    spec: Spec
+    infos: CameraInfos
+    poses: Extrinsics
+    thermal: Registration | None
+    read: Reader = read_pixels
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
         """The frame of a set, and the sensors that are left out of it.
@@ -57,8 +48,8 @@ class FrameBuilder:
             RosError: the camera image is not usable.
         """
         message = synced.camera.message
-        rgb = camera_rgb(message, self._read)
-        camera = cache(lambda: self._infos.model(CAMERA, rgb.shape[0], rgb.shape[1]))
+        rgb = camera_rgb(message, self.read)
+        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
         for name, entry in synced.auxiliaries.items():
@@ -74,21 +65,21 @@ class FrameBuilder:
     def _sensor(
         self, entry: Entry, camera_frame: str, camera: Callable[[], CameraModel]
     ) -> LidarPoints | SensorImage:
-        """One sensor's part of a frame; the camera model is asked for only if it is needed."""
+        """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
         frame_id = entry.message.header.frame_id
         if isinstance(entry.decoded, tuple):
             camera()
             xyz, intensity = entry.decoded
-            pose = self._poses.lookup(entry.stream, camera_frame, frame_id)
+            pose = self.poses.lookup(entry.stream, camera_frame, frame_id)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
-        if self._thermal is not None:
-            return SensorImage(entry.decoded, self._thermal)
-        thermal = self._infos.model("thermal", *entry.decoded.shape)
-        pose = self._poses.lookup("thermal", camera_frame, frame_id)
+        if self.thermal is not None:
+            return SensorImage(entry.decoded, self.thermal)
+        thermal = self.infos.model("thermal", *entry.decoded.shape)
+        pose = self.poses.lookup("thermal", camera_frame, frame_id)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
         return SensorImage(entry.decoded, registration)
@@ -96,21 +87,19 @@ class FrameBuilder:
     def _decode(self, stream: str, message: Any) -> Any:
         """xyz and intensity of a cloud, or the pixels of an image."""
         if hasattr(message, "point_step"):
-            return cloud_points(message, needs_intensity=self._needs_intensity)
-        return (thermal_counts if stream == "thermal" else raster_values)(message, self._read)
+            needed = any("intensity" in m.fields for m in self.spec.modalities.values())
+            return cloud_points(message, needs_intensity=needed)
+        return (thermal_counts if stream == "thermal" else raster_values)(message, self.read)
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:
-    """The registration of a homography thermal -> camera as OpenCV finds it.
-
-    OpenCV has the centre of the first pixel at 0, this package at 0.5.
+    """The registration of a homography thermal -> camera as OpenCV finds it, row by row.
 
     Raises:
         RosError: not nine finite values of an invertible matrix.
     """
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     try:
         matrix = np.asarray(values, np.float64).reshape(3, 3)
-        return Registration.from_homography(shift @ matrix @ np.linalg.inv(shift))
+        return Registration.from_homography(HALF_PIXEL @ matrix @ np.linalg.inv(HALF_PIXEL))
     except ValueError as error:  # SensorError among them
         raise RosError(f"parameter thermal.homography: found {values}: {error}") from error

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """sensor_msgs/Image and CompressedImage to arrays, and arrays to Image. Needs no ROS.
 
-Messages of rclpy and of `rosbags` will do. Everything in a message is checked before it is used: a
-malformed one raises `RosError` with reason "encoding", "size", "step", "data_length" or
-"compressed".
+Messages may be those of rclpy or of `rosbags`. They are checked before they are used: a malformed
+one raises `RosError` with reason "encoding", "size", "step", "data_length" or "compressed".
 """
-
-from __future__ import annotations
 
 import array
 from collections.abc import Callable
@@ -66,29 +63,32 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
             f"multiple of {item}",
             "step",
         )
+    sent = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    pixels = unpadded_rows(message, row, "step").view(sent).astype(kind, copy=False)
+    return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
+
+
+def unpadded_rows(message: Any, row: int, step_name: str) -> NDArray[np.uint8]:
+    """The first `row` bytes of each row of a message's data, (height, row); see `read_pixels`."""
+    height, step = int(message.height), int(getattr(message, step_name))
     data = np.frombuffer(message.data, np.uint8)
     if data.size != height * step:
         raise RosError(
-            f"data has {data.size} bytes, expected {height * step} (height {height} x step {step})",
+            f"data has {data.size} bytes, expected {height * step} (height {height} x "
+            f"{step_name} {step})",
             "data_length",
         )
-    rows = data.reshape(height, step)[:, :row]
-    kinds = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    pixels = np.ascontiguousarray(rows).view(kinds)
-    if not pixels.dtype.isnative:
-        pixels = pixels.astype(kind)
-    return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
+    return np.ascontiguousarray(data.reshape(height, step)[:, :row])
 
 
 def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
     """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8."""
-    if not _is_compressed(message):
+    if not hasattr(message, "format"):  # only a CompressedImage has one
         pixels, encoding = read(message, _CAMERA)
         return pixels if encoding == "rgb8" else _converted(pixels, encoding)
     sent = _sent_encoding(message)
-    if not sent.startswith("bayer_"):
-        return _converted(_decompress(message, cv2.IMREAD_COLOR), "bgr8")
-    pixels = _decompress(message, cv2.IMREAD_UNCHANGED)  # png holds the mosaic, jpeg colours
+    is_bayer = sent.startswith("bayer_")  # png holds the mosaic, jpeg colours
+    pixels = _decompress(message, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
     if pixels.dtype == np.uint8 and pixels.ndim == 3:
         return _converted(pixels, "bgr8")
     if pixels.dtype != np.uint8 or sent not in _TO_RGB:
@@ -98,7 +98,7 @@ def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
 
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
     """A thermal Image or CompressedImage -> (h, w) uint8 or uint16, as sent."""
-    if not _is_compressed(message):
+    if not hasattr(message, "format"):
         return read(message, _THERMAL)[0]
     pixels = _as_deep_as_sent(message)
     if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
@@ -116,7 +116,7 @@ def raster_values(message: Any, read: Reader = read_pixels) -> Array:
 
     Colour order is R, G, B; a single channel is repeated.
     """
-    if _is_compressed(message):
+    if hasattr(message, "format"):
         pixels, encoding = _as_deep_as_sent(message), "bgr8"
         pixels = pixels[..., :3] if pixels.ndim == 3 else pixels  # without alpha
     else:
@@ -133,11 +133,9 @@ def fill_image(message: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
     """
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(pixels).data.cast("B"))
-    message.height, message.width = int(pixels.shape[0]), int(pixels.shape[1])
-    message.encoding = encoding
-    message.is_bigendian = 0
-    message.step = int(pixels.nbytes // pixels.shape[0])
-    message.data = data
+    message.height, message.width = pixels.shape[:2]
+    message.step = pixels.nbytes // pixels.shape[0]
+    message.encoding, message.is_bigendian, message.data = encoding, 0, data
     return message
 
 
@@ -160,11 +158,6 @@ def cv_bridge_reader() -> Reader:
             raise RosError(f"cv_bridge: {error}", "encoding") from error
 
     return read
-
-
-def _is_compressed(message: Any) -> bool:
-    """A CompressedImage has a format instead of an encoding."""
-    return hasattr(message, "format")
 
 
 def _sent_encoding(message: Any) -> str:

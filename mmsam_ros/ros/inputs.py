@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One input: which topic it reads, with the QoS that its publishers offer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +17,8 @@ class Input:
     """Subscribes to the first candidate that has publishers, never to two.
 
     It subscribes when a publisher is there, because the publisher's offer decides the QoS. With a
-    given reliability and one candidate it subscribes at once.
-
-    Args:
-        node: the node.
-        name: of the input, for log and diagnostics.
-        candidates: topics that can feed it, in order of preference.
-        reliability: `auto`, `reliable` or `best_effort`.
-        callback: gets each message.
+    given reliability (`reliable` or `best_effort`, not `auto`) and one candidate it subscribes at
+    once. `candidates` are in order of preference.
     """
 
     def __init__(
@@ -44,7 +36,7 @@ class Input:
         self._subscription: Subscription | None = None
         self._current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
         if reliability != "auto" and len(candidates) == 1:
-            self._subscribe(candidates[0], reliability == "reliable", False)
+            self._follow(candidates[0], [])
 
     @property
     def topic(self) -> str | None:
@@ -56,9 +48,9 @@ class Input:
         current = self._current and self._current[0]  # kept while it is published
         for candidate in sorted(self._candidates, key=lambda c: c != current):
             publishers = self._node.get_publishers_info_by_topic(candidate.name)
-            profiles = [p.qos_profile for p in publishers if p.topic_type == candidate.type]
-            if profiles:
-                self._follow(candidate, profiles)
+            offers = [p.qos_profile for p in publishers if p.topic_type == candidate.type]
+            if offers:
+                self._follow(candidate, offers)
                 return True
             if publishers:
                 self._warn_of_type(candidate, publishers[0].topic_type)
@@ -67,22 +59,11 @@ class Input:
     def _follow(self, candidate: Topic, offers: list[QoSProfile]) -> None:
         """Subscribe with what every publisher can serve, unless that is so already."""
         reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-        latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+        latched = {offer.durability for offer in offers} == {DurabilityPolicy.TRANSIENT_LOCAL}
         if self._reliability != "auto":
             reliable = self._reliability == "reliable"
-        if self._current != (candidate, reliable, latched):
-            self._subscribe(candidate, reliable, latched)
-
-    def _warn_of_type(self, candidate: Topic, found: str) -> None:
-        """ROS does not report a publisher of another type; warned of once."""
-        if (candidate.name, found) not in self._warned:
-            self._warned.add((candidate.name, found))
-            self._node.get_logger().warning(
-                f"{self.name}: {candidate.name} is published as {found}, expected "
-                f"{candidate.type}; it is not read. Remap the input to another topic"
-            )
-
-    def _subscribe(self, candidate: Topic, reliable: bool, latched: bool) -> None:
+        if self._current == (candidate, reliable, latched):
+            return
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         qos = QoSProfile(
@@ -96,3 +77,12 @@ class Input:
         self._current = (candidate, reliable, latched)
         word = "reliable" if reliable else "best effort"
         self._node.get_logger().info(f"{self.name}: reading {candidate.name} ({word})")
+
+    def _warn_of_type(self, candidate: Topic, found: str) -> None:
+        """ROS does not report a publisher of another type; warned of once."""
+        if (candidate.name, found) not in self._warned:
+            self._warned.add((candidate.name, found))
+            self._node.get_logger().warning(
+                f"{self.name}: {candidate.name} is published as {found}, expected "
+                f"{candidate.type}; it is not read. Remap the input to another topic"
+            )

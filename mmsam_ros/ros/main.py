@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of `ros2 run mmsam_ros segment`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

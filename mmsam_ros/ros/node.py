@@ -4,8 +4,6 @@
 Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from rclpy.node import Node
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
+from mmsam_ros.ros import wiring
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.inputs import Input
@@ -31,12 +30,6 @@ from mmsam_ros.ros.parameters import Parameters, declare_parameters
 from mmsam_ros.ros.process import Processor
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import COMPRESSED, INPUTS, SUFFIX, Topic
-from mmsam_ros.ros.wiring import (
-    load_segmenter,
-    make_camera_infos,
-    make_frame_builder,
-    make_synchroniser,
-)
 from mmsam_ros.ros.worker import Worker
 from mmsam_ros.sensors import made_of_points
 from mmsam_ros.weights import default_weights
@@ -57,16 +50,16 @@ class SegmentNode(Node):
     def __init__(self) -> None:
         super().__init__(NODE)
         parameters = declare_parameters(self)
-        self._segmenter = load_segmenter(parameters)
+        self._segmenter = wiring.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
-        self._infos = make_camera_infos(parameters)
+        self._infos = wiring.make_camera_infos(parameters)
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
-        builder = make_frame_builder(parameters, spec, self._infos, poses)
+        builder = wiring.make_frame_builder(parameters, spec, self._infos, poses)
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._monitor = Monitor(self.get_logger().warning)
-        self._sync = make_synchroniser(parameters, self._sensors)
+        self._sync = wiring.make_synchroniser(parameters, self._sensors)
         process = Processor(builder, self._segmenter, outputs, self.context.ok)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
@@ -134,8 +127,8 @@ class SegmentNode(Node):
 
         def images(sensor: str) -> list[Topic]:
             raw = topics[f"{sensor}/image"]
-            resolved = self.resolve_topic_name(raw.name) + SUFFIX
-            compressed = replace(raw, name=resolved, type=COMPRESSED)
+            name = self.resolve_topic_name(raw.name) + SUFFIX
+            compressed = replace(raw, name=name, type=COMPRESSED)
             both = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
             return both[parameters[f"{sensor}.transport"]]
 
@@ -147,19 +140,14 @@ class SegmentNode(Node):
             streams["lidar"].insert(place, topics["lidar/points"])
         rotation = parameters["thermal.registration"] == "rotation"
         infos = {CAMERA, "thermal"} if rotation else {CAMERA}
+        sources = {name: (streams[name], partial(self._store, name)) for name in streams}
+        for name in sorted(infos - self._infos.fixed.keys()):
+            update = partial(self._infos.update, name)
+            sources[f"{name}_info"] = [topics[f"{name}/camera_info"]], update
         reliability = parameters["input_reliability"]
         return [
-            Input(self, name, candidates, reliability, partial(self._store, name))
-            for name, candidates in streams.items()
-        ] + [
-            Input(
-                self,
-                f"{name}_info",
-                [topics[f"{name}/camera_info"]],
-                reliability,
-                partial(self._infos.update, name),
-            )
-            for name in sorted(infos - self._infos.fixed.keys())
+            Input(self, name, candidates, reliability, callback)
+            for name, (candidates, callback) in sources.items()
         ]
 
     def _watch_graph(self) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node publishes; pictures are drawn only while somebody subscribes to them."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -17,16 +18,15 @@ from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.ros.images import fill_image
 from mmsam_ros.ros.topics import OUTPUTS, message_class
-from mmsam_ros.sensors import NO_LABEL, palette, topic_names
+from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
 from mmsam_ros.weights import Spec
 
+# (rgb (H, W, 3), labels (H, W)) -> picture (H, W, 3)
+Draw = Callable[[NDArray[Any], NDArray[np.uint8]], NDArray[np.uint8]]
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)  # fmt: skip
 
 
 def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
@@ -40,18 +40,21 @@ class Outputs:
     """The publishers of a node but diagnostics."""
 
     def __init__(self, node: Node, spec: Spec) -> None:
-        self._classes, self._palette = spec.classes, palette(spec.classes)
-        self._semantic, self._confidence, self._color, self._overlay = (
-            advertise(node, f"~/{name}") for name in ("semantic", "confidence", "color", "overlay")
-        )
-        self._class_overlays = [
-            advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
-            for name in topic_names(spec.classes)
+        self._semantic = advertise(node, "~/semantic")
+        self._confidence = advertise(node, "~/confidence")
+        colours = palette(spec.classes)
+        self._pictures: list[tuple[Publisher, Draw]] = [
+            (advertise(node, "~/color"), lambda rgb, labels: colorise(labels, colours)),
+            (advertise(node, "~/overlay"), partial(overlay, palette=colours)),
         ]
-        self._latched = [_publish_classes(node, spec)]
+        for info, name in zip(spec.classes, topic_names(spec.classes), strict=True):
+            publisher = advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
+            draw = partial(highlight, class_id=info.id, color=info.rgb)
+            self._pictures.append((publisher, draw))
+        _publish_classes(node, spec)
         self.has_label_info = message_class(_TOPICS["~/label_info"].type) is not None
         if self.has_label_info:
-            self._latched.append(_publish_label_info(node, spec))
+            _publish_label_info(node, spec)
         else:
             node.get_logger().warning(
                 "~/label_info is not published: vision_msgs is not installed; if you need it, "
@@ -68,36 +71,25 @@ class Outputs:
         _send(self._semantic, header, result.labels, "mono8")
         if result.confidence is not None:
             _send(self._confidence, header, result.confidence, "mono8")
-        if self._color.get_subscription_count():
-            _send(self._color, header, colorise(result.labels, self._palette), "rgb8")
-        if self._overlay.get_subscription_count():
-            _send(self._overlay, header, overlay(rgb, result.labels, self._palette), "rgb8")
-        for info, publisher in zip(self._classes, self._class_overlays, strict=True):
+        for publisher, draw in self._pictures:
             if publisher.get_subscription_count():
-                _send(publisher, header, highlight(rgb, result.labels, info.id, info.rgb), "rgb8")
+                _send(publisher, header, draw(rgb, result.labels), "rgb8")
 
 
 def _send(publisher: Publisher, header: Header, pixels: NDArray[Any], encoding: str) -> None:
     publisher.publish(fill_image(Image(header=header), pixels, encoding))
 
 
-def _publish_classes(node: Node, spec: Spec) -> Publisher:
-    table = {
-        "classes": [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes],
-        "no_label": NO_LABEL,
-        "inputs": ["camera", *spec.sensors],
-    }
-    publisher = advertise(node, "~/classes")
-    publisher.publish(String(data=json.dumps(table)))
-    return publisher
+def _publish_classes(node: Node, spec: Spec) -> None:
+    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
+    table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
+    advertise(node, "~/classes").publish(String(data=json.dumps(table)))
 
 
-def _publish_label_info(node: Node, spec: Spec) -> Publisher:
+def _publish_label_info(node: Node, spec: Spec) -> None:
     from vision_msgs.msg import LabelInfo, VisionClass
 
-    publisher = advertise(node, "~/label_info")
     classes = [VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes]
     info = LabelInfo(class_map=classes, threshold=0.0)
     info.header.stamp = node.get_clock().now().to_msg()
-    publisher.publish(info)
-    return publisher
+    advertise(node, "~/label_info").publish(info)

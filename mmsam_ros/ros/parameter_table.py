@@ -4,15 +4,11 @@
 Needs no ROS. `config/segment.yaml` lists the same parameters in the same order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 from mmsam_ros._util import near_match
 from mmsam_ros.ros.errors import RosError
-
-SENSORS = ("lidar", "thermal", "event", "depth")  # one parameter file serves all weights
 
 
 @dataclass(frozen=True)
@@ -22,10 +18,7 @@ class ParameterRow:
     Attributes:
         name: with its dots.
         default: also gives the type; None: a list of doubles that is not set.
-        description: for people.
-        unit: of a number.
-        low: smallest value of a number.
-        high: largest value of a number.
+        unit, low, high: of a number; low and high are allowed.
         choices: words that a string may be; empty: any.
         length: of a list of doubles; None: any.
     """

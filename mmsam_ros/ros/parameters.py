@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters, declared on it and checked. They are read once, at start."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +22,7 @@ def declare_parameters(node: Node) -> Parameters:
     """Declare all parameters on a node and read them.
 
     Raises:
-        RosError: a value or a combination of values is not allowed, or a name does not exist but
-            is close to one that does.
+        RosError: a value or a combination is not allowed, or a name is close to one that exists.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
     for name in node._parameter_overrides:
@@ -44,13 +41,11 @@ def _declare(node: Node, row: ParameterRow) -> Any:
     described = ParameterDescriptor(
         description=row.description, additional_constraints=row.expected, read_only=True
     )
-    if row.low is not None and row.high is not None:
-        if isinstance(row.default, int):
-            limits = IntegerRange(from_value=int(row.low), to_value=int(row.high), step=1)
-            described.integer_range = [limits]
-        else:
-            limits = FloatingPointRange(from_value=float(row.low), to_value=float(row.high))
-            described.floating_point_range = [limits]
+    if isinstance(row.default, int):
+        described.integer_range = [IntegerRange(from_value=row.low, to_value=row.high, step=1)]
+    elif isinstance(row.default, float):
+        low, high = float(row.low), float(row.high)
+        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     given = node._parameter_overrides.get(row.name)
     if given is not None and not (row.default is None and given.value is None):
         row.check(given.value)  # before rclpy does, whose errors do not say what is expected

@@ -1,38 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plays a rosbag2 recording into ROS 2, without rosbag2 or the `ros2` command.
 
-Messages are published as the serialised bytes of the bag, paced on the steady clock by the bag's
-receive times.
+Publishes the bag's serialised bytes, paced on the steady clock by their receive times.
 """
-
-from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import rclpy
-from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rosbags.interfaces import QosDurability, QosHistory, QosReliability
+from rclpy.time import Time
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    QosDurability,
+    QosHistory,
+    QosReliability,
+)
+from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.replay import ReplayConfig
 from mmsam_ros.ros.topics import message_class
-
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection, ConnectionExtRosbag2
-    from rosbags.rosbag2 import Reader
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -69,14 +70,11 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
             rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:  # rclpy's own have no other base
             raise RosError(f"ROS arguments {' '.join(ros_args)}: {error}") from error
-        try:
+        with ExitStack() as closing:
+            closing.callback(rclpy.try_shutdown)
             node = rclpy.create_node(NODE, start_parameter_services=False)
-            try:
-                summary = Player(config, reader, node, stop).run()
-            finally:
-                node.destroy_node()
-        finally:
-            rclpy.try_shutdown()
+            closing.callback(node.destroy_node)
+            summary = Player(config, reader, node, stop).run()
     _say(str(summary))
     return summary
 
@@ -89,13 +87,12 @@ def parse_remaps(config: ReplayConfig, reader: Reader) -> dict[str, str]:
     """FROM -> TO; RosError if one is not FROM:=TO, or names a topic that is not in the bag."""
     names = {}
     for remap in config.remap:
-        source, _, target = remap.partition(":=")
-        if not (source and target):
+        source, _, names[source] = remap.partition(":=")
+        if not (source and names[source]):
             raise RosError(f"--remap: found {remap!r}, expected FROM:=TO")
         if source not in reader.topics:
             found = ", ".join(sorted(reader.topics))
             raise RosError(f"--remap: found topic {source!r}, but the bag has {found}")
-        names[source] = target
     return names
 
 
@@ -106,7 +103,7 @@ def offered_qos(connection: Connection) -> QoSProfile:
     a latched topic, which late subscribers get as a whole: it holds what all publishers together
     kept, each a transform, for instance.
     """
-    offers = cast("ConnectionExtRosbag2", connection.ext).offered_qos_profiles
+    offers = cast(ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     latched = connection.topic.split("/")[-1] == "tf_static"
     if offers:
         latched = all(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers)
@@ -197,7 +194,7 @@ class Player:
             found = sum(p.get_subscription_count() for p in self.publishers.values())
             if found != count:
                 count, since = found, now
-            if count and now - since >= SETTLED:
+            elif count and now - since >= SETTLED:
                 break
             self.stop.wait(0.02)
         _say(f"{count} matched subscription(s) after {time.monotonic() - begin:.1f} s, starting")
@@ -233,8 +230,7 @@ class Player:
 
     def _tick(self, stamp: int) -> None:
         if self.clock is not None:
-            seconds, nanoseconds = divmod(stamp, 1_000_000_000)
-            self.clock.publish(Clock(clock=Time(sec=seconds, nanosec=nanoseconds)))
+            self.clock.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
 
     def _flush(self) -> None:
         end = time.monotonic() + (0.0 if self.stop.is_set() else FLUSH)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to one synchronised set: decode, prepare, infer, publish. Needs no node."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -16,25 +15,14 @@ from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.sensors import Refusal
 
 
+@dataclass(frozen=True)
 class Processor:
-    """Turns a set into a published mask; the worker's thread calls it.
+    """Turns a set into a published mask; the worker's thread calls it."""
 
-    Args:
-        builder: decodes the messages.
-        segmenter: labels the frame.
-        outputs: publishes the result.
-        is_running: False once ROS shuts down, when publishing fails for that reason.
-    """
-
-    def __init__(
-        self,
-        builder: FrameBuilder,
-        segmenter: Segmenter,
-        outputs: Outputs,
-        is_running: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self._builder, self._segmenter, self._outputs = builder, segmenter, outputs
-        self._is_running = is_running
+    builder: FrameBuilder
+    segmenter: Segmenter
+    outputs: Outputs
+    is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
 
     def __call__(self, synced: SyncedSet) -> Outcome:
         """Process a set; never raises."""
@@ -46,18 +34,18 @@ class Processor:
     def _process(self, synced: SyncedSet) -> Outcome:
         refused: dict[str, Refusal] = {}
         try:
-            frame, refused = self._builder.build(synced)
-            prepared = self._segmenter.prepare(frame)
+            frame, refused = self.builder.build(synced)
+            prepared = self.segmenter.prepare(frame)
             refused |= prepared.refused
-            result = self._segmenter.infer(prepared, confidence=self._outputs.wants_confidence)
-            self._outputs.publish(synced.camera.message.header, frame.rgb, result)
+            result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)
+            self.outputs.publish(synced.camera.message.header, frame.rgb, result)
         except MmsamError as error:
             reason = getattr(error, "reason", "invalid")
             return Outcome("refused", reason, str(error), refused)
         except torch.OutOfMemoryError as error:
             return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
         except Exception:  # a bug costs one frame, not the node
-            if not self._is_running():
+            if not self.is_running():
                 return Outcome("dropped", "shutdown")
             return Outcome("refused", DEFECT, traceback.format_exc(), refused)
         return Outcome("used", sensors=refused, fused=result.present, timings=result.timings)

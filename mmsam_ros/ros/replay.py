@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mmsam replay` and `ros2 run mmsam_ros replay`: options, and the way to the player.
-
-Importing this needs neither ROS nor rosbags.
-"""
+"""`mmsam replay` and `ros2 run mmsam_ros replay`: options and entry points. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -57,12 +54,10 @@ class ReplayConfig:
     wait: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("rate", "duration"):
-            value = getattr(self, name)
+        for name, value in (("rate", self.rate), ("duration", self.duration)):
             fits = value is None or 0 < value < inf
             require(fits, f"--{name}", value, "a number above 0", RosError)
-        for name in ("start", "wait"):
-            value = getattr(self, name)
+        for name, value in (("start", self.start), ("wait", self.wait)):
             require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
 
     @classmethod
@@ -109,8 +104,9 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
     inside = False
     for arg in args:
         inside = (inside or arg == "--ros-args") and arg != "--"
-        (ros if inside else own).append(arg)
-    return [arg for arg in own if arg != "--"], ros
+        if arg != "--":
+            (ros if inside else own).append(arg)
+    return own, ros
 
 
 def main(args: list[str] | None = None) -> int:

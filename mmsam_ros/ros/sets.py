@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera message with the sensor messages that belong to it, and how it ended."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mmsam_ros.sensors import Refusal
+from mmsam_ros.sensors import CAMERA, Refusal
 
-CAMERA = "camera"
 DEFECT, OUT_OF_MEMORY = "defect", "out_of_memory"  # reasons that are the node's own failure
 
 

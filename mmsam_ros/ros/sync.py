@@ -15,8 +15,6 @@ If it jumps after the camera, its messages count as old as long as their stamps 
 camera's last stamp before the jump than to its newest one. Nothing is matched across a jump.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from bisect import insort
@@ -170,10 +168,7 @@ class Synchroniser:
     def __init__(self, config: SyncConfig) -> None:
         self._lock = threading.Lock()
         self._deadline, self._jump, self._queue = config.deadline, _ns(config.jump), config.queue
-        self._auxiliaries = {
-            name: _Auxiliary(auxiliary, config.queue)
-            for name, auxiliary in config.auxiliaries.items()
-        }
+        self._auxiliaries = {n: _Auxiliary(a, config.queue) for n, a in config.auxiliaries.items()}
         self._open: list[tuple[Entry, float]] = []  # camera messages with deadlines, by time
         self._newest: int | None = None  # camera time of the present timeline
         self._floor: int | None = None  # time of the last closed set of the present timeline
@@ -187,9 +182,8 @@ class Synchroniser:
         """Takes a message of `CAMERA` or an auxiliary; returns the sets that it closed."""
         with self._lock:
             if stream not in self._tallies:
-                raise RosError(
-                    f"sync: unknown stream {stream!r}{near_match(stream, self._tallies)}"
-                )
+                hint = near_match(stream, self._tallies)
+                raise RosError(f"sync: unknown stream {stream!r}{hint}")
             self._tallies[stream].update(("received", "waiting"))
             sets = self._advance(now)  # sets that were due before this message
             if stream == CAMERA:
@@ -226,22 +220,16 @@ class Synchroniser:
             self._auxiliaries[stream].expected = expected
 
     def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
-        """Counts how a set ended; each set is settled exactly once.
-
-        Raises:
-            RosError: the set has been settled already.
-        """
+        """Counts how a set ended; RosError for one that has been settled already."""
         with self._lock:
             if synced not in self._unsettled:
                 raise RosError(f"sync: set of camera stamp {synced.camera.stamp_ns} settled twice")
             self._unsettled.remove(synced)
             for entry in (synced.camera, *synced.auxiliaries.values()):
                 entry._sets -= 1
-                labels = (
-                    entry._best,
-                    outcome.label(entry.stream, held=entry.stream in synced.held),
-                )
-                entry._best = max(filter(None, labels), key=lambda x: _RANKS[x.partition(":")[0]])
+                label = outcome.label(entry.stream, held=entry.stream in synced.held)
+                labels = filter(None, (entry._best, label))
+                entry._best = max(labels, key=lambda x: _RANKS[x.partition(":")[0]])
                 self._finish(entry)
 
     def counts(self) -> dict[str, dict[str, int]]:

@@ -5,8 +5,6 @@ Needs no ROS. Input names are relative and output names private: both can be rem
 follow the node's namespace.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 from typing import Any

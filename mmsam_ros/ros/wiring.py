@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters to the objects that the node is made of. RosError names a parameter that is wrong."""
 
-from __future__ import annotations
-
+import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.ros.camera_info import CameraInfos, camera_model
+from mmsam_ros.ros.camera_info import INFO_FIELDS, CameraInfos, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.extrinsics import Extrinsics
 from mmsam_ros.ros.frames import FrameBuilder, opencv_homography
@@ -22,7 +21,7 @@ RECTIFIED = {"auto": None, "rectified": True, "raw": False}  # of parameter came
 
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
-    """The segmenter; also errors as `load_model` and `Segmenter`."""
+    """The segmenter; errors as of `load_model` and `Segmenter` too."""
     model, spec = load_model(parameters["weights"] or default_weights())
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
@@ -38,20 +37,17 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     return Segmenter(model, spec, parameters["device"], parameters["precision"], geometry)
 
 
-def make_synchroniser(
-    parameters: Parameters, sensors: tuple[str, ...]
-) -> Synchroniser | StockSynchroniser:
+def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
     """The synchroniser of the sensors that the weights read."""
 
-    def auxiliary(sensor: str) -> AuxiliarySync:
+    auxiliaries = {}
+    for sensor in sensors:
         leaves = ("slop", "offset", "max_age", "min_interval")
         slop, offset, age, interval = (parameters[f"{sensor}.{leaf}"] for leaf in leaves)
-        return AuxiliarySync(slop, offset, age, None if interval < 0 else interval)
-
-    deadline, queue, jump = (parameters[f"sync.{leaf}"] for leaf in ("deadline", "queue", "jump"))
-    config = SyncConfig({name: auxiliary(name) for name in sensors}, deadline, queue, jump)
+        auxiliaries[sensor] = AuxiliarySync(slop, offset, age, None if interval < 0 else interval)
+    timing = (parameters[f"sync.{leaf}"] for leaf in ("deadline", "queue", "jump"))
     stock = parameters["sync_backend"] == "message_filters"
-    return StockSynchroniser(config) if stock else Synchroniser(config)
+    return (StockSynchroniser if stock else Synchroniser)(SyncConfig(auxiliaries, *timing))
 
 
 def make_camera_infos(parameters: Parameters) -> CameraInfos:
@@ -59,10 +55,9 @@ def make_camera_infos(parameters: Parameters) -> CameraInfos:
     camera_rectified = RECTIFIED[parameters["camera.image"]]
     fixed = {}
     for name in ("camera", "thermal"):
-        leaves = ("width", "height", "distortion_model", "d", "k", "r", "p")
-        given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in leaves}
+        given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
         if given["width"]:
-            given["r"] = given["r"] or [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+            given["r"] = given["r"] or np.eye(3).flatten().tolist()
             info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
             rectified = camera_rectified if name == CAMERA else None
             fixed[name] = camera_model(info, rectified, f"parameter {name}.info")

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread that processes the newest set; callbacks only store messages."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from mmsam_ros.ros.sets import Outcome, SyncedSet
-from mmsam_ros.ros.stock_sync import StockSynchroniser
 from mmsam_ros.ros.sync import Synchroniser
 
 
@@ -17,17 +14,12 @@ class Worker:
     """Processes sets one at a time and settles every set that the source gives out, once.
 
     While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
-    that close while it is idle are all processed, in order.
-
-    Args:
-        source: takes the messages and closes sets.
-        process: handles a set and returns how it ended; must not raise.
-        settle: told how each set ended.
+    that close while it is idle are all processed, in order. `process` must not raise.
     """
 
     def __init__(
         self,
-        source: Synchroniser | StockSynchroniser,
+        source: Synchroniser,
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
@@ -50,7 +42,7 @@ class Worker:
         self._thread.join()
         with self._condition:
             self._drop([*self._waiting, *self._source.flush(time.monotonic())], "shutdown")
-            self._waiting = []
+            self._waiting.clear()
 
     def feed(self, stream: str, stamp_ns: int, message: Any, now: float) -> None:
         """Pass a message to the source; `now` is its arrival on the steady clock."""
