@@ -1,10 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of all errors that a user can fix."""
+"""The base of all errors that a user can fix, and unknown words with their near match."""
 
-from __future__ import annotations
+import difflib
+from collections.abc import Collection, Iterable
 
 
 class MmsamError(ValueError):
     """Something outside the code is wrong: a file, a value, a device. The message says what was
     found, what was expected and what to change. Every room derives its own error from it.
     """
+
+
+def near_match(word: str, known: Iterable[str]) -> str:
+    """A hint such as "; did you mean 'depth'?", or the known words where none is close."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(options) or 'none'}"
+
+
+def check_word(
+    where: str, word: object, known: Collection[str], error: type[MmsamError] = MmsamError
+) -> str:
+    """The word itself; raises `error` with the near match unless it is known."""
+    if not isinstance(word, str):
+        raise error(f"{where}: found {word!r}, expected one of {', '.join(known) or 'none'}")
+    if word not in known:
+        raise error(f"{where}: unknown {word!r}{near_match(word, known)}")
+    return word

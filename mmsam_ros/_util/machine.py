@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a result depends on besides its input: machine, versions, revision of the code."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python and of those of the packages that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -10,8 +10,6 @@
 fields is the subclass's own `check`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types
@@ -20,8 +18,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mmsam_ros._util.errors import MmsamError
-from mmsam_ros._util.words import near_match
+from mmsam_ros._util.errors import MmsamError, near_match
 
 T = TypeVar("T")
 _RANGE = "range"
@@ -83,7 +80,7 @@ class Checked:
 
 
 def allowed(cls: type, field: dataclasses.Field[Any]) -> str:
-    """A field's choices or range, for people; empty where it has neither."""
+    """A field's choices or range in words; empty where it has neither."""
     if _RANGE not in field.metadata:
         return ", ".join(_choices(_hints(cls)[field.name]))
     low, high, below = field.metadata[_RANGE]
@@ -141,10 +138,8 @@ def from_mapping(cls: type[T], values: Any, where: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
-    if hint is Any:
+    if hint is Any or (value is None and type(None) in get_args(hint)):
         return value
-    if value is None and type(None) in get_args(hint):
-        return None
     hint = _without_none(hint)
     origin = get_origin(hint)
     if origin is Literal:
@@ -152,11 +147,19 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
-        return _convert_tuple(get_args(hint), value, where, error)
+        if not isinstance(value, (list, tuple)):
+            raise error(f"{where}: found {value!r}, expected a list")
+        hints = get_args(hint)
+        if hints[-1] is Ellipsis:
+            hints = hints[:1] * len(value)
+        if len(value) != len(hints):
+            raise error(f"{where}: found {len(value)} values, expected {len(hints)}")
+        pairs = enumerate(zip(hints, value, strict=True))
+        return tuple(_convert(h, v, f"{where}[{i}]", error) for i, (h, v) in pairs)
     if origin in (dict, Mapping):
-        key_hint, value_hint = get_args(hint)
         if not isinstance(value, Mapping):
             raise error(f"{where}: found {value!r}, expected keys with values")
+        key_hint, value_hint = get_args(hint)
         return {
             _convert(key_hint, k, where, error): _convert(value_hint, v, f"{where}.{k}", error)
             for k, v in value.items()
@@ -171,18 +174,3 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
     ):
         raise error(f"{where}: found {value!r}, expected {hint.__name__}")
     return value
-
-
-def _convert_tuple(
-    hints: tuple[Any, ...], value: Any, where: str, error: type[MmsamError]
-) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise error(f"{where}: found {value!r}, expected a list")
-    if len(hints) == 2 and hints[1] is Ellipsis:
-        hints = (hints[0],) * len(value)
-    if len(value) != len(hints):
-        raise error(f"{where}: found {len(value)} values, expected {len(hints)}")
-    return tuple(
-        _convert(h, v, f"{where}[{i}]", error)
-        for i, (h, v) in enumerate(zip(hints, value, strict=True))
-    )

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from mmsam_ros.data.muses_raw import Calibration, raw_frames
 
     out: Path = args.out or args.root / "projected_to_rgb"
-    options = ProjectionOptions(args.motion_compensation, args.parity, args.point_size == 2)
+    options = ProjectionOptions(args.motion_compensation, args.parity, args.point_size)
     calibration = Calibration.read(args.root / "calib.json")
     exposures = args.motion_compensation and "lidar" in args.sensors
     frames = raw_frames(args.root, out, args.sensors, exposures=exposures, png=args.png)

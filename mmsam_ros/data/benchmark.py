@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a benchmark is: everything that the code knows of a public data set, one file each."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -48,14 +46,14 @@ class Benchmark:
     Attributes:
         name: the word for `--dataset`.
         scan: the frames of a split; their files are not opened.
+        classes: table of the training ids; empty where the data says.
         modalities: of its sensors besides the camera; empty where the data says.
         sensors: the sensors besides the camera that a tree on disk has.
-        classes: table of the training ids; empty where the data says.
+        image_size: published size of the images, as WIDTHxHEIGHT.
         network_size: (height, width) of the published network.
         mode: how training and node read a frame, as in the geometry of a weights file.
         stride: of the windows of the mode `slide`, at `network_size`.
         protocol: how the published numbers were made; None: as the weights' geometry says.
-        image_size: published size of the images, as WIDTHxHEIGHT.
         counts: published numbers of frames by split and group.
         published: rows of the tables.
         notes: of a tree on disk and the names of its frames, what a user should know.
@@ -63,14 +61,14 @@ class Benchmark:
 
     name: str
     scan: Scan
+    classes: tuple[ClassInfo, ...] = ()
     modalities: Mapping[str, Modality] = field(default_factory=dict)
     sensors: Callable[[Path], tuple[str, ...]] | None = None
-    classes: tuple[ClassInfo, ...] = ()
+    image_size: str = ""
     network_size: Size = (1024, 1024)
     mode: Literal["resize", "pad", "slide"] = "pad"
     stride: Size | None = None
     protocol: Protocol | None = None
-    image_size: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
     notes: Callable[[Path, set[str]], list[str]] | None = None
@@ -94,24 +92,18 @@ class Benchmark:
         ]
 
 
-def published_rows(
-    split: str,
-    sensors: tuple[str, ...],
-    columns: Sequence[str],
-    table: str,
-    rows: Mapping[str, tuple[float, ...]],
-) -> Iterable[Published]:
-    """Rows of one published table; a row may have fewer values than there are columns."""
-    for method, values in rows.items():
-        yield Published(method, split, sensors, dict(zip(columns, values, strict=False)), table)
+def published_table(
+    table: str, split: str, columns: Sequence[str],
+    parts: Mapping[tuple[str, ...], Mapping[str, tuple[float, ...]]],
+) -> Iterator[Published]:  # fmt: skip
+    """Rows of one published table: by sensors, by method; a row may leave out the last columns."""
+    for sensors, rows in parts.items():
+        for method, values in rows.items():
+            miou = dict(zip(columns, values, strict=False))
+            yield Published(method, split, sensors, miou, table)
 
 
-def unused_images(paths: Iterable[Path], names: set[str], top: Path | None = None) -> list[str]:
-    """A note of the images that no split names: by their path below `top`, or their stem."""
-    found = {
-        p.relative_to(top).with_suffix("").as_posix() if top else p.stem
-        for p in paths
-        if p.is_file()
-    }
+def unused_images(found: set[str], names: set[str]) -> list[str]:
+    """A note of the images that no split names."""
     unused = found - names
     return [f"{len(unused)} images are in no split, such as {min(unused)}"] if unused else []

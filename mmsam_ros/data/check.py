@@ -3,12 +3,10 @@
 published.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,21 +24,22 @@ from mmsam_ros.data.open import find_benchmark, scan_frames
 from mmsam_ros.sensors import FIELDS, ClassInfo
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
+Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
-    """Of an auxiliary's planes over the train split, in their units.
+    """Of an auxiliary's planes over the train split, in their units; arrays by field.
 
     Mean of the images' means; variance of those means plus mean of the images' variances: the rule
     of the MUSES tools, which gave the published constants.
     """
 
     fields: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
 
 
 @dataclass
@@ -68,26 +67,21 @@ class Report:
 
 @dataclass
 class _Facts:
-    """Of one frame; moments (train only) are mean, variance, minimum and maximum (4, C).
-
-    blank: auxiliaries with one value everywhere.
+    """Of one frame. moments: (4, fields) mean, variance, minimum and maximum, of the train split
+    alone. blank: sensors that show nothing.
     """
 
-    split: str
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
-    moments: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    moments: dict[str, Array] = field(default_factory=dict)
     blank: list[str] = field(default_factory=list)
 
 
 def check_dataset(
-    dataset: str,
-    root: str | Path,
-    sensors: Sequence[str],
-    lists: str | Path = "",
+    dataset: str, root: str | Path, sensors: Sequence[str], lists: str | Path = "",
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> Report:  # fmt: skip
     """Reads every file of all splits.
 
     progress: is called with the frames that are done, and all. The other arguments are those of
@@ -108,23 +102,24 @@ def check_dataset(
         report.pixels[split] = np.zeros(256, np.int64)
         work += [(frames, record) for record in frames.records]
     report.faults = list(dict.fromkeys(report.faults))
-    moments: dict[str, list[NDArray[np.float64]]] = {}
+    moments: dict[str, list[Array]] = defaultdict(list)
     blank: Counter[str] = Counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, facts in enumerate(pool.map(_examine, work), start=1):
+        results = zip(work, pool.map(_examine, work), strict=True)
+        for done, ((frames, _), facts) in enumerate(results, start=1):
             report.faults += facts.faults
             for modality, form in facts.forms.items():
                 report.forms.setdefault(modality, Counter())[form] += 1
-            report.pixels[facts.split] += facts.pixels
+            report.pixels[frames.split] += facts.pixels
             blank.update(facts.blank)
             for sensor, values in facts.moments.items():
-                moments.setdefault(sensor, []).append(values)
+                moments[sensor].append(values)
             if progress:
                 progress(done, len(work))
     for sensor, rows in moments.items():
         encoding = work[0][0].modalities[sensor].encoding
-        report.statistics[sensor] = _statistics(encoding, np.stack(rows))
-    report.notes += _notes(benchmark, report)
+        report.statistics[sensor] = _statistics(encoding, rows)
+    report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
     for sensor, count in blank.items():
@@ -132,19 +127,15 @@ def check_dataset(
     return report
 
 
-def _groups(records: Sequence[Record]) -> Counter[str]:
-    counts = Counter(
-        f"{key}={value}"
-        for record in records
-        for key, value in record.subsets.items()
-        if key != "product"
-    )
-    return Counter({"all": len(records)}) + counts
-
-
 def count_notes(frames: FrameSet) -> list[str]:
     """Where the number of frames differs from what is published of the split."""
     return find_benchmark(frames.dataset).count_notes(frames.split, _groups(frames.records))
+
+
+def _groups(records: Sequence[Record]) -> Counter[str]:
+    groups = (item for record in records for item in record.subsets.items())
+    counts = Counter(f"{key}={value}" for key, value in groups if key != "product")
+    return Counter({"all": len(records)}) + counts
 
 
 def _examine(item: tuple[FrameSet, Record]) -> _Facts:
@@ -152,8 +143,8 @@ def _examine(item: tuple[FrameSet, Record]) -> _Facts:
     try:
         sample = frames.sample(frames.reader(record))
     except DataError:
-        return _Facts(frames.split, _part_faults(frames, record))
-    facts = _Facts(frames.split, forms={"rgb": _form(record.image, sample["rgb"])})
+        return _Facts(_part_faults(frames, record))
+    facts = _Facts(forms={"rgb": _form(record.image, sample["rgb"])})
     for sensor, planes in sample["planes"].items():
         facts.forms[sensor] = _form(record.sensors[sensor], planes)
         if bool(planes.min() == planes.max()):
@@ -173,13 +164,13 @@ def _part_faults(frames: FrameSet, record: Record) -> list[str]:
     bare = dataclasses.replace(record, sensors={}, label=None)
     parts = [bare, dataclasses.replace(bare, label=record.label)]
     parts += [dataclasses.replace(bare, sensors={s: p}) for s, p in record.sensors.items()]
-    faults: dict[str, None] = {}
+    faults = []
     for part in parts:
         try:
             frames.sample(frames.reader(part))
         except DataError as error:
-            faults[str(error)] = None
-    return list(faults)
+            faults.append(str(error))
+    return list(dict.fromkeys(faults))
 
 
 def _form(path: Path, image: Tensor) -> str:
@@ -192,15 +183,13 @@ def _form(path: Path, image: Tensor) -> str:
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
 
 
-def _statistics(encoding: str, moments: NDArray[np.float64]) -> Statistics:
-    """moments: (frames, 4, C)."""
-    means, variances, low, high = moments.swapaxes(0, 1)
-    rows = (means.mean(0), np.sqrt(means.var(0) + variances.mean(0)), low.min(0), high.max(0))
-    return Statistics(FIELDS[encoding], *(tuple(map(float, row)) for row in rows))
+def _statistics(encoding: str, moments: list[Array]) -> Statistics:
+    means, variances, low, high = np.stack(moments, axis=1)
+    std = np.sqrt(means.var(0) + variances.mean(0))
+    return Statistics(FIELDS[encoding], means.mean(0), std, low.min(0), high.max(0))
 
 
-def _notes(benchmark: Benchmark, report: Report) -> list[str]:
-    """What differs from the publication."""
+def _published_notes(benchmark: Benchmark, report: Report) -> list[str]:
     notes = []
     for split, counts in report.counts.items():
         notes += benchmark.count_notes(split, counts)

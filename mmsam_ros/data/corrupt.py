@@ -4,8 +4,6 @@
 Draws depend on the frame's name and the seed alone, so that every network sees the same frames.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

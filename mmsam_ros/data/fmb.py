@@ -5,37 +5,17 @@ The lists of MM SAM-adapter take the validation frames out of `train/` and say w
 and hard. A tree whose files were moved into `val/` and `Visible/{easy,hard}/` is read as well.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmsam_ros.data import SPLITS
-from mmsam_ros.data.benchmark import Benchmark, Protocol, published_rows, unused_images
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import FrameSet, Record
-from mmsam_ros.data.read import Reader, id_table
+from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table, unused_images
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.frames import FrameSet, Reader, Record
 from mmsam_ros.sensors import Modality, class_table
 
 DIFFICULTIES = ("easy", "hard")
-
-CLASSES = class_table(
-    ("Road", 179, 228, 228),
-    ("Sidewalk", 181, 57, 133),
-    ("Building", 67, 162, 177),
-    ("Traffic Light", 200, 178, 50),
-    ("Traffic Sign", 132, 45, 199),
-    ("Vegetation", 66, 172, 84),
-    ("Sky", 179, 73, 79),
-    ("Person", 76, 99, 166),
-    ("Car", 66, 121, 253),
-    ("Truck", 137, 165, 91),
-    ("Bus", 155, 97, 152),
-    ("Motorcycle", 105, 153, 140),
-    ("Bicycle", 222, 215, 158),
-    ("Pole", 135, 113, 90),
-)
 
 
 def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:
@@ -50,23 +30,22 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         folder = root / "train"
     visible, thermal, label = (_files(folder / top) for top in ("Visible", "Infrared", "Label"))
     if lists is None:
-        subfolder = {name: path.parent.name for name, path in visible.items()}
-        chosen = {n: word if word in DIFFICULTIES else "" for n, word in subfolder.items()}
+        chosen = {name: path.parent.name for name, path in visible.items()}
     else:
         chosen = read_lists(lists)[split]
-    records = [
+    records = tuple(
         Record(
             Path(name).stem,
             visible.get(name, folder / "Visible" / name),
             {sensor: thermal.get(name, folder / "Infrared" / name) for sensor in sensors},
             label.get(name, folder / "Label" / name),
-            {"difficulty": difficulty} if difficulty else {},
+            {"difficulty": word} if word in DIFFICULTIES else {},
         )
-        for name, difficulty in chosen.items()
-    ]
+        for name, word in chosen.items()
+    )
     modalities = dict.fromkeys(sensors, _THERMAL)
-    reader = Reader(modalities, id_table(len(CLASSES), offset=1))
-    return FrameSet("fmb", split, tuple(records), CLASSES, modalities, reader)
+    reader = Reader(modalities, len(CLASSES), offset=1)
+    return FrameSet("fmb", split, records, CLASSES, modalities, reader)
 
 
 def read_lists(folder: Path) -> dict[str, dict[str, str]]:
@@ -75,20 +54,20 @@ def read_lists(folder: Path) -> dict[str, dict[str, str]]:
     DataError names a list that is missing, a line that is no file name and a name in two places.
     """
     found: dict[str, Path] = {}
-    splits: dict[str, dict[str, str]] = {}
-    for split in SPLITS:
-        splits[split] = {}
+    splits: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    for split, names in splits.items():
         for difficulty in DIFFICULTIES:
             path = folder / f"{split}_{difficulty}_files.txt"
             if not path.is_file():
                 raise DataError(f"{path}: is missing")
-            for name in path.read_text(encoding="utf-8").split():
+            with naming(path, OSError, UnicodeDecodeError):
+                lines = path.read_text(encoding="utf-8").split()
+            for name in lines:
                 if not re.fullmatch(r"\d{5}\.png", name):
                     raise DataError(f"{path}: found {name!r}, expected names such as 00001.png")
                 if name in found:
                     raise DataError(f"{path}: {name} is in {found[name]} already")
-                found[name] = path
-                splits[split][name] = difficulty
+                found[name], names[name] = path, difficulty
     return splits
 
 
@@ -99,34 +78,42 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _notes(root: Path, names: set[str]) -> list[str]:
-    return unused_images(root.glob("*/Visible/**/*.png"), names)
+    return unused_images({path.stem for path in root.glob("*/Visible/**/*.png")}, names)
 
 
-_BYTE = 1 / 255
-_THERMAL = Modality(("value", "value", "value"), "mono8", scale=(_BYTE, _BYTE, _BYTE))
+CLASSES = class_table(
+    ("Road", 179, 228, 228), ("Sidewalk", 181, 57, 133), ("Building", 67, 162, 177),
+    ("Traffic Light", 200, 178, 50), ("Traffic Sign", 132, 45, 199), ("Vegetation", 66, 172, 84),
+    ("Sky", 179, 73, 79), ("Person", 76, 99, 166), ("Car", 66, 121, 253), ("Truck", 137, 165, 91),
+    ("Bus", 155, 97, 152), ("Motorcycle", 105, 153, 140), ("Bicycle", 222, 215, 158),
+    ("Pole", 135, 113, 90),
+)  # fmt: skip
+_THERMAL = Modality(("value", "value", "value"), "mono8", scale=(1 / 255, 1 / 255, 1 / 255))
 _COLUMNS = ("all", "difficulty=easy", "difficulty=hard")
-_CHOSEN_ON_TEST = "its paper; epoch chosen on the test set"
+
 BENCHMARK = Benchmark(
     "fmb",
     scan,
+    CLASSES,
     modalities={"thermal": _THERMAL},
-    classes=CLASSES,
+    image_size="800x600",
     network_size=(800, 800),
     protocol=Protocol("pad", pad_raw=True),
-    image_size="800x600",
     counts={
         "train": {"all": 1060, "difficulty=easy": 752, "difficulty=hard": 308},
         "val": {"all": 160, "difficulty=easy": 80, "difficulty=hard": 80},
         "test": {"all": 280, "difficulty=easy": 183, "difficulty=hard": 97},
     },
     published=(
-        *published_rows("test", ("thermal",), _COLUMNS, "T5", {
-        "CMNeXt": (61.66, 64.81, 56.85), "GeminiFusion": (64.75, 68.05, 61.03),
-        "RoadFormer+": (64.57, 66.31, 61.79), "MM SAM-adapter": (66.10, 68.45, 62.59),
-    }),
-        *published_rows("test", ("thermal",), _COLUMNS, _CHOSEN_ON_TEST, {
-        "StitchFusion-B3": (64.85,), "SHIFNet": (67.8,),
-    }),
+        *published_table("T5", "test", _COLUMNS, {
+            ("thermal",): {
+                "CMNeXt": (61.66, 64.81, 56.85), "GeminiFusion": (64.75, 68.05, 61.03),
+                "RoadFormer+": (64.57, 66.31, 61.79), "MM SAM-adapter": (66.10, 68.45, 62.59),
+            },
+        }),
+        *published_table("its paper; epoch chosen on the test set", "test", _COLUMNS, {
+            ("thermal",): {"StitchFusion-B3": (64.85,), "SHIFNet": (67.8,)},
+        }),
     ),
     notes=_notes,
 )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a data set in the `folder` layout, which `folder` reads and docs/training.md describes.
+"""The `folder` layout, which docs/own_data.md describes: meta.json, and the writer of all files.
 
 writer = FolderWriter(root, classes, {"lidar": "muses_raw", "thermal": "mono16"}, calibration)
 for name, rgb, labels, points, counts in frames:
@@ -7,24 +7,102 @@ for name, rgb, labels, points, counts in frames:
 writer.finish()
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import check_word, write_atomic
+from mmsam_ros._util import Checked, check_word, from_mapping, ranged, write_atomic
 from mmsam_ros.data import SPLITS
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import ENCODINGS, ClassInfo, SensorError, made_of_points
+from mmsam_ros.data.calibration import Calibration
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.read import read_json
+from mmsam_ros.sensors import (
+    AUXILIARY_SENSORS,
+    ENCODINGS,
+    ClassInfo,
+    Modality,
+    SensorError,
+    made_of_points,
+    plain_modality,
+    topic_names,
+)
 from mmsam_ros.sensors.encodings import check_image
+from mmsam_ros.sensors.modalities import MAX_POINT_SIZE, check_limits
 
 FORMAT = "mmsam-folder/1"
+
+
+@dataclass(frozen=True)
+class Meta(Checked):
+    """meta.json.
+
+    Attributes:
+        format: of this file.
+        classes: table of the training ids 0, 1, 2, …
+        encodings: how the data of each sensor besides the camera is stored (`sensors.ENCODINGS`).
+        splits: names of the frames of train, val and test.
+        limits: counts of a 16-bit thermal image that map to 0 and 255, for `mono16`.
+        subsets: what evaluation groups by: {"weather": {frame name: "fog"}}.
+        point_size: side of the square that a projected LiDAR point covers, in pixels of the image.
+    """
+
+    error = DataError
+
+    format: str
+    classes: tuple[ClassInfo, ...]
+    encodings: Mapping[str, str]
+    splits: Mapping[str, tuple[str, ...]]
+    limits: tuple[float, float] | None = None
+    subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    point_size: int = ranged(2, 1, MAX_POINT_SIZE)
+
+    def check(self) -> None:
+        self.require(self.format == FORMAT, "format", repr(FORMAT))
+        topic_names(self.classes)  # SensorError where two collide
+        ordered = tuple(sorted(self.classes, key=lambda info: info.id))
+        ids = [info.id for info in ordered]
+        if ids != list(range(len(ids))) or not ids:
+            raise DataError(f"class ids are {ids}, expected 0, 1, 2, …")
+        object.__setattr__(self, "classes", ordered)
+        for sensor, encoding in self.encodings.items():
+            check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
+            check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
+        check_limits("limits", self.encodings.get("thermal", ""), self.limits)
+        split_of: dict[str, str] = {}
+        for split, names in self.splits.items():
+            check_word("splits", split, SPLITS, DataError)
+            for name in names:
+                if name in split_of:
+                    raise DataError(f"{name!r} is in {split_of[name]} and in {split}")
+                split_of[name] = split
+        for key, words in self.subsets.items():
+            for name in words:
+                check_word(f"subsets.{key}", name, split_of, DataError)
+
+    @classmethod
+    def read(cls, root: Path) -> Self:
+        """The file below `root`; DataError names what is wrong."""
+        values = read_json(path := root / "meta.json")
+        if "growth" in values:  # the key's name in earlier files
+            values["point_size"] = values.pop("growth")
+        with naming(path, TypeError, ValueError):
+            return from_mapping(cls, values, path.stem)
+
+    def modality(self, sensor: str) -> Modality:
+        """How the network reads a sensor; points have their size in pixels of the image."""
+        encoding = self.encodings[sensor]
+        limits = self.limits if encoding == "mono16" else None
+        return plain_modality(encoding, limits, self.point_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class FolderWriter:
@@ -42,7 +120,7 @@ class FolderWriter:
         point_size: side of the square that a LiDAR point covers, in pixels of the camera's image.
 
     Raises:
-        DataError: unknown sensor or encoding.
+        DataError: meta.json or calib.json could not be read back.
     """
 
     def __init__(
@@ -50,11 +128,12 @@ class FolderWriter:
         calibration: Mapping[str, Any] | None = None, *,
         limits: tuple[float, float] | None = None, point_size: int = 2,
     ) -> None:  # fmt: skip
-        for sensor, encoding in encodings.items():
-            check_word("sensor", sensor, ENCODINGS, DataError)
-            check_word(f"encoding of {sensor}", encoding, ENCODINGS[sensor], DataError)
-        self.root, self.classes, self.encodings = root, classes, dict(encodings)
-        self.calibration, self.limits, self.point_size = calibration, limits, point_size
+        with naming(root / "meta.json", ValueError):
+            encodings = dict(encodings)
+            self.meta = Meta(FORMAT, tuple(classes), encodings, {}, limits, point_size=point_size)
+        if calibration is not None:
+            Calibration.from_values(calibration, root / "calib.json")
+        self.root, self.calibration = root, calibration
         self._split_of: dict[str, str] = {}
         self._subsets: dict[str, dict[str, str]] = {}
 
@@ -69,15 +148,16 @@ class FolderWriter:
             name: unique within the data set; names the files.
             rgb: (H, W, 3).
             labels: class ids (H, W), 255 for no label; None if withheld.
-            sensors: one array per sensor: its image, as its encoding says, or for `muses_raw` also
-                LiDAR points (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
+            sensors: one array per sensor: its image, as its encoding says. Of LiDAR also points
+                (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
             subsets: what evaluation groups by, e.g. {"weather": "fog"}.
 
         Raises:
             DataError: an array does not fit its encoding, or one is missing.
         """
-        if sensors.keys() != self.encodings.keys():
-            found, expected = (", ".join(s) or "none" for s in (sensors, self.encodings))
+        encodings = self.meta.encodings
+        if sensors.keys() != encodings.keys():
+            found, expected = (", ".join(s) or "none" for s in (sensors, encodings))
             raise DataError(f"{name}: sensors are {found}, expected {expected}")
         if labels is not None and labels.shape != rgb.shape[:2]:
             raise DataError(f"{name}: labels are {labels.shape}, expected {rgb.shape[:2]}")
@@ -86,7 +166,7 @@ class FolderWriter:
         if labels is not None:
             self._write("labels", name, labels, "mono8")
         for sensor, array in sensors.items():
-            self._write(sensor, name, array, self.encodings[sensor])
+            self._write(sensor, name, array, encodings[sensor])
 
     def list_frame(self, split: str, name: str, subsets: Mapping[str, str] | None = None) -> None:
         """List a frame whose files are there already, e.g. written by another process."""
@@ -101,17 +181,9 @@ class FolderWriter:
         """Write calib.json and meta.json."""
         if self.calibration is not None:
             self._write_json("calib.json", self.calibration)
-        meta: dict[str, Any] = {
-            "format": FORMAT,
-            "classes": [{"id": c.id, "name": c.name, "rgb": c.rgb} for c in self.classes],
-            "encodings": self.encodings,
-            "splits": {s: [n for n, of in self._split_of.items() if of == s] for s in SPLITS},
-            "subsets": self._subsets,
-            "point_size": self.point_size,
-        }
-        if self.limits is not None:
-            meta["limits"] = self.limits
-        self._write_json("meta.json", meta)
+        splits = {s: tuple(n for n, of in self._split_of.items() if of == s) for s in SPLITS}
+        meta = replace(self.meta, splits=splits, subsets=self._subsets)
+        self._write_json("meta.json", meta.to_json())
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
         points = array.ndim == 2 and made_of_points(encoding)
@@ -123,10 +195,8 @@ class FolderWriter:
                 raise DataError(f"{path}: points are {array.shape}, expected (N, 4) or more")
             np.save(path, array.astype(np.float32))
             return
-        try:
+        with naming(path, SensorError):
             check_image(array, encoding)
-        except SensorError as error:
-            raise DataError(f"{path}: {error}") from error
         if arrays:
             np.savez_compressed(path, array)
         else:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every data set looks like to training and evaluation: frames on disk, read one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import ClassInfo, Frame, Modality, frame_planes
+from mmsam_ros.data.calibration import Calibration, SensorData, read_sensor
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.read import decode_label, read_image, read_rgb
+from mmsam_ros.sensors import ClassInfo, Frame, LidarPoints, Modality, SensorError, frame_planes
 
 
 class Sample(TypedDict, total=False):
@@ -41,6 +41,7 @@ class Record:
         sensors: file of each sensor besides the camera.
         label: the ground truth, or None where it is withheld.
         subsets: what evaluation groups by, e.g. {"weather": "fog", "difficulty": "hard"}.
+        coarse: sensors whose raster is known to be smaller than the RGB image.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Record:
     sensors: Mapping[str, Path]
     label: Path | None
     subsets: Mapping[str, str] = field(default_factory=dict)
+    coarse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,46 @@ class LabelledFrame:
     def size(self) -> tuple[int, int]:
         """(height, width) of the camera image."""
         return (self.frame.rgb.shape[0], self.frame.rgb.shape[1])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a record. A data set with labels of another form overrides `label`.
+
+    Attributes:
+        modalities: of the sensors besides the camera.
+        classes: how many there are.
+        offset: label value of the first class; 0 is no label where that is 1.
+        calibration: for points, and for images that are not in the camera's view.
+    """
+
+    modalities: Mapping[str, Modality]
+    classes: int
+    offset: int = 0
+    calibration: Calibration | None = None
+
+    def __call__(self, record: Record) -> LabelledFrame:
+        """The frame; DataError names a file that is missing, broken or does not fit."""
+        rgb = read_rgb(record.image)
+        sensors: dict[str, SensorData] = {}
+        camera = None
+        for sensor, path in record.sensors.items():
+            encoding = self.modalities[sensor].encoding
+            sensors[sensor] = data = read_sensor(sensor, path, encoding, self.calibration)
+            if isinstance(data, LidarPoints) or data.registration.homography is not None:
+                camera = self.calibration.camera if self.calibration else None
+            elif sensor not in record.coarse:
+                _check_size(path, data.data.shape, record.image, rgb.shape)
+        label = None
+        if record.label is not None:
+            label = self.label(record.label)
+            _check_size(record.label, label.shape, record.image, rgb.shape)
+        with naming(record.image, SensorError):
+            return LabelledFrame(record, Frame(rgb, sensors, camera), label)
+
+    def label(self, path: Path) -> NDArray[np.uint8]:
+        """Training ids (H, W), 255 where there is none."""
+        return decode_label(path, read_image(path), self.classes, self.offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,3 +154,9 @@ class FrameSet:
 
 def _image(planes: NDArray[Any]) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())
+
+
+def _check_size(path: Path, shape: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
+    (h, w, *_), (height, width, *_) = shape, expected
+    if (h, w) != (height, width):
+        raise DataError(f"{path}: is {w}x{h}, but {image} is {width}x{height}")

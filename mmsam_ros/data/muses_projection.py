@@ -10,8 +10,6 @@ reads it, event counts that wrap at 256.
 The RGB images count as free of distortion, as they do for the tool.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import asdict, dataclass
@@ -22,39 +20,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import write_atomic
+from mmsam_ros._util import Checked, ranged, write_atomic
+from mmsam_ros.data import muses_raw as raw
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.muses_raw import (
-    RAW,
-    Array,
-    Calibration,
-    RawFrame,
-    read_cloud,
-    read_events,
-    read_json,
-    read_motion,
-)
+from mmsam_ros.data.muses_raw import Array, Calibration, RawFrame
+from mmsam_ros.data.read import read_json
 from mmsam_ros.sensors import CameraModel, rasterise
 
 WIDTH, HEIGHT = 1920, 1080
-
 _MIN_RANGE = 1.0
-_KERNEL = np.ones((2, 2), np.uint8)
 
 
 @dataclass(frozen=True)
-class ProjectionOptions:
+class ProjectionOptions(Checked):
     """How to project.
 
     Attributes:
         motion_compensation: bring every LiDAR point to the middle of the camera's exposure.
         parity: do what the official tool does instead of what is right.
-        enlarge: points and events to 2 x 2 pixels, to the right and down.
+        point_size: side of the square that a point or an event covers, to the right and down.
     """
 
     motion_compensation: bool = False
     parity: bool = False
-    enlarge: bool = True
+    point_size: int = ranged(2, 1, 2)
+
+    @property
+    def kernel(self) -> NDArray[np.uint8]:
+        """What a point is dilated with; OpenCV's anchor of a 2 x 2 kernel is its last pixel."""
+        return np.ones((self.point_size, self.point_size), np.uint8)
 
 
 def record_options(out: Path, options: ProjectionOptions) -> None:
@@ -63,9 +57,11 @@ def record_options(out: Path, options: ProjectionOptions) -> None:
     DataError where the tree was begun with others, or by somebody else.
     """
     path, wanted = out / "projection.json", asdict(options)
-    if not path.exists() and not any((out / folder).exists() for folder, _ in RAW.values()):
-        write_atomic(path, json.dumps(wanted, indent=1).encode())
+    if not path.exists() and not any((out / folder).exists() for folder, _ in raw.RAW.values()):
+        write_atomic(path, json.dumps(wanted, indent=1))
     found = read_json(path)
+    if "growth" in found:  # the option of earlier trees: points of 2 x 2 pixels, or of one
+        found["point_size"] = 2 if found.pop("growth") else 1
     if found != wanted:
         raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
 
@@ -75,12 +71,11 @@ def project_frame(frame: RawFrame, calibration: Calibration, options: Projection
 
     DataError or OSError names the file that cannot be read.
     """
-    if frame.source == "event":
-        pixels, positive = read_events(frame.path)
-        raster: NDArray[Any] = event_raster(pixels, positive, calibration, options)
+    raster: NDArray[Any]
+    if frame.sensor == "event":
+        raster = event_raster(*raw.read_events(frame.path), calibration, options)
     else:
-        cloud = _read_lidar(frame, calibration, options)
-        raster = lidar_raster(cloud, calibration, options)
+        raster = lidar_raster(_read_lidar(frame, calibration, options), calibration, options)
     if frame.target.suffix == ".png":
         stored = np.clip(np.rint((raster + 100.0) * 150.0), 0, 65535).astype(np.uint16)
         write_atomic(frame.target, cv2.imencode(".png", stored[..., ::-1])[1].tobytes())
@@ -91,21 +86,16 @@ def project_frame(frame: RawFrame, calibration: Calibration, options: Projection
 
 
 def _read_lidar(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> Array:
-    cloud = read_cloud(frame.path)
+    cloud = raw.read_cloud(frame.path)
     if options.parity:  # elsewhere `rasterise` does it
         cloud = cloud[np.linalg.norm(cloud[:, :3], axis=1) >= _MIN_RANGE]
     if options.motion_compensation:
         if frame.exposure is None:
             raise DataError(f"{frame.path}: meta.json does not tell its camera exposure")
-        rates, speed = read_motion(frame.gnss)
-        cloud[:, :3] = compensate_motion(
-            cloud[:, :3],
-            cloud[:, 5] - frame.exposure,
-            rates,
-            speed,
-            calibration.t_gnss_lidar,
-            in_place=options.parity,
-        )
+        rates, speed = raw.read_motion(frame.gnss)
+        since, T = cloud[:, 5] - frame.exposure, calibration.t_gnss_lidar
+        in_place = options.parity
+        cloud[:, :3] = compensate_motion(cloud[:, :3], since, rates, speed, T, in_place=in_place)
     return cloud
 
 
@@ -135,23 +125,21 @@ def lidar_raster(
 ) -> NDArray[np.float32]:
     """Cloud (N, >= 4) -> `muses_raw` float32 (1080, 1920, 3): range, intensity, height."""
     points, intensity = cloud[:, :3], cloud[:, 3]
-    T = calibration.t_rgb_lidar
+    K, T = calibration.k_rgb, calibration.t_rgb_lidar
     if not options.parity:
-        camera = CameraModel(
-            WIDTH, HEIGHT, calibration.k_rgb, np.zeros(0), "none", np.eye(3), np.zeros(3)
-        )
-        return rasterise(points, intensity, camera, T, point_size=2 if options.enlarge else 1)
-    pixels = (points @ T[:3, :3].T + T[:3, 3]) @ calibration.k_rgb.astype(np.float32).T
+        camera = CameraModel(WIDTH, HEIGHT, K, np.zeros(0), "none", np.eye(3), np.zeros(3))
+        return rasterise(points, intensity, camera, T, point_size=options.point_size)
+    pixels = (points @ T[:3, :3].T + T[:3, 3]) @ K.astype(np.float32).T
     with np.errstate(divide="ignore", invalid="ignore"):
         u, v = pixels[:, 0] / pixels[:, 2], pixels[:, 1] / pixels[:, 2]
     keep = (u > 0) & (u < WIDTH - 1) & (v > 0) & (v < HEIGHT - 1)
     values = np.stack([np.linalg.norm(points, axis=1), intensity, points[:, 2]], axis=1)
     raster = np.zeros((HEIGHT, WIDTH, 3), np.float32)
     raster[v[keep].astype(np.int64), u[keep].astype(np.int64)] = values[keep]
-    if options.enlarge:
+    if options.point_size > 1:
         # Shifted, so that a negative height beats an empty neighbour.
         raster[raster.any(axis=2), 2] += 255.0
-        raster = np.asarray(cv2.dilate(raster, _KERNEL), np.float32)
+        raster = np.asarray(cv2.dilate(raster, options.kernel), np.float32)
         raster[raster.any(axis=2), 2] -= 255.0
     return raster
 
@@ -176,7 +164,7 @@ def event_raster(
     if not options.parity:
         counts = np.minimum(counts, 255)
     raster = counts.astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
-    return np.asarray(cv2.dilate(raster, _KERNEL), np.uint8) if options.enlarge else raster
+    return np.asarray(cv2.dilate(raster, options.kernel), np.uint8)
 
 
 def _rotations(axis: int, angles: Array) -> Array:

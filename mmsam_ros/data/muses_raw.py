@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The raw MUSES recordings: calibration, LiDAR, events and the vehicle's motion, file by file."""
 
-from __future__ import annotations
-
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.read import read_json, stems
 
 Array = NDArray[np.float64]
 
-RAW: Mapping[str, tuple[str, str]] = {
-    "lidar": ("lidar", "_lidar.bin"),
-    "event": ("event_camera", "_event_camera.h5"),
-}
-"""Source -> its folder, and how its files end."""
+RAW: Mapping[str, tuple[str, str]] = {"lidar": ("lidar", "bin"), "event": ("event_camera", "h5")}
+"""Sensor -> its folder, which the names of its files end with, and their suffix."""
 
 # The official tool's columns of a row of GNSS values: rates about x, y, z (1e-5 degrees/s) and
 # ground speed (mm/s).
@@ -42,7 +37,7 @@ class Calibration:
     t_rgb_event: Array
 
     @classmethod
-    def read(cls, path: Path) -> Calibration:
+    def read(cls, path: Path) -> Self:
         """DataError names the file and the entry that is missing or of another shape."""
         values = read_json(path)
         return cls(
@@ -55,19 +50,31 @@ class Calibration:
         )
 
 
+def _matrix(path: Path, values: Any, entry: str, shape: tuple[int, ...] | None) -> Array:
+    try:
+        for key in entry.split("."):
+            values = values[key]
+        matrix = np.array(values, np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {entry} is missing or not in numbers") from error
+    if (shape is not None and matrix.shape != shape) or not np.isfinite(matrix).all():
+        raise DataError(f"{path}: {entry} is {matrix.tolist()}, expected finite {shape}")
+    return matrix
+
+
 @dataclass(frozen=True)
 class RawFrame:
     """One raw file and what it becomes.
 
     Attributes:
-        source: `lidar` or `event`.
+        sensor: `lidar` or `event`.
         path: the raw file.
         target: the raster to write, .npz (key arr_0) or .png (16 bit).
         gnss: the vehicle's motion.
         exposure: middle of the camera's exposure (s), None where `meta.json` does not tell.
     """
 
-    source: str
+    sensor: str
     path: Path
     target: Path
     gnss: Path
@@ -75,36 +82,40 @@ class RawFrame:
 
 
 def raw_frames(
-    root: Path, out: Path, sources: Sequence[str], *, exposures: bool = False, png: bool = False
+    root: Path, out: Path, sensors: Sequence[str], *, exposures: bool = False, png: bool = False
 ) -> list[RawFrame]:
-    """All raw files below root (`<folder>/<split>/<weather>/<time>/`), by source, then name.
+    """All raw files below root (`<folder>/<split>/<weather>/<time>/`), by sensor, then name.
 
     exposures: read them from `meta.json`. png: LiDAR rasters become 16-bit PNG instead of npz.
-    DataError where a source has no files, or `meta.json` cannot be read.
+    DataError where a sensor has no files, or `meta.json` cannot be read.
     """
     times = _exposures(root / "meta.json") if exposures else {}
     frames = []
-    for source in sources:
-        folder, ending = RAW[source]
-        paths = sorted((root / folder).glob(f"*/*/*/*{ending}"))
-        if not paths:
+    for sensor in sensors:
+        folder, suffix = RAW[sensor]
+        ending = f"_{folder}.{suffix}"
+        places = sorted(stems(root / folder, "*/*/*/*", ending))
+        if not places:
             raise DataError(
                 f"{root / folder}: no frames, expected <split>/<weather>/<time>/<name>{ending}"
             )
-        for path in paths:
-            place = path.parent.relative_to(root / folder)
-            stem = path.name.removesuffix(ending)
-            suffix = ".png" if png and source == "lidar" else ".npz"
-            frames.append(
-                RawFrame(
-                    source,
-                    path,
-                    (out / folder / place / path.name).with_suffix(suffix),
-                    root / "gnss" / place / f"{stem}_gnss.txt",
-                    times.get("/".join((*place.parts[1:], stem))),
-                )
-            )
+        made = f"_{folder}.png" if png and sensor == "lidar" else f"_{folder}.npz"
+        for place in places:
+            path, target = root / folder / f"{place}{ending}", out / folder / f"{place}{made}"
+            gnss, exposure = root / "gnss" / f"{place}_gnss.txt", times.get(place.split("/", 1)[1])
+            frames.append(RawFrame(sensor, path, target, gnss, exposure))
     return frames
+
+
+def _exposures(path: Path) -> dict[str, float]:
+    """`<weather>/<time>/<name>` -> middle of the camera's exposure in seconds."""
+    begin, end = (f"frame_camera_exposure_{word}_timestamp_us" for word in ("start", "end"))
+    with naming(path, TypeError):
+        return {
+            name: (entry[begin] + entry[end]) / 2e6
+            for name, entry in read_json(path).items()
+            if begin in entry and end in entry
+        }
 
 
 def read_cloud(path: Path) -> Array:
@@ -142,36 +153,3 @@ def read_events(path: Path) -> tuple[Array, NDArray[np.bool_]]:
                         " values, expected equally many")  # fmt: skip
     late = t >= t[-1:] - _EVENT_WINDOW
     return np.stack([x[late], y[late]], axis=1).astype(np.float64), p[late] > 0
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; DataError names the file."""
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}, expected a JSON file") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
-    return values
-
-
-def _exposures(path: Path) -> dict[str, float]:
-    """`<weather>/<time>/<name>` -> middle of the camera's exposure in seconds."""
-    begin, end = (f"frame_camera_exposure_{word}_timestamp_us" for word in ("start", "end"))
-    return {
-        name: (entry[begin] + entry[end]) / 2e6
-        for name, entry in read_json(path).items()
-        if begin in entry and end in entry
-    }
-
-
-def _matrix(path: Path, values: Any, entry: str, shape: tuple[int, ...] | None) -> Array:
-    try:
-        for key in entry.split("."):
-            values = values[key]
-        matrix = np.array(values, np.float64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {entry} is missing or not in numbers") from error
-    if (shape is not None and matrix.shape != shape) or not np.isfinite(matrix).all():
-        raise DataError(f"{path}: {entry} is {matrix.tolist()}, expected finite {shape}")
-    return matrix

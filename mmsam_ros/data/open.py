@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry of data sets, and how a split of any is opened."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,6 @@ from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.read import missing_files
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (deliver, fmb, muses, folder)
@@ -42,7 +39,8 @@ def open_frames(
     frames = scan_frames(dataset, root, split, sensors, lists)
     if not frames.records:
         raise DataError(f"{root}: found no frames of the split {split!r}, expected {dataset}")
-    if missing := missing_files(frames.records):
+    files = (p for r in frames.records for p in (r.image, *r.sensors.values(), r.label))
+    if missing := [path for path in files if path is not None and not path.is_file()]:
         raise DataError(f"{missing[0]}: is missing ({len(missing)} missing files in {split})")
     return frames
 
@@ -51,12 +49,13 @@ def scan_frames(
     dataset: str, root: str | Path, split: str, sensors: Sequence[str], lists: str | Path = ""
 ) -> FrameSet:
     """As `open_frames`, but files may be missing and there may be no frames."""
-    benchmark = find_benchmark(dataset)
+    benchmark, root = find_benchmark(dataset), Path(root)
     check_word("split", split, SPLITS, DataError)
-    if not Path(root).is_dir():
+    if not root.is_dir():
         raise DataError(f"{root}: is not a folder")
+    known = benchmark.known_sensors(root)
     for sensor in sensors:
-        check_word(f"sensors of {dataset}", sensor, benchmark.known_sensors(Path(root)), DataError)
-    frames = benchmark.scan(Path(root), split, tuple(sensors), Path(lists) if lists else None)
+        check_word(f"sensors of {dataset}", sensor, known, DataError)
+    frames = benchmark.scan(root, split, tuple(sensors), Path(lists) if lists else None)
     records = tuple(sorted(frames.records, key=lambda record: record.name))
     return dataclasses.replace(frames, records=records)

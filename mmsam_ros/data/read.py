@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of one frame as they are stored: images, rasters, points and labels."""
+"""Files as they are stored: images, rasters, labels and JSON. Every DataError names its file."""
 
-from __future__ import annotations
-
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import LabelledFrame, Record
+from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.sensors import (
     FIELDS,
     NO_LABEL,
-    CameraModel,
-    Frame,
-    LidarPoints,
-    Modality,
     SensorError,
     SensorImage,
     decode_image,
@@ -30,77 +20,33 @@ from mmsam_ros.sensors import (
 )
 
 Array = NDArray[Any]
-SensorData = LidarPoints | SensorImage
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads a record; the data sets override what differs.
-
-    Attributes:
-        modalities: of the sensors besides the camera.
-        ids: training id of each stored label value (256), -1 where a value has none.
-    """
-
-    modalities: Mapping[str, Modality]
-    ids: NDArray[np.int16]
-
-    def __call__(self, record: Record) -> LabelledFrame:
-        """The frame; DataError names a file that is missing, broken or does not fit."""
-        rgb = read_rgb(record.image)
-        sensors: dict[str, SensorData] = {}
-        for sensor, path in record.sensors.items():
-            sensors[sensor] = data = self.sensor(sensor, record)
-            if isinstance(data, SensorImage) and data.registration.homography is None:
-                self.check_size(sensor, path, data.data, record, rgb)
-        label = None if record.label is None else self.label(record.label)
-        if record.label is not None and label is not None:
-            _same_size(record.label, label, record, rgb)
-        try:
-            frame = Frame(rgb, sensors, self.camera if _needs_camera(sensors) else None)
-        except SensorError as error:
-            raise DataError(f"{record.image}: {error}") from error
-        return LabelledFrame(record, frame, label)
-
-    @property
-    def camera(self) -> CameraModel | None:
-        """The camera's model, where the data set has one."""
-        return None
-
-    def sensor(self, sensor: str, record: Record) -> SensorData:
-        """What a sensor measured, as its file holds it."""
-        return read_sensor_image(record.sensors[sensor], self.modalities[sensor].encoding)
-
-    def check_size(self, sensor: str, path: Path, image: Array, record: Record, rgb: Array) -> None:
-        """DataError unless an image in the camera's view has the camera image's size."""
-        _same_size(path, image, record, rgb)
-
-    def label(self, path: Path) -> NDArray[np.uint8]:
-        """Training ids (H, W), 255 where there is none."""
-        return decode_label(path, read_image(path), self.ids)
+def stems(folder: Path, pattern: str, ending: str) -> set[str]:
+    """Paths below a folder of the files that match `pattern` and `ending`, without the ending."""
+    found = folder.glob(f"{pattern}{ending}")
+    return {path.relative_to(folder).as_posix().removesuffix(ending) for path in found}
 
 
-def _needs_camera(sensors: Mapping[str, SensorData]) -> bool:
-    return any(
-        isinstance(data, LidarPoints) or data.registration.homography is not None
-        for data in sensors.values()
-    )
-
-
-def id_table(count: int, offset: int = 0) -> NDArray[np.int16]:
-    """Training id of each stored value: value - offset for `count` classes; 255 is no label, and
-    with an offset 0 as well; -1 for values that mean nothing.
-    """
-    table = np.full(256, -1, np.int16)
-    table[offset : offset + count] = np.arange(count)
-    table[[NO_LABEL, *range(offset)]] = NO_LABEL
-    return table
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with naming(path, OSError, ValueError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values
 
 
 def read_image(path: Path) -> Array:
     """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
     try:
-        image = decode_image(_bytes(path), cv2.IMREAD_UNCHANGED)
+        image = decode_image(path.read_bytes(), cv2.IMREAD_UNCHANGED)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except SensorError as error:
         raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image") from error
     if image.ndim == 3:
@@ -119,7 +65,7 @@ def read_array(path: Path) -> Array:
             return np.asarray(loaded["arr_0"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing") from error
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a dozen types, of numpy, zipfile, zlib and tokenize
         raise DataError(f"{path}: is broken, expected an array ({error})") from error
 
 
@@ -132,64 +78,40 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_sensor_image(path: Path, encoding: str) -> SensorImage:
-    """A stored image or raster, with the dtype and shape of its encoding.
+    """A stored image or raster, as `frame_planes` decodes it; dtype and shape are checked there.
 
     An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
     a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
     """
     image = read_array(path) if path.suffix in (".npz", ".npy") else read_image(path)
-    try:
+    with naming(path, SensorError, IndexError):  # an array without axes or channels
         if encoding == "muses_raw" and path.suffix == ".png":
             image = decode_raster(image, "muses_png16")
         elif encoding == "png8":
             image = _three_channels(image)
         elif len(FIELDS[encoding]) == 1 and image.ndim == 3:
             if (image[..., :3] != image[..., :1]).any():
-                raise DataError(f"{path}: {encoding} image has colours, expected a grey one")
+                raise SensorError(f"{encoding} image has colours, expected a grey one")
             image = image[..., 0]
         return SensorImage(image.astype(np.float32) if image.dtype == np.float64 else image)
-    except SensorError as error:
-        raise DataError(f"{path}: {error}") from error
 
 
-def decode_label(path: Path, image: Array, ids: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """Stored values (H, W) uint8 to training ids; DataError for values that `ids` does not know."""
+def decode_label(path: Path, image: Array, classes: int, offset: int) -> NDArray[np.uint8]:
+    """A stored label image (H, W) uint8 to training ids: values less `offset`; 255 for no label.
+
+    DataError for values beyond the number of classes. With an offset of 1, a 0 is no label, too.
+    """
     if image.ndim != 2 or image.dtype != np.uint8:
         raise DataError(
             f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W): ids, not colours"
         )
-    label = ids[image]
-    if (label < 0).any():
-        unknown = ", ".join(map(str, np.unique(image[label < 0])[:8]))
-        raise DataError(f"{path}: label values {unknown}, expected {_ranges(ids)}")
-    return label.astype(np.uint8)
-
-
-def missing_files(records: Iterable[Record]) -> list[Path]:
-    """The records' files that are not there."""
-    paths = (p for r in records for p in (r.image, *r.sensors.values(), r.label))
-    return [path for path in paths if path is not None and not path.is_file()]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: is missing") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    unknown = (image >= classes + offset) & (image != NO_LABEL)
+    if unknown.any():
+        values = ", ".join(map(str, np.unique(image[unknown])[:8]))
+        expected = f"0..{classes + offset - 1} and {NO_LABEL}"
+        raise DataError(f"{path}: label values {values}, expected {expected}")
+    return np.where(image == NO_LABEL, image, image - np.uint8(offset))  # 0 - 1 is 255
 
 
 def _three_channels(image: Array) -> Array:
     return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
-
-
-def _same_size(path: Path, array: Array, record: Record, rgb: Array) -> None:
-    if array.shape[:2] != rgb.shape[:2]:
-        (h, w), (height, width) = array.shape[:2], rgb.shape[:2]
-        raise DataError(f"{path}: is {w}x{h}, but {record.image} is {width}x{height}")
-
-
-def _ranges(ids: NDArray[np.int16]) -> str:
-    known = np.flatnonzero(ids >= 0)
-    return f"{known[0]}..{known[-2]} and {NO_LABEL}"

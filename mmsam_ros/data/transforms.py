@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmentation of training frames: the published recipe (arXiv 2509.10408), seeded by torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,26 +15,17 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from mmsam_ros._util import Checked, MmsamError, ranged
+from mmsam_ros._util import Checked, ranged
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.sensors import NO_LABEL
 
-# A window is redrawn at most so often, and the stricter rule repeats that at most so often.
-_REDRAWS = 10
-
-
-class _Config(Checked):
-    error: ClassVar[type[MmsamError]] = DataError
-
-    def require_pair(self, field: str) -> None:
-        """DataError unless a field is (low, high)."""
-        low, high = getattr(self, field)
-        self.require(low <= high, field, "[low, high] with low <= high")
+_DRAWS = 11  # of a window, at most
+_ORDERED = "[low, high] with low <= high"
 
 
 @dataclass(frozen=True)
-class PhotometricConfig(_Config):
+class PhotometricConfig(Checked):
     """Photometric distortion of the RGB image.
 
     Attributes:
@@ -47,6 +36,8 @@ class PhotometricConfig(_Config):
         hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
     """
 
+    error = DataError
+
     probability: float = ranged(0.5, 0, 1)
     brightness: float = ranged(32.0, 0, 255)
     contrast: tuple[float, float] = ranged((0.5, 1.5), 0)
@@ -54,12 +45,12 @@ class PhotometricConfig(_Config):
     hue: int = ranged(18, 0, 90)
 
     def check(self) -> None:
-        self.require_pair("contrast")
-        self.require_pair("saturation")
+        self.require(self.contrast[0] <= self.contrast[1], "contrast", _ORDERED)
+        self.require(self.saturation[0] <= self.saturation[1], "saturation", _ORDERED)
 
 
 @dataclass(frozen=True)
-class AugmentConfig(_Config):
+class AugmentConfig(Checked):
     """What `Augment` does; the defaults are DeLiVER's.
 
     Attributes:
@@ -74,6 +65,8 @@ class AugmentConfig(_Config):
         photometric: distortion of the RGB image.
     """
 
+    error = DataError
+
     base_size: tuple[int, int] = ranged((1042, 1042), 1)
     crop: tuple[int, int] = ranged((1024, 1024), 1)
     scale: tuple[float, float] = ranged((0.5, 2.0), 0.01)
@@ -84,7 +77,7 @@ class AugmentConfig(_Config):
     photometric: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
-        self.require_pair("scale")
+        self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
 
 
 class Augment(nn.Module):
@@ -143,12 +136,10 @@ class RandomResize(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not isinstance(inpt, tv_tensors.Mask):
             return F.resize(inpt, params["size"], v2.InterpolationMode.BILINEAR, antialias=False)
-        # Rounded as OpenCV does: torch's "nearest" takes another row where a border falls on one.
-        rows, columns = (
-            (torch.arange(new, dtype=torch.float64) * (1 / (new / old))).long().clamp(max=old - 1)
-            for new, old in zip(params["size"], inpt.shape[-2:], strict=True)
-        )
-        return tv_tensors.wrap(inpt[..., rows[:, None], columns], like=inpt)
+        # torch's "nearest" takes another row where a border falls on one
+        size = params["size"][::-1]
+        label = cv2.resize(inpt.numpy(), size, interpolation=cv2.INTER_NEAREST)
+        return tv_tensors.wrap(torch.from_numpy(label), like=inpt)
 
 
 class RandomCrop(v2.Transform):
@@ -162,17 +153,21 @@ class RandomCrop(v2.Transform):
     def __init__(self, size: tuple[int, int], max_class_share: float, two_classes: bool) -> None:
         super().__init__()
         self.size, self.max_class_share = size, max_class_share
-        self.rounds = _REDRAWS if two_classes else 1
+        self.draws = 10 * _DRAWS if two_classes else _DRAWS
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         size = v2.query_size(flat_inputs)
         label = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
+        window = self._draw(size)
         if label is None:
-            return self._draw(size)
-        for _ in range(self.rounds):
-            window = self._redraw(size, label)
-            if len(_counts(label, window)) > 1:
-                break
+            return window
+        for drawn in range(1, self.draws):
+            counts = _counts(label, window)
+            if len(counts) > 1:
+                mixed = int(counts.max()) < self.max_class_share * int(counts.sum())
+                if mixed or drawn % _DRAWS == 0:
+                    break
+            window = self._draw(size)
         return window
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -184,15 +179,6 @@ class RandomCrop(v2.Transform):
             for whole, part in zip(size, self.size, strict=True)
         )
         return {"top": top, "left": left, "height": height, "width": width}
-
-    def _redraw(self, size: tuple[int, int], label: Tensor) -> dict[str, int]:
-        window = self._draw(size)
-        for _ in range(_REDRAWS):
-            counts = _counts(label, window)
-            if len(counts) > 1 and int(counts.max()) < self.max_class_share * int(counts.sum()):
-                break
-            window = self._draw(size)
-        return window
 
 
 def _counts(label: Tensor, window: dict[str, int]) -> Tensor:

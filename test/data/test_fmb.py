@@ -117,6 +117,13 @@ def test_wrong_lists(tmp_path: Path, file: str, content: str | None, message: st
         open_frames("fmb", tmp_path, "train", (), tmp_path / "lists")
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = make_fmb(tmp_path) / "lists/val_hard_files.txt"
+    path.write_bytes(b"\xff\xfe0\x000")
+    with pytest.raises(DataError, match=r"val_hard_files.txt: .* can't decode"):
+        open_frames("fmb", tmp_path, "train", (), tmp_path / "lists")
+
+
 def test_the_published_lists(shared: Path) -> None:
     """Disjoint (or reading them fails), and all 1500 frames."""
     lists = read_lists(shared / "reference/splits")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.trees import FOLDER_CLASSES, make_folder, sample, stored
 
+from mmsam_ros.data.calibration import read_sensor
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.sensors import LidarPoints, SensorImage, scale_thermal
@@ -287,6 +288,7 @@ def test_meta_is_strict(tmp_path: Path, keys: tuple[str, ...], value: Any, messa
         (("camera", "model"), "pinhole", "distortion_model is 'pinhole', expected one of"),
         (("camera", "K"), [[0] * 3] * 3, "CameraInfo.k is"),
         (("camera", "K"), [1, 2], "CameraInfo.k has 2 values, expected 9"),
+        (("camera", "K"), [10**400] * 9, "int too large to convert to float"),
         (("camera", "width"), 96.0, "camera.width: found 96.0, expected int"),
         (("camera", "width"), 0, "CameraInfo.width is 0, expected"),
         (("camera", "height"), "64", "camera.height: found '64', expected int"),
@@ -323,6 +325,35 @@ def test_points_must_be_numbers(tmp_path: Path) -> None:
     (root / "lidar/val_0000.npz").unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"val_0000.npy: points are <U3 \(3, 4\), expected numbers"):
         open_frames("folder", root, "val", ("lidar",))[0]
+
+
+def test_broken_arrays_are_named_whatever_numpy_raises(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("lidar",), per_split={"val": 1})
+    path = root / "lidar/val_0000.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 99  # a compression that zipfile does not know
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"val_0000.npz: is broken, expected an array"):
+        open_frames("folder", root, "val", ("lidar",))[0]
+    path.unlink()
+    header = b"{'descr': ('<f4',".ljust(118) + b"\n"
+    path.with_suffix(".npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([119, 0]) + header)
+    with pytest.raises(DataError, match=r"val_0000.npy: is broken, expected an array"):
+        open_frames("folder", root, "val", ("lidar",))[0]
+
+
+def test_arrays_of_other_shapes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "image.npy"
+    for shape in ((), (3,), (4, 6, 0), (1, 4, 6, 3)):
+        np.save(path, np.zeros(shape, np.uint8))
+        for sensor, encoding in (("depth", "png8"), ("thermal", "mono8"), ("lidar", "muses_raw")):
+            with pytest.raises(DataError, match=str(path)):
+                read_sensor(sensor, path, encoding, None)
+    image = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    np.save(path, image)
+    thermal = read_sensor("thermal", path, "mono8", None)
+    assert isinstance(thermal, SensorImage)
+    np.testing.assert_array_equal(thermal.data, image)  # two axes are points of LiDAR alone
 
 
 def test_no_json_and_unknown_sensors(tmp_path: Path) -> None:

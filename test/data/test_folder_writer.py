@@ -102,11 +102,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], me
         writer.add(**{"split": "val", "name": "one"} | arrays | change)
 
 
+def test_what_could_not_be_read_back_is_refused(tmp_path: Path) -> None:
+    thermal = {"thermal": "mono16"}
+    with pytest.raises(DataError, match=r"meta\.json: limits: found None, expected finite counts"):
+        FolderWriter(tmp_path, CLASSES, thermal)
+    with pytest.raises(DataError, match=r"meta\.json: point_size: found 0, expected 1 to 31"):
+        FolderWriter(tmp_path, CLASSES, {}, point_size=0)
+    with pytest.raises(DataError, match=r"meta\.json: class ids are \[1\], expected 0, 1"):
+        FolderWriter(tmp_path, CLASSES[1:], {})
+    with pytest.raises(DataError, match=r"calib\.json: calib: key 'camera' is missing"):
+        FolderWriter(tmp_path, CLASSES, {}, {"lidar": {"T_camera_lidar": np.eye(4)}})
+
+
 def test_names_and_words_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="sensor: unknown 'radar'"):
+    with pytest.raises(DataError, match=r"meta\.json: encodings: unknown 'radar'"):
         FolderWriter(tmp_path, CLASSES, {"radar": "png8"})
-    with pytest.raises(DataError, match="encoding of lidar: unknown 'raw'"):
+    with pytest.raises(DataError, match=r"encodings\.lidar: unknown 'raw'"):
         FolderWriter(tmp_path, CLASSES, {"lidar": "raw"})
+    with pytest.raises(DataError, match=r"encodings: unknown 'camera'"):
+        FolderWriter(tmp_path, CLASSES, {"camera": "rgb8"})
     writer = FolderWriter(tmp_path, CLASSES, {})
     writer.list_frame("train", "one")
     with pytest.raises(DataError, match="one: found a second frame of this name"):

@@ -47,8 +47,8 @@ CALIB = {
 }
 PLACES = ("train/clear/day/REC0001_frame_000100", "val/fog/night/REC0002_frame_000007")
 MIDDLE = 1_650_000_000.05
-OFFICIAL = ProjectionOptions(parity=True, enlarge=False)
-OURS = ProjectionOptions(enlarge=False)
+OFFICIAL = ProjectionOptions(parity=True, point_size=1)
+OURS = ProjectionOptions(point_size=1)
 BOTH = pytest.mark.parametrize("parity", [False, True])
 
 
@@ -111,7 +111,7 @@ def test_parity_is_the_official_tool_s(
 ) -> None:
     root = shared / "data/muses_mini"
     expected = np.load(root / "expected.npz")
-    options = ProjectionOptions(motion_compensation=motion, parity=True, enlarge=enlarge)
+    options = ProjectionOptions(motion_compensation=motion, parity=True, point_size=1 + enlarge)
     calib = Calibration.read(root / "calib.json")
     frames = raw_frames(root, tmp_path, ("lidar", "event"), exposures=motion)
     assert len(frames) == 4
@@ -122,10 +122,10 @@ def test_parity_is_the_official_tool_s(
             raster = file[key]
         assert key == "arr_0"
         assert raster.shape == (1080, 1920, 3)
-        assert raster.dtype == (np.uint8 if frame.source == "event" else np.float32)
+        assert raster.dtype == (np.uint8 if frame.sensor == "event" else np.float32)
         name = frame.path.name[: len("REC0001_frame_000100")]
-        variant = f"mc{motion:d}." if frame.source == "lidar" else ""
-        rows = expected[f"{name}.{frame.source}.{variant}grow{enlarge:d}"]
+        variant = f"mc{motion:d}." if frame.sensor == "lidar" else ""
+        rows = expected[f"{name}.{frame.sensor}.{variant}grow{enlarge:d}"]
         theirs = np.zeros(raster.shape, np.float64)
         theirs[rows[:, 0].astype(int), rows[:, 1].astype(int)] = rows[:, 2:]
         ours, full = raster.any(axis=2), theirs.any(axis=2)
@@ -147,7 +147,7 @@ def test_a_point_goes_to_its_pixel_and_is_enlarged_right_and_down(
     for value in found.values():
         assert value == pytest.approx(values, abs=1e-4)
     bare = occupied(
-        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, enlarge=False))
+        lidar_raster(cloud, calibration, ProjectionOptions(parity=parity, point_size=1))
     )
     assert set(bare) == {(490, 860)}
 
@@ -189,7 +189,7 @@ def test_borders(calibration: Calibration) -> None:
 def test_points_nearer_than_a_metre_are_dropped(raw: Path, tmp_path: Path, parity: bool) -> None:
     (frame, _) = raw_frames(raw, tmp_path / "out", ("lidar",))
     frame.path.write_bytes(cloud_of((0.9, 0.0, 0.0, 1.0), (1.1, 0.0, 0.0, 2.0)).tobytes())
-    options = ProjectionOptions(parity=parity, enlarge=False)
+    options = ProjectionOptions(parity=parity, point_size=1)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     assert value[1] == 2.0
@@ -226,7 +226,7 @@ def test_only_the_official_tool_s_rotation_changes_lengths() -> None:
 
 def test_motion_of_a_file_is_that_of_the_middle_of_the_exposure(raw: Path, tmp_path: Path) -> None:
     frame = raw_frames(raw, tmp_path / "out", ("lidar",), exposures=True)[0]
-    options = ProjectionOptions(motion_compensation=True, enlarge=False)
+    options = ProjectionOptions(motion_compensation=True, point_size=1)
     project_frame(frame, Calibration.read(raw / "calib.json"), options)
     (value,) = occupied(np.load(frame.target)["arr_0"]).values()
     # 0.1 s after the middle, at 10 m/s
@@ -331,6 +331,15 @@ def test_one_tree_holds_one_projection(tmp_path: Path) -> None:
         record_options(tmp_path / "b", OURS)
 
 
+@pytest.mark.parametrize("growth", [False, True])
+def test_a_tree_that_was_begun_with_the_option_growth_goes_on(tmp_path: Path, growth: bool) -> None:
+    begun = {"motion_compensation": False, "parity": True, "growth": growth}
+    (tmp_path / "projection.json").write_text(json.dumps(begun))
+    record_options(tmp_path, ProjectionOptions(parity=True, point_size=1 + growth))
+    with pytest.raises(DataError, match="choose another folder"):
+        record_options(tmp_path, ProjectionOptions(parity=True, point_size=2 - growth))
+
+
 def run(*argv: object) -> int:
     parser = argparse.ArgumentParser()
     muses_project.add_arguments(parser)
@@ -360,7 +369,7 @@ def test_command_passes_its_options_on(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "other"
     options = ("--motion-compensation", "--parity", "--point-size", "1", "--png")
     assert run("--root", raw, "--out", out, "--sensors", "lidar", *options) == 0
-    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, enlarge=False))
+    record_options(out, ProjectionOptions(motion_compensation=True, parity=True, point_size=1))
     for place in PLACES:
         assert (out / "lidar" / f"{place}_lidar.png").is_file()
     assert not (raw / "projected_to_rgb").exists()
@@ -397,8 +406,16 @@ def test_motion_compensation_needs_its_files(
     assert message in capsys.readouterr().err
 
 
+def test_exposures_must_be_numbers(raw: Path) -> None:
+    keys = [f"frame_camera_exposure_{word}_timestamp_us" for word in ("start", "end")]
+    for entry in (dict.fromkeys(keys, None), 5):
+        (raw / "meta.json").write_text(json.dumps({PLACES[0].split("/", 1)[1]: entry}))
+        with pytest.raises(DataError, match=r"meta\.json: "):
+            run("--root", raw, "--motion-compensation", "--sensors", "lidar")
+
+
 def test_command_refuses_a_folder_without_recordings(raw: Path) -> None:
-    with pytest.raises(DataError, match=r"calib\.json: .*No such file"):
+    with pytest.raises(DataError, match=r"calib\.json: no such file"):
         run("--root", raw / "lidar")
     for path in (raw / "lidar").rglob("*.bin"):
         path.unlink()
