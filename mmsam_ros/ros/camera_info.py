@@ -33,15 +33,10 @@ def camera_model(info: Any, rectified: bool | None, where: str = "camera_info") 
 
 @dataclass
 class CameraInfos:
-    """The newest calibrations of "camera" and "thermal".
+    """The newest calibrations of "camera" and "thermal"."""
 
-    Attributes:
-        rectified: whether the camera image is rectified; None: decided from its CameraInfo.
-        fixed: models from parameters; they take precedence over topics.
-    """
-
-    rectified: bool | None = None
-    fixed: Mapping[str, CameraModel] = field(default_factory=dict)
+    rectified: bool | None = None  # the camera image; None: decided from its CameraInfo
+    fixed: Mapping[str, CameraModel] = field(default_factory=dict)  # preferred to topics
     _received: dict[str, Any] = field(default_factory=dict)
 
     def update(self, name: str, message: Any) -> None:

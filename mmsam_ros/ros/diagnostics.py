@@ -89,11 +89,10 @@ class Monitor:
                 **facts,
                 **refusals,
             }
-        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        hardware = str(facts.get("weights", ""))
-        return DiagnosticStatus(
-            level=level, name=name, message=message, hardware_id=hardware, values=pairs
-        )
+        status = DiagnosticStatus(level=level, name=name, message=message)
+        status.hardware_id = str(facts.get("weights", ""))
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        return status
 
     def _rate(self, age: float | None) -> float | None:
         """Masks per second; it falls while none is published."""

@@ -51,11 +51,7 @@ class Extrinsics:
         self._listener = TransformListener(self._buffer, node)
 
     def lookup(self, sensor: str, camera_frame: str, sensor_frame: str) -> Matrix:
-        """(4, 4), camera <- sensor.
-
-        Raises:
-            RosError: neither TF nor a parameter has it (reason "no_extrinsics").
-        """
+        """(4, 4), camera <- sensor; RosError (reason "no_extrinsics") if it is not known."""
         why = "tf2_ros is not installed"
         if self._buffer is not None:
             try:

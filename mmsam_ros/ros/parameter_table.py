@@ -13,24 +13,16 @@ from mmsam_ros.ros.errors import RosError
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """One parameter.
+    """One parameter."""
 
-    Attributes:
-        name: with its dots.
-        default: also gives the type; None: a list of doubles that is not set.
-        unit, low, high: of a number; low and high are allowed.
-        choices: words that a string may be; empty: any.
-        length: of a list of doubles; None: any.
-    """
-
-    name: str
-    default: str | int | float | None
+    name: str  # with its dots
+    default: str | int | float | None  # gives the type; None: a list of doubles that is not set
     description: str
-    unit: str = ""
-    low: Any = None
-    high: Any = None
-    choices: tuple[str, ...] = ()
-    length: int | None = None
+    unit: str = ""  # of a number
+    low: Any = None  # smallest number that is allowed
+    high: Any = None  # largest number that is allowed
+    choices: tuple[str, ...] = ()  # words that a string may be; empty: any
+    length: int | None = None  # of a list of doubles; None: any
 
     @property
     def expected(self) -> str:

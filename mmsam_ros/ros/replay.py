@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Times in seconds; `start` and `duration` are bag time.
+    """What to play and how. Seconds; those of `start` and `duration` are bag time.
 
     Raises:
         RosError: a number is out of range.

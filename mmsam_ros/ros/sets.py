@@ -43,22 +43,16 @@ class SyncedSet:
 class Outcome:
     """How a synchronised set ended.
 
-    Attributes:
-        end: `used` (a mask was published), `refused` (the camera image or the frame as a whole
-            could not be processed) or `dropped` (not processed).
-        reason: one word to count by, if not used: `encoding`, `defect`, `busy`, ...
-        text: explanation of a refusal.
-        sensors: sensors that were left out, and why, whatever the end.
-        fused: sensors besides the camera in the mask.
-        timings: milliseconds by step of a used set.
+    `used`: a mask was published; `refused`: the camera image or the frame as a whole could not be
+    processed; `dropped`: it was not processed.
     """
 
     end: Literal["used", "refused", "dropped"]
-    reason: str = ""
-    text: str = ""
-    sensors: Mapping[str, Refusal] = field(default_factory=dict)
-    fused: tuple[str, ...] = ()
-    timings: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""  # one word to count by, if not used: `encoding`, `defect`, `busy`, ...
+    text: str = ""  # explanation of a refusal
+    sensors: Mapping[str, Refusal] = field(default_factory=dict)  # left out, whatever the end
+    fused: tuple[str, ...] = ()  # sensors besides the camera in the mask
+    timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds by step, if used
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:

@@ -16,21 +16,13 @@ SUFFIX = "/compressed"  # of the topic with the same images compressed
 
 @dataclass(frozen=True)
 class Topic:
-    """One row.
+    """One row."""
 
-    Attributes:
-        name: before remapping; `<class>` stands for the name of each class.
-        type: of the messages.
-        description: what it carries, and when.
-        compressed: of inputs: CompressedImage on `<name>/compressed` is read as well.
-        latched: of outputs: transient local with depth 1, so that late subscribers get it.
-    """
-
-    name: str
+    name: str  # before remapping; `<class>` stands for the name of each class
     type: str
     description: str
-    compressed: bool = False
-    latched: bool = False
+    compressed: bool = False  # inputs: CompressedImage on `<name>/compressed` is read as well
+    latched: bool = False  # outputs: transient local, depth 1, so that late subscribers get it
 
 
 # Which of them are read depends on the weights; camera/image always is. The subscriptions take

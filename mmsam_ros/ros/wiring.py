@@ -39,7 +39,6 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
 
 def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
     """The synchroniser of the sensors that the weights read."""
-
     auxiliaries = {}
     for sensor in sensors:
         leaves = ("slop", "offset", "max_age", "min_interval")
