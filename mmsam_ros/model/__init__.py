@@ -8,24 +8,15 @@ from mmsam_ros.model.config import (
     HeadConfig,
     InteractionConfig,
     ModelConfig,
+    ModelError,
     PriorConfig,
     TrunkConfig,
 )
-from mmsam_ros.model.errors import ModelError
 from mmsam_ros.model.network import MMSAMAdapter, build_model
 from mmsam_ros.model.released import config_from_released
 
 __all__ = [
-    "CombineConfig",
-    "EncoderConfig",
-    "FusionConfig",
-    "HeadConfig",
-    "InteractionConfig",
-    "MMSAMAdapter",
-    "ModelConfig",
-    "ModelError",
-    "PriorConfig",
-    "TrunkConfig",
-    "build_model",
+    "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
+    "MMSAMAdapter", "ModelConfig", "ModelError", "PriorConfig", "TrunkConfig", "build_model",
     "config_from_released",
-]
+]  # fmt: skip

@@ -4,19 +4,16 @@
 Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
 from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged
-from mmsam_ros.model.errors import ModelError
 
 Size = tuple[int, int]
 Preset = Literal["vit_b", "vit_l", "vit_h", "tiny", "nano"]
@@ -24,6 +21,10 @@ PATCH_SIZE = 16  # side of SAM's patches
 STRIDE = 32  # of the coarsest level; image sides are multiples of it
 NUM_LEVELS = 4
 _MAX_SIDE, _MAX_WIDTH, _MAX_HIDDEN = 8192, 8192, 65536
+
+
+class ModelError(MmsamError):
+    """A configuration or an input that the network cannot take."""
 
 
 class _Part(Checked):
@@ -94,7 +95,7 @@ class TrunkConfig(_Part):
     Attributes:
         depths: blocks of each stage.
         widths: channels of each stage.
-        drop_path_rate: stochastic depth of the last block; it grows linearly up to there.
+        drop_path_rate: stochastic depth of the last block; the rate grows linearly with depth.
     """
 
     depths: tuple[int, int, int, int] = ranged((3, 3, 27, 3), 1, 256)
@@ -121,10 +122,10 @@ class FusionConfig(_Part):
 
 @dataclass(frozen=True)
 class CombineConfig(_Part):
-    """How absent auxiliaries are treated and several are combined; defaults as published.
+    """What happens to absent auxiliaries, and how several are combined; defaults as published.
 
     Attributes:
-        absent: `empty` replaces the absent auxiliary by its empty raster, for networks with one;
+        absent: `empty` replaces an absent auxiliary by its empty raster, for networks with one;
             `masked` leaves absent auxiliaries out and combines the present ones.
         gate: weight RGB by its reliability (with `masked`).
     """
@@ -138,9 +139,9 @@ class InteractionConfig(_Part):
     """Injectors and extractors between the adapter and the encoder.
 
     Attributes:
-        kind: `adapter` (published), or `entry`, which adds the prior's features to the patch
-            tokens before the first block and couples the two nowhere else.
-        extractor: whether the adapter reads the encoder back.
+        kind: `adapter` (published), or `entry`, which only adds the prior's features to the patch
+            tokens before the first block.
+        extractor: whether the adapter reads the encoder's tokens.
         block_ranges: first and last encoder block (inclusive) of each of the four interactions.
         num_heads: heads of the deformable attention.
         num_points: sampling points of each head and level.
@@ -216,8 +217,8 @@ class ModelConfig(_Part):
     def _check_groups(self) -> None:
         fusion, widths = self.fusion, self.trunk.widths
         fits = all(w % fusion.groups == 0 and w % fusion.num_heads == 0 for w in widths)
-        both = f"fusion.groups {fusion.groups} and fusion.num_heads {fusion.num_heads}"
-        self.require(fits, "trunk.widths", f"multiples of {both}")
+        divisors = f"fusion.groups {fusion.groups} and fusion.num_heads {fusion.num_heads}"
+        self.require(fits, "trunk.widths", f"multiples of {divisors}")
         fits = all(2 * w % fusion.norm_groups == 0 for w in widths)
         expected = f"a divisor of twice each of trunk.widths {widths}"
         self.require(fits, "fusion.norm_groups", expected)
@@ -227,27 +228,23 @@ class ModelConfig(_Part):
         once = names[:1] == ("rgb",) and len(set(names)) == len(names)
         self.require(once, "modalities", "'rgb', then the auxiliaries, each once")
         # modules are named after them; "shared" is the trunk that serves several
-        free = all(
-            re.fullmatch(r"[a-z][a-z0-9_]*", name) and name != "shared"
-            and not hasattr(nn.ModuleDict(), name)
-            for name in names
-        )  # fmt: skip
+        taken = {"shared", *dir(nn.ModuleDict())}
+        free = all(re.fullmatch(r"[a-z][a-z0-9_]*", name) and name not in taken for name in names)
         self.require(free, "modalities", "lower-case names that no torch module uses itself")
 
     def _check_variant(self) -> None:
         """The published network and the paper's ablations of it."""
         prior, combine, interaction = self.prior, self.combine, self.interaction
-        any_auxiliary, several = len(self.auxiliaries) > 0, len(self.auxiliaries) > 1
-        fits = prior.kind == "convnext" or not any_auxiliary
+        auxiliary, several = len(self.auxiliaries) > 0, len(self.auxiliaries) > 1
+        fits = prior.kind == "convnext" or not auxiliary
         self.require(fits, "modalities", f"rgb alone with prior.kind {prior.kind!r}")
-        fits = prior.reads_rgb or any_auxiliary
-        self.require(fits, "prior.reads_rgb", "true without an auxiliary")
-        reads_both = any_auxiliary and prior.reads_rgb
-        self.require(reads_both or not prior.shared, "prior.shared", "false unless it reads two")
+        self.require(prior.reads_rgb or auxiliary, "prior.reads_rgb", "true without an auxiliary")
+        both = auxiliary and prior.reads_rgb
+        self.require(both or not prior.shared, "prior.shared", "false unless it reads two")
         masked, coupled = combine.absent == "masked", interaction.kind == "adapter"
         self.require(masked or not several, "combine.absent", "'masked' with several auxiliaries")
-        fits = reads_both or not masked
-        self.require(fits, "combine.absent", "'empty' unless the prior reads RGB and an auxiliary")
+        expected = "'empty' unless the prior reads RGB and an auxiliary"
+        self.require(both or not masked, "combine.absent", expected)
         fits = masked and coupled and self.fusion.kind != "add"
         expected = "false unless combine.absent is 'masked', fusion.kind 'road' or 'concat' and "
         expected += "interaction.kind 'adapter'"
@@ -256,20 +253,19 @@ class ModelConfig(_Part):
         self.require(fits, "interaction.extractor", "true where there are no injectors")
 
     def _check_interaction(self) -> None:
-        dim, depth, heads = self.encoder.embed_dim, self.encoder.depth, self.interaction.num_heads
+        dim, depth = self.encoder.embed_dim, self.encoder.depth
         for ratio in ("value_ratio", "ffn_ratio"):
             fits = 1 <= dim * getattr(self.interaction, ratio) <= _MAX_HIDDEN
             expected = f"a width of 1 to {_MAX_HIDDEN} with encoder.embed_dim {dim}"
             self.require(fits, f"interaction.{ratio}", expected)
-        values = int(dim * self.interaction.value_ratio)
-        expected = f"a divisor of the value width {values}"
-        self.require(values % heads == 0, "interaction.num_heads", expected)
+        width = int(dim * self.interaction.value_ratio)
+        fits = width % self.interaction.num_heads == 0
+        self.require(fits, "interaction.num_heads", f"a divisor of the value width {width}")
         ranges = self.interaction.block_ranges
-        starts, ends = [first for first, _ in ranges], [last + 1 for _, last in ranges]
-        joined = starts == [0, *ends[:-1]] and ends[-1:] == [depth] and len(ranges) == NUM_LEVELS
-        ordered = all(first <= last for first, last in ranges)
+        joined = [*(first for first, _ in ranges), depth] == [0, *(last + 1 for _, last in ranges)]
+        fits = joined and len(ranges) == NUM_LEVELS and all(first <= last for first, last in ranges)
         expected = f"four ranges that cover blocks 0 to {depth - 1} in order"
-        self.require(joined and ordered, "interaction.block_ranges", expected)
+        self.require(fits, "interaction.block_ranges", expected)
 
     @property
     def auxiliaries(self) -> tuple[str, ...]:
@@ -285,7 +281,7 @@ class ModelConfig(_Part):
         modalities: Sequence[str] = ("rgb", "lidar"),
         image_size: Size | None = None,
         **changes: Any,
-    ) -> ModelConfig:
+    ) -> Self:
         """One of `vit_b`, `vit_l` (published), `vit_h`, `tiny`, `nano`.
 
         Raises:
@@ -293,17 +289,13 @@ class ModelConfig(_Part):
         """
         if name not in _PRESETS:
             raise ModelError(f"unknown preset {name!r}{near_match(name, _PRESETS)}")
-        values = dict(_PRESETS[name])
+        values = {**_PRESETS[name], "num_classes": num_classes, "modalities": tuple(modalities)}
         if image_size is not None:
             values["image_size"] = image_size
-        names = [f.name for f in dataclasses.fields(cls)]
-        for key in changes.keys() - set(names):
-            raise ModelError(f"ModelConfig: unknown key {key!r}{near_match(key, names)}")
-        values |= {"num_classes": num_classes, "modalities": tuple(modalities), **changes}
-        return cls(**values)
+        return from_mapping(cls, values | changes)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`; unknown keys are errors."""
         return from_mapping(cls, values)
 
@@ -322,58 +314,33 @@ def legal_sizes(image_size: Size) -> list[Size]:
     return [(STRIDE * n, STRIDE * cells // n) for n in range(1, cells + 1) if cells % n == 0]
 
 
-def _encoder_preset(dim: int, depth: int, heads: int, global_every: int) -> dict[str, Any]:
-    """An official SAM encoder with the published adapter in four equal block ranges."""
-    quarter = depth // 4
-    return {
-        "encoder": EncoderConfig(
-            embed_dim=dim,
-            depth=depth,
-            num_heads=heads,
-            global_attn_indexes=tuple(range(global_every - 1, depth, global_every)),
-        ),
-        "interaction": InteractionConfig(
-            block_ranges=tuple((i * quarter, (i + 1) * quarter - 1) for i in range(4)),
-            num_heads=heads,
-        ),
-    }
+def _preset(
+    dim: int, depth: int, heads: int, global_every: int,
+    size: Size = (1024, 1024), window: int = 14, drop_path: float = 0.3, **others: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """A SAM encoder and, in four equal ranges of its blocks, the adapter."""
+    globally, quarter = tuple(range(global_every - 1, depth, global_every)), depth // 4
+    encoder = EncoderConfig(
+        dim, depth, heads, window_size=window, global_attn_indexes=globally, pretrained_size=size
+    )
+    ranges = tuple((i * quarter, (i + 1) * quarter - 1) for i in range(4))
+    interaction = InteractionConfig(block_ranges=ranges, num_heads=heads, drop_path_rate=drop_path)
+    return {"image_size": size, "encoder": encoder, "interaction": interaction, **others}
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "vit_b": _encoder_preset(768, 12, 12, 3),
-    "vit_l": _encoder_preset(1024, 24, 16, 6),
-    "vit_h": _encoder_preset(1280, 32, 16, 8),
-    "tiny": {
-        "image_size": (288, 384),
-        "encoder": EncoderConfig(
-            embed_dim=192,
-            depth=8,
-            num_heads=6,
-            window_size=6,
-            global_attn_indexes=(1, 3, 5, 7),
-            pretrained_size=(288, 384),
-        ),
-        "trunk": TrunkConfig(depths=(1, 1, 3, 1), widths=(32, 64, 96, 160), drop_path_rate=0.1),
-        "interaction": InteractionConfig(
-            block_ranges=((0, 1), (2, 3), (4, 5), (6, 7)), num_heads=6, drop_path_rate=0.1
-        ),
-        "head": HeadConfig(channels=128),
-    },
-    "nano": {
-        "image_size": (128, 192),
-        "encoder": EncoderConfig(
-            embed_dim=96,
-            depth=4,
-            num_heads=3,
-            window_size=4,
-            global_attn_indexes=(1, 3),
-            pretrained_size=(128, 192),
-        ),
-        "trunk": TrunkConfig(depths=(1, 1, 2, 1), widths=(16, 32, 64, 96), drop_path_rate=0.05),
-        "fusion": FusionConfig(num_heads=8, groups=16, norm_groups=16),
-        "interaction": InteractionConfig(
-            block_ranges=((0, 0), (1, 1), (2, 2), (3, 3)), num_heads=3, drop_path_rate=0.05
-        ),
-        "head": HeadConfig(channels=64),
-    },
-}
+    "vit_b": _preset(768, 12, 12, 3),
+    "vit_l": _preset(1024, 24, 16, 6),
+    "vit_h": _preset(1280, 32, 16, 8),
+    "tiny": _preset(
+        192, 8, 6, 2, size=(288, 384), window=6, drop_path=0.1,
+        trunk=TrunkConfig((1, 1, 3, 1), (32, 64, 96, 160), drop_path_rate=0.1),
+        head=HeadConfig(channels=128),
+    ),
+    "nano": _preset(
+        96, 4, 3, 2, size=(128, 192), window=4, drop_path=0.05,
+        trunk=TrunkConfig((1, 1, 2, 1), (16, 32, 64, 96), drop_path_rate=0.05),
+        fusion=FusionConfig(num_heads=8, groups=16, norm_groups=16),
+        head=HeadConfig(channels=64),
+    ),
+}  # fmt: skip

@@ -5,17 +5,22 @@ Shapes: B batch, Q queries, S value tokens of all levels, M heads, L levels, P p
 of a head. Locations are (x, y) in [0, 1] over a level's map; u is pixel u * W - 0.5.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.precision import at_least_float32
+from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.model.config import InteractionConfig
 
 Shapes = list[tuple[int, int]]
+
+
+def token_maps(tokens_BSC: Tensor, shapes: Shapes) -> list[Tensor]:
+    """Tokens of several grids (h, w), one after the other -> maps (B, C, h, w)."""
+    parts = tokens_BSC.transpose(1, 2).split([h * w for h, w in shapes], dim=-1)
+    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def reference_points(shapes: Shapes, device: torch.device) -> Tensor:
@@ -24,8 +29,7 @@ def reference_points(shapes: Shapes, device: torch.device) -> Tensor:
     for h, w in shapes:
         y = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h
         x = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w
-        yy, xx = torch.meshgrid(y, x, indexing="ij")
-        grids.append(torch.stack([xx, yy], dim=-1).flatten(0, 1))
+        grids.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1))
     return torch.cat(grids)[None, :, None]
 
 
@@ -37,10 +41,8 @@ def deformable_sample(
     Q = locations_BQMLP2.shape[1]
     grid = 2 * locations_BQMLP2 - 1
     sampled = []
-    for level, (h, w) in enumerate(shapes):
-        start = sum(a * b for a, b in shapes[:level])
-        value = value_BSME[:, start : start + h * w]  # (B, hw, M, E)
-        value = value.permute(0, 2, 3, 1).reshape(B * M, E, h, w)
+    for level, value in enumerate(token_maps(value_BSME.flatten(2), shapes)):
+        value = value.reshape(B * M, E, *shapes[level])
         at = grid[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B M, Q, P, 2)
         sampled.append(F.grid_sample(value, at, align_corners=False))  # (B M, E, Q, P)
     weights = weights_BQMLP.permute(0, 2, 1, 3, 4).reshape(B * M, 1, Q, -1)
@@ -51,13 +53,11 @@ def deformable_sample(
 class DeformableAttention(nn.Module):
     """Attention of each query to a few points around its own place in every value level."""
 
-    def __init__(
-        self, dim: int, num_heads: int, num_levels: int, num_points: int, value_ratio: float
-    ) -> None:
+    def __init__(self, dim: int, num_levels: int, config: InteractionConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        samples = num_heads * num_levels * num_points
-        value_dim = int(dim * value_ratio)
+        heads, points = config.num_heads, config.num_points
+        samples, value_dim = heads * num_levels * points, int(dim * config.value_ratio)
+        self.num_heads, self.num_levels, self.num_points = heads, num_levels, points
         self.sampling_offsets = nn.Linear(dim, samples * 2)
         self.attention_weights = nn.Linear(dim, samples)
         self.value_proj = nn.Linear(dim, value_dim)
@@ -65,15 +65,14 @@ class DeformableAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Offsets start on rays around the query, one direction a head, one step a point."""
-        nn.init.zeros_(self.sampling_offsets.weight)
-        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        M, L, P = self.num_heads, self.num_levels, self.num_points
+        angle = torch.arange(M) * (2 * math.pi / M)
         ray = torch.stack([angle.cos(), angle.sin()], dim=-1)  # (M, 2)
         ray = ray / ray.abs().max(dim=-1, keepdim=True).values
-        steps = torch.arange(1, self.num_points + 1)
-        bias = ray[:, None, None] * steps[None, None, :, None]  # (M, 1, P, 2)
-        bias = bias.expand(-1, self.num_levels, -1, -1)
+        steps = torch.arange(1, P + 1)[:, None]
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(bias.flatten())
+            self.sampling_offsets.bias.view(M, L, P, 2).copy_(ray[:, None, None] * steps)
+        nn.init.zeros_(self.sampling_offsets.weight)
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
@@ -87,14 +86,13 @@ class DeformableAttention(nn.Module):
         B, Q, _ = query_BQC.shape
         M, L, P = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(feat_BSC).unflatten(-1, (M, -1))
-        offsets = self.sampling_offsets(query_BQC).view(B, Q, M, L, P, 2)
+        offsets = self.sampling_offsets(query_BQC).view(B, Q, M, L, P, 2)  # in pixels
         weights = self.attention_weights(query_BQC).view(B, Q, M, L * P)
         with torch.autocast(query_BQC.device.type, enabled=False):
             # locations in half precision would be off by whole cells
             scale = torch.tensor([(w, h) for h, w in shapes], device=offsets.device)  # (L, 2)
-            locations = (
-                points_1Q12[:, :, None, :, None] + at_least_float32(offsets) / scale[:, None]
-            )
+            offsets = at_least_float32(offsets) / scale[:, None]
+            locations = points_1Q12[:, :, None, :, None] + offsets
             weights = at_least_float32(weights).softmax(dim=-1).view(B, Q, M, L, P)
             sampled = deformable_sample(at_least_float32(value), shapes, locations, weights)
         return self.output_proj(sampled.to(value.dtype))

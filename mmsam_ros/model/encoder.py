@@ -4,8 +4,7 @@
 Blocks and patch embedding are segment_anything's own modules.
 """
 
-from __future__ import annotations
-
+import math
 from functools import partial
 
 import torch
@@ -14,7 +13,6 @@ from segment_anything.modeling.image_encoder import Block, PatchEmbed
 from torch import Tensor, nn
 
 from mmsam_ros.model.config import PATCH_SIZE, EncoderConfig
-from mmsam_ros.model.lora import add_lora
 
 
 class SAMEncoder(nn.Module):
@@ -31,18 +29,16 @@ class SAMEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, *grid, dim))
         self.blocks = nn.ModuleList(
             Block(
-                dim=dim,
-                num_heads=config.num_heads,
-                mlp_ratio=config.mlp_ratio,
-                norm_layer=partial(nn.LayerNorm, eps=1e-6),
-                use_rel_pos=True,
+                dim, config.num_heads, config.mlp_ratio, use_rel_pos=True, input_size=grid,
                 window_size=0 if index in config.global_attn_indexes else config.window_size,
-                input_size=grid,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
             )
             for index in range(config.depth)
-        )
+        )  # fmt: skip
         if config.lora_rank:
-            add_lora(self.blocks, config.lora_rank, config.lora_targets)
+            for name, layer in list(self.blocks.named_modules()):
+                if isinstance(layer, nn.Linear) and name.split(".")[-1] in config.lora_targets:
+                    self.blocks.set_submodule(name, LoRALinear(layer, config.lora_rank))
 
     def embed(self, rgb_BChw: Tensor) -> Tensor:
         """Image (B, 3, h, w), normalised -> tokens (B, H, W, C) with positions added."""
@@ -56,11 +52,26 @@ class SAMEncoder(nn.Module):
         return x_BHWC
 
 
+class LoRALinear(nn.Linear):
+    """W x + b + B A x (arXiv 2106.09685) in the place of a linear layer; B is zero at first.
+
+    `lora_a` (rank, in) and `lora_b` (out, rank) come beside `weight` and `bias`.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__(layer.in_features, layer.out_features)
+        self.lora_a = nn.Parameter(torch.empty(rank, layer.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+
+
 def resize_pos_embed(pos_1HWC: Tensor, grid: torch.Size | tuple[int, int]) -> Tensor:
     """Position table (1, H0, W0, C) -> (1, H, W, C), bicubic without antialiasing."""
     if pos_1HWC.shape[1:3] == tuple(grid):
         return pos_1HWC
-    resized = F.interpolate(
-        pos_1HWC.permute(0, 3, 1, 2), size=tuple(grid), mode="bicubic", align_corners=False
-    )
+    table = pos_1HWC.permute(0, 3, 1, 2)
+    resized = F.interpolate(table, size=tuple(grid), mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1)

@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Road-Fusion: the fusion of RGB and auxiliary features at one level (arXiv 2509.10408, 3.3).
 
-Shapes: B batch, d channels of one stream, D = 2 d, (h, w) the level's map. Where values leave the
+Shapes: B batch, d channels of one modality, D = 2 d, (h, w) the level's map. Where values leave the
 range of half precision (spatial sums, un-normalised products up to 1e5) they are computed in at
 least float32.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from mmsam_ros.model.common import at_least_float32
 from mmsam_ros.model.config import FusionConfig
-from mmsam_ros.model.precision import at_least_float32
 
 
 class GlobalBranch(nn.Module):
-    """Channel attention inside one stream: x + n + residual_scale * proj(A v), n = LN(x).
+    """Channel attention within one modality: x + n + residual_scale * proj(A v), n = LN(x).
 
     The inner residual is on the normalised tensor, the outer one on the raw input.
     """
@@ -40,16 +38,14 @@ class GlobalBranch(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, d/heads, hw)
             # unit length along space, so the product over hw positions stays within [-1, 1]
-            q = F.normalize(q, dim=-1, eps=1e-12)
-            k = F.normalize(k, dim=-1, eps=1e-12)
+            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
             attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
             mixed = attention @ v
-        out = self.proj(mixed.to(qkv.dtype).view(B, d, h, w))
-        return x + n + self.residual_scale * out
+        return x + n + self.residual_scale * self.proj(mixed.to(qkv.dtype).view(B, d, h, w))
 
 
 class LocalBranch(nn.Module):
-    """Inverted bottleneck on one raw stream, scaled by a learned scalar (initially 0)."""
+    """Inverted bottleneck on one modality's raw map, scaled by a learned scalar (initially 0)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -59,13 +55,12 @@ class LocalBranch(nn.Module):
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self.expand(x))
-        y = F.relu6(self.depthwise(y))
+        y = F.relu6(self.depthwise(F.relu6(self.expand(x))))
         return self.scale * self.reduce(y) + x
 
 
 class CrossModalAttention(nn.Module):
-    """Un-normalised channel attention between the streams, then a LayerNorm over space.
+    """Un-normalised channel attention between the modalities, then a LayerNorm over space.
 
     The norm has one weight per position, which binds the network to an image area.
     """
@@ -88,7 +83,7 @@ class CrossModalAttention(nn.Module):
 
 
 class DetailBranch(nn.Module):
-    """Gated convolution over both local streams; no residual.
+    """Gated convolution over both local branches' maps; no residual.
 
     The 3x3 convolution has D groups with two channels in and two out each.
     """

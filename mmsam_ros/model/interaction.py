@@ -5,40 +5,30 @@ x (B, HW, C) are the encoder's tokens on the stride-16 grid (H, W); c (B, 21 HW 
 adapter's at strides 8, 16 and 32, one after the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from mmsam_ros.model.config import EncoderConfig, InteractionConfig
-from mmsam_ros.model.deformable import DeformableAttention, Shapes, reference_points
+from mmsam_ros.model.common import initialise
+from mmsam_ros.model.config import InteractionConfig
+from mmsam_ros.model.deformable import DeformableAttention, Shapes, reference_points, token_maps
 
 
-@dataclass(frozen=True)
 class TokenGrids:
-    """Grids and reference points of one image size."""
+    """Grids (h, w) of the tokens of one image size, and their reference points.
 
-    encoder: Shapes  # stride 16
-    adapter: Shapes  # strides 8, 16, 32
-    encoder_points: Tensor  # (1, HW, 1, 2)
-    adapter_points: Tensor  # (1, 21 HW / 4, 1, 2)
+    encoder: the grid at stride 16; its points (1, HW, 1, 2)
+    adapter: the grids at strides 8, 16, 32; their points (1, 21 HW / 4, 1, 2)
+    """
 
-    @classmethod
-    def of(cls, height: int, width: int, device: torch.device) -> TokenGrids:
-        """Grids for an image of `height` x `width` pixels."""
-        encoder = [(height // 16, width // 16)]
-        adapter = [(height // s, width // s) for s in (8, 16, 32)]
-        return cls(
-            encoder,
-            adapter,
-            reference_points(encoder, device),
-            reference_points(adapter, device),
-        )
+    def __init__(self, height: int, width: int, device: torch.device) -> None:
+        self.encoder = [(height // 16, width // 16)]
+        self.adapter = [(height // s, width // s) for s in (8, 16, 32)]
+        self.encoder_points = reference_points(self.encoder, device)
+        self.adapter_points = reference_points(self.adapter, device)
 
 
 class ConvFFN(nn.Module):
@@ -50,12 +40,12 @@ class ConvFFN(nn.Module):
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
+    def reset_parameters(self) -> None:
+        for layer in (self.fc1, self.fc2, self.dwconv):
+            initialise(layer)
+
     def forward(self, c: Tensor, shapes: Shapes) -> Tensor:
-        y = self.fc1(c).transpose(1, 2)  # (B, hidden, tokens)
-        scales = [
-            self.dwconv(part.unflatten(-1, shape)).flatten(2)
-            for part, shape in zip(y.split([h * w for h, w in shapes], -1), shapes, strict=True)
-        ]
+        scales = [self.dwconv(m).flatten(2) for m in token_maps(self.fc1(c), shapes)]
         return self.fc2(F.gelu(torch.cat(scales, dim=-1)).transpose(1, 2))
 
 
@@ -66,9 +56,7 @@ class Injector(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(dim, eps=1e-6)
         self.feat_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = DeformableAttention(
-            dim, config.num_heads, 3, config.num_points, config.value_ratio
-        )
+        self.attn = DeformableAttention(dim, 3, config)
         self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x: Tensor, c: Tensor, grids: TokenGrids) -> Tensor:
@@ -83,29 +71,26 @@ class Extractor(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(dim, eps=1e-6)
         self.feat_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = DeformableAttention(
-            dim, config.num_heads, 1, config.num_points, config.value_ratio
-        )
+        self.attn = DeformableAttention(dim, 1, config)
         self.ffn_norm = nn.LayerNorm(dim, eps=1e-6)
         self.ffn = ConvFFN(dim, int(dim * config.ffn_ratio))
         self.drop_path = DropPath(config.drop_path_rate)
 
     def forward(self, c: Tensor, x: Tensor, grids: TokenGrids) -> Tensor:
-        c = c + self.attn(
-            self.query_norm(c), grids.adapter_points, self.feat_norm(x), grids.encoder
-        )
+        read = self.attn(self.query_norm(c), grids.adapter_points, self.feat_norm(x), grids.encoder)
+        c = c + read
         return c + self.drop_path(self.ffn(self.ffn_norm(c), grids.adapter))
 
 
 class Interaction(nn.Module):
-    """Injector, a range of encoder blocks, extractor (and extra extractors), if there are any."""
+    """Injector, a range of encoder blocks, extractor and `extra` extractors, if there are any."""
 
-    def __init__(self, encoder: EncoderConfig, config: InteractionConfig, extra: int) -> None:
+    def __init__(self, dim: int, config: InteractionConfig, extra: int) -> None:
         super().__init__()
-        self.injector = Injector(encoder.embed_dim, config)
-        self.extractor = Extractor(encoder.embed_dim, config) if config.extractor else None
+        self.injector = Injector(dim, config)
+        self.extractor = Extractor(dim, config) if config.extractor else None
         self.extra_extractors = nn.ModuleList(
-            Extractor(encoder.embed_dim, config) for _ in range(extra if config.extractor else 0)
+            Extractor(dim, config) for _ in range(extra if config.extractor else 0)
         )
 
     def forward(

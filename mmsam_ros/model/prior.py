@@ -1,44 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
 """The spatial prior: a ConvNeXt trunk per modality, fusion per level, projection to tokens."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
-from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics, take
-from mmsam_ros.model.config import NUM_LEVELS, ModelConfig
-from mmsam_ros.model.convnext import ConvNeXtTrunk
-from mmsam_ros.model.fusion import RoadFusion
+from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, Rows, image_statistics
+from mmsam_ros.model.common import initialise
+from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, TrunkConfig
+from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion
 
 Inputs = Mapping[str, Tensor]
-Present = Mapping[str, Tensor] | None
-_NOBODY = torch.empty(0, dtype=torch.long)
+Present = Mapping[str, Tensor]
 
 
 class PriorMaps(NamedTuple):
-    """What a prior gives.
+    """Four maps (B, C, h/2^(i+2), w/2^(i+2)), and how far RGB can be relied on at each pixel.
 
-    maps: four maps (B, C, h/2^(i+2), w/2^(i+2))
-    gates: how far RGB can be relied on, (B, 1, …) at the same sizes; None: wholly
+    The gates (B, 1, …) have the maps' sizes; None: RGB counts in full.
     """
 
     maps: list[Tensor]
     gates: list[Tensor] | None = None
 
 
+class ConvNeXtTrunk(nn.Module):
+    """timm's ConvNeXt (arXiv 2201.03545): (B, 3, h, w) -> (B, widths[i], h/2^(i+2), w/2^(i+2)).
+
+    Each map has a norm of its own; the next stage gets the un-normalised one.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        net = ConvNeXt(
+            depths=config.depths, dims=config.widths, drop_path_rate=config.drop_path_rate,
+            num_classes=0, ls_init_value=1.0,
+        )  # fmt: skip
+        self.stem = net.stem
+        self.stages = net.stages
+        self.norms = nn.ModuleList(LayerNorm2d(width, eps=1e-6) for width in config.widths)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps = []
+        x = self.stem(image)
+        for stage, norm in zip(self.stages, self.norms, strict=True):
+            x = stage(x)
+            maps.append(norm(x))
+        return maps
+
+
 class SpatialPrior(nn.Module):
     """RGB and auxiliary images -> four fused maps.
 
     Without an auxiliary, or where the adapter does not read RGB, there is nothing to fuse.
-    An absent auxiliary is, with `combine.absent`
+    `combine.absent` sets what an absent auxiliary counts as:
 
-    * `empty`: the empty raster: its features come from `config.empty` spread over the image, are
-      computed once per size and kept while the weights stay;
-    * `masked`: not there at all: nothing runs for it, and `Combination` goes by the others.
+    * `empty`: the empty raster, an image of `config.empty`. Its features are computed once per
+      size and kept while the weights stay the same.
+    * `masked`: nothing. No branch runs for it, and `Combination` combines the others.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -48,40 +74,45 @@ class SpatialPrior(nn.Module):
         widths = config.trunk.widths
         read = config.modalities if config.prior.reads_rgb else config.auxiliaries
         names = ("shared",) if config.prior.shared else read
-        self.empty = config.empty
-        self.reads_rgb = config.prior.reads_rgb
-        self.auxiliaries = config.auxiliaries
+        self.config = config
         self.kind = config.fusion.kind if len(read) > 1 else "none"
         self.trunks = nn.ModuleDict({name: ConvNeXtTrunk(config.trunk) for name in names})
         self.fusion = nn.ModuleDict()
-        for name in self.auxiliaries if self.kind == "road" else ():
+        for name in config.auxiliaries if self.kind == "road" else ():
             self.fusion[name] = nn.ModuleList(
                 RoadFusion(d, area, config.fusion) for d, area in zip(widths, areas, strict=True)
             )
         factor = 2 if self.kind in ("road", "concat") else 1
-        self.projections = nn.ModuleList(
-            nn.Conv2d(factor * d, config.encoder.embed_dim, 1) for d in widths
-        )
+        self.projections = _projections([factor * d for d in widths], config)
         self.combinations, self.gates = nn.ModuleList(), nn.ModuleList()
         if config.combine.absent == "masked":
-            self.combinations.extend(Combination(d, factor * d, self.auxiliaries) for d in widths)
+            self.combinations.extend(Combination(d, factor * d, config.auxiliaries) for d in widths)
         if config.combine.gate:
             self.gates.extend(ReliabilityGate(d) for d in widths)
         self._empty_features: dict[tuple[Any, ...], list[Tensor]] = {}
+        self._empty_weights: tuple[tuple[int, int], ...] = ()
+
+    def reset_parameters(self) -> None:
+        for module in self.trunks.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
+        for module in self.fusion.modules():
+            if isinstance(module, Recalibration | CoordinateAttention):
+                initialise(module)
+        initialise(self.projections)
 
     def forward(self, inputs: Inputs, present: Present) -> PriorMaps:
-        """`present` (B,) bool by auxiliary; None: present everywhere if it is in `inputs`."""
+        """`present` (B,) bool by auxiliary; one without is present everywhere if in `inputs`."""
         rgb = inputs["rgb"]
-        maps, gates = self._trunk("rgb")(rgb) if self.reads_rgb else [], None
+        maps, gates = self._trunk("rgb")(rgb) if self.config.prior.reads_rgb else [], None
         if self.combinations:
-            maps, gates = self._combine(maps, inputs, present or {})
-        elif self.auxiliaries:
-            (name,) = self.auxiliaries
-            mask = (present or {}).get(name)
-            aux_maps = self._auxiliary_features(name, inputs.get(name), mask, rgb)
+            maps, gates = self._combine(maps, inputs, present)
+        elif self.config.auxiliaries:
+            (name,) = self.config.auxiliaries
+            rows = _rows(name, inputs, present)
+            aux_maps = self._auxiliary_features(self._trunk(name), inputs.get(name, rgb), rows)
             maps = self._fuse(name, maps, aux_maps) if maps else aux_maps
-        projected = [project(m) for project, m in zip(self.projections, maps, strict=True)]
-        return PriorMaps(projected, gates)
+        return PriorMaps([p(m) for p, m in zip(self.projections, maps, strict=True)], gates)
 
     def _trunk(self, modality: str) -> nn.Module:
         return self.trunks["shared" if "shared" in self.trunks else modality]
@@ -98,31 +129,32 @@ class SpatialPrior(nn.Module):
         return [fusion(r, a) for fusion, (r, a) in zip(levels, pairs, strict=True)]
 
     def _combine(
-        self, rgb_maps: list[Tensor], inputs: Inputs, present: Mapping[str, Tensor]
+        self, rgb_maps: list[Tensor], inputs: Inputs, present: Present
     ) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Combined maps, and gates. Only present samples are read, buffers of others are not.
+        """Combined maps, and gates; only present samples are read.
 
         With gradients every branch runs, on no samples if need be: all processes of a distributed
         run then have the same gradients to exchange and the same statistics to synchronise.
         """
         rgb = inputs["rgb"]
         bare = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
-        fused: dict[str, tuple[Tensor | None, list[Tensor]]] = {}
-        for name in self.auxiliaries:
-            rows = _rows(inputs.get(name), present.get(name), rgb)
-            if rows is not None and not len(rows) and not torch.is_grad_enabled():
+        parts: list[dict[str, Part]] = [{} for _ in rgb_maps]
+        for name in self.config.auxiliaries:
+            rows = _rows(name, inputs, present)
+            if isinstance(rows, Tensor) and not len(rows) and not torch.is_grad_enabled():
                 continue
-            bare[slice(None) if rows is None else rows] = False
-            image = take(inputs.get(name, rgb), rows)
-            own = [take(m, rows) for m in rgb_maps]
-            fused[name] = (rows, self._fuse(name, own, self._trunk(name)(image)))
-        everyone = any(rows is None for rows, _ in fused.values())
-        alone = _NOBODY.to(rgb.device) if everyone else bare.nonzero().flatten()
-        maps = []
-        for i, (combination, m) in enumerate(zip(self.combinations, rgb_maps, strict=True)):
-            parts = {name: Part(rows, levels[i]) for name, (rows, levels) in fused.items()}
-            maps.append(combination(m, parts, alone))
-        return self._gate(maps, rgb_maps, rgb, alone) if self.gates and fused else (maps, None)
+            bare[rows] = False
+            aux_maps = self._trunk(name)(inputs.get(name, rgb)[rows])
+            own = rgb_maps if isinstance(rows, slice) else [m[rows] for m in rgb_maps]
+            fused = self._fuse(name, own, aux_maps)
+            for level, m in zip(parts, fused, strict=True):
+                level[name] = Part(rows, m)
+        everyone = any(isinstance(part.rows, slice) for part in parts[0].values())
+        # `nonzero` waits for the GPU
+        alone = rgb.new_empty(0, dtype=torch.long) if everyone else bare.nonzero().flatten()
+        levels = zip(self.combinations, rgb_maps, parts, strict=True)
+        maps = [combination(m, level, alone) for combination, m, level in levels]
+        return self._gate(maps, rgb_maps, rgb, alone) if self.gates and parts[0] else (maps, None)
 
     def _gate(
         self, maps: list[Tensor], rgb_maps: list[Tensor], rgb: Tensor, alone: Tensor
@@ -140,49 +172,77 @@ class SpatialPrior(nn.Module):
             gates.append(g)
         return gated, gates
 
-    def _auxiliary_features(
-        self, name: str, aux: Tensor | None, present: Tensor | None, rgb: Tensor
-    ) -> list[Tensor]:
-        trunk = self._trunk(name)
-        if aux is not None and (present is None or bool(present.all())):
-            return trunk(aux)
-        empty = [f.expand(rgb.shape[0], -1, -1, -1) for f in self._empty(trunk, rgb)]
-        if aux is None or present is None or not bool(present.any()):
+    def _auxiliary_features(self, trunk: nn.Module, image: Tensor, rows: Rows) -> list[Tensor]:
+        """Features (B, d, …) of the samples `rows`; the empty raster's in the place of others."""
+        if isinstance(rows, slice):
+            return trunk(image)
+        empty = [f.expand(len(image), -1, -1, -1) for f in self._empty(trunk, image)]
+        if not len(rows):
             return empty
-        # Only present samples are read: an absent one's buffer may hold anything, NaN included.
+        # only present samples are read: the buffer of an absent one may hold anything, even NaN
         mixed = []
-        for absent, seen in zip(empty, trunk(aux[present]), strict=True):
-            features = absent.clone().to(seen.dtype)
-            features[present] = seen
-            mixed.append(features)
+        for absent, seen in zip(empty, trunk(image[rows]), strict=True):
+            mixed.append(absent.clone().to(seen.dtype))
+            mixed[-1][rows] = seen
         return mixed
 
-    def _empty(self, trunk: nn.Module, rgb: Tensor) -> list[Tensor]:
-        def compute() -> list[Tensor]:
-            value = torch.tensor(self.empty, dtype=rgb.dtype, device=rgb.device)
-            raster = value[None, :, None, None].expand(1, 3, *rgb.shape[-2:])
-            return trunk(raster)
+    def _empty(self, trunk: nn.Module, image: Tensor) -> list[Tensor]:
+        """Features (1, d, …) of the empty raster at the size of `image`."""
 
-        if self.training or torch.is_grad_enabled():
-            return compute()
-        device = rgb.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rgb.dtype
-        if any(p.is_inference() for p in trunk.parameters()):
-            return compute()  # such tensors do not count their changes
+        def compute() -> list[Tensor]:
+            value = torch.tensor(self.config.empty, dtype=image.dtype, device=image.device)
+            return trunk(value[None, :, None, None].expand(1, 3, *image.shape[-2:]))
+
+        parameters = list(trunk.parameters())
+        if self.training or torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
+            return compute()  # tensors of inference mode do not count their changes
         # versions count in-place changes, so the features follow the weights (not through `.data`)
-        weights = tuple((id(p), p._version) for p in trunk.parameters())
-        key = (*rgb.shape[-2:], dtype, rgb.device, weights)
+        weights = tuple((id(p), p._version) for p in parameters)
+        if weights != self._empty_weights:
+            self._empty_weights, self._empty_features = weights, {}
+        kind = image.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
+        key = (*image.shape[-2:], dtype, image.device)
         if key not in self._empty_features:
-            if any(known[-1] != weights for known in self._empty_features):
-                self._empty_features.clear()
             self._empty_features[key] = compute()
         return self._empty_features[key]
 
 
-def _rows(image: Tensor | None, present: Tensor | None, rgb: Tensor) -> Tensor | None:
-    """Samples that have the auxiliary; None: all."""
-    if image is None:
-        return _NOBODY.to(rgb.device)
-    if present is None or bool(present.all()):
-        return None
-    return present.nonzero().flatten()
+class PlainPrior(nn.Module):
+    """ViT-Adapter's prior (arXiv 2205.08534, 3.3), an ablation: plain convolutions on RGB alone.
+
+    The first width is 64, as there, beside the published trunk, and in proportion beside others.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.trunk.widths[0] * 2 // 3
+        widths = (width, 2 * width, 4 * width, 4 * width)
+        steps = ((3, 2), (width, 1), (width, 1))
+        self.stem = nn.Sequential(*(Conv2dNormActivation(c, width, 3, s) for c, s in steps))
+        self.stages = nn.ModuleList(Conv2dNormActivation(a, b, 3, 2) for a, b in pairwise(widths))
+        self.projections = _projections(widths, config)
+
+    def reset_parameters(self) -> None:
+        initialise(self)
+
+    def forward(self, inputs: Inputs, present: Present) -> PriorMaps:
+        """As `SpatialPrior.forward`; nothing is ever absent."""
+        maps = [F.max_pool2d(self.stem(inputs["rgb"]), 3, stride=2, padding=1)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return PriorMaps([p(m) for p, m in zip(self.projections, maps, strict=True)])
+
+
+def _projections(widths: Sequence[int], config: ModelConfig) -> nn.ModuleList:
+    """Each level's map to the width of the encoder's tokens."""
+    return nn.ModuleList(nn.Conv2d(width, config.encoder.embed_dim, 1) for width in widths)
+
+
+def _rows(name: str, inputs: Inputs, present: Present) -> Rows:
+    """The samples of the batch that have the auxiliary."""
+    if name not in inputs:
+        return inputs["rgb"].new_empty(0, dtype=torch.long)
+    if name not in present or bool(present[name].all()):
+        return slice(None)
+    return present[name].nonzero().flatten()

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The released code's configuration of the network, in our terms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 from mmsam_ros._util import from_mapping, require
-from mmsam_ros.model.config import PATCH_SIZE, ModelConfig
-from mmsam_ros.model.errors import ModelError
+from mmsam_ros.model.config import PATCH_SIZE, ModelConfig, ModelError
+
+_ENCODER = ("embed_dim", "depth", "num_heads", "mlp_ratio", "window_size", "global_attn_indexes")
 
 
 def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -> ModelConfig:
@@ -21,16 +20,9 @@ def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -
     Raises:
         ModelError: a setting that the published network does not have, or a missing one.
     """
-    fixed = {
-        "in_chans": 3,
-        "modality_channels": (3, 3),
-        "patch_size": PATCH_SIZE,
-        "qkv_bias": True,
-        "use_abs_pos": True,
-        "use_rel_pos": True,
-        "with_cffn": True,
-        "add_vit_feature": True,
-    }
+    switches = ("qkv_bias", "use_abs_pos", "use_rel_pos", "with_cffn", "add_vit_feature")
+    fixed = {"in_chans": 3, "modality_channels": (3, 3), "patch_size": PATCH_SIZE}
+    fixed |= dict.fromkeys(switches, True)
     for key, expected in fixed.items():
         found = backbone.get(key, expected)
         found = tuple(found) if isinstance(found, list) else found
@@ -43,12 +35,7 @@ def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -
             "modalities": backbone["modalities"],
             "image_size": (side, side),
             "encoder": {
-                "embed_dim": backbone["embed_dim"],
-                "depth": backbone["depth"],
-                "num_heads": backbone["num_heads"],
-                "mlp_ratio": backbone["mlp_ratio"],
-                "window_size": backbone["window_size"],
-                "global_attn_indexes": backbone["global_attn_indexes"],
+                **{key: backbone[key] for key in _ENCODER},
                 "pretrained_size": (pretrained, pretrained),
             },
             "trunk": {"depths": trunk["depths"], "widths": trunk["channels"]},

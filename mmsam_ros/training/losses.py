@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.precision import at_least_float32
+from mmsam_ros.model.common import at_least_float32
 
 
 class OhemCrossEntropy(nn.Module):

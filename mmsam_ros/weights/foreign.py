@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.model.convnext import ConvNeXtTrunk
-from mmsam_ros.model.prior import SpatialPrior
+from mmsam_ros.model.prior import ConvNeXtTrunk, SpatialPrior
 from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.released import check_shapes
 

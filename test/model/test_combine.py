@@ -18,6 +18,7 @@ from mmsam_ros.model import (
 from mmsam_ros.model.combine import Part, image_statistics
 
 SENSORS = ("lidar", "thermal")
+EVERYONE = slice(None)
 # rows: both, LiDAR alone, thermal alone, none
 PRESENT = {
     "lidar": torch.tensor([True, True, False, False]),
@@ -133,7 +134,7 @@ def test_one_present_auxiliary_has_weight_one(model: MMSAMAdapter) -> None:
     combination = model.prior.combinations[1]
     rgb, fused = torch.randn(2, 32, 16, 24), torch.randn(2, 64, 16, 24)
     nobody = torch.empty(0, dtype=torch.long)
-    every = {"lidar": Part(None, fused)}
+    every = {"lidar": Part(EVERYONE, fused)}
     assert torch.equal(combination(rgb, every, nobody), fused)
     # beside another one that the first sample has
     other = Part(torch.tensor([0]), torch.randn(1, 64, 16, 24))
@@ -148,7 +149,7 @@ def test_weights_are_a_softmax_of_the_scores(model: MMSAMAdapter) -> None:
     combination = model.prior.combinations[0]
     rgb, (a, b) = torch.randn(1, 16, 8, 12), torch.randn(2, 1, 32, 8, 12)
     nobody = torch.empty(0, dtype=torch.long)
-    ours = combination(rgb, {"lidar": Part(None, a), "thermal": Part(None, b)}, nobody)
+    ours = combination(rgb, {"lidar": Part(EVERYONE, a), "thermal": Part(EVERYONE, b)}, nobody)
     scores = [combination.scores[n](x) for n, x in zip(SENSORS, (a, b), strict=True)]
     weight = torch.sigmoid(scores[0] - scores[1])
     torch.testing.assert_close(ours, weight * a + (1 - weight) * b)
@@ -164,7 +165,7 @@ def test_the_gate_begins_as_exactly_one() -> None:
     assert not left.missing_keys
     assert left.unexpected_keys
     assert all(".gates." in key for key in left.unexpected_keys)
-    _, gates = gated.prior(images(), None)
+    _, gates = gated.prior(images(), {})
     assert all(torch.equal(g, torch.ones_like(g)) for g in gates)
     assert torch.equal(gated(images(), PRESENT), plain(images(), PRESENT))
 
@@ -183,7 +184,7 @@ def test_the_gate_weighs_rgb_and_what_the_encoder_adds() -> None:
     for gate in model.prior.gates:
         nn.init.zeros_(gate.out.weight)
         nn.init.constant_(gate.out.bias, -100.0)  # RGB is worth nothing
-    maps, gates = model.prior(given, None)
+    maps, gates = model.prior(given, {})
     assert all(float(g.max()) < 1e-40 for g in gates)
     halves = [torch.cat([torch.zeros(1, d, 1, 1), torch.ones(1, d, 1, 1)], 1) for d in
               model.config.trunk.widths]  # fmt: skip
@@ -192,7 +193,7 @@ def test_the_gate_weighs_rgb_and_what_the_encoder_adds() -> None:
     rgb = plain.prior.trunks["rgb"](given["rgb"])
     fused = {n: plain.prior._fuse(n, rgb, plain.prior.trunks[n](given[n])) for n in SENSORS}
     for i, half in enumerate(halves):
-        parts = {n: Part(None, levels[i]) for n, levels in fused.items()}
+        parts = {n: Part(EVERYONE, levels[i]) for n, levels in fused.items()}
         whole = plain.prior.combinations[i](rgb[i], parts, torch.empty(0, dtype=torch.long))
         torch.testing.assert_close(maps[i], plain.prior.projections[i](half * whole))
     # what the encoder adds at the end is gone: the level's own map is all that is read
@@ -205,7 +206,7 @@ def test_the_gate_weighs_rgb_and_what_the_encoder_adds() -> None:
 @torch.no_grad()
 def test_without_auxiliary_the_gate_is_open(model: MMSAMAdapter) -> None:
     rgb = images()["rgb"]
-    assert model.prior({"rgb": rgb}, None).gates is None
+    assert model.prior({"rgb": rgb}, {}).gates is None
     _, gates = model.prior(images(), PRESENT)
     for g in gates:
         assert torch.equal(g[3], torch.ones_like(g[3]))

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from mmsam_ros.inference.geometry import Window, average_windows, slide_windows
 from mmsam_ros.model.config import FusionConfig, HeadConfig, InteractionConfig, TrunkConfig
-from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.deformable import deformable_sample, reference_points
 from mmsam_ros.model.encoder import resize_pos_embed
 from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.head import SegFormerHead
 from mmsam_ros.model.interaction import ConvFFN, Extractor, Injector, TokenGrids
+from mmsam_ros.model.prior import ConvNeXtTrunk
 from mmsam_ros.training.losses import OhemCrossEntropy
 from mmsam_ros.weights.released import released_name
 
@@ -70,7 +70,7 @@ def test_deformable_core(units: Units, case: str) -> None:
 
 
 def grids_of(fact: dict[str, Any]) -> TokenGrids:
-    return TokenGrids.of(16 * fact["H"], 16 * fact["W"], torch.device("cpu"))
+    return TokenGrids(16 * fact["H"], 16 * fact["W"], torch.device("cpu"))
 
 
 def interaction_config(fact: dict[str, Any]) -> InteractionConfig:

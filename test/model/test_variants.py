@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, ModelError, build_model
-from mmsam_ros.model.lora import LoRALinear
+from mmsam_ros.model.encoder import LoRALinear
 from mmsam_ros.weights import Geometry, load_model, make_spec, save_model
 
 DELIVER = BENCHMARKS["deliver"]
@@ -158,7 +158,7 @@ def test_addition_does_not_know_which_is_which() -> None:
     aux_trunk.load_state_dict(rgb_trunk.state_dict())
     given = images(model)
     swapped = {"rgb": given["lidar"], "lidar": given["rgb"]}
-    ours, theirs = model.prior(given, None).maps, model.prior(swapped, None).maps
+    ours, theirs = model.prior(given, {}).maps, model.prior(swapped, {}).maps
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -167,8 +167,8 @@ def test_addition_does_not_know_which_is_which() -> None:
 def test_the_encoder_sees_rgb_where_the_adapter_does_not() -> None:
     model = network("auxiliary")
     given, other = images(model), images(model, seed=1)
-    same = model.prior({**given, "rgb": other["rgb"]}, None).maps
-    for a, b in zip(model.prior(given, None).maps, same, strict=True):
+    same = model.prior({**given, "rgb": other["rgb"]}, {}).maps
+    for a, b in zip(model.prior(given, {}).maps, same, strict=True):
         assert torch.equal(a, b)
     assert (model(given) - model({**given, "rgb": other["rgb"]})).abs().max() > 0.01
 
@@ -177,7 +177,7 @@ def test_the_encoder_sees_rgb_where_the_adapter_does_not() -> None:
 def test_without_extractor_the_adapter_keeps_what_the_prior_gave() -> None:
     model = network("no_extractor")
     given = images(model)
-    prior_maps = model.prior(given, None).maps
+    prior_maps = model.prior(given, {}).maps
     _, maps = model._interact(model.encoder.embed(given["rgb"]), prior_maps)
     for level in (1, 2, 3):
         embedded = prior_maps[level] + model.level_embed[level - 1][:, None, None]
