@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mmsam bag`: what can be had from a recording."""
-
-from __future__ import annotations
+"""`mmsam bag`: reads the calibration of a recording."""
 
 import argparse
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import add_out
 
-NAME = "bag"
-HELP = "read the calibration of a recording"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="bag_verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
     calib = verbs.add_parser(
         "calib",
         help="write the calibration of a recording as a parameter file of the node",
         description="Write a ROS 2 parameter file with the camera models of a recording and the "
         "sensors' poses in the camera frame. Topics that are not named are found by type.",
     )
+    calib.set_defaults(run=write_calibration)
     calib.add_argument("bag", type=Path, help="rosbag2 folder, or a bare .mcap or .db3 file")
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
@@ -27,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(calib, "file to write (default: print it)")
 
 
-def run(args: argparse.Namespace) -> int:
+def write_calibration(args: argparse.Namespace) -> None:
     from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
 
     parameters = read_parameters(
@@ -39,4 +35,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         args.out.write_text(text, encoding="utf-8")
         print(f"{args.out}: {', '.join(parameters)}")
-    return 0

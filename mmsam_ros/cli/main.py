@@ -1,56 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of `mmsam`: finds the verb, runs it, turns the package's errors into one line."""
-
-from __future__ import annotations
+"""Entry point of `mmsam`: finds the verb, runs it, prints the package's errors as one line."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from mmsam_ros import __version__
 from mmsam_ros._util import MmsamError
-from mmsam_ros.cli import (
-    bag,
-    data,
-    evaluate,
-    experiments,
-    muses_project,
-    predict,
-    replay,
-    synth,
-    train,
-    weights,
-)
 from mmsam_ros.cli.arguments import Parser
 
-VERBS = (predict, train, evaluate, experiments, weights, data, muses_project, synth, bag, replay)
+VERBS = {  # each is a module of this package, which is imported when it is asked for
+    "predict": "segment image files",
+    "train": "train a network",
+    "eval": "score weights on a data set",
+    "experiments": "run the paper's experiments",
+    "weights": "convert weights, make start weights, show a weights file",
+    "data": "check a data set",
+    "muses-project": "project MUSES's LiDAR and events into the camera image",
+    "synth": "make synthetic data with labels",
+    "bag": "read the calibration of a recording",
+    "replay": "play a rosbag2 recording into ROS 2",
+}
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
-    """The parser with every verb; if one is given, the others lack their options, which saves the
-    time of importing what these name as choices.
-    """
+    """The parser with all verbs; if `verb` is given, only this one has its options."""
     parser = Parser(prog="mmsam", description="Segment camera, LiDAR and thermal data.")
     parser.add_argument("--version", action="version", version=f"mmsam_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in VERBS:
-        added = verbs.add_parser(module.NAME, help=module.HELP, description=module.HELP)
-        if verb in (None, module.NAME):
+    for name, text in VERBS.items():
+        added = verbs.add_parser(name, help=text, description=text)
+        if verb in (None, name):
+            module = importlib.import_module(f"mmsam_ros.cli.{name.replace('-', '_')}")
             module.add_arguments(added)
-        added.set_defaults(run=module.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 on an error that the user can fix."""
     words = sys.argv[1:] if argv is None else argv
-    parser = build_parser(words[0] if words else "")
+    parser = build_parser(next((word for word in words if word in VERBS), ""))
     args, rest = parser.parse_known_args(words)
     if rest and not getattr(args, "takes_keys", False):  # keys of the training configuration
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     args.rest = rest
     try:
-        return int(args.run(args))
+        return int(args.run(args) or 0)
     except (MmsamError, OSError) as error:
         print(f"mmsam: error: {error}", file=sys.stderr)
         return 2

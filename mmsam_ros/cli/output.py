@@ -1,43 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verbs print: text as it is, tables, progress."""
-
-from __future__ import annotations
+"""What verbs print besides plain lines: tables and progress."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-
-def say(text: str) -> None:
-    """Print a line; brackets and numbers in it are no markup."""
-    from rich.console import Console
-
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Column, Table
+from rich.text import Text
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table; without a header it has no lines either."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    lines = list(rows)
-    table = Table(
-        title=title or None, title_justify="left", show_header=bool(header),
-        box=box.HEAVY_HEAD if header else None,
-    )  # fmt: skip
-    for name in header or ("",) * max(map(len, lines), default=0):
-        table.add_column(name, overflow="fold")
-    for line in lines:
-        table.add_row(*map(Text, line))
+    """Print a table; long cells are folded, brackets in them are no markup."""
+    columns = (Column(name, overflow="fold") for name in header)
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar while the block runs; what it gives is called with how much is done and of how much."""
-    from rich.progress import Progress
-
+def progress(description: str) -> Iterator[Callable[..., None]]:
+    """A bar while the block runs; yields a function of what is done and the total (1)."""
     with Progress(transient=True) as bar:
         task = bar.add_task(description)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total=1.0: bar.update(task, completed=done, total=total)

@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam predict`: label images and overlays of image files, with the files of other sensors."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mmsam_ros.cli.arguments import add_inference, add_out, auxiliary_sensors
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros._util import write_atomic
+from mmsam_ros.cli.arguments import add_inference, add_out
 from mmsam_ros.cli.errors import CliError
-from mmsam_ros.cli.output import say
+from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, Refusal, palette
 
-if TYPE_CHECKING:
-    from mmsam_ros.data.folder import Calibration
-    from mmsam_ros.inference import Prepared, Result
-    from mmsam_ros.sensors import Frame
-    from mmsam_ros.weights import Spec
-
-NAME = "predict"
-HELP = "segment image files"
 _IMAGES = (".png", ".jpg", ".jpeg")
 _FILES = {
     "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
@@ -31,47 +25,58 @@ _FILES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    parser.set_defaults(run=run)
     parser.description = (
         "Segment image files, with what other sensors saw at the same moment. Of each image it "
         "writes NAME_labels.png (class ids) and NAME_overlay.png. With a directory or several "
         "images the sensors' options take directories, which hold files of the same names."
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or directory")
-    for sensor in auxiliary_sensors():
-        parser.add_argument(f"--{sensor}", type=Path, metavar="FILE", help=_FILES[sensor])
-    parser.add_argument(
-        "--calib", type=Path, metavar="FILE",
-        help="calib.json: for points, and for a thermal camera with a view of its own",
-    )  # fmt: skip
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="weights file (default: the package's)"
-    )
+    option = parser.add_argument
+    option("images", nargs="+", type=Path, metavar="IMAGE", help="file or directory")
+    for sensor in AUXILIARY_SENSORS:
+        option(f"--{sensor}", type=Path, metavar="FILE", help=_FILES[sensor])
+    option("--calib", type=Path, metavar="FILE",
+           help="calib.json: needed for points and for a thermal camera's own view")  # fmt: skip
+    option("--weights", type=Path, metavar="FILE", help="weights file (default: the package's)")
     add_inference(parser)
     add_out(parser, "folder to write", "out/predict")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Segments the images and prints what was seen in each, and by which sensors."""
-    from mmsam_ros.data.folder import Calibration
+    from mmsam_ros.data.folder import Calibration, read_sensor
+    from mmsam_ros.data.read import read_rgb
     from mmsam_ros.inference import Segmenter
+    from mmsam_ros.inference.draw import overlay
     from mmsam_ros.weights import default_weights
 
-    given = {s: path for s in auxiliary_sensors() if (path := getattr(args, s)) is not None}
+    given = {s: path for s in AUXILIARY_SENSORS if (path := getattr(args, s)) is not None}
     pairs = pair_files(args.images, given)
     calibration = Calibration.read(args.calib) if args.calib else None
     if args.weights is None:
         print("Evaluation only; do not use on a vehicle: these weights were trained on synthetic "
               "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
     segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
+    spec = segmenter.spec
     for image, files in pairs.items():
-        frame = read_frame(image, files, segmenter.spec, calibration)
+        sensors = {
+            sensor: read_sensor(sensor, path, spec.encodings[sensor], calibration)
+            for sensor, path in files.items()
+            if sensor in spec.sensors
+        }
+        frame = Frame(read_rgb(image), sensors, calibration.camera if calibration else None)
         prepared = segmenter.prepare(frame)
         result = segmenter.infer(prepared, confidence=False)
-        _write(args.out, image.stem, frame, result, segmenter.spec)
-        _print(image, given, files, prepared, result, segmenter.spec)
-    say(f"{args.out}: labels and overlays of {len(pairs)} images")
-    return 0
+        picture = overlay(frame.rgb, result.labels, palette(spec.classes))
+        for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
+            path = args.out / f"{image.stem}_{kind}.png"
+            write_atomic(path, cv2.imencode(".png", pixels)[1].tobytes())
+        print(f"{image}: {' + '.join(('camera', *result.present))}")
+        for sensor, reason in _unused(spec.sensors, given, files, prepared.refused).items():
+            if sensor not in result.present:
+                print(f"  {sensor} not used: {reason}")
+        print(f"  {_shares(result.labels, spec.classes)}")
+    print(f"{args.out}: labels and overlays of {len(pairs)} images")
 
 
 def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path, dict[str, Path]]:
@@ -93,69 +98,31 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     for sensor, path in sensors.items():
         if path.is_dir():
             by_stem = {file.stem: file for file in sorted(path.iterdir()) if file.is_file()}
-            for image in found:
-                if image.stem in by_stem:
-                    pairs[image][sensor] = by_stem[image.stem]
-        elif len(found) > 1 or not path.is_file():
+        elif len(found) == 1 and path.is_file():
+            by_stem = {found[0].stem: path}
+        else:
             expected = "a directory, as there are several images" if len(found) > 1 else "a file"
             raise CliError(f"--{sensor}: found {path}, expected {expected}")
-        else:
-            pairs[found[0]][sensor] = path
+        for image in found:
+            if image.stem in by_stem:
+                pairs[image][sensor] = by_stem[image.stem]
     return pairs
 
 
-def read_frame(
-    image: Path, files: Mapping[str, Path], spec: Spec, calibration: Calibration | None
-) -> Frame:
-    """A frame of the files of those sensors that the weights read.
-
-    Raises:
-        MmsamError: a file is broken, or has not the form that the weights read; names it.
-    """
-    from mmsam_ros.data.folder import read_sensor
-    from mmsam_ros.data.read import read_rgb
-    from mmsam_ros.sensors import Frame
-
-    sensors = {
-        sensor: read_sensor(sensor, path, spec.encodings[sensor], calibration)
-        for sensor, path in files.items()
-        if sensor in spec.sensors
-    }
-    return Frame(read_rgb(image), sensors, calibration.camera if calibration else None)
+def _unused(
+    read: Sequence[str], given: Mapping[str, Path], files: Mapping[str, Path],
+    refused: Mapping[str, Refusal],
+) -> dict[str, str]:  # fmt: skip
+    """Why a sensor was not used if it was not; `read` are those of the weights."""
+    reasons = dict.fromkeys(read, "not given")
+    reasons |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
+    reasons |= dict.fromkeys(files, "it shows nothing")
+    reasons |= {sensor: refusal.text for sensor, refusal in refused.items()}
+    return reasons | dict.fromkeys(given.keys() - set(read), "these weights do not read it")
 
 
-def _write(out: Path, name: str, frame: Frame, result: Result, spec: Spec) -> None:
-    import cv2
-
-    from mmsam_ros._util import write_atomic
-    from mmsam_ros.inference.draw import overlay
-    from mmsam_ros.sensors import palette
-
-    picture = overlay(frame.rgb, result.labels, palette(spec.classes))
-    for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
-        write_atomic(out / f"{name}_{kind}.png", cv2.imencode(".png", pixels)[1].tobytes())
-
-
-def _print(
-    image: Path,
-    given: Mapping[str, Path],
-    files: Mapping[str, Path],
-    prepared: Prepared,
-    result: Result,
-    spec: Spec,
-) -> None:
-    import numpy as np
-
-    say(f"{image}: {' + '.join(('camera', *result.present))}")
-    unused = dict.fromkeys(spec.sensors, "not given")
-    unused |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
-    unused |= dict.fromkeys(files, "it shows nothing")
-    unused |= {sensor: refusal.text for sensor, refusal in prepared.refused.items()}
-    unused |= dict.fromkeys(given.keys() - set(spec.sensors), "these weights do not read it")
-    for sensor, reason in unused.items():
-        if sensor not in result.present:
-            say(f"  {sensor} not used: {reason}")
-    counts = np.bincount(result.labels.ravel(), minlength=len(spec.classes))
-    order = sorted(spec.classes, key=lambda info: -counts[info.id])
-    shares = ((info.name, 100 * counts[info.id] / result.labels.size) for info in order)
-    say(f"  {', '.join(f'{name} {share:.1f} %' for name, share in shares if share)}")
+def _shares(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> str:
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    present = (info for info in classes if counts[info.id])
+    ordered = sorted(present, key=lambda info: -counts[info.id])
+    return ", ".join(f"{info.name} {100 * counts[info.id] / labels.size:.1f} %" for info in ordered)

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam replay`: plays a recording into ROS 2."""
 
-from __future__ import annotations
-
 import argparse
 
 from mmsam_ros.ros import replay
 
-NAME = "replay"
-HELP = "play a rosbag2 recording into ROS 2"
 
-add_arguments = replay.add_arguments
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    replay.add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     replay.play(replay.ReplayConfig.from_arguments(args))
-    return 0

@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of a training run; the defaults are the published recipe (arXiv 2509.10408)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.data.transforms import AugmentConfig
-from mmsam_ros.model.config import (
-    CombineConfig,
-    EncoderConfig,
-    FusionConfig,
-    HeadConfig,
-    InteractionConfig,
-    Preset,
-    PriorConfig,
-    Size,
-    TrunkConfig,
-)
+from mmsam_ros.model import config as network
 from mmsam_ros.training.errors import TrainingError
 
 
@@ -43,31 +31,25 @@ class DataConfig(_Config):
 
 @dataclass(frozen=True)
 class NetworkConfig(_Config):
-    """The network: a preset and what differs from it.
+    """The network: a preset and what differs from it. Several auxiliaries are combined by presence
+    unless `combine` says otherwise.
 
     Attributes:
         preset: defaults of the network's other keys; `vit_l` is published.
         image_size: [height, width] of the input; null for the data set's, or the preset's own.
         inputs: `rgb` leaves out the auxiliaries.
-        encoder: the SAM image encoder.
-        combine: how auxiliaries are combined; with several the default is by presence.
-        prior: the spatial prior.
-        trunk: its ConvNeXt trunks.
-        fusion: fusion of RGB and auxiliary.
-        interaction: injectors and extractors.
-        head: the segmentation head.
     """
 
-    preset: Preset = "vit_l"
-    image_size: Size | None = None
+    preset: network.Preset = "vit_l"
+    image_size: network.Size | None = None
     inputs: Literal["all", "rgb"] = "all"
-    encoder: EncoderConfig = EncoderConfig()
-    combine: CombineConfig = CombineConfig()
-    prior: PriorConfig = PriorConfig()
-    trunk: TrunkConfig = TrunkConfig()
-    fusion: FusionConfig = FusionConfig()
-    interaction: InteractionConfig = InteractionConfig()
-    head: HeadConfig = HeadConfig()
+    encoder: network.EncoderConfig = network.EncoderConfig()
+    combine: network.CombineConfig = network.CombineConfig()
+    prior: network.PriorConfig = network.PriorConfig()
+    trunk: network.TrunkConfig = network.TrunkConfig()
+    fusion: network.FusionConfig = network.FusionConfig()
+    interaction: network.InteractionConfig = network.InteractionConfig()
+    head: network.HeadConfig = network.HeadConfig()
 
 
 @dataclass(frozen=True)
@@ -201,16 +183,6 @@ class TrainConfig(_Config):
         out: run directory.
         seed: of initialisation, order and augmentation.
         modality_dropout: probability that an auxiliary is left out of a frame, for each.
-        data: where the frames come from.
-        model: the network.
-        start: start weights.
-        augment: augmentation.
-        loss: the loss.
-        optimiser: the optimiser.
-        schedule: length and learning rate.
-        batch: batch sizes.
-        device: devices and arithmetic.
-        log: how often things are written.
     """
 
     dataset: str

@@ -8,9 +8,9 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -46,13 +46,14 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         MmsamError: an unknown key (with its near match), or a value of the wrong type or out of
             range.
     """
-    files: dict[str, Any] = {}
-    keys: dict[str, Any] = {}
+    types = {row.key: row.type for row in config_rows()}
+    files: Any = {}
+    keys: Any = {}
     for key, text in _pairs(arguments):
         if key == "config":
             files = _merge(files, read_yaml(find_config("train", text)))
             continue
-        value = _parse(key, text)
+        value = _parse(key, text, types.get(key, ""))
         for part in reversed(key.split(".")):
             value = {part: value}
         keys = _merge(keys, value)
@@ -70,13 +71,13 @@ def find_config(folder: str, name: str) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise TrainingError(f"{name}: no such file")
-    known = _configs(folder)
-    return known[check_word(f"config/{folder}", name, sorted(known), TrainingError)]
+    known = {path.stem: path for path in _configs(folder)}
+    return known[check_word(f"config/{folder}", name, known, TrainingError)]
 
 
 def config_names(folder: str) -> list[str]:
     """Names of the YAML files in config/<folder>."""
-    return sorted(_configs(folder))
+    return [path.stem for path in _configs(folder)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -90,16 +91,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-@dataclass(frozen=True)
-class ConfigRow:
-    """A key of the configuration, for people.
-
-    Attributes:
-        key: dotted, as on the command line.
-        type: of the value.
-        default: in YAML; empty where the key is required.
-        allowed: choices or range.
-        description: what it means.
+class ConfigRow(NamedTuple):
+    """A key of the configuration, dotted; `default` is YAML, empty where the key is required;
+    `allowed` are the choices or the range.
     """
 
     key: str
@@ -118,7 +112,7 @@ def config_rows(cls: type = TrainConfig, prefix: str = "") -> list[ConfigRow]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             rows += config_rows(hint, f"{key}.")
             continue
-        default = "" if field.default is MISSING else _yaml_text(field.default)
+        default = "" if field.default is dataclasses.MISSING else yaml_text(field.default)
         text = described[field.name].removesuffix(".")
         rows.append(ConfigRow(key, _type_text(hint), default, allowed(cls, field), text))
     return rows
@@ -136,14 +130,11 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield _ALIASES.get(key, key), value
 
 
-def _parse(key: str, text: str) -> Any:
+def _parse(key: str, text: str, kind: str) -> Any:
     """A value of the command line: words as they are, lists of words also as `a,b`, else YAML."""
-    hint: Any = TrainConfig
-    for part in key.split("."):
-        hint = get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
-    if hint is str:
+    if kind == "str":
         return text
-    if get_origin(hint) is tuple and _type_text(hint) == "[str, ...]" and text[:1] != "[":
+    if kind == "[str, ...]" and not text.startswith("["):
         return [word for word in text.split(",") if word]
     try:
         return yaml.load(text, _Loader)
@@ -151,15 +142,11 @@ def _parse(key: str, text: str) -> Any:
         raise TrainingError(f"{key}: found {text!r}, expected a value in YAML") from error
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(below: Any, above: Any) -> Any:
     """`below` with the keys of `above`, which wins, at every depth."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(under, Mapping) and isinstance(value, Mapping):
-            value = _merge(under, value)
-        merged[key] = value
-    return merged
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
 def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,38 +158,34 @@ def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     network = dataclasses.asdict(ModelConfig.preset(name, num_classes=1))
     count = len(sensors) if isinstance(sensors, (list, tuple)) else 0
     network["combine"] = dataclasses.asdict(default_combine(count))
-    parts = {field.name for field in dataclasses.fields(NetworkConfig)} & network.keys()
-    return {"model": {part: network[part] for part in parts - {"image_size"}}}
+    parts = NetworkConfig.__dataclass_fields__.keys() & network.keys() - {"image_size"}
+    return {"model": {part: network[part] for part in parts}}
 
 
-def _configs(folder: str) -> dict[str, Path]:
+def _configs(folder: str) -> list[Path]:
     found = package_file(f"config/{folder}")
-    return {path.stem: path for path in found.glob("*.yaml")} if found else {}
+    return sorted(found.glob("*.yaml")) if found else []
 
 
 def _attributes(cls: type) -> dict[str, str]:
     """The section `Attributes` of a docstring, by name."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].splitlines():
-        if line.startswith(8 * " "):
-            found[name] += f" {line.strip()}"
-        else:
-            name, _, found[name] = line.strip().partition(": ")
-    return found
+    section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
+    joined = section.replace("\n" + 8 * " ", " ")
+    return dict(re.findall(r"^    (\w+): (.+)$", joined, re.MULTILINE))
 
 
 def _type_text(hint: Any) -> str:
     """A type as YAML writes its values, such as `[int, int]`."""
-    options = get_args(hint)
-    if get_origin(hint) is Literal or hint is str:
+    if get_origin(hint) is Literal:
         return "str"
+    if hint in (Ellipsis, NoneType):
+        return "null" if hint is NoneType else "..."
+    parts = [_type_text(part) for part in get_args(hint)]
     if get_origin(hint) is tuple:
-        return f"[{', '.join('...' if o is Ellipsis else _type_text(o) for o in options)}]"
-    if type(None) in options:
-        return f"{_type_text(next(o for o in options if o is not type(None)))} or null"
-    return str(hint.__name__)
+        return f"[{', '.join(parts)}]"
+    return " or ".join(parts) or str(hint.__name__)
 
 
-def _yaml_text(value: Any) -> str:
+def yaml_text(value: Any) -> str:
+    """A value as `load_config` reads it."""
     return value if isinstance(value, str) else json.dumps(value)

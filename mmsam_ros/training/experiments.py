@@ -15,8 +15,13 @@ import torch
 from mmsam_ros._util import MmsamError, from_mapping, write_atomic
 from mmsam_ros.model import build_model
 from mmsam_ros.training.checkpoint import differences
-from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.configure import config_names, find_config, load_config, read_yaml
+from mmsam_ros.training.configure import (
+    config_names,
+    find_config,
+    load_config,
+    read_yaml,
+    yaml_text,
+)
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import check_labels, evaluate_weights
@@ -34,20 +39,14 @@ _COMPARED = (
 )  # fmt: skip
 SUBSETS = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 HEADER = (
-    "experiment",
-    *(f"{subset}{of}" for subset in SUBSETS for of in ("", " (paper)")),
-    "seeds",
-    "parameters, M",
-    "of them trained",
-    "trunks, M",
-)
+    "experiment", *(f"{subset}{of}" for subset in SUBSETS for of in ("", " (paper)")),
+    "seeds", "parameters, M", "of them trained", "trunks, M",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """What the paper has for an experiment: table, and mIoU in percent on DeLiVER's test split,
-    camera and LiDAR.
-    """
+    """The paper's numbers: table, and mIoU in percent on DeLiVER's test split, camera and LiDAR."""
 
     table: str
     all: float
@@ -66,12 +65,8 @@ class Experiment:
 
     def arguments(self, extra: Sequence[str] = ()) -> list[str]:
         """What `mmsam train` would be called with; `extra` comes last and wins."""
-        options = (f"--{key}={_text(value)}" for key, value in self.options.items())
+        options = (f"--{key}={yaml_text(value)}" for key, value in self.options.items())
         return [f"--config={self.base}", *options, *extra]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def experiment_names() -> list[str]:
@@ -96,12 +91,11 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
     """Train and evaluate one experiment with one seed; a finished one is only read.
 
     Args:
-        name: of the experiment.
+        name: an experiment, or a YAML file.
         seed: of the run.
-        out: folder of all experiments; this run's is `<name>/seed<seed>` below it.
-        extra: further options of `mmsam train`, e.g. `--data.root`.
-
-    The paper's numbers go with it as long as `extra` leaves the method alone.
+        out: folder of all experiments; the run directory is `<name>/seed<seed>` below it.
+        extra: further options of `mmsam train`, e.g. `--data.root`. If they change the method, the
+            paper's numbers are left out.
 
     Returns:
         Name, seed, parameters by component, and scores by subset of the test split.
@@ -120,25 +114,21 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
         return content
     check_labels(config, "test")  # before days of training, not after
     train(config, resume=folder if (folder / CONFIG).is_file() else None)
+    with torch.device("meta"):
+        model = build_model(read_spec(folder / BEST).config)
+    freeze(model, config.start.freeze)
     content = {
         "experiment": name,
         "title": experiment.title,
         "paper": vars(experiment.paper) if experiment.paper and same else None,
         "seed": seed,
         "config": plain(config),
-        "parameters": _parameters(folder / BEST, config),
+        "parameters": components(model),
         "scores": evaluate_weights(folder / BEST, config, "test"),
     }
     if is_first():
         write_atomic(result, json.dumps(content, indent=2) + "\n")
     return content
-
-
-def _parameters(weights: Path, config: TrainConfig) -> dict[str, tuple[int, int]]:
-    with torch.device("meta"):
-        model = build_model(read_spec(weights).config)
-    freeze(model, config.start.freeze)
-    return components(model)
 
 
 def table_rows(out: Path) -> list[tuple[str, ...]]:
@@ -152,12 +142,10 @@ def table_rows(out: Path) -> list[tuple[str, ...]]:
         content = json.loads(path.read_text())
         runs = found.setdefault(content["experiment"], [])
         runs.append(content)
-        first, own = ({**run["config"], "seed": 0} for run in (runs[0], content))
-        differing = [d for d in differences(first, own) if not d.startswith("config.device.")]
-        if differing:
-            raise TrainingError(
-                f"{path} cannot be averaged with seed {runs[0]['seed']}: {'; '.join(differing)}"
-            )
+        first, own = ({**run["config"], "seed": 0, "device": None} for run in (runs[0], content))
+        if differing := "; ".join(differences(first, own)):
+            seed = runs[0]["seed"]
+            raise TrainingError(f"{path} cannot be averaged with seed {seed}: {differing}")
     if not found:
         raise TrainingError(f"{out}: no finished run")
     return [_row(runs) for runs in found.values()]
@@ -169,21 +157,15 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         values = [run["scores"][subset]["miou"] for run in runs if subset in run["scores"]]
         paper = runs[0]["paper"]
         cells += [_mean_and_spread(values), f"{paper[short]:.2f}" if paper else "-"]
-    counts = runs[0]["parameters"].values()
-    total, trained = (sum(pair[i] for pair in counts) / 1e6 for i in (0, 1))
+    parameters = runs[0]["parameters"]
+    total, trained = (sum(pair[i] for pair in parameters.values()) / 1e6 for i in (0, 1))
     trunks = [
         f"{name.removeprefix('prior.trunks.')} {count / 1e6:.2f}"
-        for name, (count, _) in runs[0]["parameters"].items()
+        for name, (count, _) in parameters.items()
         if name.startswith("prior.trunks.")
     ]
-    return (
-        runs[0]["title"],
-        *cells,
-        str(len(runs)),
-        f"{total:.2f}",
-        f"{trained:.2f}",
-        ", ".join(trunks),
-    )
+    numbers = (str(len(runs)), f"{total:.2f}", f"{trained:.2f}")
+    return (runs[0]["title"], *cells, *numbers, ", ".join(trunks))
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

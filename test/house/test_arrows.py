@@ -92,6 +92,7 @@ class NoRos:
 
 sys.meta_path.insert(0, NoRos())
 import {rooms}, mmsam_ros.cli.main
+mmsam_ros.cli.main.build_parser()
 import torch
 assert not torch.cuda.is_initialized()
 """

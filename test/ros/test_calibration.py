@@ -225,7 +225,8 @@ def test_numbers_keep_their_parameter_types(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", TREE, CAMERA, LIDAR)
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
-    assert verb.run(parser.parse_args(["calib", str(bag), "-o", str(out)])) == 0
+    args = parser.parse_args(["calib", str(bag), "-o", str(out)])
+    args.run(args)
     parameters = yaml.safe_load(out.read_text())["/**/mmsam"]["ros__parameters"]
     assert parameters == read_parameters(bag)
     info = parameters["camera"]["info"]

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from support.networks import random_network, spec_for, spec_of
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
-from mmsam_ros.cli import evaluate as verb
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.evaluate import EvalConfig
 from mmsam_ros.weights import save_model
@@ -38,11 +36,3 @@ def random_weights(folder: Path, setting: str, size: tuple[int, int]) -> str:
     path = folder / "w.safetensors"
     save_model(path, random_network(spec, seed=0), spec)
     return str(path)
-
-
-def mmsam_eval(config: EvalConfig, *more: str) -> int:
-    """`mmsam eval` with the configuration's paths and further options."""
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    paths = ["--weights", config.weights, "--root", config.root, "--lists", config.lists]
-    return verb.run(parser.parse_args([*paths, "--device", "cpu", *more]))

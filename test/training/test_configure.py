@@ -116,7 +116,7 @@ def test_a_stored_configuration_reads_back_the_same(tmp_path: Path) -> None:
         (["--augment.photometric.hue=91"], "augment.photometric.hue: found 91, expected 0 to 90"),
         (["--schedule.epochs=0"], "schedule.epochs: found 0, expected at least 1"),
         (["--batch.effective=0"], "batch.effective"),
-        (["--device.precision=16"], "device.precision: found 16; did you mean 'bf16'"),
+        (["--device.precision=16"], "device.precision: found '16'; did you mean 'bf16'"),
         (["--loss.kind=ohm"], "did you mean 'ohem'"),
         (["--model.inputs=lidar"], "model.inputs"),
         (["--seed=-1"], "seed: found -1, expected 0 to 4294967295"),

@@ -192,7 +192,8 @@ def _arguments(*words: str) -> argparse.Namespace:
 def test_the_command_writes_a_night_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "night"
     options = ("--seed", "3", "--seconds", "0.3", "--weather", "night", "--size", "64x48")
-    assert synth.run(_arguments(str(out), *options, "--camera-rate", "10")) == 0
+    args = _arguments(str(out), *options, "--camera-rate", "10")
+    args.run(args)
     assert "3 /camera/image_raw" in capsys.readouterr().out
     with AnyReader([out]) as reader:
         assert reader.topics["/lidar/points"].msgcount == 3

@@ -185,7 +185,7 @@ def _arguments(*words: str) -> argparse.Namespace:
 def test_the_command_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "set"
     args = _arguments("folder", str(out), "--frames", "train=2,test=1", "--size", "64x48")
-    assert synth.run(args) == 0
+    args.run(args)
     assert "train" in capsys.readouterr().out
     splits = json.loads((out / "meta.json").read_text())["splits"]
     assert [len(splits[split]) for split in ("train", "val", "test")] == [2, 0, 1]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam eval`: scores weights on a data set, and prepares a submission to the MUSES server."""
+
+import argparse
+import itertools
+
+from mmsam_ros.cli.arguments import add_dataset, add_inference, add_out, add_words, count
+from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.output import print_table, progress
+from mmsam_ros.data import SPLITS
+from mmsam_ros.data.corrupt import CORRUPTIONS
+from mmsam_ros.sensors import AUXILIARY_SENSORS
+from mmsam_ros.training.evaluate import EvalConfig, Evaluation, FrameResult
+from mmsam_ros.training.report import Examples, facts, results, tables, write_report
+from mmsam_ros.training.submission import FULL, Submission
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run)
+    option = parser.add_argument
+    option("--weights", required=True, metavar="FILE", help="weights file")
+    add_dataset(parser, "kind of data set (default: the one with the weights' classes)")
+    option("--split", choices=SPLITS, default="test", help="frames to score")
+    option("--geometry", choices=["published", "native"], default="published",
+           help="as the published numbers were made, or as the node does it")  # fmt: skip
+    add_words(parser, "--drop", "sensors to leave out", AUXILIARY_SENSORS, default="")
+    add_words(parser, "--corrupt", "degradations of the data", CORRUPTIONS, default="")
+    option("--limit", type=count, metavar="N", help="score only the first N frames")
+    add_inference(parser)
+    add_out(parser, "folder for results.json, results.md and report.html")
+    option("--submission", action="store_true", help="write a zip for MUSES's server")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates, prints the tables and writes the files."""
+    known = EvalConfig.__dataclass_fields__.keys()
+    given = {k: value for k, value in vars(args).items() if k in known and value is not None}
+    evaluation = Evaluation(EvalConfig(**given))
+    out, submit = args.out, args.submission
+    if submit and (out is None or evaluation.frames.dataset != "muses"):
+        raise CliError("--submission needs --out and the data set muses")
+    if submit and (args.split != "test" or args.limit is not None):
+        raise CliError("--submission takes the whole split test: leave out --split and --limit")
+    if not (evaluation.labelled or submit):
+        raise CliError(f"labels of {args.split} are withheld, only --submission works without them")
+    if out is not None:  # before hours of work, not after
+        out.mkdir(parents=True, exist_ok=True)
+    examples = Examples(evaluation)
+    submission = Submission(out, len(evaluation.spec.classes)) if submit else None
+    number = itertools.count(1)
+    with progress("evaluating") as advance:
+
+        def on_frame(result: FrameResult) -> None:
+            examples.add(result)
+            if submission is not None:
+                submission.add(result)
+            advance(next(number), len(evaluation.frames))
+
+        matrices = evaluation.run(on_frame)
+    content = results(evaluation, matrices, examples)
+    for key, word in facts(content).items():
+        print(f"{key}: {word}")
+    for title, header, rows in tables(content):
+        print_table(header, rows, title)
+    if out is not None:
+        write_report(out, content, examples)
+        print(f"{out}: results.json, results.md, report.html")
+    if submission is not None:
+        path, frames = submission.close()
+        whole = "all" if frames == FULL else f"incomplete: the test set has {FULL}"
+        labels = "known, scored here as well" if evaluation.labelled else "withheld, nothing scored"
+        print(f"{path}: checked, {frames} frames ({whole}); labels are {labels}")
