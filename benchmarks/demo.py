@@ -194,7 +194,7 @@ def _facts(recorder: Recorder) -> dict[str, str]:
 
 def _quality(scores: Scores) -> dict[str, Any]:
     """How right the masks are, in percent, over the classes that this drive has."""
-    found = zip(scores.classes, scores.iou, strict=True)
+    found = scores.iou.items()
     by_class = ", ".join(f"{name} {iou:.0f}" for name, iou in found if iou is not None)
     return {"miou_of_the_drive": round(scores.miou_present, 1), "iou_by_class": by_class}
 

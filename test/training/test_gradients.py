@@ -7,22 +7,27 @@ import math
 from pathlib import Path
 
 import torch
-from runs import SOURCES, in_float64, run_config
+from runs import SENSORS, in_float64, run_config
 from torch import Tensor, nn
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import LossConfig
 from mmsam_ros.training.devices import recompute_activations, start_fabric
-from mmsam_ros.training.loader import Draws, TrainingFrames, make_loader
-from mmsam_ros.training.loop import accumulate, agree, gradient_size, loss_function, not_finite
+from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
+from mmsam_ros.training.loop import (
+    accumulate,
+    gradient_size,
+    loss_function,
+    mean_over_processes,
+    not_finite,
+)
 from mmsam_ros.training.start import build
-from mmsam_ros.training.stop import StopSignals
 
 
 def test_recomputing_changes_neither_names_nor_gradients(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     fabric = start_fabric(config.device)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(3)
@@ -35,7 +40,7 @@ def test_recomputing_changes_neither_names_nor_gradients(tmp_path: Path) -> None
             # 4 blocks of SAM, 3 x 5 of ConvNeXt, 4 injectors, 4 + 2 extractors
             assert len(wrapped) == 4 + 15 + 4 + 6
         assert list(net.state_dict()) == names
-        batch = next(make_loader(TrainingFrames(frames, spec, config), Draws(4, config)))
+        batch = next(make_loader(TrainingFrames(frames, spec, config), FrameSampler(4, config)))
         torch.manual_seed(4)  # drop paths
         accumulate(fabric, network, loss_function(config.loss), [in_float64(batch)])
         gradients.append([p.grad for p in parameters])
@@ -53,13 +58,13 @@ class SquareRootAtZero(nn.Module):
 def test_gradients_that_are_not_finite_are_seen_before_the_step(tmp_path: Path) -> None:
     config = run_config(tmp_path)
     fabric = start_fabric(config.device)
-    frames = open_frames("folder", config.data.root, "train", SOURCES)
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
     net, spec = build(config, frames)
     network = fabric.setup_module(net)
-    batch = next(make_loader(TrainingFrames(frames, spec, config), Draws(4, config)))
+    batch = next(make_loader(TrainingFrames(frames, spec, config), FrameSampler(4, config)))
     loss = accumulate(fabric, network, SquareRootAtZero(), [batch])
     assert loss.isfinite()
-    loss, size, _ = agree(fabric, loss, gradient_size(net), StopSignals())
+    loss, size = mean_over_processes(fabric, loss, gradient_size(net))
     assert loss == 0
     assert not math.isfinite(size)
     assert "a gradient is nan, the loss 0.0 at step 3" in str(not_finite(loss, size, 2, 0, 1, []))

@@ -9,50 +9,50 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import SOURCES, losses, run_config
+from runs import SENSORS, losses, run_config
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.training.evaluate import as_frame
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
 
 pytestmark = pytest.mark.slow
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "deliver": ("deliver_rgb_lidar", make_deliver),
-    "deliver, flat": ("deliver_rgb_lidar", partial(make_deliver, layout="flat")),
-    "fmb": ("fmb_rgb_thermal", make_fmb),
-    "fmb, moved": ("fmb_rgb_thermal", partial(make_fmb, moved=True)),
-    "muses": ("muses_rgb_event", make_muses),
-    "folder": ("folder_rgb_lidar_thermal", make_folder),
+    "deliver": ("lidar", make_deliver),
+    "deliver, flat": ("lidar", partial(make_deliver, layout="flat")),
+    "fmb": ("thermal", make_fmb),
+    "fmb, moved": ("thermal", partial(make_fmb, moved=True)),
+    "muses": ("event", make_muses),
+    "folder": ("lidar, thermal", make_folder),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
-    setting, make = LAYOUTS[layout]
+    sensors, make = LAYOUTS[layout]
     make(tmp_path / "data")
     kind = layout.split(",")[0]
     size = "[64, 64]" if kind == "deliver" else "[64, 96]"
-    more = [f"--setting={setting}", "--model.preset=tiny", f"--model.image_size={size}"]
+    more = [f"--dataset={kind}", f"--sensors=[{sensors}]", "--model.preset=tiny"]
+    more.append(f"--model.image_size={size}")
     more += [f"--augment.{key}={size}" for key in ("base_size", "crop")]
     more += ["--optimiser.lr=1e-3"]
     if kind == "folder":
-        more.append("--device.precision=bf16-mixed")
+        more.append("--device.precision=bf16")
     if kind == "fmb":
         more.append(f"--data.lists={tmp_path / 'data/lists'}")
     run = train(run_config(tmp_path, *more))
     first, second, third, fourth = losses(run)
     assert third + fourth < 0.95 * (first + second)
     _, spec = load_model(run / "last.safetensors")
-    sources = "+".join(["camera", *spec.sources])
-    assert spec.presence.trained_subsets == (tuple(sources.split("+")),)
-    assert spec.presence.scores[sources].dataset == f"{kind} val"
+    subset = ("camera", *spec.sensors)
+    assert spec.presence.trained_subsets == (subset,)
+    assert spec.presence.scores["+".join(subset)].dataset == f"{kind} val"
 
 
 def test_four_frames_are_overfitted(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "data", SOURCES, size=(64, 64), per_split={"train": 4, "val": 4})
+    root = make_folder(tmp_path / "data", SENSORS, size=(64, 64), per_split={"train": 4, "val": 4})
     for path in root.glob("*/train_*"):
         shutil.copy(path, path.with_name(path.name.replace("train", "val")))
     more = ["--schedule.epochs=50", "--batch.effective=4", "--batch.per_device=4"]
@@ -68,9 +68,8 @@ def test_four_frames_are_overfitted(tmp_path: Path) -> None:
     # the node's way to the labels agrees
     segmenter = Segmenter(model, spec, device="cpu")
     right = total = 0
-    for sample in (frames := open_frames("folder", root, "train", SOURCES)):
-        label = sample["label"].numpy()
-        right += int((segmenter(as_frame(sample, spec)).labels == label).sum())
-        total += int((label != 255).sum())
+    for item in (frames := open_frames("folder", root, "train", SENSORS)):
+        right += int((segmenter(item.frame).labels == item.label).sum())
+        total += int((item.label != 255).sum())
     assert len(frames) == 4
     assert right / total > 0.9

@@ -119,8 +119,12 @@ def test_a_full_memory_names_what_helps(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
     text = str(caught.value)
     assert "batch.per_device 4" in text
-    assert "precision 32" in text
-    for advice in ("--batch.per_device 1", "--device.checkpointing true", "bf16-mixed"):
+    assert "precision fp32" in text
+    for advice in (
+        "--batch.per_device 1",
+        "--device.checkpointing true",
+        "--device.precision bf16",
+    ):
         assert advice in text
     assert "Tried to allocate 2 GiB." in text
     assert "More" not in text
