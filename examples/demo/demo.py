@@ -200,7 +200,7 @@ def count(facts: Mapping[str, str], masks: int, rate: float) -> dict[str, Any]:
 
 def quality(scores: Scores) -> dict[str, Any]:
     """Scores in percent, over the classes that this drive has."""
-    found = zip(scores.classes, scores.iou, strict=True)
+    found = scores.iou.items()
     by_class = ", ".join(f"{name} {iou:.0f}" for name, iou in found if iou is not None)
     return {"miou_of_the_drive": round(scores.miou_present, 1), "iou_by_class": by_class}
 

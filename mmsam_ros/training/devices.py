@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lightning Fabric for a run, and what of the network depends on the machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -16,15 +14,8 @@ from lightning.fabric.wrappers import _FabricModule as FabricModule
 from segment_anything.modeling.image_encoder import Block
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
-    apply_activation_checkpointing,
-)
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
@@ -43,9 +34,7 @@ _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
 
 def start_fabric(device: DeviceConfig) -> Fabric:
-    """Fabric with all its processes, deterministic cuDNN.
-
-    Processes are started here, unless torchrun or SLURM has done it.
+    """Fabric with all its processes, which torchrun, SLURM or itself starts; deterministic cuDNN.
 
     Raises:
         TrainingError: this machine cannot do what the configuration asks for.
@@ -73,7 +62,7 @@ def is_sharded(fabric: Fabric) -> bool:
 
 
 def _shard(net: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Shards blocks and the rest; scalars cannot be sharded, see `average_scalars`."""
+    """Shard blocks and the rest; scalars cannot be sharded, see `average_scalars`."""
     for module in [m for m in net.modules() if isinstance(m, _SHARDED)]:
         fully_shard(module, mesh=mesh)
     fully_shard(net, mesh=mesh, ignored_params={p for p in net.parameters() if p.ndim == 0})
@@ -89,24 +78,22 @@ def average_scalars(fabric: Fabric, net: nn.Module) -> None:
 
 
 def set_up_network(fabric: Fabric, net: MMSAMAdapter) -> FabricModule:
-    """Puts the network on its device, with synchronised batch norms on several GPUs.
+    """Put the network on its device, with synchronised batch norms on several GPUs.
 
     `net` stays the module within; with FSDP its parameters are replaced.
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         synchronise_batch_norms(net)
     elif fabric.world_size > 1:
-        rank_zero_warn(
-            "batch norms are not synchronised on the CPU: each process uses its own frames'"
-        )
+        rank_zero_warn("batch norms are not synchronised on the CPU: each process has its own")
     return fabric.setup_module(net)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
     """Takes batches of no samples.
 
-    Statistics stay as they are where no process has a sample. They are exchanged in float32, as a
-    process without samples has no other type to go by than the input's, in half precision.
+    Statistics stay as they are where no process has a sample. They are exchanged in float32: a
+    process without samples could only guess the type from its input, which is in half precision.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,23 +120,25 @@ def synchronise_batch_norms(net: MMSAMAdapter) -> None:
 
 
 def own_share(count: int) -> range:
-    """The items of `count` that this process takes; where there is but one, all of them."""
+    """The items of `count` that this process takes; all of them where it is the only one."""
     if not torch.distributed.is_initialized():
         return range(count)
     return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes; also where there is but one."""
+    """Whether this is the process that writes; the only one is."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def recompute_activations(net: nn.Module) -> None:
-    """Recompute what is within blocks, injectors and extractors in the backward pass.
+    """Recompute blocks, injectors and extractors in the backward pass.
 
     Names in the state dict stay; those of `named_parameters` do not.
     """
-    apply_activation_checkpointing(net, check_fn=lambda module: isinstance(module, _RECOMPUTED))
+    checkpoint_wrapper.apply_activation_checkpointing(
+        net, check_fn=lambda module: isinstance(module, _RECOMPUTED)
+    )
 
 
 def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
@@ -161,20 +150,9 @@ def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
     return copy
 
 
-def load_shards(network: FabricModule, optimiser: Any, content: Mapping[str, Any]) -> None:
-    """Set a sharded network and its optimiser to a checkpoint's whole `model` and `optimiser`.
-
-    Fabric's own way does not see through the wrappers of `recompute_activations`.
-    """
-    whole = StateDictOptions(full_state_dict=True)
-    net = network.module
-    set_model_state_dict(net, dict(content["model"]), options=whole)
-    set_optimizer_state_dict(net, optimiser.optimizer, dict(content["optimiser"]), options=whole)
-
-
 @contextmanager
 def memory_advice(config: TrainConfig) -> Iterator[None]:
-    """Turns an exhausted GPU into a TrainingError that says what to change."""
+    """TrainingError with what to change where the GPU's memory is full or a worker was killed."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -190,5 +168,10 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
             f"the GPU's memory is full with batch.per_device {batch.per_device}, crop "
             f"{config.augment.crop}, precision {used.precision}, checkpointing "
             f"{used.checkpointing}, preset {config.model.preset}; the last checkpoint is as it "
-            f"was. Try {', '.join(t for t in tries if t)}. ({str(error).splitlines()[0]})"
+            f"was. Try {', '.join(filter(None, tries))}. ({str(error).splitlines()[0]})"
         ) from error
+    except RuntimeError as error:  # torch raises it anywhere in the process
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        text = f"{error} If memory was full, try fewer --data.workers"
+        raise TrainingError(text) from error

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error of this room."""
 
-from __future__ import annotations
-
 from mmsam_ros._util import MmsamError
 
 

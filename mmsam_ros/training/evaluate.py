@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights on a data set: predictions as the published numbers were made, or as the node makes them.
 
-Both decode and project each sensor once, by `inference.prepare`. A folder has no published
-protocol; there both are the same.
+A folder has no published protocol; there both are the same.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros._util import Checked, MmsamError, check_word, ranged
@@ -23,91 +23,118 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, Segmenter
+from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.prepare import Prepared, prepare
+from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import BLANK
+from mmsam_ros.sensors import BLANK, palette
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import benchmark_geometry
+from mmsam_ros.training.start import benchmark_geometry, open_split
 from mmsam_ros.weights import Geometry, Spec
 
-Prediction = tuple[Tensor, Tensor | None]  # (h, w) training ids, and the truth where it is known
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Predictions of frames, as the published numbers were made or as the node makes them.
+
+    Attributes:
+        engine: the network.
+        spec: of the network.
+        geometry: what happens to a frame.
+        pad_raw, score_on_canvas: as `data.benchmark.Protocol`.
+    """
+
+    engine: Engine
+    spec: Spec
+    geometry: Geometry
+    pad_raw: bool = False
+    score_on_canvas: bool = False
+
+    @classmethod
+    def of(cls, engine: Engine, spec: Spec, dataset: str, way: str = "published") -> Self:
+        """The way is `published`, at the network's own size, or `native`."""
+        benchmark = find_benchmark(dataset)
+        protocol = benchmark.protocol
+        if way == "native" or protocol is None:
+            return cls(engine, spec, spec.geometry)
+        geometry = benchmark_geometry(protocol.mode, benchmark, spec.config.image_size)
+        return cls(engine, spec, geometry, protocol.pad_raw, protocol.score_on_canvas)
+
+    def __call__(self, item: LabelledFrame) -> tuple[Tensor, Tensor | None]:
+        """Predicted training ids (h, w) of a frame, and the ground truth at that size, if any.
+
+        Raises:
+            DataError: a sensor's data does not fit the spec; names the file.
+        """
+        plan = Plan.of(self.geometry, item.size)
+        if self.score_on_canvas:
+            plan = dataclasses.replace(plan, output=plan.canvas)
+        prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
+        for refusal in prepared.refused.values():
+            if refusal.reason != BLANK:
+                raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
+        prediction = predict(self.engine, prepared).argmax(dim=1)[0].to(torch.uint8)
+        if item.label is None:
+            return prediction, None
+        label = torch.from_numpy(item.label)[None, None].to(prediction.device)
+        return prediction, F.interpolate(label, plan.output, mode="nearest")[0, 0]
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """An evaluated frame: the predicted training ids (h, w), and the confusion matrix, None without
-    ground truth.
+    """An evaluated frame.
+
+    Attributes:
+        item: the frame.
+        prediction: (h, w) training ids.
+        target: the ground truth, likewise; None where it is withheld.
+        matrix: the frame's confusion matrix; None without ground truth.
     """
 
     item: LabelledFrame
     prediction: Tensor
+    target: Tensor | None
     matrix: Tensor | None
+
+    def pictures(self, frames: FrameSet) -> dict[str, NDArray[np.uint8]]:
+        """RGB images (h, w, 3) of what the sensors gave, the truth and the prediction."""
+        sample, colours = frames.sample(self.item), palette(frames.classes)
+        shown = {"camera": sample["rgb"], **sample["planes"]}
+        images = {name: _visible(image.permute(1, 2, 0).numpy()) for name, image in shown.items()}
+        for name, labels in (("truth", self.target), ("prediction", self.prediction)):
+            if labels is not None:
+                images[name] = colorise(labels.cpu().numpy(), colours)
+        return images
+
+
+def _visible(planes: NDArray[Any]) -> NDArray[np.uint8]:
+    """Raw values (h, w, 1 or 3) as bytes; others are stretched to them."""
+    if planes.dtype != np.uint8:
+        planes = np.rint(np.interp(planes, (planes.min(), planes.max()), (0, 255))).astype(np.uint8)
+    return np.broadcast_to(planes, (*planes.shape[:2], 3))
 
 
 def evaluate_frames(
-    predict: Callable[[LabelledFrame], Prediction],
+    predictor: Predictor,
     frames: FrameSet,
-    matrices: SubsetMatrices,
     indices: Iterable[int] | None = None,
     on_frame: Callable[[FrameResult], None] | None = None,
-) -> None:
-    """Count the predictions of the frames (all, or those at `indices`) into `matrices`."""
+) -> SubsetMatrices:
+    """Count the predictions of the frames: all, or those at `indices`."""
+    classes, device = len(predictor.spec.classes), predictor.engine.device
+    matrices = SubsetMatrices(classes, (record.subsets for record in frames.records), device)
     for index in range(len(frames)) if indices is None else indices:
         item = frames[index]
-        prediction, target = predict(item)
+        prediction, target = predictor(item)
         matrix = None
         if target is not None:
             matrix = matrices.update(prediction, target, item.record.subsets)
         if on_frame is not None:
-            on_frame(FrameResult(item, prediction, matrix))
-
-
-def published_geometry(spec: Spec, dataset: str) -> Geometry:
-    """How a data set's published numbers read a frame, with the network's own size."""
-    benchmark = find_benchmark(dataset)
-    if benchmark.protocol is None:
-        return spec.geometry
-    return benchmark_geometry(benchmark.protocol.mode, benchmark, spec.config.image_size)
-
-
-def published_prediction(
-    engine: Engine, item: LabelledFrame, spec: Spec, dataset: str
-) -> Prediction:
-    """Prediction and ground truth of a frame, at the size where the published metric is taken.
-
-    Args:
-        engine: the network.
-        item: the frame; a sensor that it does not have is absent.
-        spec: of the network.
-        dataset: name of the benchmark.
-
-    Raises:
-        DataError: a sensor's data does not fit the spec; names the file.
-    """
-    protocol = find_benchmark(dataset).protocol
-    plan = Plan.of(published_geometry(spec, dataset), item.size)
-    if protocol is not None and protocol.score_on_canvas:
-        plan = dataclasses.replace(plan, output=plan.canvas)
-    pad_raw = protocol is not None and protocol.pad_raw
-    prepared = prepare(item.frame, spec, plan, engine.device, pad_raw=pad_raw)
-    check_refused(prepared, item.record)
-    prediction = predict(engine, prepared).argmax(dim=1)[0].to(torch.uint8)
-    if item.label is None:
-        return prediction, None
-    label = torch.from_numpy(item.label)[None, None]
-    target = F.interpolate(label, plan.output, mode="nearest")
-    return prediction, target[0, 0].to(prediction.device)
-
-
-def check_refused(prepared: Prepared, record: Record) -> None:
-    """DataError where a sensor's data could not be used, unless it merely shows nothing."""
-    for refusal in prepared.refused.values():
-        if refusal.reason != BLANK:
-            raise DataError(f"{record.sensors[refusal.sensor]}: {refusal.text}")
+            on_frame(FrameResult(item, prediction, target, matrix))
+    return matrices
 
 
 @dataclass(frozen=True)
@@ -124,8 +151,7 @@ class EvalConfig(Checked):
         drop: sensors that are taken away.
         corrupt: degradations, of `data.corrupt.CORRUPTIONS`.
         limit: at most so many frames.
-        device: as `Segmenter`.
-        precision: as `Segmenter`.
+        device, precision: as `Segmenter`.
     """
 
     error: ClassVar[type[MmsamError]] = TrainingError
@@ -154,15 +180,16 @@ class Evaluation:
     def __init__(self, config: EvalConfig) -> None:
         self.config = config
         self.segmenter = Segmenter.load(config.weights, config.device, config.precision)
-        self.spec = self.segmenter.spec
+        self.spec = spec = self.segmenter.spec
         for sensor in config.drop:
-            check_word("drop", sensor, self.spec.sensors, TrainingError)
+            check_word("drop", sensor, spec.sensors, TrainingError)
         for name in config.corrupt:
             check_word("corrupt", name, CORRUPTIONS, TrainingError)
-        kept = [sensor for sensor in self.spec.sensors if sensor not in config.drop]
-        dataset = config.dataset or _dataset(self.spec)
+        kept = [sensor for sensor in spec.sensors if sensor not in config.drop]
+        known = (name for name, found in BENCHMARKS.items() if found.classes == spec.classes)
+        dataset = config.dataset or next(known, "folder")  # which may have any classes
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
-        _check_fit(self.spec, frames)
+        _check_fit(spec, frames)
 
         def read(record: Record) -> LabelledFrame:
             item = frames.reader(record)
@@ -173,26 +200,11 @@ class Evaluation:
         records = frames.records[: config.limit]
         self.frames = dataclasses.replace(frames, records=records, reader=read)
         self.labelled = any(record.label is not None for record in records)
+        self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
 
-    def predict(self, item: LabelledFrame) -> Prediction:
-        """Prediction and ground truth of a frame."""
-        if self.config.geometry == "published":
-            engine, dataset = self.segmenter.engine, self.frames.dataset
-            return published_prediction(engine, item, self.spec, dataset)
-        prepared = self.segmenter.prepare(item.frame)
-        check_refused(prepared, item.record)
-        labels = torch.from_numpy(self.segmenter.infer(prepared, confidence=False).labels)
-        return labels, None if item.label is None else torch.from_numpy(item.label)
-
-    def run(
-        self,
-        on_frame: Callable[[FrameResult], None] | None = None,
-        indices: Iterable[int] | None = None,
-    ) -> SubsetMatrices:
-        """Evaluate all frames, or those at `indices`."""
-        matrices = SubsetMatrices(len(self.spec.classes), self.segmenter.device)
-        evaluate_frames(self.predict, self.frames, matrices, indices, on_frame)
-        return matrices
+    def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
+        """Evaluate all frames."""
+        return evaluate_frames(self.predict, self.frames, on_frame=on_frame)
 
 
 def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str, dict[str, Any]]:
@@ -211,32 +223,25 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
             device=device.accelerator, precision=device.precision,
         )
     )  # fmt: skip
-    names = [info.name for info in evaluation.spec.classes]
-    matrices = evaluation.run(indices=own_share(len(evaluation.frames)))
-    matrices.reduce()
-    return {key: score.to_dict() for key, score in matrices.scores(names).items()}
+    frames = evaluation.frames
+    matrices = evaluate_frames(evaluation.predict, frames, own_share(len(frames)))
+    matrices.all_reduce()
+    scores = matrices.scores([info.name for info in evaluation.spec.classes])
+    return {key: score.to_dict() for key, score in scores.items()}
 
 
 def check_labels(config: TrainConfig, split: str) -> None:
     """TrainingError unless a run's data set has frames of a split, and labels of them."""
-    data = config.data
-    frames = open_frames(config.dataset, data.root, split, config.sensors, data.lists)
-    if not any(record.label is not None for record in frames.records):
-        raise TrainingError(f"{data.root}: the labels of the split {split!r} are withheld")
-
-
-def _dataset(spec: Spec) -> str:
-    """The benchmark whose classes these are, or else a folder, which may have any."""
-    known = (name for name, found in BENCHMARKS.items() if found.classes == spec.classes)
-    return next(known, "folder")
+    if not any(record.label is not None for record in open_split(config, split).records):
+        raise TrainingError(f"{config.data.root}: the labels of the split {split!r} are withheld")
 
 
 def _check_fit(spec: Spec, frames: FrameSet) -> None:
-    ours, theirs = ([info.name for info in owner.classes] for owner in (spec, frames))
-    for i in range(max(len(ours), len(theirs))):
-        a, b = (names[i] if i < len(names) else None for names in (ours, theirs))
-        if a != b:
-            raise TrainingError(f"class {i} is {a!r} in the weights, but {b!r} in the data set")
+    names = ([info.name for info in owner.classes] for owner in (spec, frames))
+    for i, (ours, theirs) in enumerate(zip_longest(*names)):
+        if ours != theirs:
+            found = f"{ours!r} in the weights, but {theirs!r} in the data set"
+            raise TrainingError(f"class {i} is {found}")
     for sensor, modality in frames.modalities.items():
         read, found = spec.encodings[sensor], modality.encoding
         if read != found:

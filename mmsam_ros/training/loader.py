@@ -5,26 +5,28 @@ Order and augmentation follow from (seed, epoch, frame) alone: not from the numb
 workers, and not from where a run was interrupted.
 """
 
-from __future__ import annotations
-
+import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
+from mmsam_ros.inference.normalise import normalise
+from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.sensors import NO_LABEL, RGB
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.inputs import network_inputs, pad_to
 from mmsam_ros.weights import Spec
 
 Draw = tuple[int, int]  # epoch, index of the frame
@@ -32,9 +34,9 @@ Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), la
 
 
 class Batch(NamedTuple):
-    """Micro-batch: normalised images (B, 3, h, w), labels (B, h, w), names of the frames.
+    """Micro-batch of normalised images (B, 3, h, w), labels (B, h, w) and the frames' names.
 
-    present: (B,) bool of the auxiliaries that some of the frames lack
+    `present` (B,) has the auxiliaries that some of the frames lack.
     """
 
     inputs: dict[str, Tensor]
@@ -80,18 +82,17 @@ class FrameSampler(Sampler[list[Draw]]):
         for step in self.steps:
             epoch, position = divmod(step, self.steps_per_epoch)
             order = np.random.default_rng((self._seed, epoch)).permutation(self._frames)
-            size = int(np.prod(self._shape))
-            taken = order[position * size : (position + 1) * size].reshape(self._shape)
-            for indices in taken[:, self._rank]:
-                yield [(epoch, int(index)) for index in indices]
+            taken = order[: self.steps_per_epoch * math.prod(self._shape)]
+            for indices in taken.reshape(-1, *self._shape)[position, :, self._rank].tolist():
+                yield [(epoch, index) for index in indices]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingFrames(Dataset[Item | DataError]):
-    """Frames as the network takes them: augmented, normalised and padded to the crop.
+class TrainingFrames(Dataset[Batch | DataError]):
+    """Micro-batches as the network takes them: augmented, normalised, padded to the crop, stacked.
 
-    The error of a frame that cannot be read is given, not raised: of what a worker raises, torch
-    leaves a traceback as text.
+    The error of a frame that cannot be read is returned, not raised: torch would turn what a worker
+    raises into the text of a traceback.
     """
 
     frames: FrameSet
@@ -103,9 +104,9 @@ class TrainingFrames(Dataset[Item | DataError]):
         if bare:
             raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
 
-    def __getitem__(self, draw: Draw) -> Item | DataError:
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch | DataError:
         try:
-            return self._read(*draw)
+            return collate([self._read(*draw) for draw in draws])
         except DataError as error:
             return error
 
@@ -119,27 +120,45 @@ class TrainingFrames(Dataset[Item | DataError]):
             auxiliaries = self.spec.config.auxiliaries
             kept = torch.rand(len(auxiliaries)) >= self.config.modality_dropout
         inputs = network_inputs(sample, self.spec)
-        for name in (name for name, keep in zip(auxiliaries, kept, strict=True) if not keep):
-            inputs.pop(name, None)
+        for name, keep in zip(auxiliaries, kept, strict=True):
+            if not keep:
+                inputs.pop(name, None)
         inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
         return inputs, label, item.record.name
 
 
-def collate(found: Sequence[Item | DataError]) -> Batch | DataError:
-    """Stack frames; those that lack an auxiliary of others have zeros for it. Or their error."""
-    items = []
-    for item in found:
-        if isinstance(item, Exception):
-            return item
-        items.append(item)
-    given = dict.fromkeys(name for inputs, _, _ in items for name in inputs)
-    blank = torch.zeros_like(items[0][0]["rgb"])
-    present = {name: torch.tensor([name in inputs for inputs, _, _ in items]) for name in given}
+def network_inputs(sample: Sample, spec: Spec) -> dict[str, Tensor]:
+    """Normalised images (3, h, w) by modality, at the sample's size; as `inference.prepare`'s."""
+    inputs = {RGB: normalise(sample["rgb"].as_subclass(Tensor), spec.inputs[RGB])}
+    for sensor, modality in spec.modalities.items():
+        if sensor in sample["planes"]:
+            planes = sample["planes"][sensor].as_subclass(Tensor)
+            blank = bool((planes.amax((1, 2)) == planes.amin((1, 2))).all())
+            if not (blank and without_blank(spec)):
+                inputs[sensor] = normalise(planes, modality)
+    return inputs
+
+
+def pad_to(
+    inputs: Mapping[str, Tensor], label: Tensor, size: tuple[int, int]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Pad at the bottom and right to `size`: normalised images with 0, the label with 255."""
+    padding = (0, size[1] - label.shape[-1], 0, size[0] - label.shape[-2])
+    padded = {name: F.pad(image, padding) for name, image in inputs.items()}
+    return padded, F.pad(label.as_subclass(Tensor), padding, value=NO_LABEL)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack frames; those that lack an auxiliary of others have zeros for it."""
+    frames, labels, names = zip(*items, strict=True)
+    given = dict.fromkeys(name for inputs in frames for name in inputs)
+    blank = torch.zeros_like(frames[0][RGB])
+    present = {name: torch.tensor([name in inputs for inputs in frames]) for name in given}
     return Batch(
-        {n: torch.stack([inputs.get(n, blank) for inputs, _, _ in items]) for n in given},
+        {name: torch.stack([inputs.get(name, blank) for inputs in frames]) for name in given},
         {name: mask for name, mask in present.items() if not mask.all()},
-        torch.stack([label for _, label, _ in items]),
-        [name for _, _, name in items],
+        torch.stack(labels),
+        list(names),
     )
 
 
@@ -149,32 +168,19 @@ def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batc
     Raises:
         DataError: a frame cannot be read, or does not fit its modality.
     """
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Batch | DataError] = DataLoader(
         dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
+        batch_size=None,  # the data set makes the batches
+        sampler=sampler,
         num_workers=dataset.config.data.workers,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the network's
     )
     for batch in loader:
-        if isinstance(batch, Exception):
+        if isinstance(batch, DataError):
             raise batch
         yield batch
-
-
-@contextmanager
-def worker_advice() -> Iterator[None]:
-    """TrainingError where a worker was killed; torch raises that at any point of the process."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise TrainingError(
-            f"{error} Where the memory was full, try fewer --data.workers"
-        ) from error
 
 
 @contextmanager

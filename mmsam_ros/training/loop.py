@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop."""
 
-from __future__ import annotations
-
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -16,155 +16,184 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mmsam_ros.data.check import count_notes
-from mmsam_ros.data.open import open_frames
-from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints
-from mmsam_ros.training.config import LossConfig, TrainConfig
-from mmsam_ros.training.devices import (
-    FabricModule,
-    average_scalars,
-    is_sharded,
-    memory_advice,
-    recompute_activations,
-    set_up_network,
-    start_fabric,
-)
+from mmsam_ros.inference import TorchEngine
+from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.training import devices
+from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints, Progress
+from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.loader import (
-    Batch,
-    FrameSampler,
-    TrainingFrames,
-    make_loader,
-    worker_advice,
-)
+from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
+from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog, watched_parameters
-from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.losses import loss_function
+from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
-from mmsam_ros.training.run import check_folder, describe, plain
-from mmsam_ros.training.start import build, start_line
-from mmsam_ros.training.stop import StopSignals
-from mmsam_ros.training.validation import Validation
+from mmsam_ros.training.run import StopSignals, describe, plain, run_directory
+from mmsam_ros.training.start import build, open_split, start_line
+from mmsam_ros.weights import Presence, Score, save_model
+
+BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 def train(config: TrainConfig, resume: Path | None = None) -> Path:
-    """Train a network.
+    """Train a network; returns the run directory.
 
     Args:
         config: the run.
-        resume: folder of a run to go on with; one without a checkpoint begins anew.
-
-    Returns:
-        The run's folder.
+        resume: run directory to go on with; a run without a checkpoint begins anew.
 
     Raises:
-        TrainingError: configuration, folder, checkpoint, machine or data do not fit together, the
-            memory is full, or the loss is not finite.
+        TrainingError: configuration, directory, checkpoint, machine or data do not fit together,
+            the memory is full, or the loss is not finite.
         DataError: a frame cannot be read.
         SystemExit: SIGINT or SIGTERM came; the checkpoint of the step is written.
     """
-    fabric = start_fabric(config.device)
-    folder = check_folder(config, resume)
-    with memory_advice(config), worker_advice():
-        _train(fabric, config, folder, resume is not None)
-    return folder
+    fabric = devices.start_fabric(config.device)
+    directory = run_directory(config, resume)
+    with devices.memory_advice(config):
+        Trainer(fabric, config, directory, resume is not None).run()
+    return directory
 
 
-def _train(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool) -> None:
-    frames, val_frames = (
-        open_frames(config.dataset, config.data.root, split, config.sensors, config.data.lists)
-        for split in ("train", "val")
-    )
-    fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
-    net, spec = build(config, frames)
-    average = _average(fabric, config, net)
-    network = set_up_network(fabric, net)
-    groups = parameter_groups(net, config)
-    optimiser: Any = torch.optim.AdamW(groups, betas=config.optimiser.betas)
-    optimiser = fabric.setup_optimizers(optimiser)
-    watched = None if is_sharded(fabric) else watched_parameters(net)
-    if config.device.checkpointing:
-        recompute_activations(net)
-    criterion = loss_function(config.loss)
-    torch.manual_seed(config.seed + 1 + fabric.global_rank)  # every process has its own drop paths
+class Trainer:
+    """A run on Fabric's processes: set up once, then step after step, and validated in between."""
 
-    parts: dict[str, Any] = {"model": network, "optimiser": optimiser}
-    if average is not None:
-        parts["average"] = average
-    facts = {"world_size": fabric.world_size, "train_frames": len(frames), "config": plain(config)}
-    checkpoints = Checkpoints(fabric, folder / CHECKPOINT, parts, facts)
-    progress: dict[str, Any] = {"step": 0, "best": -1.0, "unvalidated": False}
-    if resume and checkpoints.path.is_file():
-        progress = checkpoints.load()
-    start, best = progress["step"], progress["best"]
+    def __init__(self, fabric: Fabric, config: TrainConfig, directory: Path, resume: bool) -> None:
+        self.fabric, self.config, self.directory = fabric, config, directory
+        frames, self.val_frames = open_split(config, "train"), open_split(config, "val")
 
-    sampler = FrameSampler(len(frames), config, fabric.global_rank, fabric.world_size, start)
-    per_epoch, total = sampler.steps_per_epoch, sampler.steps.stop
-    notes = [start_line(config.start), *count_notes(frames), *count_notes(val_frames)]
-    batches = make_loader(TrainingFrames(frames, spec, config), sampler)
-    fabric.barrier()  # every process has looked into the folder before one writes
-    if fabric.is_global_zero:
-        describe(folder, config, fabric.world_size)
-    missed = progress["unvalidated"]
-    log = RunLog(folder, start, total, spec.classes, watched, validated=not missed)
-    with log, StopSignals() as stop:
-        scored = net if average is None else average.module
-        validate = Validation(fabric, config, scored, spec, val_frames, folder, log, stop)
-        if missed:
-            best = validate(start, start // per_epoch, best)
-            checkpoints.save({**progress, "best": best, "unvalidated": False})
-        for note in notes:
-            log.say(note)
-        network.train()
-        spent, waited, logged = 0.0, 0.0, start
-        for step in sampler.steps:
-            epoch = step // per_epoch
-            factor = lr_factor(step, per_epoch, config.schedule)
-            for group in optimiser.param_groups:
-                group["lr"] = config.optimiser.lr * group["scale"] * factor
+        # the network and its optimiser
+        fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
+        self.net, self.spec = build(config, frames)
+        if (ema := config.optimiser.ema) and devices.is_sharded(fabric):
+            raise TrainingError(f"optimiser.ema: found {ema}, expected 0 with device.strategy fsdp")
+        self.average = ModelEmaV3(self.net, ema, device=fabric.device) if ema else None
+        self.network = devices.set_up_network(fabric, self.net)
+        groups = parameter_groups(self.net, config)
+        optimiser = torch.optim.AdamW(groups, betas=config.optimiser.betas)
+        self.optimiser: Any = fabric.setup_optimizers(optimiser)
+        watched = None if devices.is_sharded(fabric) else watched_parameters(self.net)
+        if config.device.checkpointing:
+            devices.recompute_activations(self.net)
+        self.criterion = loss_function(config.loss)
+        torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
-            began = time.perf_counter()
-            micro = [fabric.to_device(next(batches)) for _ in range(sampler.accumulation)]
-            waited += time.perf_counter() - began
-            optimiser.zero_grad()
-            own = accumulate(fabric, network, criterion, micro)
-            loss, size, signalled = agree(fabric, own, gradient_size(net), stop)
-            if not math.isfinite(loss + size):
-                raise not_finite(loss, size, step, epoch, factor * config.optimiser.lr, micro)
-            optimiser.step()
-            if average is not None:
-                average.update(net)
-            spent += time.perf_counter() - began
+        # where the run is, and the batches from there
+        world, path = fabric.world_size, directory / CHECKPOINT
+        run = {"world_size": world, "train_frames": len(frames), "config": plain(config)}
+        self.checkpoints = Checkpoints(fabric, path, self.net, optimiser, self.average, run)
+        self.progress = self.checkpoints.load() if resume and path.is_file() else Progress()
+        start = self.progress.step
+        self.sampler = FrameSampler(len(frames), config, fabric.global_rank, world, start)
+        self.batches = make_loader(TrainingFrames(frames, self.spec, config), self.sampler)
 
-            done, epoch = step + 1, epoch + 1  # from here on counted from 1
-            if done % config.log.every == 0:
-                steps = done - logged
-                log.step(done, epoch, loss, optimiser, spent / steps, waited / steps)
-                spent, waited, logged = 0.0, 0.0, done
-            ends = done % per_epoch == 0
-            due = ends and (epoch % config.log.validate_every == 0 or done == total)
-            position = {"epoch": done // per_epoch, "step_in_epoch": done % per_epoch}
-            if ends or signalled or done % config.log.checkpoint_every == 0:
-                checkpoints.save({"step": done, **position, "best": best, "unvalidated": due})
-            if due and not signalled:  # may be stopped or fail: the epoch is saved
-                best = validate(done, epoch, best)
-                checkpoints.save({"step": done, **position, "best": best, "unvalidated": False})
-            if signalled:
-                log.say(f"stopped after step {done}; go on with --resume {folder}")
-                raise SystemExit(128 + signalled)
+        # the run directory
+        fabric.barrier()  # every process has looked into it before one writes
+        if fabric.is_global_zero:
+            describe(directory, config, world)
+        steps, validated = self.sampler.steps, not self.progress.unvalidated
+        self.log = RunLog(directory, steps, config.log.every, watched, validated)
+        self.stop = StopSignals()
+        notes = [*count_notes(frames), *count_notes(self.val_frames)]
+        for note in (start_line(config.start), *notes):
+            self.log.say(note)
+
+    def run(self) -> None:
+        """Every step that is left: read, step, log, and what is due after it."""
+        with self.log, self.stop:
+            if self.progress.unvalidated:
+                self.validate()
+            self.network.train()
+            for step in self.sampler.steps:
+                began = time.perf_counter()
+                read = (next(self.batches) for _ in range(self.sampler.accumulation))
+                micro = [self.fabric.to_device(batch) for batch in read]
+                waited = time.perf_counter() - began
+                loss = self.step(step, micro)
+                spent = time.perf_counter() - began
+                epoch = step // self.sampler.steps_per_epoch + 1
+                self.log.step(step + 1, epoch, loss, self.optimiser, spent, waited)
+                self.after_step(step + 1)
+
+    def step(self, step: int, micro: Sequence[Batch]) -> float:
+        """One optimiser step, counted from 0, on this process's micro-batches; the mean loss."""
+        per_epoch, base = self.sampler.steps_per_epoch, self.config.optimiser.lr
+        factor = lr_factor(step, per_epoch, self.config.schedule)
+        for group in self.optimiser.param_groups:
+            group["lr"] = base * group["scale"] * factor
+        self.optimiser.zero_grad()
+        own = accumulate(self.fabric, self.network, self.criterion, micro)
+        loss, size = mean_over_processes(self.fabric, own, gradient_size(self.net))
+        if not math.isfinite(loss + size):
+            raise not_finite(loss, size, step, step // per_epoch, factor * base, micro)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.net)
+        return loss
+
+    def after_step(self, done: int) -> None:
+        """Checkpoint, validate and stop: what is due when so many steps are `done`."""
+        signalled = any_signal(self.fabric, self.stop)
+        every, last = self.config.log, done == self.sampler.steps.stop
+        epoch, within = divmod(done, self.sampler.steps_per_epoch)
+        due = within == 0 and (epoch % every.validate_every == 0 or last)
+        self.progress = dataclasses.replace(self.progress, step=done, unvalidated=due)
+        if within == 0 or signalled or done % every.checkpoint_every == 0:
+            self.checkpoints.save(self.progress)
+        if signalled:
+            self.log.say(f"stopped after step {done}; go on with --resume {self.directory}")
+            raise SystemExit(128 + signalled)
+        if due:
+            self.validate()
+
+    def validate(self) -> None:
+        """Score the network, or its moving average, and write last.safetensors and the best one.
+
+        A signal ends it (SystemExit); the checkpoint tells a resumed run to begin with it.
+        """
+        scored = self.net if self.average is None else self.average.module
+        net = devices.whole_network(self.fabric, scored).eval()
+        step, best = self.progress.step, self.progress.best
+        scores = self._scores(net, step)
+        scored.train()
+        self.log.validation(step, step // self.sampler.steps_per_epoch, scores)
+        miou, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
+        score = Score(miou, f"{self.val_frames.dataset} {self.val_frames.split}")
+        presence = Presence(subsets, {"+".join(subsets[0]): score})
+        spec = dataclasses.replace(self.spec, presence=presence)
+        if self.fabric.is_global_zero:
+            for name in (LAST, BEST) if miou > best else (LAST,):
+                save_model(self.directory / name, net, spec)
+        self.progress = Progress(step, max(miou, best))
+        self.checkpoints.save(self.progress)
+
+    def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
+        """Scores by subset of the validation frames, which the processes share."""
+        fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
+        pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
+
+        def on_frame(result: FrameResult) -> None:
+            if (name := result.item.record.name) in pictured:
+                self.log.picture(step, name, result.pictures(frames))
+
+        engine = TorchEngine(net, fabric.device, self.config.device.precision)
+        predictor = Predictor.of(engine, self.spec, frames.dataset)
+        until_stopped = itertools.takewhile(lambda _: not self.stop.number, own)
+        matrices = evaluate_frames(predictor, frames, until_stopped, on_frame)
+        if number := any_signal(fabric, self.stop):
+            self.log.say(f"stopped while validating; go on with --resume {self.directory}")
+            raise SystemExit(128 + number)
+        matrices.all_reduce()
+        return matrices.scores([info.name for info in self.spec.classes])
 
 
 def accumulate(
-    fabric: Fabric, network: FabricModule, criterion: nn.Module, micro: Sequence[Batch]
+    fabric: Fabric, network: devices.FabricModule, criterion: nn.Module, micro: Sequence[Batch]
 ) -> Tensor:
-    """Forward and backward of one optimiser step.
+    """Forward and backward of one optimiser step; returns this process's mean loss, without graph.
 
-    Args:
-        fabric: that `network` was set up with.
-        network: its gradients are added to; they become the mean over `micro` and all processes.
-        criterion: logits and labels -> loss, a mean over the batch.
-        micro: the step's micro-batches of this process, on its device.
-
-    Returns:
-        This process's mean loss, a scalar without graph.
+    Adds the gradient of the mean over the micro-batches of all processes, of which `micro` are this
+    one's. `criterion` takes logits and labels and gives a mean over its batch.
     """
     total = torch.zeros((), device=fabric.device)
     for left, batch in zip(reversed(range(len(micro))), micro, strict=True):
@@ -172,15 +201,8 @@ def accumulate(
             loss = criterion(network(batch.inputs, batch.present), batch.label) / len(micro)
             fabric.backward(loss)
         total += loss.detach()
-    average_scalars(fabric, network.module)
+    devices.average_scalars(fabric, network.module)
     return total
-
-
-def loss_function(config: LossConfig) -> nn.Module:
-    """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
-    if config.kind == "ce":
-        return OhemCrossEntropy(threshold=math.inf, min_kept=0)
-    return OhemCrossEntropy(config.threshold, config.min_kept)
 
 
 def gradient_size(net: nn.Module) -> Tensor:
@@ -190,37 +212,30 @@ def gradient_size(net: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(own)
 
 
-def agree(
-    fabric: Fabric, loss: Tensor, gradient: Tensor, stop: StopSignals
-) -> tuple[float, float, int]:
-    """Mean loss and gradient size of all processes, and the signal that any was sent (0: none)."""
-    told = torch.zeros(3, fabric.world_size, dtype=torch.float64, device=fabric.device)
-    for row, value in zip(told, (loss, gradient, stop.number), strict=True):
-        row[fabric.global_rank] = value
-    told = fabric.all_reduce(told, reduce_op="sum")  # type: ignore[assignment]
-    return float(told[0].mean()), float(told[1].mean()), int(told[2].max())
+def mean_over_processes(fabric: Fabric, *values: Tensor) -> list[float]:
+    """All processes' mean of each scalar."""
+    told: Any = fabric.all_reduce(torch.stack([x.double() for x in values]), reduce_op="mean")
+    return list(told.tolist())
+
+
+def any_signal(fabric: Fabric, stop: StopSignals) -> int:
+    """The signal that any process was sent; 0 for none."""
+    number = torch.tensor(float(stop.number), device=fabric.device)
+    told: Any = fabric.all_reduce(number, reduce_op="max")
+    return int(told)
 
 
 def not_finite(
     loss: float, gradient: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
 ) -> TrainingError:
     """The error of a loss or gradients that are NaN or infinite."""
-    names = ", ".join(name for batch in micro for name in batch.names)
     what = f"a gradient is {gradient}, the loss {loss}"
     if not math.isfinite(loss):
         what = f"the loss is {loss}"
+    names = ", ".join(name for batch in micro for name in batch.names)
     return TrainingError(
-        f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with "
-        f"frames {names}; the network was not changed by them, and the last checkpoint is as it "
-        "was. Look at these frames (mmsam data check), or try a lower --optimiser.lr, more "
+        f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with frames "
+        f"{names}; the network was not changed by them, and the last checkpoint is as it was. Look "
+        "at these frames (mmsam data check), or try a lower --optimiser.lr, more "
         "--schedule.warmup_epochs, --device.precision fp32"
     )
-
-
-def _average(fabric: Fabric, config: TrainConfig, net: nn.Module) -> ModelEmaV3 | None:
-    """The weights' moving average, if one is kept."""
-    if not config.optimiser.ema:
-        return None
-    if is_sharded(fabric):
-        raise TrainingError("optimiser.ema: expected 0 with device.strategy fsdp, found another")
-    return ModelEmaV3(net, config.optimiser.ema, device=fabric.device)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses: cross-entropy with online hard example mining (OHEM), as the published recipe has it."""
 
-from __future__ import annotations
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.sensors import NO_LABEL
+from mmsam_ros.training.config import LossConfig
 
 
 class OhemCrossEntropy(nn.Module):
@@ -19,42 +21,34 @@ class OhemCrossEntropy(nn.Module):
     Attributes:
         threshold: probability up to which every pixel counts.
         min_kept: pixels of the batch that count at least, where there are so many.
-        ignore_index: label without loss.
         weight: per-class factors (classes,), or None; the mean stays over the number of pixels.
     """
 
     weight: Tensor | None
 
     def __init__(
-        self,
-        threshold: float = 0.7,
-        min_kept: int = 100_000,
-        ignore_index: int = 255,
-        weight: Tensor | None = None,
+        self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.threshold = threshold
-        self.min_kept = min_kept
-        self.ignore_index = ignore_index
+        self.threshold, self.min_kept = threshold, min_kept
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (B, classes, h, w), resized to the labels (B, H, W) -> scalar.
 
-        Without a pixel to count (all ignored, or none strictly below the cut) the loss is 0 and
-        keeps the graph.
+        Labels of 255 do not count. Without a pixel to count (all ignored, or none strictly below
+        the cut) the loss is 0 and keeps the graph.
         """
         labels = labels.long()
         logits = F.interpolate(
             at_least_float32(logits), size=labels.shape[-2:], mode="bilinear", align_corners=False
         )
-        valid = labels != self.ignore_index
+        valid = labels != NO_LABEL
         if not bool(valid.any()):
             return logits.sum() * 0.0
         log_p = logits.log_softmax(dim=1)
-        losses = F.nll_loss(
-            log_p, labels, self.weight, ignore_index=self.ignore_index, reduction="none"
-        )[valid]
+        losses = F.nll_loss(log_p, labels, self.weight, ignore_index=NO_LABEL, reduction="none")
+        losses = losses[valid]
         with torch.no_grad():
             target = labels.masked_fill(~valid, 0)[:, None]
             p = log_p.gather(1, target)[:, 0][valid].exp()
@@ -64,3 +58,10 @@ class OhemCrossEntropy(nn.Module):
         if not bool(hard.any()):
             return losses.sum() * 0.0
         return losses[hard].mean()
+
+
+def loss_function(config: LossConfig) -> OhemCrossEntropy:
+    """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
+    if config.kind == "ce":
+        return OhemCrossEntropy(threshold=math.inf, min_kept=0)
+    return OhemCrossEntropy(config.threshold, config.min_kept)

@@ -6,8 +6,6 @@ the encoder's embedding and all ConvNeXt trunks, layer i + 1 its block i, all el
 The groups are those of the published code, which differ from the paper's text.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -31,14 +29,9 @@ def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str,
         layer, decays = layer_id(name, depth), _decays(name, p)
         key = f"layer_{layer:02d}" + ("" if decays else "_no_decay")
         scale = optimiser.layer_decay ** (depth + 1 - layer)
-        group = {
-            "name": key,
-            "params": [],
-            "scale": scale,
-            "lr": optimiser.lr * scale,
-            "weight_decay": optimiser.weight_decay if decays else 0.0,
-        }
-        groups.setdefault(key, group)["params"].append(p)
+        rates = {"lr": optimiser.lr * scale, "weight_decay": optimiser.weight_decay * decays}
+        group = groups.setdefault(key, {"name": key, "params": [], "scale": scale, **rates})
+        group["params"].append(p)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a training run and the papers in it."""
-
-from __future__ import annotations
+"""A training run as a process: its directory, what it notes there, and the signals that end it."""
 
 import dataclasses
 import json
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import yaml
 
@@ -22,29 +22,29 @@ ENVIRONMENT = "environment.json"
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 
 
-def check_folder(config: TrainConfig, resume: Path | None) -> Path:
-    """The run's folder; nothing is written.
+def run_directory(config: TrainConfig, resume: Path | None) -> Path:
+    """The run directory; nothing is written.
 
     Raises:
         TrainingError: it holds another run, or there is none to resume.
     """
-    folder = resume or Path(config.out)
-    exists = (folder / CONFIG).is_file()
+    directory = resume or Path(config.out)
+    exists = (directory / CONFIG).is_file()
     if resume and not exists:
-        raise TrainingError(f"{folder}: expected a run's folder, but {CONFIG} is missing")
+        raise TrainingError(f"{directory}: expected a run directory, but {CONFIG} is missing")
     if not resume and exists:
         raise TrainingError(
-            f"{folder}: holds a run; go on with it (--resume {folder}) or give another --out"
+            f"{directory}: holds a run; go on with it (--resume {directory}) or give another --out"
         )
-    return folder
+    return directory
 
 
-def describe(folder: Path, config: TrainConfig, world_size: int) -> None:
+def describe(directory: Path, config: TrainConfig, world_size: int) -> None:
     """Write config.yaml, and add this start to environment.json."""
-    path = folder / ENVIRONMENT
+    path = directory / ENVIRONMENT
     starts = json.loads(path.read_text()) if path.is_file() else []
     write_atomic(path, json.dumps([*starts, environment(world_size)], indent=2) + "\n")
-    write_atomic(folder / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+    write_atomic(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
@@ -63,3 +63,27 @@ def environment(world_size: int) -> dict[str, Any]:
         "versions": versions(_PACKAGES),
         "machine": machine(),
     }
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM (SLURM's, before it takes a machine) instead of dying of them.
+
+    Attributes:
+        number: the signal that came, or 0. The default action is back for a second one.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        caught = (signal.SIGINT, signal.SIGTERM)
+        self._before = {number: signal.signal(number, self._note) for number in caught}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, self._before[signal.Signals(number)])

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run begins with: the network, its spec, start weights, and what does not train."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import Counter
@@ -12,7 +10,7 @@ from typing import Any, Literal
 from mmsam_ros._util import near_match
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.open import find_benchmark
+from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.config import legal_sizes
@@ -32,8 +30,6 @@ from mmsam_ros.weights.spec import empty_value
 
 Size = tuple[int, int]
 Mode = Literal["pad", "resize", "slide"]
-PRESETS_WITH_OWN_SIZE = ("tiny", "nano")
-SCRATCH = "scratch"
 
 
 def network_config(
@@ -44,23 +40,15 @@ def network_config(
     image_size: Size | None = None,
     **changes: Any,
 ) -> ModelConfig:
-    """The network of a data set; `tiny` and `nano` keep their own size unless one is given.
+    """The network of a data set, with the auxiliaries that `modalities` has.
 
-    Several auxiliaries are combined by presence, with RGB's reliability gate, unless `changes` has
-    another `combine`.
-
-    Args:
-        benchmark: the data set.
-        classes: of the labels.
-        modalities: of the auxiliaries; none for a network of RGB alone.
-        preset: see `ModelConfig.preset`, which also takes the `changes`.
-        image_size: (height, width).
-        changes: further fields of `ModelConfig`.
+    `tiny` and `nano` keep their own size unless one is given. Several auxiliaries are combined by
+    presence, with RGB's reliability gate, unless `changes` (fields of `ModelConfig`) differ.
 
     Raises:
         ModelError: unknown preset, or a size that no network takes.
     """
-    if image_size is None and preset not in PRESETS_WITH_OWN_SIZE:
+    if image_size is None and preset not in ("tiny", "nano"):
         image_size = benchmark.network_size
     changes = {"combine": default_combine(len(modalities)), **changes}
     config = ModelConfig.preset(
@@ -85,6 +73,12 @@ def benchmark_geometry(mode: Mode, benchmark: Benchmark, size: Size) -> Geometry
     rows, columns = benchmark.stride or benchmark.network_size
     full_rows, full_columns = benchmark.network_size
     return Geometry(mode, size, (size[0] * rows // full_rows, size[1] * columns // full_columns))
+
+
+def open_split(config: TrainConfig, split: str) -> FrameSet:
+    """The frames of a run's data set; errors as `open_frames`."""
+    data = config.data
+    return open_frames(config.dataset, data.root, split, config.sensors, data.lists)
 
 
 def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
@@ -152,7 +146,7 @@ def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> 
 
 
 def start_line(start: StartConfig) -> str:
-    """Where the weights came from and what stays as it is, for people."""
+    """Where the weights came from and what is frozen, in words."""
     parts = f"encoder {start.sam}, trunks {start.convnext}"
     frozen = f"; frozen: {', '.join(start.freeze)}" if start.freeze else ""
     return f"start weights: {start.weights or parts}{frozen}"
@@ -162,10 +156,8 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
     if start.weights:
         loaded, found = load_model(start.weights)
         ours, theirs = spec.config.to_dict(), found.config.to_dict()
-        if keys := [key for key in ours if ours[key] != theirs[key]]:
-            raise TrainingError(
-                f"{start.weights}: its network differs from the run's in {', '.join(keys)}"
-            )
+        if keys := ", ".join(key for key in ours if ours[key] != theirs[key]):
+            raise TrainingError(f"{start.weights}: its network differs from the run's in {keys}")
         names, others = ([info.name for info in s.classes] for s in (spec, found))
         if names != others:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
@@ -178,9 +170,9 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())
         return
-    if start.sam != SCRATCH:
+    if start.sam != "scratch":
         load_sam_encoder(model, start.sam)
-    if start.convnext != SCRATCH and isinstance(model.prior, SpatialPrior):
+    if start.convnext != "scratch" and isinstance(model.prior, SpatialPrior):
         load_convnext(model, start.convnext)
 
 
@@ -193,20 +185,15 @@ def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
     for prefix in prefixes:
         below = [(n, p) for n, p in model.named_parameters() if f"{n}.".startswith(f"{prefix}.")]
         if not below:
-            parts = {name.split(".")[0] for name, _ in model.named_parameters()}
-            raise TrainingError(
-                f"start.freeze: no parameter below {prefix!r}{near_match(prefix, parts)}"
-            )
+            hint = near_match(prefix, {name.split(".")[0] for name, _ in model.named_parameters()})
+            raise TrainingError(f"start.freeze: no parameter below {prefix!r}{hint}")
         for name, p in below:
             p.requires_grad = ".lora_" in name
 
 
-_COMPONENTS = (
-    r"(encoder|head)\.",
-    r"(prior\.trunks\.\w+)\.",
-    r"(prior\.\w+)\.",
-    r"interactions\.\d+\.(injector)\.",
-    r"interactions\.\d+\.(?:extra_)?(extractor)s?\.",
+_COMPONENT = re.compile(
+    r"(?:interactions\.\d+\.(?:extra_)?)?"
+    r"(encoder|head|prior\.trunks\.\w+|prior\.\w+|injector|extractor)s?\."
 )
 
 
@@ -215,8 +202,8 @@ def components(model: MMSAMAdapter) -> dict[str, tuple[int, int]]:
     total: Counter[str] = Counter()
     trainable: Counter[str] = Counter()
     for name, p in model.named_parameters():
-        pattern = next((m for c in _COMPONENTS if (m := re.match(c, name))), None)
-        part = pattern[1] if pattern else "level_embed, up, norms"
+        match = _COMPONENT.match(name)
+        part = match[1] if match else "level_embed, up, norms"
         part = "LoRA" if ".lora_" in name else part
         total[part] += p.numel()
         trainable[part] += p.numel() * p.requires_grad

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the MUSES server takes: labelTrainIds/REC####_frame_######.png in a zip, training ids."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections import Counter
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import FrameResult
@@ -22,7 +19,7 @@ Size = tuple[int, int]
 
 
 class Submission:
-    """Collects the predictions of a run.
+    """Collects the predictions of an evaluation.
 
     Args:
         out: folder that labelTrainIds/ and labelTrainIds.zip are written into.
@@ -43,7 +40,7 @@ class Submission:
             raise TrainingError(f"{path}: cannot be written")
 
     def close(self) -> tuple[Path, int]:
-        """Write the archive and read it again: its path and number of frames.
+        """Write the archive: its path and number of frames.
 
         Raises:
             TrainingError: it is not what the server takes; lists the faults.
@@ -53,8 +50,7 @@ class Submission:
             for file in sorted(self._folder.iterdir()):
                 archive.write(file, f"{FOLDER}/{file.name}")
         if faults := check_submission(path, self._sizes, self._num_classes):
-            listed = "; ".join(faults[:5])
-            raise TrainingError(f"{path}: {len(faults)} faults: {listed}")
+            raise TrainingError(f"{path}: {len(faults)} faults: {'; '.join(faults[:5])}")
         return path, len(self._sizes)
 
 
@@ -66,30 +62,22 @@ def check_submission(path: Path, sizes: Mapping[str, Size], num_classes: int) ->
         sizes: (height, width) of every frame that it must hold, by name.
         num_classes: ids are below it.
     """
+    expected = {f"{FOLDER}/{name}.png": size for name, size in sizes.items()}
+    pattern = rf"{FOLDER}/REC\d{{4}}_frame_\d{{6}}\.png"
     with zipfile.ZipFile(path) as archive:
         counts = Counter(archive.namelist())
-        faults = [f"{name} is there {n} times" for name, n in counts.items() if n > 1]
-        frames = {
-            match[1]: np.frombuffer(archive.read(name), np.uint8)
-            for name in counts
-            if (match := re.fullmatch(rf"{FOLDER}/(REC\d{{4}}_frame_\d{{6}})\.png", name))
-        }
-        if len(frames) < len(counts):
-            faults.append(f"{len(counts) - len(frames)} names are not {FOLDER}/REC*_frame_*.png")
-    faults += [f"{name} is missing" for name in sorted(set(sizes) - set(frames))]
-    faults += [f"{name} is no frame of this run" for name in sorted(set(frames) - set(sizes))]
-    for name in sorted(set(frames) & set(sizes)):
-        if fault := _fault(frames[name], sizes[name], num_classes):
-            faults.append(f"{name} {fault}")
+        data = {name: np.frombuffer(archive.read(name), np.uint8) for name in counts}
+    faults = [f"{name} is there {n} times" for name, n in counts.items() if n > 1]
+    wrong = [name for name in expected if not re.fullmatch(pattern, name)]
+    faults += [f"{name}: expected {FOLDER}/REC####_frame_######.png" for name in wrong]
+    faults += [f"{name} is missing" for name in sorted(expected.keys() - data.keys())]
+    faults += [f"{name} is no frame of this run" for name in sorted(data.keys() - expected.keys())]
+    for name in sorted(expected.keys() & data.keys()):
+        size, image = expected[name], cv2.imdecode(data[name], cv2.IMREAD_UNCHANGED)
+        if image is None:
+            faults.append(f"{name} is no image")
+        elif image.dtype != np.uint8 or image.shape != size:
+            faults.append(f"{name} is {image.dtype} {image.shape}, expected uint8 {size}")
+        elif image.max() >= num_classes:
+            faults.append(f"{name} has the id {image.max()}, expected below {num_classes}")
     return faults
-
-
-def _fault(data: NDArray[np.uint8], size: Size, num_classes: int) -> str:
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if image is None:
-        return "is no image"
-    if image.dtype != np.uint8 or image.shape != size:
-        return f"is {image.dtype} {image.shape}, expected uint8 {size}"
-    if image.max() >= num_classes:
-        return f"has the id {image.max()}, expected at most {num_classes - 1}"
-    return ""

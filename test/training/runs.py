@@ -32,16 +32,16 @@ from torch.nn.parallel import DistributedDataParallel
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.training import validation
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import set_up_network, start_fabric
+from mmsam_ros.training.evaluate import Predictor
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.loop import accumulate, loss_function, train
 from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.run import StopSignals
 from mmsam_ros.training.start import build
-from mmsam_ros.training.stop import StopSignals
 
 SENSORS = ("lidar", "thermal")
 STILL = (
@@ -199,7 +199,7 @@ def _interrupted(interrupt: Interrupt | None) -> Iterator[None]:
     if interrupt is None:
         yield
         return
-    owner, name = (RunLog, "step") if interrupt.at else (validation, "published_prediction")
+    owner, name = (RunLog, "step") if interrupt.at else (Predictor, "__call__")
     right, note, noted = getattr(owner, name), StopSignals._note, Event()
 
     def send() -> None:

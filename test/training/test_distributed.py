@@ -75,10 +75,10 @@ def said(folder: Path) -> str:
     jobs = [
         *(Job(words) for words in steps.values()),
         *(Job(["train", *trains(folder, s, f"run_{s}")]) for s in ("ddp", "fsdp")),
-        Job(["train", *stopped["fsdp"]], Interrupt(2, signal.SIGTERM, rank=1)),
+        Job(["train", *stopped["fsdp"]], Interrupt(3, signal.SIGTERM, rank=1)),
         Job(["train", "--resume", str(folder / "stopped_fsdp"), *stopped["fsdp"]]),
         Job(["mmsam", "experiments", "run", str(write_experiment(folder)), experiment]),
-        Job(["train", *stopped["ddp"]], Interrupt(2, signal.SIGTERM, rank=-1)),
+        Job(["train", *stopped["ddp"]], Interrupt(3, signal.SIGTERM, rank=-1)),
     ]
     _, first = finish(start(folder, jobs, processes=2))
     ended = [line for line in first.splitlines() if line.startswith("status ")]
@@ -157,7 +157,7 @@ def test_a_run_of_two_processes(folder: Path, strategy: str) -> None:
     assert len(scored["iou"]) == len(FOLDER_CLASSES)
     alone = [o for o in trains(folder, strategy, f"run_{strategy}") if "device.devices" not in o]
     config = load_config([*alone, "--device.devices=1", "--device.strategy=auto"])
-    with pytest.raises(TrainingError, match="world_size: 2 in the checkpoint, 1 now"):
+    with pytest.raises(TrainingError, match="world_size: 2 before, 1 now"):
         train(config, resume=out)
 
 

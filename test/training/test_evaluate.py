@@ -28,12 +28,10 @@ from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import (
     EvalConfig,
     Evaluation,
+    Predictor,
     evaluate_frames,
     evaluate_weights,
-    published_geometry,
-    published_prediction,
 )
-from mmsam_ros.training.metrics import SubsetMatrices
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 SIZE = (128, 192)  # of nano's input
@@ -110,7 +108,7 @@ def test_fmb_padding_is_not_zero_for_the_network(folder: Path) -> None:
             seen.update(inputs)
             return torch.zeros(1, 14, 32, 48)
 
-    published_prediction(Zeros(), evaluation.frames[0], evaluation.spec, "fmb")
+    Predictor.of(Zeros(), evaluation.spec, "fmb")(evaluation.frames[0])
     torch.testing.assert_close(seen["rgb"][0, :, :, 180], (-MEAN / STD)[:, None].expand(3, 128))
     assert not seen["thermal"][0, :, :, 180].any()
 
@@ -120,7 +118,7 @@ def test_muses_is_read_in_windows(folder: Path) -> None:
     border.
     """
     evaluation = Evaluation(prepared(folder, "muses"))
-    assert published_geometry(evaluation.spec, "muses").stride == (80, 120)
+    assert evaluation.predict.geometry.stride == (80, 120)
     rng = np.random.default_rng(0)
     frame = Frame(
         rng.integers(0, 256, (136, 200, 3), np.uint8),
@@ -256,9 +254,9 @@ def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
 
 def test_frames_are_counted_in_their_subsets_and_shares_add_up(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "deliver", split="train"))
-    parts = [SubsetMatrices(25), SubsetMatrices(25)]
-    for rank, part in enumerate(parts):
-        evaluate_frames(evaluation.predict, evaluation.frames, part, range(rank, 4, 2))
+    parts = [
+        evaluate_frames(evaluation.predict, evaluation.frames, range(rank, 4, 2)) for rank in (0, 1)
+    ]
     whole = evaluation.run()
     assert torch.equal(parts[0].matrix() + parts[1].matrix(), whole.matrix())
     scores = whole.scores([info.name for info in evaluation.spec.classes])

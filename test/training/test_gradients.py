@@ -14,9 +14,14 @@ from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import LossConfig
 from mmsam_ros.training.devices import recompute_activations, start_fabric
 from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
-from mmsam_ros.training.loop import accumulate, agree, gradient_size, loss_function, not_finite
+from mmsam_ros.training.loop import (
+    accumulate,
+    gradient_size,
+    loss_function,
+    mean_over_processes,
+    not_finite,
+)
 from mmsam_ros.training.start import build
-from mmsam_ros.training.stop import StopSignals
 
 
 def test_recomputing_changes_neither_names_nor_gradients(tmp_path: Path) -> None:
@@ -59,7 +64,7 @@ def test_gradients_that_are_not_finite_are_seen_before_the_step(tmp_path: Path) 
     batch = next(make_loader(TrainingFrames(frames, spec, config), FrameSampler(4, config)))
     loss = accumulate(fabric, network, SquareRootAtZero(), [batch])
     assert loss.isfinite()
-    loss, size, _ = agree(fabric, loss, gradient_size(net), StopSignals())
+    loss, size = mean_over_processes(fabric, loss, gradient_size(net))
     assert loss == 0
     assert not math.isfinite(size)
     assert "a gradient is nan, the loss 0.0 at step 3" in str(not_finite(loss, size, 2, 0, 1, []))

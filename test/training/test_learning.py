@@ -46,9 +46,9 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     first, second, third, fourth = losses(run)
     assert third + fourth < 0.95 * (first + second)
     _, spec = load_model(run / "last.safetensors")
-    sensors = ("camera", *spec.sensors)
-    assert spec.presence.trained_subsets == (sensors,)
-    assert spec.presence.scores["+".join(sensors)].dataset == f"{kind} val"
+    subset = ("camera", *spec.sensors)
+    assert spec.presence.trained_subsets == (subset,)
+    assert spec.presence.scores["+".join(subset)].dataset == f"{kind} val"
 
 
 def test_four_frames_are_overfitted(tmp_path: Path) -> None:
@@ -69,8 +69,7 @@ def test_four_frames_are_overfitted(tmp_path: Path) -> None:
     segmenter = Segmenter(model, spec, device="cpu")
     right = total = 0
     for item in (frames := open_frames("folder", root, "train", SENSORS)):
-        label = item.label
-        right += int((segmenter(item.frame).labels == label).sum())
-        total += int((label != 255).sum())
+        right += int((segmenter(item.frame).labels == item.label).sum())
+        total += int((item.label != 255).sum())
     assert len(frames) == 4
     assert right / total > 0.9

@@ -20,42 +20,46 @@ def test_absent_class_counts_zero_in_the_official_mean_alone() -> None:
     assert own.tolist() == [[3, 1, 0], [0, 2, 0], [0, 0, 0]]
     scores = matrices.scores(NAMES)["all"]
     road, car = 100 * 3 / 4, 100 * 2 / 3
-    assert scores.iou == (pytest.approx(road), pytest.approx(car), None)
+    assert scores.iou == {"road": road, "car": pytest.approx(car), "bicycle": None}
     assert scores.miou == pytest.approx((road + car) / 3)
     assert scores.miou_present == pytest.approx((road + car) / 2)
     assert scores.macc == pytest.approx((75 + 100) / 3)
     assert scores.aacc == pytest.approx(100 * 5 / 6)
-    assert (scores.frames, scores.absent) == (1, ("bicycle",))
-    assert scores.to_dict()["iou"] == {"road": road, "car": pytest.approx(car), "bicycle": None}
+    assert (scores.frames, scores.absent) == (1, ["bicycle"])
 
 
 def test_a_false_find_of_an_absent_class_changes_no_mean_over_present_classes() -> None:
     matrices = SubsetMatrices(3)
     matrices.update(torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), {})
     scores = matrices.scores(NAMES)["all"]
-    assert scores.iou == (50, None, None)
+    assert list(scores.iou.values()) == [50, None, None]
     assert scores.miou_present == 50
     assert scores.miou == pytest.approx(50 / 3)
 
 
 def test_subsets_are_pooled() -> None:
     """Pixels are summed over frames: neither a mean over frames nor one over subsets."""
-    matrices = SubsetMatrices(2)
+    subsets = [
+        {"weather": "fog", "case": "ordinary"},
+        {"weather": "fog", "case": "motionblur"},
+        {"weather": "sun"},
+    ]
+    matrices = SubsetMatrices(2, [*subsets, {"weather": "rain"}])  # of a frame without label
     right = torch.zeros(1, 8, dtype=torch.uint8)
-    matrices.update(right, right, {"weather": "fog", "case": "ordinary"})
     half = torch.tensor([[0, 1]], dtype=torch.uint8)
-    matrices.update(half, torch.zeros_like(half), {"weather": "fog", "case": "motionblur"})
-    matrices.update(half, half, {"weather": "sun"})
+    matrices.update(right, right, subsets[0])
+    matrices.update(half, torch.zeros_like(half), subsets[1])
+    matrices.update(half, half, subsets[2])
     scores = matrices.scores(("a", "b"))
     assert list(scores) == ["all", "case=motionblur", "case=ordinary", "weather=fog", "weather=sun"]
-    assert scores["weather=fog"].iou == (90, None)
-    assert scores["case=motionblur"].iou == (50, None)
-    assert scores["weather=sun"].iou == (100, 100)
-    assert scores["all"].iou == (pytest.approx(100 * 10 / 11), 50)
+    assert scores["weather=fog"].iou == {"a": 90, "b": None}
+    assert scores["case=motionblur"].iou == {"a": 50, "b": None}
+    assert scores["weather=sun"].iou == {"a": 100, "b": 100}
+    assert scores["all"].iou == {"a": pytest.approx(100 * 10 / 11), "b": 50}
     assert [s.frames for s in scores.values()] == [3, 1, 1, 2, 1]
 
 
 def test_nothing_labelled_scores_zero() -> None:
     scores = Scores.of(torch.zeros(3, 3, dtype=torch.long), 0, NAMES)
     assert (scores.miou, scores.miou_present, scores.macc, scores.aacc) == (0, 0, 0, 0)
-    assert scores.absent == NAMES
+    assert scores.absent == [*NAMES]

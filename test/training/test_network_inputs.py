@@ -18,7 +18,7 @@ from mmsam_ros.data.open import open_frames
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.sensors import Frame
-from mmsam_ros.training.inputs import network_inputs, pad_to
+from mmsam_ros.training.loader import network_inputs, pad_to
 from mmsam_ros.weights import Geometry, Spec
 
 CPU = torch.device("cpu")

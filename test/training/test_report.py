@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from evaluations import random_weights
 from support.trees import make_deliver, make_muses
 
@@ -98,7 +97,7 @@ def test_published_numbers_stand_beside_the_whole_test_set(tmp_path: Path) -> No
         for values in zip(words["weather"], words["case"], words["difficulty"], strict=True)
     ]
     evaluation.frames = dataclasses.replace(evaluation.frames, records=tuple(records))
-    matrices = SubsetMatrices(25, torch.device("cpu"))
+    matrices = SubsetMatrices(25)
     found = results(evaluation, matrices, Examples(evaluation))
     assert found["notes"] == []
     numbers = {row["method"]: row["miou"]["all"] for row in found["published"]}
@@ -164,9 +163,14 @@ def test_faults_of_a_submission_are_found(tmp_path: Path) -> None:
     sizes = {f"REC000{i}_frame_000001": (4, 6) for i in range(1, 7)}
     faults = "\n".join(check_submission(path, sizes, 19))
     for fault in (
-        "1 names are not", "REC0006_frame_000001 is missing", "REC0007_frame_000001 is no frame",
-        "REC0002_frame_000001 has the id 19", "REC0003_frame_000001 is uint8 (6, 4)",
-        "REC0004_frame_000001 is uint8 (4, 6, 3)", "REC0005_frame_000001 is no image",
+        "REC9_frame_1.png is no frame", "REC0006_frame_000001.png is missing",
+        "REC0007_frame_000001.png is no frame", "REC0002_frame_000001.png has the id 19",
+        "REC0003_frame_000001.png is uint8 (6, 4)", "REC0004_frame_000001.png is uint8 (4, 6, 3)",
+        "REC0005_frame_000001.png is no image",
     ):  # fmt: skip
         assert fault in faults
     assert "REC0001" not in faults
+    (fault,) = check_submission(path, {"REC9_frame_1": (4, 6)}, 19)[:1]
+    assert fault == (
+        "labelTrainIds/REC9_frame_1.png: expected labelTrainIds/REC####_frame_######.png"
+    )

@@ -50,12 +50,12 @@ def test_killed_and_stopped_runs_go_on_to_the_same_losses(tmp_path: Path) -> Non
     out = tmp_path / "interrupted"
     arguments = options(tmp_path, *FULL, f"--out={out}", "--data.workers=2")
     resumed = ["--resume", str(out), *arguments]
-    # step 5 of 12: within epoch 2, after the checkpoint of step 4; step 9: within epoch 3
+    # step 5 of 12: within epoch 2, after the checkpoint of step 4; step 10: within epoch 3
     killed = Job(["train", *arguments], Interrupt(5, signal.SIGKILL))
     status, said = finish(start(tmp_path, [killed]))
     assert status == -signal.SIGKILL, said
     assert max(logged(out)) == 5
-    stopped = Job(["train", *resumed], Interrupt(9, signal.SIGTERM))
+    stopped = Job(["train", *resumed], Interrupt(10, signal.SIGTERM))
     status, said = finish(start(tmp_path, [stopped, Job(["train", *resumed])]))
     assert status == 0, said
     assert said.count("stopped after step 10; go on with --resume") == 1
@@ -100,7 +100,7 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     config = run_config(tmp_path, "--schedule.epochs=1")
-    with pytest.raises(TrainingError, match=r"run: expected a run's folder"):
+    with pytest.raises(TrainingError, match=r"run: expected a run directory"):
         train(config, resume=tmp_path / "run")
     folder = train(config)
     with pytest.raises(TrainingError, match=r"holds a run.*--resume .*another --out"):
