@@ -6,15 +6,8 @@ import argparse
 from mmsam_ros.cli.arguments import add_out
 from mmsam_ros.cli.output import print_table
 from mmsam_ros.inference import tune_allocator
+from mmsam_ros.training import experiments
 from mmsam_ros.training.devices import is_first
-from mmsam_ros.training.experiments import (
-    HEADER,
-    experiment_names,
-    load_experiment,
-    run_experiment,
-    table_rows,
-    write_table,
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +34,10 @@ def run_all(args: argparse.Namespace) -> None:
     """Trains and evaluates every experiment with every seed, and prints the table."""
     tune_allocator()
     for name in args.names:  # a misspelt one is noticed before days of training
-        load_experiment(name)
+        experiments.load_experiment(name)
     for seed in args.seeds:
         for name in args.names:
-            scores = run_experiment(name, seed, args.out, args.rest)["scores"]
+            scores = experiments.run_experiment(name, seed, args.out, args.rest)["scores"]
             if is_first():
                 print(f"{name}, seed {seed}: mIoU {scores['all']['miou']:.2f}")
     if is_first():
@@ -52,11 +45,11 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def print_scores(args: argparse.Namespace) -> None:
-    rows = table_rows(args.out)
-    print_table(HEADER, rows)
-    print(f"{write_table(args.out, rows)}: the same as Markdown")
+    rows = experiments.table_rows(args.out)
+    print_table(experiments.HEADER, rows)
+    print(f"{experiments.write_table(args.out, rows)}: the same as Markdown")
 
 
 def print_names(args: argparse.Namespace) -> None:
-    for name in experiment_names():
-        print(f"{name:20s} {load_experiment(name).title}")
+    for name in experiments.experiment_names():
+        print(f"{name:20s} {experiments.load_experiment(name).title}")

@@ -22,11 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--root", type=Path, metavar="DIR", required=True, help="MUSES folder with calib.json")
     add_out(parser, "folder to write (default: ROOT/projected_to_rgb)")
     add_words(parser, "--sensors", "sensors to project", _SENSORS, default=",".join(_SENSORS))
-    option("--motion-compensation", action="store_true",
-           help="move LiDAR points to the middle of the camera's exposure")  # fmt: skip
+    option("--motion-compensation", action="store_true", help="move LiDAR points to mid-exposure")
     option("--parity", action="store_true", help="do as the official tool does, errors included")
-    option("--point-size", type=int, choices=(1, 2), default=2,
-           help="side of the square that a point or event covers, in pixels")  # fmt: skip
+    option("--point-size", type=int, choices=(1, 2), default=2, help="side of a point in pixels")
     option("--png", action="store_true", help="LiDAR as 16-bit PNG instead of npz")
     option("--workers", type=count, metavar="N", help="threads (default: one per core)")
 

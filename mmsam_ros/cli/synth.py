@@ -25,13 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     bag = verbs.add_parser("bag", help="write a drive as a ROS 2 bag with calibration and truth")
     bag.set_defaults(run=write_drive)
-    bag.add_argument("out", type=Path, metavar="OUT", help="new bag; the folder must not exist")
-    bag.add_argument("--seed", type=int, default=0, metavar="N", help="number of the world")
-    bag.add_argument("--split", choices=SPLITS, default="test", help="worlds to choose from")
-    bag.add_argument("--weather", choices=WEATHERS, default="sun", help="weather of the drive")
-    bag.add_argument("--case", choices=CASES, default="ordinary", help="what makes it hard")
-    bag.add_argument("--seconds", type=float, default=10.0, metavar="S", help="length")
-    bag.add_argument("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
+    option = bag.add_argument
+    option("out", type=Path, metavar="OUT", help="new bag; the folder must not exist")
+    option("--seed", type=int, default=0, metavar="N", help="number of the world")
+    option("--split", choices=SPLITS, default="test", help="worlds to choose from")
+    option("--weather", choices=WEATHERS, default="sun", help="weather of the drive")
+    option("--case", choices=CASES, default="ordinary", help="what makes it hard")
+    option("--seconds", type=float, default=10.0, metavar="S", help="length")
+    option("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
+    option("--size", type=image_size, default="640x480", metavar="WIDTHxHEIGHT", help="image size")
     folder = verbs.add_parser("folder", help="write a data set in the folder layout")
     folder.set_defaults(run=write_folder)
     option = folder.add_argument
@@ -41,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--per-scene", type=count, default=8, metavar="N", help="frames a drive")
     option("--first", type=int, default=0, metavar="N", help="number of the first world")
     option("--workers", type=count, metavar="N", help="processes (default: one per core)")
-    for verb, size in ((bag, "640x480"), (folder, "512x384")):
-        verb.add_argument(
-            "--size", type=image_size, default=size, metavar="WIDTHxHEIGHT", help="camera image"
-        )
+    option("--size", type=image_size, default="512x384", metavar="WIDTHxHEIGHT", help="image size")
 
 
 def write_drive(args: argparse.Namespace) -> None:

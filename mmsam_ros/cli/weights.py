@@ -8,6 +8,7 @@ from typing import get_args
 
 import torch
 
+from mmsam_ros import weights
 from mmsam_ros._util import check_word
 from mmsam_ros.cli.arguments import add_words, image_size
 from mmsam_ros.cli.errors import CliError
@@ -17,16 +18,6 @@ from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.start import benchmark_geometry, network_config
-from mmsam_ros.weights import (
-    convert_released,
-    file_sha256,
-    load_convnext,
-    load_sam_encoder,
-    make_spec,
-    read_checkpoint,
-    read_spec,
-    save_model,
-)
 from mmsam_ros.weights.released import expected_shapes
 
 
@@ -76,32 +67,33 @@ def write_weights(args: argparse.Namespace) -> None:
     if args.released:
         with torch.device("meta"):
             model = build_model(config)
-        model.load_state_dict(convert_released(read_checkpoint(args.released), config), assign=True)
+        state = weights.convert_released(weights.read_checkpoint(args.released), config)
+        model.load_state_dict(state, assign=True)
         recipe = "released MM SAM-adapter, converted"
     else:
         torch.manual_seed(args.seed)
         model = build_model(config)
         if args.sam:
-            load_sam_encoder(model, args.sam)
+            weights.load_sam_encoder(model, args.sam)
         if args.convnext:
-            load_convnext(model, args.convnext)
+            weights.load_convnext(model, args.convnext)
         recipe = "start weights, untrained" if sources else "from scratch, untrained"
-    spec = make_spec(
+    spec = weights.make_spec(
         config, modalities, classes,
         benchmark_geometry(benchmark.mode, benchmark, config.image_size), recipe=recipe,
         trained=bool(args.released), data=args.dataset if args.released else "none",
         seed=None if args.released else args.seed,
         source=", ".join(Path(s).name for s in sources),
-        source_sha256=", ".join(file_sha256(s) for s in sources if Path(s).is_file()),
+        source_sha256=", ".join(weights.file_sha256(s) for s in sources if Path(s).is_file()),
     )  # fmt: skip
-    save_model(args.out, model, spec)
+    weights.save_model(args.out, model, spec)
     sensors = " + ".join(("camera", *args.sensors))
     print(f"{args.out}: {recipe}, {args.preset} for {args.dataset}, {sensors}")
 
 
 def show(args: argparse.Namespace) -> None:
     path: Path = args.file
-    spec = read_spec(path)
+    spec = weights.read_spec(path)
     config, geometry, provenance = spec.config, spec.geometry, spec.provenance
     shapes = expected_shapes(config).values()
     facts = {
@@ -116,7 +108,7 @@ def show(args: argparse.Namespace) -> None:
         "recipe": f"{provenance.recipe} (data: {provenance.data})",
         "source": f"{provenance.source} {provenance.source_sha256}".strip(),
         "parameters": f"{sum(map(math.prod, shapes)) / 1e6:.1f} M in {len(shapes)} tensors",
-        "file": f"{path.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(path)}",
+        "file": f"{path.stat().st_size / 1e6:.1f} MB, sha256 {weights.file_sha256(path)}",
     }
     for name, value in facts.items():
         if value:

@@ -23,8 +23,6 @@ from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import default_combine
 from mmsam_ros.weights import package_file
 
-_ALIASES = {"root": "data.root"}
-
 
 class _Loader(yaml.SafeLoader):
     """Takes 1e-4 for a number, as YAML 1.2 does."""
@@ -127,7 +125,7 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         value = text if equals else next(words, None)
         if value is None:
             raise TrainingError(f"--{key}: the value is missing")
-        yield _ALIASES.get(key, key), value
+        yield "data.root" if key == "root" else key, value
 
 
 def _parse(key: str, text: str, kind: str) -> Any:
