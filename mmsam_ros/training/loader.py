@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
-from mmsam_ros.inference.normalise import normalise
-from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.inference.prepare import normalise, without_blank
 from mmsam_ros.sensors import NO_LABEL, RGB
 from mmsam_ros.training.config import TrainConfig
 from mmsam_ros.training.errors import TrainingError
