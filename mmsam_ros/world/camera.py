@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The camera's physics: sun and shadows, lamps at night, sky, air, exposure, blur and noise."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2
@@ -56,7 +54,7 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Genera
     hits, rays = view(caster, spec, time)
     solid, seen = hits.solid()
     albedo, gloss, glow = look(caster, seen)
-    light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
+    light = (_lamps if world.conditions.night else _daylight)(caster, seen, time)
     colour = albedo * light
     _reflect(world, seen, rays[solid], gloss, colour)
     colour += glow
@@ -69,16 +67,16 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Genera
     image = radiance.reshape(*shape, 3)
     _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
-    labels = caster.label[hits.triangle].reshape(shape)
-    instance = caster.instance[hits.triangle].reshape(shape)
-    return Picture(rgb, labels, hits.distance.reshape(shape), instance)
+    labels, instance = caster.label[hits.triangle], caster.instance[hits.triangle]
+    distance = hits.distance.reshape(shape)
+    return Picture(rgb, labels.reshape(shape), distance, instance.reshape(shape))
 
 
 def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
     """Radiance (N, 3) of the sky along unit rays."""
     conditions = world.conditions
     up = np.clip(rays[:, 2:], 0, 1)
-    low, blend = _light(conditions.sky.low), up ** (0.2 if world.night else 0.55)
+    low, blend = _light(conditions.sky.low), up ** (0.2 if conditions.night else 0.55)
     clear = low * (1 - blend) + _light(conditions.sky.high) * blend
     if not clouds or not conditions.cover:
         return clear
@@ -139,7 +137,7 @@ def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floa
     at = np.flatnonzero(gloss > 0)
     away, cosine = mirrored(rays[at], seen.normal[at])
     share = gloss[at] + (1 - gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
-    street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.sky.low))
+    street = 0.02 if world.conditions.night else 0.28 * float(np.mean(world.conditions.sky.low))
     seen_sky = np.clip((away[:, 2:] - 0.12) / 0.3, 0, 1)
     image = sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image

@@ -9,8 +9,6 @@ An object is visible to a sensor if its contrast is at least 1. A frame is hard 
 of its objects are visible to an auxiliary and not to the camera.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LiDAR's physics: a moving sweep, range noise, intensity, dropout, fog, rain and jitter."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

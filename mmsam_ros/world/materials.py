@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Materials of surfaces: one table for camera, LiDAR and thermal camera."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

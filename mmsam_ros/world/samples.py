@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A vehicle with three sensors in a world: single frames of a sensor, or samples for training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ coordinates: s along that line, n to its left. Time in seconds from the start of
 sensor sees the scene is not defined here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,10 +118,9 @@ class Motion:
 
     def at(self, time: float) -> NDArray[np.float64]:
         """(4, 4) world <- body at `time`."""
-        rate = 2 * np.pi / self.period
+        rate, along = 2 * np.pi / self.period, self.speed * time
         side = self.sway * np.sin(rate * time)
         c, s = np.cos(self.heading), np.sin(self.heading)
-        along = self.speed * time
         turn = np.arctan2(self.sway * rate * np.cos(rate * time), max(self.speed, 1e-6))
         x, y, street = self.path.world(
             self.start[0] + c * along - s * side, self.start[1] + s * along + c * side
@@ -174,7 +171,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The scene of one seed: all that the sensors render."""
+    """The scene of one seed: all that the sensors render; `style` has its textures."""
 
     seed: int
     conditions: Conditions
@@ -186,16 +183,11 @@ class World:
 
     @cached_property
     def style(self) -> Style:
-        """Its textures."""
         return Style(self.seed)
-
-    @property
-    def night(self) -> bool:
-        return self.conditions.night
 
     def lights_at(self, time: float) -> list[tuple[Floats, Floats, Light]]:
         """Lit lights at `time` as (position, unit direction, light); none in daylight."""
-        if not self.night:
+        if not self.conditions.night:
             return []
         owners = [(thing.motion, thing.lights) for thing in self.instances if thing.lights]
         found = []

@@ -6,8 +6,6 @@ lanes, then on each side a parking strip (or none), a kerb, a pavement, and hous
 park; side streets cross it. `Layout` has the widths and densities.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -117,9 +115,7 @@ class _Block:
     def blocked(self, s: float, gap: float) -> bool:
         return self.crossing and abs(s - self.middle) < gap
 
-    def place(
-        self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, lights: tuple[Light, ...] = ()
-    ) -> None:
+    def place(self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, *lights: Light) -> None:
         """Adds something rigid at s, n, z, turned by `yaw` relative to the street."""
         self.found.append(_placed(self.layout.path, name, mesh, at, yaw, lights))
 
@@ -144,10 +140,9 @@ class _Block:
                 across = (side * lay.kerb, side * _REACH)
                 road += strip((mid - w, mid + w), across, 0, lay.asphalt)
                 for one in (-1, 1):
-                    ends = (mid + one * w, mid + one * (w + _SIDE_WALK))
-                    walk += strip(ends, far, STEP, lay.paving)
-                    ends = (mid + one * w, mid + one * (w + 0.16))
-                    walk += _kerb(ends, *across, lay.stone)
+                    near = mid + one * w
+                    walk += strip((near, mid + one * (w + _SIDE_WALK)), far, STEP, lay.paving)
+                    walk += _kerb((near, mid + one * (w + 0.16)), *across, lay.stone)
         self.lay("road", road)
         self.lay("sidewalk", walk)
         self.lay("terrain", land)
@@ -219,7 +214,7 @@ class _Block:
         x, y, heading = (float(v) for v in lay.path.world(s, n - side * light.position[1]))
         aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
         placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
-        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, (placed,))
+        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, placed)
         for s in np.arange(self.start + rng.uniform(0, 5), self.end, 8.0):
             if not self.blocked(s, _SIDE_ROAD + 5) and rng.random() < lay.trees:
                 self._tree(s, side * (lay.kerb + 1.1), rng.uniform(0.75, 1.05))

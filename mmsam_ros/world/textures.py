@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Procedural patterns on surfaces: what the camera sees of them, and where facades have windows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +67,7 @@ def look(caster: Caster, hits: Hits) -> tuple[Floats, Floats, Floats]:
     world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
     material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
     gloss = column("gloss")[material]
-    share = 1.0 if world.night else 0.15 * world.conditions.lamps
+    share = 1.0 if world.conditions.night else 0.15 * world.conditions.lamps
     glow = albedo * (share * column("glow"))[material][:, None]
     for name, ground in _GROUND.items():
         at = _rows(caster, hits, name)
@@ -118,7 +116,7 @@ def _paint_facades(caster: Caster, hits: Hits, albedo: Floats, gloss: Floats, gl
     drawn = (cells.v / STOREY % 1)[cells.window] > 0.95 - 0.5 * np.maximum(0, blind - 0.6)
     albedo[pane] = np.where(drawn, 0.4, 0.025)[:, None]
     gloss[pane] = 0.30
-    if caster.world.night:
+    if caster.world.conditions.night:
         warm = np.array([1.0, 0.72, 0.38], np.float32)
         glow[pane] = cells.lit[cells.window][:, None] * warm * np.where(drawn, 0.5, 0.8)[:, None]
 

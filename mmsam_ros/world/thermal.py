@@ -4,8 +4,6 @@
 Counts are hundredths of a kelvin: raw = 100 * T, so 27315 is 0 degrees Celsius.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +67,8 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
     celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
     cells = facade(caster, seen)
-    warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
-    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
+    warm = np.where(cells.lit > 0, 5.0, 2.5) if conditions.night else np.float32(-1.5)
+    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * conditions.night
     if max(conditions.sky.sun) > 0:
         lit, facing, shadow = caster.sunlit(seen, 200.0, time)
         # what is in shadow now has been in the sun before

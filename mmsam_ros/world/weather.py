@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weather and case of a scene, as numbers that the sensors' physics use."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -108,7 +106,7 @@ class Conditions:
         return self.weather in ("night", "fog", "rain")
 
     @classmethod
-    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Conditions:
+    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Self:
         """The conditions of a seed's scene; DataError for an unknown weather or case."""
         check_word("weather", weather, WEATHERS, DataError)
         check_word("case", case, CASES, DataError)
