@@ -38,7 +38,7 @@ _STORE = get_typestore(Stores.ROS2_JAZZY)
 def write_bag(
     folder: Path, vehicle: Vehicle, seconds: float, report: Callable[[float], None] | None = None
 ) -> dict[str, int]:
-    """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP); messages by topic.
+    """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP); returns messages per topic.
 
     Messages are in the order of their stamps, which are also their recording times. `report` is
     called with the share that is done. DataError: the folder exists, or `seconds` is too short for

@@ -30,15 +30,12 @@ def _light(rgb: RGB) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
+    """An image with its ground truth, each (H, W)."""
 
-    instance (H, W) int32: number of the thing in the world, -1: sky.
-    """
-
-    rgb: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    distance: Floats
-    instance: NDArray[np.int32]
+    rgb: NDArray[np.uint8]  # (H, W, 3)
+    labels: NDArray[np.uint8]  # class ids
+    distance: Floats  # float32 m; sky: inf
+    instance: NDArray[np.int32]  # number of the thing in the world; sky: -1
 
 
 def view(caster: Caster, spec: PinholeSpec, time: float) -> tuple[Hits, Floats]:
@@ -48,7 +45,7 @@ def view(caster: Caster, spec: PinholeSpec, time: float) -> tuple[Hits, Floats]:
     return caster.cast(T[:3, 3], directions, time), directions
 
 
-def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator) -> Picture:
+def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> Picture:
     """The camera's picture at `time`, in seconds."""
     world, shape = caster.world, (spec.height, spec.width)
     hits, rays = view(caster, spec, time)
@@ -143,7 +140,7 @@ def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floa
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image
 
 
-def _rain(image: Floats, conditions: Conditions, rng: np.random.Generator) -> None:
+def _rain(image: Floats, conditions: Conditions, rng: Dice) -> None:
     """Draws falling drops as bright streaks, in place; near ones are long and out of focus."""
     if not conditions.rain:
         return
@@ -172,9 +169,7 @@ def _shaken(image: Floats, conditions: Conditions, spec: PinholeSpec) -> Floats:
     return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
 
 
-def _expose(
-    radiance: Floats, conditions: Conditions, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _expose(radiance: Floats, conditions: Conditions, rng: Dice) -> NDArray[np.uint8]:
     """Lens blur, bloom, exposure, film curve, gamma and sensor noise: linear radiance to rgb8."""
     height, width = radiance.shape[:2]
     image = cv2.GaussianBlur(radiance, (3, 3), 0.55)

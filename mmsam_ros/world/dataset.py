@@ -57,7 +57,7 @@ class Scene:
 
 
 def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> list[Scene]:
-    """The scenes of a data set of so many `frames` by split, `per_scene` from each drive.
+    """The scenes of a data set: `frames` per split, `per_scene` from each drive.
 
     Weathers take turns. Every second scene of a weather is ordinary, the other cases take turns in
     between, so that 50 scenes have every pair. `first`: number of every split's first world.
@@ -82,7 +82,7 @@ def render(
     root: Path, scenes: list[Scene], size: tuple[int, int], *,
     workers: int | None = None, report: Callable[[float], None] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Render the scenes into the new folder `root`; the frames with their difficulty.
+    """Render the scenes into the new folder `root`; returns the frames with their difficulty.
 
     `size`: camera's width and height. `workers`: processes, by default one per core. `report` is
     called with the share that is done. DataError: the folder exists, or there are no frames.
@@ -114,10 +114,8 @@ def _scene(root: Path, scene: Scene, size: tuple[int, int]) -> list[Row]:
     """Renders one drive and writes its frames."""
     rig, first, rows = make_rig(*size), scene.rows[0], []
     writer = _writer(root, rig)
-    drive = samples(
-        scene.seed, len(scene.rows), weather=first.weather, case=first.case, rig=rig,
-        interval=INTERVAL,
-    )  # fmt: skip
+    drive = samples(scene.seed, len(scene.rows), weather=first.weather, case=first.case,
+                    rig=rig, interval=INTERVAL)  # fmt: skip
     for row, sample in zip(scene.rows, drive, strict=True):
         picture, cloud = sample.picture, sample.cloud
         seen = np.sort(project(cloud.xyz, rig.camera_model, rig.T_camera_lidar)[0])

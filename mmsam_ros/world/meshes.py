@@ -132,11 +132,9 @@ def tube(
 def column(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
     """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-    rings = [
-        np.stack([x + rx * np.cos(angle), ry * np.sin(angle), np.full(10, z)], 1)
-        for x, z, rx, ry in sections
-    ]
-    return loft(np.stack(rings), surface)
+    x, z, rx, ry = np.array(sections, float).T[..., None]
+    rings = [x + rx * np.cos(angle), ry * np.sin(angle), z + 0 * angle]
+    return loft(np.stack(rings, -1), surface)
 
 
 def ellipsoid(centre: ArrayLike, radii: ArrayLike, surface: Surface, *, sides: int = 10) -> Mesh:

@@ -97,12 +97,9 @@ def rider(rng: Dice) -> tuple[Limb, ...]:
     """A pedalling rider without the bicycle, which is an instance of its own."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
-
-    def leant(mesh: Mesh) -> Mesh:
-        return mesh.at((mesh.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98))
-
-    trunk = leant(merge([_torso(top, trousers), _head(rng, skin, True)]))
-    limbs = [Limb(trunk)]
+    trunk = merge([_torso(top, trousers), _head(rng, skin, True)])
+    leant = (trunk.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98)
+    limbs = [Limb(trunk.at(leant))]
     for side in (-1, 1):
         y = 0.1 * side
         shoulder, hand = (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)

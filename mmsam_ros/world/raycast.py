@@ -58,7 +58,7 @@ class Caster:
         self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         still = sum(thing.motion is None for thing in things)
         self._still = (_embree(merge(meshes[:still])), np.concatenate(rows[:still]))
-        movers = [things[i] for i in order[still:]]
+        movers = [things[i] for i in order[still:]]  # each with the rows of its triangles
         self._movers = list(zip(movers, rows[still:], strict=True))
         self._time: float | None = None
         self._scenes = [self._still]

@@ -174,7 +174,6 @@ def guide(rng: Dice) -> tuple[Mesh, Mesh]:
     wide, high, z = rng.uniform(0.7, 1.1), rng.uniform(0.35, 0.6), rng.uniform(2.4, 2.8)
     ground = rng.colour((0.25, 0.7), (0.3, 1.0), (0.1, 0.66))
     white = rng.colour((0.6, 0.8), (0.0, 0.15))
-
     whole, inside = (-wide, wide), (0.04 - wide, wide - 0.04)
     parts = [
         _panel(whole, (z - high, z + high), -0.08, white),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Procedural patterns on surfaces: what the camera sees of them, and where facades have windows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,16 @@ from mmsam_ros.world.style import Floats, Mask, Rows, Style
 
 @dataclass(frozen=True, eq=False)
 class Facade:
-    """All hits on walls: their rows and instances, whether they are on a window, a window frame or
-    a door, radiance of the light behind a window (0: dark), and their place along the wall and up.
-    """
+    """All hits on walls."""
 
     at: Rows
     instance: NDArray[np.int32]
     window: Mask
-    frame: Mask
+    frame: Mask  # of a window
     door: Mask
-    lit: Floats
-    u: Floats
-    v: Floats
+    lit: Floats  # radiance of the light behind a window; 0: dark
+    u: Floats  # metres along the wall
+    v: Floats  # metres up the wall
 
 
 def facade(caster: Caster, hits: Hits) -> Facade:
@@ -159,23 +158,19 @@ def _grass(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Float
     return 1 + blades + style["meadow"] * style.noise(x, y, 31.0)
 
 
-def _leaf(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + style["leaf"] * fade * style.noise(x + 0.6 * y, z, 3.1)
-
-
-def _bark(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + 0.3 * fade * style.noise(x + y, z * 0.2, 0.9)
-
-
 def _roof(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
     row, tile = np.floor(z / 0.17), np.floor((x + y) / 0.25)
     edge = np.where(z / 0.17 - row < 0.25, 1 - 0.35 * fade, np.float32(1))
     return (1 + style["tile"] * (style.hash01(row, tile) - 0.5) * fade) * edge
 
 
-def _stone(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + 0.07 * style.noise(x + y, z, 4.0)
-
-
 _GROUND = {"asphalt": _asphalt, "marking": _marking, "paving": _paving, "kerb": _kerb}
-_PATTERNS = {"grass": _grass, "leaves": _leaf, "bark": _bark, "roof": _roof, "stone": _stone}
+_PATTERNS: dict[str, Callable[[Style, Floats, Floats, Floats, Floats], Floats]] = {
+    "grass": _grass,
+    "leaves": lambda style, x, y, z, fade: (
+        1 + style["leaf"] * fade * style.noise(x + 0.6 * y, z, 3.1)
+    ),
+    "bark": lambda style, x, y, z, fade: 1 + 0.3 * fade * style.noise(x + y, z * 0.2, 0.9),
+    "roof": _roof,
+    "stone": lambda style, x, y, z, fade: 1 + 0.07 * style.noise(x + y, z, 4.0),
+}

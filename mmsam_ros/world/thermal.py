@@ -24,9 +24,7 @@ _FOG = 0.12  # extinction of thermal radiation as a share of that of visible lig
 _FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
 
 
-def render(
-    caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator
-) -> NDArray[np.uint16]:
+def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> NDArray[np.uint16]:
     """One image (H, W) uint16, hundredths of a kelvin."""
     world, side = caster.world, caster.world.conditions.coarse
     hits, rays = view(caster, spec, time)
@@ -49,9 +47,7 @@ def render(
 
 
 def _sky(world: World, rays: Floats) -> Floats:
-    """Apparent temperature of the sky (Celsius): nearly the air's at the horizon and in clouds,
-    fog and rain, cold above.
-    """
+    """Apparent temperature of the sky (Celsius): cold overhead, except in clouds, fog and rain."""
     conditions = world.conditions
     horizon = 4.0 + 10.0 * conditions.day + conditions.air
     depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
