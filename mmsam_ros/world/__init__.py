@@ -22,15 +22,6 @@ from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import world_seed
 
 __all__ = [
-    "CLASSES",
-    "Cloud",
-    "Picture",
-    "Rig",
-    "Sample",
-    "Vehicle",
-    "World",
-    "build_street",
-    "make_rig",
-    "samples",
-    "world_seed",
-]
+    "CLASSES", "Cloud", "Picture", "Rig", "Sample", "Vehicle", "World", "build_street", "make_rig",
+    "samples", "world_seed",
+]  # fmt: skip

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a drive as a ROS 2 bag: three sensors at their own rates, calibration, ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,16 +38,11 @@ _STORE = get_typestore(Stores.ROS2_JAZZY)
 def write_bag(
     folder: Path, vehicle: Vehicle, seconds: float, report: Callable[[float], None] | None = None
 ) -> dict[str, int]:
-    """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP).
+    """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP); returns messages per topic.
 
     Messages are in the order of their stamps, which are also their recording times. `report` is
-    called with the share that is done.
-
-    Returns:
-        Number of messages by topic.
-
-    Raises:
-        DataError: the folder exists, or `seconds` is too short for one camera image.
+    called with the share that is done. DataError: the folder exists, or `seconds` is too short for
+    one camera image.
     """
     if folder.exists():
         raise DataError(f"{folder} exists, expected a new folder for the bag")
@@ -79,8 +72,8 @@ def _messages(vehicle: Vehicle, seconds: float) -> Iterator[tuple[float, str, in
     for done, (nanoseconds, sensor) in enumerate(due, start=1):
         share, stamp, time = done / len(due), START + nanoseconds, nanoseconds * 1e-9
         if sensor == "lidar":
-            cloud = _cloud(vehicle.lidar(time), _header(stamp, "lidar"))
-            yield share, "/lidar/points", stamp, cloud
+            message = _cloud(vehicle.lidar(time), _header(stamp, "lidar"))
+            yield share, "/lidar/points", stamp, message
             continue
         header = _header(stamp, f"{sensor}_optical")
         spec = rig.camera if sensor == "camera" else rig.thermal
@@ -90,12 +83,8 @@ def _messages(vehicle: Vehicle, seconds: float) -> Iterator[tuple[float, str, in
             yield share, "/camera/image_raw", stamp, _image(picture.rgb, "rgb8", header)
             yield share, "/ground_truth/semantic", stamp, _image(picture.labels, "mono8", header)
         else:
-            yield (
-                share,
-                "/thermal/image_raw",
-                stamp,
-                _image(vehicle.thermal(time), "mono16", header),
-            )
+            message = _image(vehicle.thermal(time), "mono16", header)
+            yield share, "/thermal/image_raw", stamp, message
 
 
 def _qos(latched: bool) -> qos.Qos:
@@ -156,10 +145,10 @@ def _cloud(cloud: Cloud, header: Any) -> Any:
 def _transforms(rig: Rig) -> Any:
     """base_link -> every sensor's frame."""
     header, transforms = _header(START, "base_link"), []
-    for child, spec in (
-        ("camera_optical", rig.camera), ("lidar", rig.lidar), ("thermal_optical", rig.thermal),
-    ):  # fmt: skip
-        px, py, pz, x, y, z, w = pose_values(spec.T_base)
+    places = {"camera_optical": rig.camera.T_base, "lidar": rig.lidar.T_base,
+              "thermal_optical": rig.thermal.T_base}  # fmt: skip
+    for child, T in places.items():
+        px, py, pz, x, y, z, w = pose_values(T)
         move = _make(
             "geometry_msgs/msg/Transform",
             translation=_make("geometry_msgs/msg/Vector3", x=px, y=py, z=pz),

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The camera's physics: sun and shadows, lamps at night, sky, air, exposure, blur and noise."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2
@@ -32,15 +30,12 @@ def _light(rgb: RGB) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """rgb (H, W, 3) uint8, labels (H, W) uint8 class ids, distance (H, W) float32 m (sky: inf).
+    """An image with its ground truth, each (H, W)."""
 
-    instance (H, W) int32: number of the thing in the world, -1: sky.
-    """
-
-    rgb: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    distance: Floats
-    instance: NDArray[np.int32]
+    rgb: NDArray[np.uint8]  # (H, W, 3)
+    labels: NDArray[np.uint8]  # class ids
+    distance: Floats  # float32 m; sky: inf
+    instance: NDArray[np.int32]  # number of the thing in the world; sky: -1
 
 
 def view(caster: Caster, spec: PinholeSpec, time: float) -> tuple[Hits, Floats]:
@@ -50,13 +45,13 @@ def view(caster: Caster, spec: PinholeSpec, time: float) -> tuple[Hits, Floats]:
     return caster.cast(T[:3, 3], directions, time), directions
 
 
-def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator) -> Picture:
+def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> Picture:
     """The camera's picture at `time`, in seconds."""
     world, shape = caster.world, (spec.height, spec.width)
     hits, rays = view(caster, spec, time)
     solid, seen = hits.solid()
     albedo, gloss, glow = look(caster, seen)
-    light = _lamps(caster, seen, time) if world.night else _daylight(caster, seen, time)
+    light = (_lamps if world.conditions.night else _daylight)(caster, seen, time)
     colour = albedo * light
     _reflect(world, seen, rays[solid], gloss, colour)
     colour += glow
@@ -69,16 +64,16 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Genera
     image = radiance.reshape(*shape, 3)
     _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
-    labels = caster.label[hits.triangle].reshape(shape)
-    instance = caster.instance[hits.triangle].reshape(shape)
-    return Picture(rgb, labels, hits.distance.reshape(shape), instance)
+    labels, instance = caster.label[hits.triangle], caster.instance[hits.triangle]
+    distance = hits.distance.reshape(shape)
+    return Picture(rgb, labels.reshape(shape), distance, instance.reshape(shape))
 
 
 def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
     """Radiance (N, 3) of the sky along unit rays."""
     conditions = world.conditions
     up = np.clip(rays[:, 2:], 0, 1)
-    low, blend = _light(conditions.sky.low), up ** (0.2 if world.night else 0.55)
+    low, blend = _light(conditions.sky.low), up ** (0.2 if conditions.night else 0.55)
     clear = low * (1 - blend) + _light(conditions.sky.high) * blend
     if not clouds or not conditions.cover:
         return clear
@@ -139,13 +134,13 @@ def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floa
     at = np.flatnonzero(gloss > 0)
     away, cosine = mirrored(rays[at], seen.normal[at])
     share = gloss[at] + (1 - gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
-    street = 0.02 if world.night else 0.28 * float(np.mean(world.conditions.sky.low))
+    street = 0.02 if world.conditions.night else 0.28 * float(np.mean(world.conditions.sky.low))
     seen_sky = np.clip((away[:, 2:] - 0.12) / 0.3, 0, 1)
     image = sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image
 
 
-def _rain(image: Floats, conditions: Conditions, rng: np.random.Generator) -> None:
+def _rain(image: Floats, conditions: Conditions, rng: Dice) -> None:
     """Draws falling drops as bright streaks, in place; near ones are long and out of focus."""
     if not conditions.rain:
         return
@@ -174,9 +169,7 @@ def _shaken(image: Floats, conditions: Conditions, spec: PinholeSpec) -> Floats:
     return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE).astype(np.float32)
 
 
-def _expose(
-    radiance: Floats, conditions: Conditions, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _expose(radiance: Floats, conditions: Conditions, rng: Dice) -> NDArray[np.uint8]:
     """Lens blur, bloom, exposure, film curve, gamma and sensor noise: linear radiance to rgb8."""
     height, width = radiance.shape[:2]
     image = cv2.GaussianBlur(radiance, (3, 3), 0.55)

@@ -5,8 +5,6 @@ The same plan gives the same files: camera images, LiDAR points in the camera's 
 counts, labels and the calibration.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
@@ -59,15 +57,10 @@ class Scene:
 
 
 def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> list[Scene]:
-    """The scenes of a data set.
+    """The scenes of a data set: `frames` per split, `per_scene` from each drive.
 
     Weathers take turns. Every second scene of a weather is ordinary, the other cases take turns in
-    between, so that 50 scenes have every pair.
-
-    Args:
-        frames: their number by split.
-        per_scene: frames from each drive.
-        first: number of the first world of every split.
+    between, so that 50 scenes have every pair. `first`: number of every split's first world.
     """
     if per_scene < 1:
         raise DataError(f"frames of a scene are {per_scene}, expected at least 1")
@@ -89,20 +82,10 @@ def render(
     root: Path, scenes: list[Scene], size: tuple[int, int], *,
     workers: int | None = None, report: Callable[[float], None] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Write a data set into the new folder `root`.
+    """Render the scenes into the new folder `root`; returns the frames with their difficulty.
 
-    Args:
-        root: folder of the data set.
-        scenes: what to render, see `plan`.
-        size: camera's width and height.
-        workers: processes, by default one per core.
-        report: called with the share that is done.
-
-    Returns:
-        The frames with their difficulty.
-
-    Raises:
-        DataError: the folder exists, or there are no frames.
+    `size`: camera's width and height. `workers`: processes, by default one per core. `report` is
+    called with the share that is done. DataError: the folder exists, or there are no frames.
     """
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
@@ -115,9 +98,8 @@ def render(
     # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     rows: list[Row] = []
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
-    ) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
         for job in [pool.submit(_scene, root, scene, size) for scene in scenes]:
             rows += job.result()
             if report:
@@ -132,10 +114,8 @@ def _scene(root: Path, scene: Scene, size: tuple[int, int]) -> list[Row]:
     """Renders one drive and writes its frames."""
     rig, first, rows = make_rig(*size), scene.rows[0], []
     writer = _writer(root, rig)
-    drive = samples(
-        scene.seed, len(scene.rows), weather=first.weather, case=first.case, rig=rig,
-        interval=INTERVAL,
-    )  # fmt: skip
+    drive = samples(scene.seed, len(scene.rows), weather=first.weather, case=first.case,
+                    rig=rig, interval=INTERVAL)  # fmt: skip
     for row, sample in zip(scene.rows, drive, strict=True):
         picture, cloud = sample.picture, sample.cloud
         seen = np.sort(project(cloud.xyz, rig.camera_model, rig.T_camera_lidar)[0])

@@ -9,8 +9,6 @@ An object is visible to a sensor if its contrast is at least 1. A frame is hard 
 of its objects are visible to an auxiliary and not to the camera.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +59,7 @@ def thermal_in_view(sample: Sample) -> Floats:
 
 
 def _ranges(sample: Sample) -> Floats:
-    """(H, W) distance of LiDAR returns in the camera's view, without echoes of fog and rain; NaN
-    where there is none.
-    """
+    """(H, W) range of LiDAR returns in the camera's view, without fog's and rain's; none: NaN."""
     solid = sample.cloud.xyz[sample.cloud.label != AIR]
     _, u, v, depth = project(solid, sample.rig.camera_model, sample.rig.T_camera_lidar)
     found = np.full(sample.picture.labels.shape, np.nan, np.float32)
@@ -73,9 +69,7 @@ def _ranges(sample: Sample) -> Floats:
 
 
 def _surroundings(mask: Mask) -> tuple[Mask, Mask, tuple[slice, slice]]:
-    """The window around an object and, cut out of it, its mask and the ring around it, a quarter
-    of the object's size wide: (mask, ring, window).
-    """
+    """(mask, ring, window): an object and the ring around it, a quarter as wide, in a window."""
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     width = max(2, int(np.sqrt(mask.sum()) / 4))
     window = np.s_[max(y - width, 0) : y + h + width, max(x - width, 0) : x + w + width]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LiDAR's physics: a moving sweep, range noise, intensity, dropout, fog, rain and jitter."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from mmsam_ros.world.materials import column
 from mmsam_ros.world.raycast import Caster, Hits
 from mmsam_ros.world.rig import LidarSpec
-from mmsam_ros.world.style import Floats
+from mmsam_ros.world.style import Dice, Floats
 from mmsam_ros.world.textures import facade
 
 AIR = 255  # label of echoes of fog and rain
@@ -28,20 +26,16 @@ class Cloud:
     """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
 
     The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
-    xyz (N, 3) float32 m; intensity (N,) float32 0..255; ring (N,) uint16, 0 is the top beam; time
-    (N,) float32 s since the stamp; label (N,) uint8 ground truth: class ids, `AIR` for fog or rain.
     """
 
-    xyz: Floats
-    intensity: Floats
-    ring: NDArray[np.uint16]
-    time: Floats
-    label: NDArray[np.uint8]
+    xyz: Floats  # (N, 3) float32 m
+    intensity: Floats  # (N,) float32, 0..255
+    ring: NDArray[np.uint16]  # (N,), 0 is the top beam
+    time: Floats  # (N,) float32 s since the stamp
+    label: NDArray[np.uint8]  # (N,) ground truth: class ids, `AIR` for fog or rain
 
 
-def scan(
-    caster: Caster, spec: LidarSpec, time: float, turn: float, rng: np.random.Generator
-) -> Cloud:
+def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -> Cloud:
     """One turn of `turn` seconds from `time` on."""
     nominal, beams, ego = spec.rays, len(spec.elevations), caster.world.ego
     actual = _jittered(nominal, caster.world.conditions.jitter, rng)
@@ -63,7 +57,7 @@ def scan(
     return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
 
 
-def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
+def _jittered(rays: Floats, degrees: float, rng: Dice) -> Floats:
     """Actual directions of the beams; the points are still computed from the nominal ones."""
     if not degrees:
         return rays
@@ -72,7 +66,7 @@ def _jittered(rays: Floats, degrees: float, rng: np.random.Generator) -> Floats:
 
 
 def _returns(
-    caster: Caster, hits: Hits, rays: Floats, rng: np.random.Generator
+    caster: Caster, hits: Hits, rays: Floats, rng: Dice
 ) -> tuple[Floats, Floats, NDArray[np.uint8]]:
     """Measured range (0: none), intensity and true label of every ray."""
     conditions, count = caster.world.conditions, len(hits.distance)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Materials of surfaces: one table for camera, LiDAR and thermal camera."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +9,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Material:
-    """Properties of a surface besides its albedo, which meshes have.
-
-    reflectance: share of the LiDAR's light (905 nm) sent back at normal incidence, 0..1
-    gloss: share of mirror-like reflection at normal incidence (camera)
-    glow: radiance of the surface itself at night, times its albedo (camera)
-    day, night: temperature in the shade and at night, degrees Celsius
-    sun: kelvin gained in full perpendicular sun
-    emissivity: share of own radiation in the thermal image; the rest mirrors the sky
-    """
+    """Properties of a surface besides its albedo, which meshes have; temperatures in Celsius."""
 
     name: str
-    reflectance: float
-    day: float
-    sun: float
-    night: float
-    gloss: float = 0.0
-    glow: float = 0.0
-    emissivity: float = 0.95
+    reflectance: float  # share of the LiDAR's light (905 nm) sent back at normal incidence, 0..1
+    day: float  # temperature by day, in the shade
+    sun: float  # kelvin gained in full perpendicular sun
+    night: float  # temperature at night
+    gloss: float = 0.0  # share of mirror-like reflection at normal incidence (camera)
+    glow: float = 0.0  # radiance of the surface itself at night, times its albedo (camera)
+    emissivity: float = 0.95  # share of own radiation (thermal); the rest mirrors the sky
 
 
 MATERIALS: tuple[Material, ...] = (

@@ -5,25 +5,24 @@ Metres; x forward, y left, z up. The order of a triangle's corners does not matt
 turns normals towards the viewer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmsam_ros.world.materials import MATERIAL_IDS
+from mmsam_ros.world.style import RGB, Range
 
 
 class Surface(NamedTuple):
     """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
 
     material: str
-    rgb: tuple[float, float, float]
+    rgb: RGB
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +34,13 @@ class Mesh:
     material: NDArray[np.int16]
     albedo: NDArray[np.float32]
 
-    def moved(self, offset: ArrayLike = (0, 0, 0), *, yaw: float = 0.0, scale: float = 1.0) -> Mesh:
+    def moved(self, offset: ArrayLike = (0, 0, 0), *, yaw: float = 0.0, scale: float = 1.0) -> Self:
         """The mesh scaled, then turned about z by `yaw` radians, then shifted by `offset`."""
         c, s = np.cos(yaw), np.sin(yaw)
         turn = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
         return self.at(self.vertices @ turn.T + np.asarray(offset))
 
-    def at(self, vertices: NDArray[np.floating]) -> Mesh:
+    def at(self, vertices: NDArray[np.floating]) -> Self:
         """The mesh with other vertices."""
         return replace(self, vertices=vertices.astype(np.float32))
 
@@ -73,7 +72,7 @@ def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, surface: Surfac
     return mesh(np.array([a, b, c, d], float), [[0, 1, 2], [0, 2, 3]], surface)
 
 
-def floor(x: tuple[float, float], y: tuple[float, float], z: float, surface: Surface) -> Mesh:
+def floor(x: Range, y: Range, z: float, surface: Surface) -> Mesh:
     """A level rectangle."""
     return quad((x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z), surface)
 
@@ -90,17 +89,8 @@ def box(low: ArrayLike, high: ArrayLike, surface: Surface) -> Mesh:
 def prism(outline: ArrayLike, half_width: float, surface: Surface) -> Mesh:
     """An (x, z) outline, star-shaped about its mean, extruded along y to +-half_width."""
     points = np.asarray(outline, float)
-    n = len(points)
-    ring = np.arange(n)
-    nxt = (ring + 1) % n
-    sides = [np.insert(points, 1, side * half_width, axis=1) for side in (-1, 1)]
-    centres = [side.mean(0, keepdims=True) for side in sides]
-    tris = np.concatenate([
-        np.stack([ring, nxt, nxt + n], 1), np.stack([ring, nxt + n, ring + n], 1),
-        np.stack([ring, nxt, np.full(n, 2 * n)], 1),
-        np.stack([ring + n, nxt + n, np.full(n, 2 * n + 1)], 1),
-    ])  # fmt: skip
-    return mesh(np.concatenate(sides + centres), tris, surface)
+    sides = [np.insert(points, 1, y, axis=1) for y in (-half_width, half_width)]
+    return loft(np.stack(sides), surface)
 
 
 @cache
@@ -108,15 +98,12 @@ def _skin(count: int, sides: int) -> NDArray[np.int32]:
     """Triangles over `count` rings of `sides` points, and over the two middles that follow."""
     i = np.arange(sides)
     j = (i + 1) % sides
-    tris = []
-    for low in range(0, (count - 1) * sides, sides):
-        high = low + sides
-        tris.append(np.stack([low + i, low + j, high + j], 1))
-        tris.append(np.stack([low + i, high + j, high + i], 1))
-    last, middles = (count - 1) * sides, count * sides
-    tris.append(np.stack([i, j, np.full(sides, middles)], 1))
-    tris.append(np.stack([last + i, last + j, np.full(sides, middles + 1)], 1))
-    return np.concatenate(tris).astype(np.int32)
+    wall = [np.stack([i, j, j + sides], 1), np.stack([i, j + sides, i + sides], 1)]
+    walls = np.concatenate(wall) + sides * np.arange(count - 1)[:, None, None]
+    last, middle = (count - 1) * sides, count * sides
+    bottom = np.stack([i, j, np.full(sides, middle)], 1)
+    top = np.stack([last + i, last + j, np.full(sides, middle + 1)], 1)
+    return np.concatenate([walls.reshape(-1, 3), bottom, top]).astype(np.int32)
 
 
 def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
@@ -128,7 +115,7 @@ def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
 
 def tube(
     a: ArrayLike, b: ArrayLike, surface: Surface, *, radius: float,
-    end_radius: float | None = None, sides: int = 10,
+    end_radius: float | None = None, sides: int = 8,
 ) -> Mesh:  # fmt: skip
     """A straight round (or conical) rod from a to b."""
     start, end = np.asarray(a, float), np.asarray(b, float)
@@ -145,11 +132,9 @@ def tube(
 def column(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
     """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-    rings = [
-        np.stack([x + rx * np.cos(angle), ry * np.sin(angle), np.full(10, z)], 1)
-        for x, z, rx, ry in sections
-    ]
-    return loft(np.stack(rings), surface)
+    x, z, rx, ry = np.array(sections, float).T[..., None]
+    rings = [x + rx * np.cos(angle), ry * np.sin(angle), z + 0 * angle]
+    return loft(np.stack(rings, -1), surface)
 
 
 def ellipsoid(centre: ArrayLike, radii: ArrayLike, surface: Surface, *, sides: int = 10) -> Mesh:
@@ -157,9 +142,7 @@ def ellipsoid(centre: ArrayLike, radii: ArrayLike, surface: Surface, *, sides: i
     lat = np.linspace(-np.pi / 2, np.pi / 2, sides // 2 + 2)[1:-1, None]
     lon = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None]
     x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
-    return loft(
-        np.stack([x, y, z], -1) * np.asarray(radii, float) + np.asarray(centre, float), surface
-    )
+    return loft(np.stack([x, y, z], -1) * np.asarray(radii) + np.asarray(centre), surface)
 
 
 def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -> Mesh:
@@ -171,9 +154,7 @@ def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -
     return loft(points + np.asarray(centre, float), surface)
 
 
-def patch(
-    corners: ArrayLike, s: tuple[float, float], t: tuple[float, float], surface: Surface
-) -> Mesh:
+def patch(corners: ArrayLike, s: Range, t: Range, surface: Surface) -> Mesh:
     """Part of a quadrilateral, 12 mm off it: s runs along corner 0 -> 1, t along 0 -> 3.
 
     The corners must be counter-clockwise seen from outside.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pedestrians, bicycles and riders with limbs that swing, facing +x, standing at z = 0."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, ring, tube
@@ -42,8 +40,8 @@ def _leg(side: int, trousers: Surface) -> Mesh:
     y = 0.09 * side
     shoe = Surface("shoe", (0.05, 0.04, 0.035))
     return merge([
-        tube((0, y, 0.92), (0.01, y, 0.48), trousers, radius=0.09, end_radius=0.065, sides=8),
-        tube((0.01, y, 0.48), (-0.01, y, 0.08), trousers, radius=0.065, end_radius=0.05, sides=8),
+        tube((0, y, 0.92), (0.01, y, 0.48), trousers, radius=0.09, end_radius=0.065),
+        tube((0.01, y, 0.48), (-0.01, y, 0.08), trousers, radius=0.065, end_radius=0.05),
         box((-0.09, y - 0.045, 0), (0.17, y + 0.045, 0.09), shoe),
     ])  # fmt: skip
 
@@ -51,8 +49,8 @@ def _leg(side: int, trousers: Surface) -> Mesh:
 def _arm(side: int, sleeve: Surface, skin: Surface) -> Mesh:
     y = 0.25 * side
     return merge([
-        tube((0, 0.8 * y, 1.42), (-0.02, y, 1.13), sleeve, radius=0.06, end_radius=0.05, sides=8),
-        tube((-0.02, y, 1.13), (0.06, y, 0.90), sleeve, radius=0.05, end_radius=0.04, sides=8),
+        tube((0, 0.8 * y, 1.42), (-0.02, y, 1.13), sleeve, radius=0.06, end_radius=0.05),
+        tube((-0.02, y, 1.13), (0.06, y, 0.90), sleeve, radius=0.05, end_radius=0.04),
         ellipsoid((0.08, y, 0.85), (0.035, 0.03, 0.07), skin, sides=8),
     ])  # fmt: skip
 
@@ -99,19 +97,16 @@ def rider(rng: Dice) -> tuple[Limb, ...]:
     """A pedalling rider without the bicycle, which is an instance of its own."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
-
-    def leant(mesh: Mesh) -> Mesh:
-        return mesh.at((mesh.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98))
-
-    trunk = leant(merge([_torso(top, trousers), _head(rng, skin, True)]))
-    limbs = [Limb(trunk)]
+    trunk = merge([_torso(top, trousers), _head(rng, skin, True)])
+    leant = (trunk.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98)
+    limbs = [Limb(trunk.at(leant))]
     for side in (-1, 1):
         y = 0.1 * side
         shoulder, hand = (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)
-        arm = tube(shoulder, hand, top, radius=0.055, end_radius=0.035, sides=8)
+        arm = tube(shoulder, hand, top, radius=0.055, end_radius=0.035)
         leg = merge([
-            tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, radius=0.09, end_radius=0.065, sides=8),
-            tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, radius=0.065, end_radius=0.05, sides=8),
+            tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, radius=0.09, end_radius=0.065),
+            tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, radius=0.065, end_radius=0.05),
             box((-0.05, y - 0.04, 0.2), (0.19, y + 0.04, 0.28), Surface("shoe", (0.1, 0.1, 0.1))),
         ])  # fmt: skip
         phase = 0.0 if side < 0 else np.pi

@@ -46,26 +46,20 @@ class Caster:
     def __init__(self, world: World) -> None:
         self.world, things = world, world.instances
         order = sorted(range(len(things)), key=lambda i: things[i].motion is not None)
-        meshes = [limb.mesh for i in order for limb in things[i].limbs]
-        owners = [i for i in order for _ in things[i].limbs]
+        meshes = [merge([limb.mesh for limb in things[i].limbs]) for i in order]
         counts = [len(mesh.triangles) for mesh in meshes]
-        self.instance = np.append(np.repeat(owners, counts), -1).astype(np.int32)
+        whole, rows = merge(meshes), np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
+        self.instance = np.append(np.repeat(order, counts), -1).astype(np.int32)
         self.label = np.array([*(thing.label for thing in things), SKY], np.uint8)[self.instance]
-        self.material = np.append(np.concatenate([m.material for m in meshes]), 0).astype(np.int16)
-        self.albedo = np.concatenate([m.albedo for m in meshes] + [np.zeros((1, 3), np.float32)])
+        self.material = np.append(whole.material, np.int16(0))
+        self.albedo = np.append(whole.albedo, np.zeros((1, 3), np.float32), axis=0)
         self.origin = np.array([thing.origin for thing in things], np.float32)
         yaw = np.array([thing.yaw for thing in things], np.float32)
         self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
-        still: list[Mesh] = []
-        self._movers: dict[int, list[int]] = {}  # moving instances: first row of each limb
-        for i, mesh, end in zip(owners, meshes, np.cumsum(counts), strict=True):
-            if things[i].motion is None:
-                still.append(mesh)
-            else:
-                self._movers.setdefault(i, []).append(int(end) - len(mesh.triangles))
-        solid = merge(still)
-        rows = np.arange(len(solid.triangles))
-        self._still = (_embree(solid.vertices, solid.triangles), rows)
+        still = sum(thing.motion is None for thing in things)
+        self._still = (_embree(merge(meshes[:still])), np.concatenate(rows[:still]))
+        movers = [things[i] for i in order[still:]]  # each with the rows of its triangles
+        self._movers = list(zip(movers, rows[still:], strict=True))
         self._time: float | None = None
         self._scenes = [self._still]
 
@@ -113,23 +107,19 @@ class Caster:
         """Static things, and moving ones in sight at `time`, with the rows of their triangles."""
         if time != self._time:
             ego = np.linalg.inv(self.world.ego.at(time))
-            vertices, triangles, rows, base = [], [], [], 0
-            for i, starts in self._movers.items():
-                thing = self.world.instances[i]
+            meshes, rows = [], []
+            for thing, own in self._movers:
                 assert thing.motion is not None
                 body = thing.motion.at(time)
                 if not _SIGHT[0] < ego[0] @ body[:, 3] < _SIGHT[1]:
                     continue
-                for limb, start in zip(thing.limbs, starts, strict=True):
+                for limb in thing.limbs:
                     T = body @ limb.at(time)
-                    vertices.append(limb.mesh.vertices @ T[:3, :3].T + T[:3, 3])
-                    triangles.append(limb.mesh.triangles + base)
-                    rows.append(np.arange(start, start + len(limb.mesh.triangles)))
-                    base += len(limb.mesh.vertices)
+                    meshes.append(limb.mesh.at(limb.mesh.vertices @ T[:3, :3].T + T[:3, 3]))
+                rows.append(own)
             self._time, self._scenes = time, [self._still]
-            if rows:
-                moving = _embree(np.concatenate(vertices), np.concatenate(triangles))
-                self._scenes.append((moving, np.concatenate(rows)))
+            if meshes:
+                self._scenes.append((_embree(merge(meshes)), np.concatenate(rows)))
         return self._scenes
 
 
@@ -139,7 +129,7 @@ def mirrored(rays: Floats, normals: Floats) -> tuple[Floats, Floats]:
     return rays + 2 * cosine[:, None] * normals, cosine
 
 
-def _embree(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> EmbreeScene:
+def _embree(mesh: Mesh) -> EmbreeScene:
     scene = EmbreeScene()
-    TriangleMesh(scene, vertices.astype(np.float32), triangles.astype(np.int32))
+    TriangleMesh(scene, mesh.vertices, mesh.triangles)
     return scene

@@ -5,8 +5,6 @@
 `camera_optical`, `thermal_optical`: z forward, x right, y down. Pixel i covers [i, i + 1).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from math import radians, tan
@@ -91,10 +89,7 @@ class Rig:
     def camera_model(self) -> CameraModel:
         """The camera as `sensors` describes it."""
         width, height, K = self.camera.width, self.camera.height, self.camera.K
-        return CameraModel(
-            width=width, height=height, K=K, D=np.zeros(0), distortion="none", R=np.eye(3),
-            offset=np.zeros(3),
-        )  # fmt: skip
+        return CameraModel(width, height, K, np.zeros(0), "none", np.eye(3), np.zeros(3))
 
     @property
     def registration(self) -> Registration:
@@ -119,8 +114,7 @@ def make_rig(
 ) -> Rig:
     """The standard rig; the thermal camera has half the camera's resolution, the LiDAR 32 beams.
 
-    Raises:
-        DataError: a size below 32 pixels or a rate that is not positive.
+    DataError: a size below 32 pixels or a rate that is not positive.
     """
     if min(width, height) < 32:
         raise DataError(f"size is {width}x{height}, expected at least 32x32")

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A vehicle with three sensors in a world: single frames of a sensor, or samples for training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,7 +49,7 @@ class Vehicle:
         """The thermal image at `time` (s), hundredths of a kelvin."""
         return thermal.render(self.caster, self.rig.thermal, time, self._noise(_THERMAL, time))
 
-    def _noise(self, sensor: int, time: float) -> np.random.Generator:
+    def _noise(self, sensor: int, time: float) -> Dice:
         return Dice(self.world.seed, sensor, round(time * 1e9))
 
 

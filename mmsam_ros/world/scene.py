@@ -6,8 +6,6 @@ coordinates: s along that line, n to its left. Time in seconds from the start of
 sensor sees the scene is not defined here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,13 +28,10 @@ _FIRST, _STEP, _COUNT = -800.0, 0.5, 8192  # the tabulated part of a path, metre
 
 @dataclass(frozen=True)
 class Path:
-    """A line whose heading swings by `swing` radians (up to 0.5) every `period` metres.
+    """A line through the world's origin (s = 0), along x where it does not swing."""
 
-    It passes the world's origin at s = 0, along x where it does not swing.
-    """
-
-    swing: float = 0.0
-    period: float = 400.0
+    swing: float = 0.0  # of the heading, radians, up to 0.5
+    period: float = 400.0  # of the swing, metres
     phase: float = 0.0
 
     @cached_property
@@ -105,31 +100,25 @@ def pose(
 
 @dataclass(frozen=True)
 class Motion:
-    """Travel at constant speed along a street, or at an angle to it.
+    """Travel at constant speed along a street, or at an angle to it."""
 
-    start: street coordinates s, n and height; heading: radians, relative to the street's; sway,
-    period: of a slow sideways swing, metres and seconds.
-    """
-
-    start: Point
-    heading: float = 0.0
-    speed: float = 0.0
-    sway: float = 0.0
-    period: float = 9.0
+    start: Point  # street coordinates s, n and height
+    heading: float = 0.0  # radians, relative to the street's
+    speed: float = 0.0  # m/s
+    sway: float = 0.0  # of a slow sideways swing, metres
+    period: float = 9.0  # of that swing, seconds
     path: Path = STRAIGHT
 
     def at(self, time: float) -> NDArray[np.float64]:
         """(4, 4) world <- body at `time`."""
-        rate = 2 * np.pi / self.period
+        rate, along = 2 * np.pi / self.period, self.speed * time
         side = self.sway * np.sin(rate * time)
         c, s = np.cos(self.heading), np.sin(self.heading)
-        along = self.speed * time
         turn = np.arctan2(self.sway * rate * np.cos(rate * time), max(self.speed, 1e-6))
-        x, y, street = self.path.world(
-            self.start[0] + c * along - s * side, self.start[1] + s * along + c * side
-        )
+        s0, n0, height = self.start
+        x, y, street = self.path.world(s0 + c * along - s * side, n0 + s * along + c * side)
         yaw = self.heading + float(street) + (turn if self.sway else 0.0)
-        return pose((float(x), float(y), self.start[2]), yaw)
+        return pose((float(x), float(y), height), yaw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +163,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The scene of one seed: all that the sensors render."""
+    """The scene of one seed: all that the sensors render; `style` has its textures."""
 
     seed: int
     conditions: Conditions
@@ -186,16 +175,11 @@ class World:
 
     @cached_property
     def style(self) -> Style:
-        """Its textures."""
         return Style(self.seed)
-
-    @property
-    def night(self) -> bool:
-        return self.conditions.night
 
     def lights_at(self, time: float) -> list[tuple[Floats, Floats, Light]]:
         """Lit lights at `time` as (position, unit direction, light); none in daylight."""
-        if not self.night:
+        if not self.conditions.night:
             return []
         owners = [(thing.motion, thing.lights) for thing in self.instances if thing.lights]
         found = []

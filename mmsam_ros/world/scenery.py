@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Static things: buildings, trees, hedges, street lamps and traffic signs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
 from mmsam_ros.world.scene import Light
-from mmsam_ros.world.style import RGB, Dice, Floats
+from mmsam_ros.world.style import RGB, Dice, Floats, Range
 
 BAY, STOREY = 2.4, 3.1  # width and height of a facade's cell, which has one window, metres
 
 _SIGN_HUES = {"ban": (0.95, 1.02), "order": (0.56, 0.66), "warning": (0.96, 1.12)}
-
-
-def _wall(rng: Dice) -> RGB:
-    """Mostly brick, ochre or plaster; some are painted."""
-    if rng.random() < 0.7:
-        return rng.colour((0.22, 0.70), (0.02, 0.62), (0.0, 0.14))
-    return rng.colour((0.10, 0.66), (0.0, 0.5))
+_BACK = (0.3, 0.3, 0.3)  # of a sign
+# ranges of a wall's colour, see Dice.colour
+_BARE, _PAINTED = ((0.22, 0.70), (0.02, 0.62), (0.0, 0.14)), ((0.10, 0.66), (0.0, 0.5))
 
 
 def plants(rng: Dice) -> RGB:
@@ -33,7 +27,7 @@ def building(rng: Dice, bays: int, deep: int, storeys: int) -> Mesh:
     """A house with its front corner at the origin, along +x, away from the street along +y."""
     w, d, h = bays * BAY, deep * BAY, storeys * STOREY
     stone = Surface("stone", rng.colour((0.30, 0.58), (0.0, 0.2)))
-    wall = Surface("facade", _wall(rng))
+    wall = Surface("facade", rng.colour(*(_BARE if rng.random() < 0.7 else _PAINTED)))
     parts = [box((0, 0, 0), (w, d, h), wall)]
     roof = Surface("roof", rng.colour((0.08, 0.30), (0.0, 0.8), (0.0, 0.12)))
     if storeys <= 4 and rng.random() < 0.65:
@@ -99,15 +93,14 @@ def tree(rng: Dice) -> Mesh:
     green = np.array(plants(rng))
     stem, spread = rng.uniform(2.3, 3.1), rng.uniform(1.5, 2.1)
     lean = rng.uniform(-0.15, 0.15, 2)
-    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, radius=0.17, end_radius=0.10, sides=8)]
+    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, radius=0.17, end_radius=0.10)]
     count = int(rng.integers(7, 11))
     for i in range(count):
         angle = 2 * np.pi * (i + rng.uniform(-0.3, 0.3)) / (count - 1)
         top = i == count - 1
         reach = 0.0 if top else spread * rng.uniform(0.45, 0.75)
         height = stem + (2.9 if top else rng.uniform(0.7, 2.2))
-        x, y = lean[0] + reach * np.cos(angle), lean[1] + reach * np.sin(angle)
-        centre = np.array([x, y, height])
+        centre = (lean[0] + reach * np.cos(angle), lean[1] + reach * np.sin(angle), height)
         radii = spread * rng.uniform(0.45, 0.65, 3)
         parts.append(_leaves(rng, centre, radii, 190, 0.16, green * rng.uniform(0.85, 1.15)))
         if not top:
@@ -130,7 +123,7 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
     parts = [
         column(post, steel),
-        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04, sides=8),
+        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04),
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
     ]
@@ -147,9 +140,13 @@ def bollard(rng: Dice) -> Mesh:
 
 def _plate(outline: NDArray[np.float64], x: float, rgb: RGB) -> Mesh:
     """A flat outline (y, z) facing -x at the given x."""
-    points = np.insert(outline, 0, x, axis=1)
-    fan = [[0, i, i + 1] for i in range(1, len(points) - 1)]
-    return mesh(points, fan, Surface("plate", rgb))
+    fan = [[0, i, i + 1] for i in range(1, len(outline) - 1)]
+    return mesh(np.insert(outline, 0, x, axis=1), fan, Surface("plate", rgb))
+
+
+def _panel(y: Range, z: Range, x: float, rgb: RGB) -> Mesh:
+    """A rectangle facing -x."""
+    return _plate(np.array([(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]), x, rgb)
 
 
 def sign(rng: Dice) -> tuple[Mesh, Mesh]:
@@ -161,12 +158,14 @@ def sign(rng: Dice) -> tuple[Mesh, Mesh]:
     z, size = rng.uniform(2.1, 2.6), rng.uniform(0.42, 0.6)
     rim = rng.colour((0.35, 0.65), (0.85, 1.0), _SIGN_HUES[kind])
     white = rng.colour((0.6, 0.8), (0.0, 0.15))
-    inner = _plate(unit * (size * 0.72) + (0, z), -0.086, rim if kind == "order" else white)
-    parts = [_plate(unit * size + (0, z), -0.08, rim), inner]
+    front, mark = (rim, white) if kind == "order" else (white, (0.02, 0.02, 0.02))
     wide, high = (0.25, 0.05) if kind == "ban" else (0.05, 0.25)
-    mark = np.array([(-wide, z - high), (wide, z - high), (wide, z + high), (-wide, z + high)])
-    parts.append(_plate(mark, -0.095, white if kind == "order" else (0.02, 0.02, 0.02)))
-    parts.append(_plate((unit * size + (0, z)), -0.07, (0.3, 0.3, 0.3)))
+    parts = [
+        _plate(unit * size + (0, z), -0.08, rim),
+        _plate(unit * (size * 0.72) + (0, z), -0.086, front),
+        _panel((-wide, wide), (z - high, z + high), -0.095, mark),
+        _plate(unit * size + (0, z), -0.07, _BACK),
+    ]
     return _post(rng, z + 0.3), merge(parts)
 
 
@@ -175,20 +174,18 @@ def guide(rng: Dice) -> tuple[Mesh, Mesh]:
     wide, high, z = rng.uniform(0.7, 1.1), rng.uniform(0.35, 0.6), rng.uniform(2.4, 2.8)
     ground = rng.colour((0.25, 0.7), (0.3, 1.0), (0.1, 0.66))
     white = rng.colour((0.6, 0.8), (0.0, 0.15))
-
-    def panel(y: tuple[float, float], up: tuple[float, float], x: float, rgb: RGB) -> Mesh:
-        corners = [(y[0], up[0]), (y[1], up[0]), (y[1], up[1]), (y[0], up[1])]
-        return _plate(np.add(corners, (0, z)), x, rgb)
-
-    parts = [panel((-wide, wide), (-high, high), -0.08, white)]
-    parts.append(panel((0.04 - wide, wide - 0.04), (0.04 - high, high - 0.04), -0.086, ground))
+    whole, inside = (-wide, wide), (0.04 - wide, wide - 0.04)
+    parts = [
+        _panel(whole, (z - high, z + high), -0.08, white),
+        _panel(inside, (0.04 - high + z, high - 0.04 + z), -0.086, ground),
+    ]
     for up in (-0.5 * high, 0.1 * high, 0.5 * high):
         ends = (-wide * rng.uniform(0.5, 0.85), wide * rng.uniform(0.1, 0.8))
-        parts.append(panel(ends, (up, up + 0.09), -0.092, white))
-    parts.append(panel((-wide, wide), (-high, high), -0.07, (0.3, 0.3, 0.3)))
+        parts.append(_panel(ends, (up + z, up + 0.09 + z), -0.092, white))
+    parts.append(_panel(whole, (z - high, z + high), -0.07, _BACK))
     return _post(rng, z + 0.2), merge(parts)
 
 
 def _post(rng: Dice, height: float) -> Mesh:
     steel = Surface("steel", rng.colour((0.15, 0.5), (0.0, 0.2)))
-    return tube((0, 0, 0), (0, 0, height), steel, radius=rng.uniform(0.045, 0.07), sides=8)
+    return tube((0, 0, 0), (0, 0, height), steel, radius=rng.uniform(0.045, 0.07))

@@ -6,8 +6,6 @@ lanes, then on each side a parking strip (or none), a kerb, a pavement, and hous
 park; side streets cross it. `Layout` has the widths and densities.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -31,31 +29,24 @@ _PIECE = 3.0  # the ground follows curves in pieces of this length
 
 
 class Layout:
-    """A street of one seed. Widths in metres, shares in 0..1.
-
-    lane, parking, pavement: widths; kerb, edge: distance of the kerb and of the pavement's far
-    edge from the middle line. every, first: blocks between side streets, and the first of them.
-    cars, trees: share of the places taken; people, signs: by block and side; fronts: shares of
-    houses, houses with gardens, and parks.
-    """
+    """A street of one seed: distances in metres, and densities."""
 
     def __init__(self, seed: int) -> None:
         rng = Dice(seed, 7)
         swing = rng.uniform(0.12, 0.45) if rng.random() < 0.6 else 0.0
         self.path = Path(swing, rng.uniform(320, 520), rng.uniform(0, 6.28))
-        self.fronts = rng.dirichlet((3.0, 3.0, 2.0))
-        self.every = int(rng.integers(3, 6))
-        self.lane = rng.uniform(3.0, 3.8)
-        self.parking = 2.1 if rng.random() < 0.75 else 0.0
-        self.pavement = rng.uniform(2.6, 4.8)
-        self.kerb = self.lane + self.parking
-        self.edge = self.kerb + self.pavement
-        self.first = int(rng.integers(self.every))
-        self.cars = rng.uniform(0.2, 0.75)
-        self.trucks = rng.uniform(0.12, 0.3)
-        self.trees = rng.uniform(0.1, 0.8)
-        self.people = rng.uniform(1.5, 6.0)
-        self.signs = rng.uniform(1.0, 3.0)
+        self.fronts = rng.dirichlet((3.0, 3.0, 2.0))  # shares of houses, houses with gardens, parks
+        self.every = int(rng.integers(3, 6))  # blocks between side streets
+        self.lane = rng.uniform(3.0, 3.8)  # width
+        self.parking = 2.1 if rng.random() < 0.75 else 0.0  # width
+        self.kerb = self.lane + self.parking  # distance from the middle line
+        self.edge = self.kerb + rng.uniform(2.6, 4.8)  # of the pavement's far side
+        self.first = int(rng.integers(self.every))  # block with a side street
+        self.cars = rng.uniform(0.2, 0.75)  # share of the places taken
+        self.trucks = rng.uniform(0.12, 0.3)  # among the cars
+        self.trees = rng.uniform(0.1, 0.8)  # share of the places taken
+        self.people = rng.uniform(1.5, 6.0)  # per block and side
+        self.signs = rng.uniform(1.0, 3.0)  # per block and side
         self.asphalt = Surface("asphalt", rng.colour((0.08, 0.26), (0.0, 0.18)))
         self.paint = Surface("marking", rng.colour((0.45, 0.72), (0.0, 0.12), (0.08, 0.2)))
         self.paving = Surface("paving", rng.colour((0.15, 0.46), (0.0, 0.35), (0.0, 0.17)))
@@ -79,8 +70,8 @@ def build_street(
     instances += _ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK)
     height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
     bearing += math.pi / 2 * rng.integers(4)
-    sun = np.array([math.cos(bearing), math.sin(bearing), 0]) * math.cos(height)
-    sun[2] = math.sin(height)
+    level = math.cos(height)
+    sun = np.array([math.cos(bearing) * level, math.sin(bearing) * level, math.sin(height)])
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
     ego = Motion(start, speed=EGO_SPEED, sway=sway, path=layout.path)
     conditions = Conditions.draw(seed, weather, case)
@@ -117,11 +108,9 @@ class _Block:
     def blocked(self, s: float, gap: float) -> bool:
         return self.crossing and abs(s - self.middle) < gap
 
-    def place(
-        self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, lights: tuple[Light, ...] = ()
-    ) -> None:
+    def place(self, name: str, mesh: Mesh, at: Point, yaw: float = 0.0, *lights: Light) -> None:
         """Adds something rigid at s, n, z, turned by `yaw` relative to the street."""
-        self.found.append(_placed(self.layout.path, name, mesh, at, yaw, lights))
+        self.found.append(_placed(self.layout.path, name, mesh, at, yaw, *lights))
 
     def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
         """Adds meshes in street coordinates, bent along the street's curve."""
@@ -144,10 +133,9 @@ class _Block:
                 across = (side * lay.kerb, side * _REACH)
                 road += strip((mid - w, mid + w), across, 0, lay.asphalt)
                 for one in (-1, 1):
-                    ends = (mid + one * w, mid + one * (w + _SIDE_WALK))
-                    walk += strip(ends, far, STEP, lay.paving)
-                    ends = (mid + one * w, mid + one * (w + 0.16))
-                    walk += _kerb(ends, *across, lay.stone)
+                    near = mid + one * w
+                    walk += strip((near, mid + one * (w + _SIDE_WALK)), far, STEP, lay.paving)
+                    walk += _kerb((near, mid + one * (w + 0.16)), *across, lay.stone)
         self.lay("road", road)
         self.lay("sidewalk", walk)
         self.lay("terrain", land)
@@ -219,7 +207,7 @@ class _Block:
         x, y, heading = (float(v) for v in lay.path.world(s, n - side * light.position[1]))
         aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
         placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
-        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, (placed,))
+        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, placed)
         for s in np.arange(self.start + rng.uniform(0, 5), self.end, 8.0):
             if not self.blocked(s, _SIDE_ROAD + 5) and rng.random() < lay.trees:
                 self._tree(s, side * (lay.kerb + 1.1), rng.uniform(0.75, 1.05))
@@ -289,9 +277,7 @@ class _Block:
         self.place("person", body, (s, n, z), self.rng.uniform(0, 2 * math.pi))
 
 
-def _placed(
-    path: Path, name: str, mesh: Mesh, at: Point, yaw: float, lights: tuple[Light, ...] = ()
-) -> Instance:
+def _placed(path: Path, name: str, mesh: Mesh, at: Point, yaw: float, *lights: Light) -> Instance:
     x, y, heading = (float(v) for v in path.world(at[0], at[1]))
     there, turned = (x, y, at[2]), yaw + heading
     limb = Limb(mesh.moved(there, yaw=turned))

@@ -6,8 +6,6 @@ cells. Each split draws from its own cells, which are interleaved: same ranges, 
 Tyres, glass, shoes and window frames are constants, the same in all splits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Procedural patterns on surfaces: what the camera sees of them, and where facades have windows."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +15,16 @@ from mmsam_ros.world.style import Floats, Mask, Rows, Style
 
 @dataclass(frozen=True, eq=False)
 class Facade:
-    """All hits on walls: their rows and instances, whether they are on a window, a window frame or
-    a door, radiance of the light behind a window (0: dark), and their place along the wall and up.
-    """
+    """All hits on walls."""
 
     at: Rows
     instance: NDArray[np.int32]
     window: Mask
-    frame: Mask
+    frame: Mask  # of a window
     door: Mask
-    lit: Floats
-    u: Floats
-    v: Floats
+    lit: Floats  # radiance of the light behind a window; 0: dark
+    u: Floats  # metres along the wall
+    v: Floats  # metres up the wall
 
 
 def facade(caster: Caster, hits: Hits) -> Facade:
@@ -69,7 +66,7 @@ def look(caster: Caster, hits: Hits) -> tuple[Floats, Floats, Floats]:
     world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
     material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
     gloss = column("gloss")[material]
-    share = 1.0 if world.night else 0.15 * world.conditions.lamps
+    share = 1.0 if world.conditions.night else 0.15 * world.conditions.lamps
     glow = albedo * (share * column("glow"))[material][:, None]
     for name, ground in _GROUND.items():
         at = _rows(caster, hits, name)
@@ -118,7 +115,7 @@ def _paint_facades(caster: Caster, hits: Hits, albedo: Floats, gloss: Floats, gl
     drawn = (cells.v / STOREY % 1)[cells.window] > 0.95 - 0.5 * np.maximum(0, blind - 0.6)
     albedo[pane] = np.where(drawn, 0.4, 0.025)[:, None]
     gloss[pane] = 0.30
-    if caster.world.night:
+    if caster.world.conditions.night:
         warm = np.array([1.0, 0.72, 0.38], np.float32)
         glow[pane] = cells.lit[cells.window][:, None] * warm * np.where(drawn, 0.5, 0.8)[:, None]
 
@@ -161,23 +158,19 @@ def _grass(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Float
     return 1 + blades + style["meadow"] * style.noise(x, y, 31.0)
 
 
-def _leaf(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + style["leaf"] * fade * style.noise(x + 0.6 * y, z, 3.1)
-
-
-def _bark(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + 0.3 * fade * style.noise(x + y, z * 0.2, 0.9)
-
-
 def _roof(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
     row, tile = np.floor(z / 0.17), np.floor((x + y) / 0.25)
     edge = np.where(z / 0.17 - row < 0.25, 1 - 0.35 * fade, np.float32(1))
     return (1 + style["tile"] * (style.hash01(row, tile) - 0.5) * fade) * edge
 
 
-def _stone(style: Style, x: Floats, y: Floats, z: Floats, fade: Floats) -> Floats:
-    return 1 + 0.07 * style.noise(x + y, z, 4.0)
-
-
 _GROUND = {"asphalt": _asphalt, "marking": _marking, "paving": _paving, "kerb": _kerb}
-_PATTERNS = {"grass": _grass, "leaves": _leaf, "bark": _bark, "roof": _roof, "stone": _stone}
+_PATTERNS: dict[str, Callable[[Style, Floats, Floats, Floats, Floats], Floats]] = {
+    "grass": _grass,
+    "leaves": lambda style, x, y, z, fade: (
+        1 + style["leaf"] * fade * style.noise(x + 0.6 * y, z, 3.1)
+    ),
+    "bark": lambda style, x, y, z, fade: 1 + 0.3 * fade * style.noise(x + y, z * 0.2, 0.9),
+    "roof": _roof,
+    "stone": lambda style, x, y, z, fade: 1 + 0.07 * style.noise(x + y, z, 4.0),
+}

@@ -4,8 +4,6 @@
 Counts are hundredths of a kelvin: raw = 100 * T, so 27315 is 0 degrees Celsius.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +24,7 @@ _FOG = 0.12  # extinction of thermal radiation as a share of that of visible lig
 _FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
 
 
-def render(
-    caster: Caster, spec: PinholeSpec, time: float, rng: np.random.Generator
-) -> NDArray[np.uint16]:
+def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> NDArray[np.uint16]:
     """One image (H, W) uint16, hundredths of a kelvin."""
     world, side = caster.world, caster.world.conditions.coarse
     hits, rays = view(caster, spec, time)
@@ -51,9 +47,7 @@ def render(
 
 
 def _sky(world: World, rays: Floats) -> Floats:
-    """Apparent temperature of the sky (Celsius): nearly the air's at the horizon and in clouds,
-    fog and rain, cold above.
-    """
+    """Apparent temperature of the sky (Celsius): cold overhead, except in clouds, fog and rain."""
     conditions = world.conditions
     horizon = 4.0 + 10.0 * conditions.day + conditions.air
     depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
@@ -69,8 +63,8 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
     celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
     cells = facade(caster, seen)
-    warm = np.where(cells.lit > 0, 5.0, 2.5) if world.night else np.float32(-1.5)
-    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * world.night
+    warm = np.where(cells.lit > 0, 5.0, 2.5) if conditions.night else np.float32(-1.5)
+    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * conditions.night
     if max(conditions.sky.sun) > 0:
         lit, facing, shadow = caster.sunlit(seen, 200.0, time)
         # what is in shadow now has been in the sun before

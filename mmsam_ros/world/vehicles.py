@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cars and trucks, facing +x, centred over their wheels, which stand at z = 0."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmsam_ros.world.meshes import Mesh, Surface, box, merge, mesh, patch, prism, tube
@@ -11,7 +9,6 @@ from mmsam_ros.world.style import RGB, Dice, Range
 
 _GLASS = Surface("glass", (0.02, 0.025, 0.03))
 _DARK = (0.025, 0.025, 0.028)
-
 
 HEADLIGHTS = (Light((2.3, 0.0, 0.75), (1.0, -0.01, -0.05), 260.0, 45.0),)  # both as one beam
 # cabins: x of the lower and of the upper ends, lower and upper height
@@ -93,16 +90,14 @@ def car(rng: Dice, *, running: bool) -> Mesh:
         box((2.0, -0.75, 0.24), (2.20, 0.75, 0.34), dark),
         box((-2.205, -0.80, 0.30), (-2.0, 0.80, 0.44), dark),
         box((-1.0, -0.89, 0.20), (1.0, 0.89, 0.30), dark),
-        box((0.72, -1.02, belt), (0.86, -0.84, belt + 0.14), paint),
-        box((0.72, 0.84, belt), (0.86, 1.02, belt + 0.14), paint),
+        *(box((0.72, y, belt), (0.86, y + 0.18, belt + 0.14), paint) for y in (-1.02, 0.84)),
     ]
-    for x in (-1.32, 1.38):
-        parts.append(tube((x, -0.885, 0.34), (x, 0.885, 0.34), dark, radius=0.38, sides=18))
-    parts += _wheels((-1.32, 1.38), 0.89, 0.32, running)
+    axles = (-1.32, 1.38)
+    parts += [tube((x, -0.885, 0.34), (x, 0.885, 0.34), dark, radius=0.38, sides=18) for x in axles]
+    parts += _wheels(axles, 0.89, 0.32, running)
     parts += _lamps(2.19, -2.20, 0.62, 0.70, running)
     if running:
-        ends = (-2.25, -0.5, 0.26), (-2.1, -0.5, 0.26)
-        parts.append(tube(*ends, grille, radius=0.035, sides=8))
+        parts.append(tube((-2.25, -0.5, 0.26), (-2.1, -0.5, 0.26), grille, radius=0.035))
     return merge(parts)
 
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weather and case of a scene, as numbers that the sensors' physics use."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -18,33 +16,25 @@ CASES = (
 
 
 class Sky(NamedTuple):
-    """Irradiance of the sun, from the sky above and from the ground below; radiance of the sky at
-    the horizon (low) and overhead (high).
-    """
+    """Light of sun and sky."""
 
-    sun: RGB
-    above: RGB
-    below: RGB
-    low: RGB
-    high: RGB
+    sun: RGB  # irradiance of the sun
+    above: RGB  # irradiance from the sky
+    below: RGB  # irradiance from the ground
+    low: RGB  # radiance of the sky at the horizon
+    high: RGB  # radiance of the sky overhead
 
 
 class _Weather(NamedTuple):
-    """Ranges and constants of one weather.
-
-    sight: metres over which the air takes 63 % of the light
-    cover: how much of the sky are clouds, 0..1; wet: of the ground; rain: drops in the air, 0..1
-    day: 1: surfaces have their temperature of the day, 0: of the night
-    contrast: of temperatures, relative to a dry day or night
-    """
+    """Ranges and constants of one weather."""
 
     sky: Sky
-    sight: Range
-    cover: Range
-    wet: float
-    rain: Range
-    day: float
-    contrast: float
+    sight: Range  # metres over which the air takes 63 % of the light
+    cover: Range  # share of the sky that clouds cover
+    wet: float  # of the ground, 0..1
+    rain: Range  # drops in the air, 0..1
+    day: float  # 1: surfaces have their temperature of the day, 0: of the night
+    contrast: float  # of temperatures, relative to a dry day or night
 
 
 _TABLE = {
@@ -75,28 +65,22 @@ WEATHERS = tuple(_TABLE)
 
 @dataclass(frozen=True)
 class Conditions:
-    """Weather and case of one scene.
-
-    fog: extinction of visible light, 1/m. cover, wet, rain, day, contrast: see `_Weather`. air:
-    kelvin above the materials' nominal temperatures. exposure: factor on the metered exposure;
-    shutter: seconds; shake: the camera's rotation about its x and y axes, rad/s. jitter: deviation
-    of the LiDAR's beams, degrees. coarse: side of the square of thermal pixels of one detector.
-    """
+    """Weather and case of one scene; sky and cover to contrast: see `_Weather`."""
 
     weather: str
     sky: Sky
-    fog: float
+    fog: float  # extinction of visible light, 1/m
     cover: float
     wet: float
     rain: float
     day: float
     contrast: float
-    air: float
-    exposure: float
-    shutter: float
-    shake: tuple[float, float] = (0.0, 0.0)
-    jitter: float = 0.0
-    coarse: int = 1
+    air: float  # kelvin above the materials' nominal temperatures
+    exposure: float  # factor on the metered exposure
+    shutter: float  # seconds
+    shake: tuple[float, float] = (0.0, 0.0)  # the camera's rotation about its x and y axes, rad/s
+    jitter: float = 0.0  # deviation of the LiDAR's beams, degrees
+    coarse: int = 1  # side of the square of thermal pixels of one detector
 
     @property
     def night(self) -> bool:
@@ -108,7 +92,7 @@ class Conditions:
         return self.weather in ("night", "fog", "rain")
 
     @classmethod
-    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Conditions:
+    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Self:
         """The conditions of a seed's scene; DataError for an unknown weather or case."""
         check_word("weather", weather, WEATHERS, DataError)
         check_word("case", case, CASES, DataError)
