@@ -21,10 +21,9 @@ from mmsam_ros.training.configure import config_names, find_config, load_config
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import check_labels, evaluate_weights
-from mmsam_ros.training.loop import train
+from mmsam_ros.training.loop import BEST, train
 from mmsam_ros.training.run import CONFIG, plain
 from mmsam_ros.training.start import components, freeze
-from mmsam_ros.training.validation import BEST
 from mmsam_ros.weights import read_spec
 
 RESULT = "result.json"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run begins with: the network, its spec, start weights, and what does not train."""
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from mmsam_ros._util import near_match
@@ -18,14 +18,7 @@ from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import RGB, ClassInfo, Modality, made_of_points
 from mmsam_ros.training.config import StartConfig, TrainConfig
 from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.weights import (
-    Geometry,
-    Spec,
-    load_convnext,
-    load_model,
-    load_sam_encoder,
-    make_spec,
-)
+from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sam_encoder, make_spec
 from mmsam_ros.weights.spec import empty_value
 
 Size = tuple[int, int]
@@ -44,9 +37,7 @@ def network_config(
 
     `tiny` and `nano` keep their own size unless one is given. Several auxiliaries are combined by
     presence, with RGB's reliability gate, unless `changes` (fields of `ModelConfig`) differ.
-
-    Raises:
-        ModelError: unknown preset, or a size that no network takes.
+    ModelError where the preset is unknown or no network takes the size.
     """
     if image_size is None and preset not in ("tiny", "nano"):
         image_size = benchmark.network_size
@@ -58,7 +49,7 @@ def network_config(
         image_size=image_size,
         **changes,
     )
-    return dataclasses.replace(config, empty=empty_value(config, modalities))
+    return replace(config, empty=empty_value(config, modalities))
 
 
 def default_combine(auxiliaries: int) -> CombineConfig:
@@ -126,7 +117,7 @@ def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> 
     if frames.point_image is None or not made_of_points(modality.encoding):
         return modality
     factor = fit_factor(frames.point_image, config.augment.base_size)
-    return dataclasses.replace(modality, point_size=max(1, round(modality.point_size * factor)))
+    return replace(modality, point_size=max(1, round(modality.point_size * factor)))
 
 
 def start_line(start: StartConfig) -> str:
@@ -147,8 +138,9 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
         for name, given in spec.inputs.items():
             # the size of points and the limits of thermal images belong to the cameras
-            free = {"point_size": given.point_size, "limits": given.limits}
-            if given != (other := dataclasses.replace(found.inputs[name], **free)):
+            other = found.inputs[name]
+            other = replace(other, point_size=given.point_size, limits=given.limits)
+            if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())
         return
@@ -159,11 +151,7 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
 
 
 def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
-    """Take the parameters below these prefixes out of the training; LoRA's own still train.
-
-    Raises:
-        TrainingError: a prefix that no parameter has.
-    """
+    """Freeze the parameters below these prefixes, but LoRA's; TrainingError where there is none."""
     for prefix in prefixes:
         below = [(n, p) for n, p in model.named_parameters() if f"{n}.".startswith(f"{prefix}.")]
         if not below:
