@@ -61,11 +61,7 @@ class Checkpoints:
     identity: Mapping[str, Any]
 
     def save(self, progress: Progress) -> None:
-        """Write all states, those of torch's generators in every process among them.
-
-        Raises:
-            TrainingError: it cannot be written, as of a full disk; the last one is as it was.
-        """
+        """Write all states; where the disk is full TrainingError, and the last one stays."""
         generators = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state()
@@ -92,11 +88,7 @@ class Checkpoints:
         self.fabric.barrier()
 
     def load(self) -> Progress:
-        """Set all states to the checkpoint's.
-
-        Raises:
-            TrainingError: it belongs to a run that differs; names the keys.
-        """
+        """Set all states to the checkpoint's; TrainingError names the keys where runs differ."""
         content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
         if differing := differences(content["identity"], self.identity, prefix=""):
             raise TrainingError(f"{self.path} is of another run: {'; '.join(differing)}")

@@ -34,10 +34,9 @@ _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
 
 def start_fabric(device: DeviceConfig) -> Fabric:
-    """Fabric with all its processes, which torchrun, SLURM or itself starts; deterministic cuDNN.
+    """Fabric with all its processes, which it starts unless torchrun or SLURM has done so.
 
-    Raises:
-        TrainingError: this machine cannot do what the configuration asks for.
+    cuDNN is deterministic. TrainingError where the machine cannot do what is asked for.
     """
     sharded = ModelParallelStrategy(_shard, save_distributed_checkpoint=False)
     try:

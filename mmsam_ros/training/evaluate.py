@@ -66,8 +66,7 @@ class Predictor:
     def __call__(self, item: LabelledFrame) -> tuple[Tensor, Tensor | None]:
         """Predicted training ids (h, w) of a frame, and the ground truth at that size, if any.
 
-        Raises:
-            DataError: a sensor's data does not fit the spec; names the file.
+        DataError names the file of a sensor whose data does not fit the spec.
         """
         plan = Plan.of(self.geometry, item.size)
         if self.score_on_canvas:
@@ -99,9 +98,9 @@ class FrameResult:
     target: Tensor | None
     matrix: Tensor | None
 
-    def pictures(self, frames: FrameSet) -> dict[str, NDArray[np.uint8]]:
+    def pictures(self, frames: FrameSet, spec: Spec) -> dict[str, NDArray[np.uint8]]:
         """RGB images (h, w, 3) of what the sensors gave, the truth and the prediction."""
-        sample, colours = frames.sample(self.item), palette(frames.classes)
+        sample, colours = frames.sample(self.item), palette(spec.classes)
         shown = {"camera": sample["rgb"], **sample["planes"]}
         images = {name: _visible(image.permute(1, 2, 0).numpy()) for name, image in shown.items()}
         for name, labels in (("truth", self.target), ("prediction", self.prediction)):
@@ -211,9 +210,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     """Scores by subset of a run's weights on a split of its data set, by the published protocol.
 
     The processes of a distributed run share the frames; every one of them has to call this.
-
-    Raises:
-        TrainingError: the split has no labels.
+    TrainingError where the split has no labels.
     """
     check_labels(config, split)
     data, device = config.data, config.device
@@ -240,8 +237,8 @@ def _check_fit(spec: Spec, frames: FrameSet) -> None:
     names = ([info.name for info in owner.classes] for owner in (spec, frames))
     for i, (ours, theirs) in enumerate(zip_longest(*names)):
         if ours != theirs:
-            found = f"{ours!r} in the weights, but {theirs!r} in the data set"
-            raise TrainingError(f"class {i} is {found}")
+            where = f"{ours!r} in the weights, but {theirs!r} in the data set"
+            raise TrainingError(f"class {i} is {where}")
     for sensor, modality in frames.modalities.items():
         read, found = spec.encodings[sensor], modality.encoding
         if read != found:

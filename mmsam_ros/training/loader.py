@@ -162,11 +162,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batch]:
-    """Batches of a whole run, in the order of `sampler`.
-
-    Raises:
-        DataError: a frame cannot be read, or does not fit its modality.
-    """
+    """Batches of a whole run, in the order of `sampler`; DataError where a frame cannot be read."""
     loader: DataLoader[Batch | DataError] = DataLoader(
         dataset,
         batch_size=None,  # the data set makes the batches

@@ -22,7 +22,7 @@ from mmsam_ros._util import write_atomic
 from mmsam_ros.training.metrics import ALL, Scores
 
 METRICS = "metrics.jsonl"
-Watched = Mapping[str, nn.Parameter]
+Watched = Mapping[str, nn.Parameter]  # by name in the log
 
 
 class RunLog:

@@ -174,7 +174,7 @@ class Trainer:
 
         def on_frame(result: FrameResult) -> None:
             if (name := result.item.record.name) in pictured:
-                self.log.picture(step, name, result.pictures(frames))
+                self.log.picture(step, name, result.pictures(frames, self.spec))
 
         engine = TorchEngine(net, fabric.device, self.config.device.precision)
         predictor = Predictor.of(engine, self.spec, frames.dataset)

@@ -53,7 +53,7 @@ class Examples:
         for i, (value, result) in enumerate(self._kept):
             which = "worst" if 2 * i < len(self._kept) else "best"
             title = f"{which}: {result.item.record.name}, mIoU over its classes {value:.2f}"
-            images = result.pictures(self.evaluation.frames)
+            images = result.pictures(self.evaluation.frames, self.evaluation.spec)
             found[title] = {caption: _jpeg(image) for caption, image in images.items()}
         return found
 

@@ -23,11 +23,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy
 
 
 def run_directory(config: TrainConfig, resume: Path | None) -> Path:
-    """The run directory; nothing is written.
-
-    Raises:
-        TrainingError: it holds another run, or there is none to resume.
-    """
+    """The run directory; TrainingError where it holds another run, or there is none to resume."""
     directory = resume or Path(config.out)
     exists = (directory / CONFIG).is_file()
     if resume and not exists:

@@ -19,12 +19,7 @@ Size = tuple[int, int]
 
 
 class Submission:
-    """Collects the predictions of an evaluation.
-
-    Args:
-        out: folder that labelTrainIds/ and labelTrainIds.zip are written into.
-        num_classes: ids are below it.
-    """
+    """Writes the predictions of an evaluation to labelTrainIds/ and labelTrainIds.zip in `out`."""
 
     def __init__(self, out: Path, num_classes: int) -> None:
         self._folder, self._num_classes = out / FOLDER, num_classes
@@ -40,11 +35,7 @@ class Submission:
             raise TrainingError(f"{path}: cannot be written")
 
     def close(self) -> tuple[Path, int]:
-        """Write the archive: its path and number of frames.
-
-        Raises:
-            TrainingError: it is not what the server takes; lists the faults.
-        """
+        """Write the archive: its path and frames; TrainingError lists what makes it invalid."""
         path = self._folder.with_suffix(".zip")
         with zipfile.ZipFile(path, "w") as archive:  # PNGs are compressed already
             for file in sorted(self._folder.iterdir()):
@@ -55,13 +46,7 @@ class Submission:
 
 
 def check_submission(path: Path, sizes: Mapping[str, Size], num_classes: int) -> list[str]:
-    """Every fault of an archive.
-
-    Args:
-        path: the .zip file.
-        sizes: (height, width) of every frame that it must hold, by name.
-        num_classes: ids are below it.
-    """
+    """Every fault of a .zip file that has to hold frames of `sizes` (height, width) by name."""
     expected = {f"{FOLDER}/{name}.png": size for name, size in sizes.items()}
     pattern = rf"{FOLDER}/REC\d{{4}}_frame_\d{{6}}\.png"
     with zipfile.ZipFile(path) as archive:

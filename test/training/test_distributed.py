@@ -174,7 +174,7 @@ def test_a_stopped_run_of_two_processes_goes_on_to_the_same_losses(
 def test_what_concerns_all_processes_is_said_once(said: str) -> None:
     by_job = re.split(r"^status \d+ of .*$", said, flags=re.MULTILINE)
     assert [job.count("step 4/4 ") for job in by_job[2:4]] == [1, 1]
-    assert by_job[3].count("not synchronised on the CPU") == 1
+    assert by_job[3].count("Warning: batch norms are not synchronised on the CPU") == 1
     assert said.count("stopped after step 3") == 2, "FSDP's run and DDP's"
 
 
