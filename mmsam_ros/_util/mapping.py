@@ -68,7 +68,8 @@ class Checked:
                 low, high, below = field.metadata[_RANGE]
                 inside = all(low <= n < high or (n == high and not below) for n in items)
                 expected = allowed(type(self), field)
-                self.require(inside and math.inf not in items, field.name, expected)
+                self.require(inside, field.name, expected)
+                self.require(math.inf not in items, field.name, f"{expected} and finite")
         self.check()
 
     def check(self) -> None:

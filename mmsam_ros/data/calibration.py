@@ -82,6 +82,7 @@ class Calibration:
     thermal_size: (height, width) that the registration holds for, None for any.
     """
 
+    path: Path
     camera: CameraModel
     T_camera_lidar: NDArray[np.float64] | None = None
     registration: Registration | None = None
@@ -105,7 +106,7 @@ class Calibration:
             )  # fmt: skip
             pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
             registration, size = thermal.build(given.K) if thermal else (None, None)
-            return cls(camera, pose, registration, size)
+            return cls(path, camera, pose, registration, size)
 
 
 def read_sensor(

@@ -84,9 +84,10 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> LabelledFrame:
-    """A copy of a frame of `frames` with one image degraded; size and label stay.
+    """A copy of a frame of `frames` with one image degraded; the label stays.
 
-    Points are projected to their raster first, which is then degraded.
+    Points are projected and rasters enlarged to the camera image's size first. Images that are
+    registered keep their size.
 
     Raises:
         DataError: an unknown name, or a frame without the sensor that it degrades.
@@ -103,11 +104,15 @@ def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> 
     data = frame.sensors[sensor]
     if isinstance(data, LidarPoints):
         data = SensorImage(frames.sample(item)["planes"][sensor].permute(1, 2, 0).numpy())
-    image = _apply(name, data.data, draw)
-    if data.data.dtype.kind == "u":
-        image = np.clip(np.rint(image), 0, 256**data.data.dtype.itemsize - 1)
-    stored = SensorImage(image.astype(data.data.dtype), data.registration)
-    return replace(item, frame=replace(frame, sensors={**frame.sensors, sensor: stored}))
+    stored: Image = data.data
+    if data.registration.homography is None and stored.shape[:2] != item.size:
+        # coarse already, as DeLiVER's own eventlowres: it must not lose resolution twice
+        stored = cv2.resize(stored, item.size[::-1], interpolation=cv2.INTER_NEAREST)
+    image = _apply(name, stored, draw)
+    if stored.dtype.kind == "u":
+        image = np.clip(np.rint(image), 0, np.iinfo(stored.dtype).max)
+    data = SensorImage(image.astype(stored.dtype), data.registration)
+    return replace(item, frame=replace(frame, sensors={**frame.sensors, sensor: data}))
 
 
 def _apply(name: str, image: Image, draw: np.random.Generator) -> Image:

@@ -73,7 +73,11 @@ class Meta(Checked):
         for sensor, encoding in self.encodings.items():
             check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
             check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
-        check_limits("limits", self.encodings.get("thermal", ""), self.limits)
+        if thermal := self.encodings.get("thermal"):
+            check_limits("limits", thermal, self.limits)
+        self.require(
+            bool(thermal) or self.limits is None, "limits", "none: there is no thermal sensor"
+        )
         split_of: dict[str, str] = {}
         for split, names in self.splits.items():
             check_word("splits", split, SPLITS, DataError)
@@ -90,6 +94,8 @@ class Meta(Checked):
         """The file below `root`; DataError names what is wrong."""
         values = read_json(path := root / "meta.json")
         if "growth" in values:  # the key's name in earlier files
+            if "point_size" in values:
+                raise DataError(f"{path}: found growth and point_size, expected point_size alone")
             values["point_size"] = values.pop("growth")
         with naming(path, TypeError, ValueError):
             return from_mapping(cls, values, path.stem)
