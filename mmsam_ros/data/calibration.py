@@ -101,8 +101,7 @@ class Calibration:
             given, lidar, thermal = calib.camera, calib.lidar, calib.thermal
             camera = CameraModel.from_info(
                 width=given.width, height=given.height, k=given.K, d=given.D,
-                distortion_model=given.model, r=np.eye(3), p=np.zeros(12), binning_x=1,
-                binning_y=1, roi=(0, 0, 0, 0), rectified=False,
+                distortion_model=given.model,
             )  # fmt: skip
             pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
             registration, size = thermal.build(given.K) if thermal else (None, None)

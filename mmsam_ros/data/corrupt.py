@@ -98,23 +98,18 @@ def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> 
         have = ", ".join([CAMERA, *frame.sensors])
         raise DataError(f"frame {item.record.name}: {name} needs {sensor}, the frame has {have}")
     draw = np.random.default_rng([seed, zlib.crc32(f"{name} {item.record.name}".encode())])
-    if sensor == CAMERA:
-        worse = np.clip(np.rint(_apply(name, frame.rgb, draw)), 0, 255).astype(np.uint8)
-        return replace(item, frame=replace(frame, rgb=worse))
-    data = frame.sensors[sensor]
+    data = SensorImage(frame.rgb) if sensor == CAMERA else frame.sensors[sensor]
     if isinstance(data, LidarPoints):
         data = SensorImage(frames.sample(item)["planes"][sensor].permute(1, 2, 0).numpy())
-    stored: Image = data.data
-    if data.registration.homography is None and stored.shape[:2] != item.size:
+    image: Image = data.data
+    if data.registration.homography is None and image.shape[:2] != item.size:
         # coarse already, as DeLiVER's own eventlowres: it must not lose resolution twice
-        stored = cv2.resize(stored, item.size[::-1], interpolation=cv2.INTER_NEAREST)
-    image = _apply(name, stored, draw)
-    if stored.dtype.kind == "u":
-        image = np.clip(np.rint(image), 0, np.iinfo(stored.dtype).max)
-    data = SensorImage(image.astype(stored.dtype), data.registration)
-    return replace(item, frame=replace(frame, sensors={**frame.sensors, sensor: data}))
-
-
-def _apply(name: str, image: Image, draw: np.random.Generator) -> Image:
+        image = cv2.resize(image, item.size[::-1], interpolation=cv2.INTER_NEAREST)
     worse = CORRUPTIONS[name].apply(image.astype(np.float32), draw)
-    return np.asarray(worse, np.float32).reshape(image.shape)
+    if image.dtype.kind == "u":
+        worse = np.clip(np.rint(worse), 0, np.iinfo(image.dtype).max)
+    worse = worse.reshape(image.shape).astype(image.dtype)
+    if sensor == CAMERA:
+        return replace(item, frame=replace(frame, rgb=worse))
+    sensors = {**frame.sensors, sensor: SensorImage(worse, data.registration)}
+    return replace(item, frame=replace(frame, sensors=sensors))

@@ -118,12 +118,9 @@ class FolderWriter:
 
     Args:
         root: top folder of the data set; created if missing.
-        classes: table of the label ids 0, 1, 2, …
-        encodings: how each sensor besides the camera is stored, see `sensors.ENCODINGS`.
+        classes, encodings, limits, point_size: as in `Meta`.
         calibration: content of calib.json, may hold arrays. None if every sensor's image is in the
             camera's view already.
-        limits: counts of a 16-bit thermal image that mean cold and hot.
-        point_size: side of the square that a LiDAR point covers, in pixels of the camera's image.
 
     Raises:
         DataError: meta.json or calib.json could not be read back.

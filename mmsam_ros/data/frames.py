@@ -63,7 +63,7 @@ class LabelledFrame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the camera image."""
-        return (self.frame.rgb.shape[0], self.frame.rgb.shape[1])
+        return self.frame.size
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,11 @@ class Frame:
     sensors: Mapping[str, LidarPoints | SensorImage]
     camera: CameraModel | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the camera image."""
+        return (self.rgb.shape[0], self.rgb.shape[1])
+
     def __post_init__(self) -> None:
         shape = self.rgb.shape
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.rgb.dtype != np.uint8:

@@ -69,23 +69,18 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             continue
         data = frame.sensors[sensor]
         try:
-            planes[sensor] = found = _sensor_planes(data, modality, frame, size)
+            if isinstance(data, LidarPoints):
+                found = _points(data, modality, frame, size)
+            else:
+                read = _thermal if modality.encoding in ENCODINGS["thermal"] else _raster
+                found = read(data, modality, frame.size, size)
         except SensorError as error:
             refused[sensor] = Refusal(sensor, "weights", str(error))
             continue
+        planes[sensor] = found
         if bool((found.max((0, 1)) == found.min((0, 1))).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
-
-
-def _sensor_planes(
-    data: LidarPoints | SensorImage, modality: Modality, frame: Frame, size: Size
-) -> Plane:
-    if isinstance(data, LidarPoints):
-        return _points(data, modality, frame, size)
-    native = (frame.rgb.shape[0], frame.rgb.shape[1])
-    read = _thermal if modality.encoding in ENCODINGS["thermal"] else _raster
-    return read(data, modality, native, size)
 
 
 def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) -> Plane:

@@ -358,7 +358,7 @@ def test_arrays_of_other_shapes_are_named(tmp_path: Path) -> None:
 
 
 def test_no_json_and_unknown_sensors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"meta.json: no such file"):
+    with pytest.raises(DataError, match=r"meta.json: is missing"):
         open_frames("folder", tmp_path, "val", ())
     (tmp_path / "meta.json").write_text("{")
     with pytest.raises(DataError, match=r"meta.json: "):
