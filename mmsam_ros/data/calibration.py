@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""calib.json of a folder data set, and what sensors measured, brought into the camera's view by it.
+"""calib.json of a folder data set, and how it brings sensors into the camera's view.
 
 docs/own_data.md describes the file.
 """
@@ -77,7 +77,7 @@ class _Calib:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """calib.json: the camera, and how LiDAR and thermal lie to it (None: not needed).
+    """calib.json: the camera, and where LiDAR and thermal are relative to it (None: not needed).
 
     thermal_size: (height, width) that the registration holds for, None for any.
     """

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a whole data set and says what is in it, what is broken, and where it differs from what is
-published.
-"""
+"""Reads a whole data set: its content, broken files, and differences from what is published."""
 
 import dataclasses
 import os

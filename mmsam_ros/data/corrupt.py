@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Degraded frames for evaluation: DeLiVER's cases (arXiv 2303.01480) and the like, made.
+"""Degraded frames for evaluation: DeLiVER's cases (arXiv 2303.01480) and similar ones.
 
 Draws depend on the frame's name and the seed alone, so that every network sees the same frames.
 """

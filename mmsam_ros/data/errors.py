@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data room's error."""
+"""The error of `mmsam_ros.data`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

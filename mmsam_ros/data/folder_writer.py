@@ -73,11 +73,10 @@ class Meta(Checked):
         for sensor, encoding in self.encodings.items():
             check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
             check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
-        if thermal := self.encodings.get("thermal"):
-            check_limits("limits", thermal, self.limits)
-        self.require(
-            bool(thermal) or self.limits is None, "limits", "none: there is no thermal sensor"
-        )
+        if "thermal" in self.encodings:
+            check_limits("limits", self.encodings["thermal"], self.limits)
+        else:
+            self.require(self.limits is None, "limits", "none: there is no thermal sensor")
         split_of: dict[str, str] = {}
         for split, names in self.splits.items():
             check_word("splits", split, SPLITS, DataError)

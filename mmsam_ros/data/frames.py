@@ -33,7 +33,7 @@ class Sample(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Record:
-    """Where one frame lies.
+    """The files of one frame.
 
     Attributes:
         name: unique within the data set, and stable over its layouts.

@@ -37,7 +37,7 @@ class ProjectionOptions(Checked):
 
     Attributes:
         motion_compensation: bring every LiDAR point to the middle of the camera's exposure.
-        parity: do what the official tool does instead of what is right.
+        parity: reproduce the official tool, with its errors.
         point_size: side of the square that a point or an event covers, to the right and down.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One moment: a camera image and what the other sensors gave."""
+"""A frame: a camera image and the data of the other sensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
