@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every room uses and no room owns; importing it needs only the standard library."""
+"""Helpers that all packages share; importing it needs only the standard library."""
 
 from mmsam_ros._util.errors import MmsamError, check_word, near_match
 from mmsam_ros._util.files import atomic_path, write_atomic

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of all errors that a user can fix, and unknown words with their near match."""
+"""The base of all errors that a user can fix, and hints for misspelt words."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 class MmsamError(ValueError):
     """Something outside the code is wrong: a file, a value, a device. The message says what was
-    found, what was expected and what to change. Every room derives its own error from it.
+    found, what was expected and what to change. Every package derives its own error from it.
     """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are complete or not there."""
+"""Atomic writes: a file is complete or absent."""
 
 import os
 from collections.abc import Iterator

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations: frozen dataclasses that check themselves, and how they come out of plain values.
+"""Configurations: frozen dataclasses that check themselves, built from plain values.
 
     @dataclass(frozen=True)
     class LossConfig(Checked):
         kind: Literal["ohem", "ce"] = "ohem"
         threshold: float = ranged(0.7, 0, 1)
 
-`Checked` holds every field against its `Literal` choices and its range; what concerns several
-fields is the subclass's own `check`.
+`Checked` checks every field against its `Literal` choices and its range; a subclass checks several
+fields at once in `check`.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class Checked:
     """Base of the configurations.
 
     Attributes:
-        error: what a wrong value raises; the room's error.
+        error: what a wrong value raises.
         where: in front of a field's name in messages. An instance that `from_mapping` has built
             has its own: the path of keys that leads to it.
     """
@@ -68,7 +68,8 @@ class Checked:
                 low, high, below = field.metadata[_RANGE]
                 inside = all(low <= n < high or (n == high and not below) for n in items)
                 expected = allowed(type(self), field)
-                self.require(inside and math.inf not in items, field.name, expected)
+                self.require(inside, field.name, expected)
+                self.require(math.inf not in items, field.name, f"{expected} and finite")
         self.check()
 
     def check(self) -> None:

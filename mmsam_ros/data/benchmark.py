@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark is: everything that the code knows of a public data set, one file each."""
+"""What the code knows about a public data set; each has its own module."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,8 +46,8 @@ class Benchmark:
     Attributes:
         name: the word for `--dataset`.
         scan: the frames of a split; their files are not opened.
-        classes: table of the training ids; empty where the data says.
-        modalities: of its sensors besides the camera; empty where the data says.
+        classes: table of the training ids; empty where meta.json has it.
+        modalities: of its sensors besides the camera; empty where meta.json names them.
         sensors: the sensors besides the camera that a tree on disk has.
         image_size: published size of the images, as WIDTHxHEIGHT.
         network_size: (height, width) of the published network.
@@ -56,7 +56,7 @@ class Benchmark:
         protocol: how the published numbers were made; None: as the weights' geometry says.
         counts: published numbers of frames by split and group.
         published: rows of the tables.
-        notes: of a tree on disk and the names of its frames, what a user should know.
+        notes: what a user should know about a tree on disk, given the names of its frames.
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""calib.json of a folder data set, and what sensors measured, brought into the camera's view by it.
+"""calib.json of a folder data set, and how it brings sensors into the camera's view.
 
 docs/own_data.md describes the file.
 """
@@ -77,11 +77,12 @@ class _Calib:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """calib.json: the camera, and how LiDAR and thermal lie to it (None: not needed).
+    """calib.json: the camera, and where LiDAR and thermal are relative to it (None: not needed).
 
     thermal_size: (height, width) that the registration holds for, None for any.
     """
 
+    path: Path
     camera: CameraModel
     T_camera_lidar: NDArray[np.float64] | None = None
     registration: Registration | None = None
@@ -100,12 +101,11 @@ class Calibration:
             given, lidar, thermal = calib.camera, calib.lidar, calib.thermal
             camera = CameraModel.from_info(
                 width=given.width, height=given.height, k=given.K, d=given.D,
-                distortion_model=given.model, r=np.eye(3), p=np.zeros(12), binning_x=1,
-                binning_y=1, roi=(0, 0, 0, 0), rectified=False,
+                distortion_model=given.model,
             )  # fmt: skip
             pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
             registration, size = thermal.build(given.K) if thermal else (None, None)
-            return cls(camera, pose, registration, size)
+            return cls(path, camera, pose, registration, size)
 
 
 def read_sensor(

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a whole data set and says what is in it, what is broken, and where it differs from what is
-published.
-"""
+"""Reads a whole data set: its content, broken files, and differences from what is published."""
 
 import dataclasses
 import os
@@ -117,8 +115,10 @@ def check_dataset(
             if progress:
                 progress(done, len(work))
     for sensor, rows in moments.items():
-        encoding = work[0][0].modalities[sensor].encoding
-        report.statistics[sensor] = _statistics(encoding, rows)
+        fields = FIELDS[work[0][0].modalities[sensor].encoding]
+        means, variances, low, high = np.stack(rows, axis=1)
+        std = np.sqrt(means.var(0) + variances.mean(0))
+        report.statistics[sensor] = Statistics(fields, means.mean(0), std, low.min(0), high.max(0))
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
@@ -181,12 +181,6 @@ def _form(path: Path, image: Tensor) -> str:
         return f"{image.shape[-1]}x{image.shape[-2]} {path.suffix}"
     width, height, depth, colour = struct.unpack(">IIBB", head[16:])
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
-
-
-def _statistics(encoding: str, moments: list[Array]) -> Statistics:
-    means, variances, low, high = np.stack(moments, axis=1)
-    std = np.sqrt(means.var(0) + variances.mean(0))
-    return Statistics(FIELDS[encoding], means.mean(0), std, low.min(0), high.max(0))
 
 
 def _published_notes(benchmark: Benchmark, report: Report) -> list[str]:

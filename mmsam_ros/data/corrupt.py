@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Degraded frames for evaluation: DeLiVER's cases (arXiv 2303.01480) and the like, made.
+"""Degraded frames for evaluation: DeLiVER's cases (arXiv 2303.01480) and similar ones.
 
 Draws depend on the frame's name and the seed alone, so that every network sees the same frames.
 """
@@ -84,9 +84,10 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> LabelledFrame:
-    """A copy of a frame of `frames` with one image degraded; size and label stay.
+    """A copy of a frame of `frames` with one image degraded; the label stays.
 
-    Points are projected to their raster first, which is then degraded.
+    Points are projected and rasters enlarged to the camera image's size first. Images that are
+    registered keep their size.
 
     Raises:
         DataError: an unknown name, or a frame without the sensor that it degrades.
@@ -97,19 +98,18 @@ def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> 
         have = ", ".join([CAMERA, *frame.sensors])
         raise DataError(f"frame {item.record.name}: {name} needs {sensor}, the frame has {have}")
     draw = np.random.default_rng([seed, zlib.crc32(f"{name} {item.record.name}".encode())])
-    if sensor == CAMERA:
-        worse = np.clip(np.rint(_apply(name, frame.rgb, draw)), 0, 255).astype(np.uint8)
-        return replace(item, frame=replace(frame, rgb=worse))
-    data = frame.sensors[sensor]
+    data = SensorImage(frame.rgb) if sensor == CAMERA else frame.sensors[sensor]
     if isinstance(data, LidarPoints):
         data = SensorImage(frames.sample(item)["planes"][sensor].permute(1, 2, 0).numpy())
-    image = _apply(name, data.data, draw)
-    if data.data.dtype.kind == "u":
-        image = np.clip(np.rint(image), 0, 256**data.data.dtype.itemsize - 1)
-    stored = SensorImage(image.astype(data.data.dtype), data.registration)
-    return replace(item, frame=replace(frame, sensors={**frame.sensors, sensor: stored}))
-
-
-def _apply(name: str, image: Image, draw: np.random.Generator) -> Image:
+    image: Image = data.data
+    if data.registration.homography is None and image.shape[:2] != item.size:
+        # coarse already, as DeLiVER's own eventlowres: it must not lose resolution twice
+        image = cv2.resize(image, item.size[::-1], interpolation=cv2.INTER_NEAREST)
     worse = CORRUPTIONS[name].apply(image.astype(np.float32), draw)
-    return np.asarray(worse, np.float32).reshape(image.shape)
+    if image.dtype.kind == "u":
+        worse = np.clip(np.rint(worse), 0, np.iinfo(image.dtype).max)
+    worse = worse.reshape(image.shape).astype(image.dtype)
+    if sensor == CAMERA:
+        return replace(item, frame=replace(frame, rgb=worse))
+    sensors = {**frame.sensors, sensor: SensorImage(worse, data.registration)}
+    return replace(item, frame=replace(frame, sensors=sensors))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data room's error."""
+"""The error of `mmsam_ros.data`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,12 @@ class DataError(MmsamError):
 
 @contextmanager
 def naming(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Errors of these types in the block become a DataError that begins with the path."""
+    """A file that cannot be read, and errors of these types, become a DataError with its path."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except errors as error:
         raise DataError(f"{path}: {error}") from error

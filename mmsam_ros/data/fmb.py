@@ -58,9 +58,7 @@ def read_lists(folder: Path) -> dict[str, dict[str, str]]:
     for split, names in splits.items():
         for difficulty in DIFFICULTIES:
             path = folder / f"{split}_{difficulty}_files.txt"
-            if not path.is_file():
-                raise DataError(f"{path}: is missing")
-            with naming(path, OSError, UnicodeDecodeError):
+            with naming(path, UnicodeDecodeError):
                 lines = path.read_text(encoding="utf-8").split()
             for name in lines:
                 if not re.fullmatch(r"\d{5}\.png", name):

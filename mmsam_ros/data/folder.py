@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set of one's own: images/, a folder per auxiliary, labels/, meta.json and calib.json.
+"""Your own data set: images/, a folder per auxiliary, labels/, meta.json and calib.json.
 
 LiDAR is a raster in the camera's view, or points (.npy: x, y, z, intensity) that calib.json
 projects. Thermal is in the camera's view, or calib.json registers it.

@@ -73,7 +73,10 @@ class Meta(Checked):
         for sensor, encoding in self.encodings.items():
             check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
             check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
-        check_limits("limits", self.encodings.get("thermal", ""), self.limits)
+        if "thermal" in self.encodings:
+            check_limits("limits", self.encodings["thermal"], self.limits)
+        else:
+            self.require(self.limits is None, "limits", "none: there is no thermal sensor")
         split_of: dict[str, str] = {}
         for split, names in self.splits.items():
             check_word("splits", split, SPLITS, DataError)
@@ -90,6 +93,8 @@ class Meta(Checked):
         """The file below `root`; DataError names what is wrong."""
         values = read_json(path := root / "meta.json")
         if "growth" in values:  # the key's name in earlier files
+            if "point_size" in values:
+                raise DataError(f"{path}: found growth and point_size, expected point_size alone")
             values["point_size"] = values.pop("growth")
         with naming(path, TypeError, ValueError):
             return from_mapping(cls, values, path.stem)
@@ -112,12 +117,9 @@ class FolderWriter:
 
     Args:
         root: top folder of the data set; created if missing.
-        classes: table of the label ids 0, 1, 2, …
-        encodings: how each sensor besides the camera is stored, see `sensors.ENCODINGS`.
+        classes, encodings, limits, point_size: as in `Meta`.
         calibration: content of calib.json, may hold arrays. None if every sensor's image is in the
             camera's view already.
-        limits: counts of a 16-bit thermal image that mean cold and hot.
-        point_size: side of the square that a LiDAR point covers, in pixels of the camera's image.
 
     Raises:
         DataError: meta.json or calib.json could not be read back.

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from mmsam_ros.data.calibration import Calibration, SensorData, read_sensor
-from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.read import decode_label, read_image, read_rgb
-from mmsam_ros.sensors import ClassInfo, Frame, LidarPoints, Modality, SensorError, frame_planes
+from mmsam_ros.sensors import ClassInfo, Frame, Modality, SensorImage, frame_planes
 
 
 class Sample(TypedDict, total=False):
@@ -33,7 +33,7 @@ class Sample(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Record:
-    """Where one frame lies.
+    """The files of one frame.
 
     Attributes:
         name: unique within the data set, and stable over its layouts.
@@ -63,7 +63,7 @@ class LabelledFrame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the camera image."""
-        return (self.frame.rgb.shape[0], self.frame.rgb.shape[1])
+        return self.frame.size
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,22 @@ class Reader:
         """The frame; DataError names a file that is missing, broken or does not fit."""
         rgb = read_rgb(record.image)
         sensors: dict[str, SensorData] = {}
-        camera = None
+        calibration, camera = self.calibration, None
         for sensor, path in record.sensors.items():
             encoding = self.modalities[sensor].encoding
-            sensors[sensor] = data = read_sensor(sensor, path, encoding, self.calibration)
-            if isinstance(data, LidarPoints) or data.registration.homography is not None:
-                camera = self.calibration.camera if self.calibration else None
-            elif sensor not in record.coarse:
-                _check_size(path, data.data.shape, record.image, rgb.shape)
+            sensors[sensor] = data = read_sensor(sensor, path, encoding, calibration)
+            if isinstance(data, SensorImage) and data.registration.homography is None:
+                if sensor not in record.coarse:
+                    _check_size(f"{path}:", data.data.shape, record.image, rgb.shape)
+            elif calibration is not None:
+                camera = calibration.camera
+                size = camera.height, camera.width
+                _check_size(f"{calibration.path}: camera", size, record.image, rgb.shape)
         label = None
         if record.label is not None:
             label = self.label(record.label)
-            _check_size(record.label, label.shape, record.image, rgb.shape)
-        with naming(record.image, SensorError):
-            return LabelledFrame(record, Frame(rgb, sensors, camera), label)
+            _check_size(f"{record.label}:", label.shape, record.image, rgb.shape)
+        return LabelledFrame(record, Frame(rgb, sensors, camera), label)
 
     def label(self, path: Path) -> NDArray[np.uint8]:
         """Training ids (H, W), 255 where there is none."""
@@ -156,7 +158,7 @@ def _image(planes: NDArray[Any]) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())
 
 
-def _check_size(path: Path, shape: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
+def _check_size(what: str, shape: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
     (h, w, *_), (height, width, *_) = shape, expected
     if (h, w) != (height, width):
-        raise DataError(f"{path}: is {w}x{h}, but {image} is {width}x{height}")
+        raise DataError(f"{what} is {w}x{h}, but {image} is {width}x{height}")

@@ -26,9 +26,9 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.muses_raw import Array, Calibration, RawFrame
 from mmsam_ros.data.read import read_json
 from mmsam_ros.sensors import CameraModel, rasterise
+from mmsam_ros.sensors.projection import MIN_RANGE
 
 WIDTH, HEIGHT = 1920, 1080
-_MIN_RANGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ProjectionOptions(Checked):
 
     Attributes:
         motion_compensation: bring every LiDAR point to the middle of the camera's exposure.
-        parity: do what the official tool does instead of what is right.
+        parity: reproduce the official tool, with its errors.
         point_size: side of the square that a point or an event covers, to the right and down.
     """
 
@@ -88,7 +88,7 @@ def project_frame(frame: RawFrame, calibration: Calibration, options: Projection
 def _read_lidar(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> Array:
     cloud = raw.read_cloud(frame.path)
     if options.parity:  # elsewhere `rasterise` does it
-        cloud = cloud[np.linalg.norm(cloud[:, :3], axis=1) >= _MIN_RANGE]
+        cloud = cloud[np.linalg.norm(cloud[:, :3], axis=1) >= MIN_RANGE]
     if options.motion_compensation:
         if frame.exposure is None:
             raise DataError(f"{frame.path}: meta.json does not tell its camera exposure")

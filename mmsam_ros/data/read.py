@@ -30,9 +30,7 @@ def stems(folder: Path, pattern: str, ending: str) -> set[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    with naming(path, OSError, ValueError):
+    with naming(path, ValueError):
         values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
@@ -41,12 +39,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_image(path: Path) -> Array:
     """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
+    with naming(path):
+        content = path.read_bytes()
     try:
-        image = decode_image(path.read_bytes(), cv2.IMREAD_UNCHANGED)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: is missing") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        image = decode_image(content, cv2.IMREAD_UNCHANGED)
     except SensorError as error:
         raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image") from error
     if image.ndim == 3:
@@ -57,16 +53,12 @@ def read_image(path: Path) -> Array:
 
 def read_array(path: Path) -> Array:
     """The array `arr_0` of an .npz file, or the one of an .npy file."""
-    try:
-        loaded = np.load(path)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return np.asarray(loaded["arr_0"])
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: is missing") from error
-    except Exception as error:  # a dozen types, of numpy, zipfile, zlib and tokenize
-        raise DataError(f"{path}: is broken, expected an array ({error})") from error
+    with naming(path), path.open("rb") as file:
+        try:
+            loaded = np.load(file)
+            return loaded if isinstance(loaded, np.ndarray) else np.asarray(loaded["arr_0"])
+        except Exception as error:  # a dozen types, of numpy, zipfile, zlib and tokenize
+            raise DataError(f"{path}: is broken, expected an array ({error})") from error
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -90,7 +90,7 @@ class Segmenter:
     def prepare(self, frame: Frame) -> Prepared:
         """The network's inputs; sensors whose data cannot be used are left out and refused."""
         began = self._now()
-        plan = Plan.of(self.geometry, (frame.rgb.shape[0], frame.rgb.shape[1]))
+        plan = Plan.of(self.geometry, frame.size)
         prepared = prepare(frame, self.spec, plan, self.device)
         return dataclasses.replace(prepared, milliseconds=1e3 * (self._now() - began))
 

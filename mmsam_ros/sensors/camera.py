@@ -67,8 +67,8 @@ class CameraModel:
     @classmethod
     def from_info(
         cls, *, width: int, height: int, k: ArrayLike, d: ArrayLike, distortion_model: str,
-        r: ArrayLike, p: ArrayLike, binning_x: int, binning_y: int, roi: Sequence[int],
-        rectified: bool | None = None,
+        r: ArrayLike = (1, 0, 0, 0, 1, 0, 0, 0, 1), p: ArrayLike = (0,) * 12, binning_x: int = 0,
+        binning_y: int = 0, roi: Sequence[int] = (0, 0, 0, 0), rectified: bool | None = None,
     ) -> Self:  # fmt: skip
         """The camera of an image from the fields of its sensor_msgs/CameraInfo.
 

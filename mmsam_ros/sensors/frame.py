@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One moment: a camera image and what the other sensors gave."""
+"""A frame: a camera image and the data of the other sensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +62,11 @@ class Frame:
     rgb: NDArray[np.uint8]
     sensors: Mapping[str, LidarPoints | SensorImage]
     camera: CameraModel | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the camera image."""
+        return (self.rgb.shape[0], self.rgb.shape[1])
 
     def __post_init__(self) -> None:
         shape = self.rgb.shape

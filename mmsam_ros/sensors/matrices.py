@@ -14,7 +14,10 @@ Array = NDArray[np.float64]
 
 def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
     """The value as floats; SensorError unless it has this shape and all of it is finite."""
-    array = np.asarray(value, np.float64)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise SensorError(f"{name} is {value!r}, expected {shape} numbers") from error
     if array.shape != shape or not np.isfinite(array).all():
         raise SensorError(f"{name} is {array.tolist()}, expected a finite {shape} array")
     return array
@@ -41,14 +44,9 @@ def check_intrinsics(name: str, K: ArrayLike) -> Array:
 
 def check_pose(name: str, T: ArrayLike) -> Array:
     """A finite (4, 4) transform of rotation and translation, as floats; else SensorError."""
-    try:
-        pose = np.asarray(T, np.float64)
-    except (TypeError, ValueError) as error:
-        raise SensorError(f"{name} is {T!r}, expected (4, 4) numbers") from error
-    if pose.shape != (4, 4):
-        raise SensorError(f"{name} has shape {pose.shape}, expected (4, 4)")
-    if not np.isfinite(pose).all() or not np.allclose(pose[3], (0.0, 0.0, 0.0, 1.0), atol=1e-6):
-        raise SensorError(f"{name} is {pose.tolist()}, expected finite values, last row 0 0 0 1")
+    pose = finite_array(name, T, (4, 4))
+    if not np.allclose(pose[3], (0.0, 0.0, 0.0, 1.0), atol=1e-6):
+        raise SensorError(f"{name} is {pose.tolist()}, expected the last row 0 0 0 1")
     check_rotation(f"the rotation of {name}", pose[:3, :3])
     return pose
 

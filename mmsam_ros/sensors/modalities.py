@@ -17,7 +17,7 @@ MAX_POINT_SIZE = 31  # pixels
 
 @dataclass(frozen=True)
 class Modality(Checked):
-    """How the three channels of a modality come about: (plane * scale - mean) / std.
+    """How the three channels of a modality are computed: (plane * scale - mean) / std.
 
     An auxiliary has the name of its sensor; the camera's is `rgb`.
 
@@ -68,7 +68,7 @@ _SPREAD = {"range": 20.0, "intensity": 50.0, "height": 1.0, "positive": 1.0, "ne
 
 
 def plain_modality(encoding: str, limits: Limits | None = None, point_size: int = 2) -> Modality:
-    """The modality of a sensor without known statistics: its three fields, or its only one thrice.
+    """The modality of a sensor without known statistics: three fields, or one repeated.
 
     `point_size` holds for encodings that are made of points.
     """

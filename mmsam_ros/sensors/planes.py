@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sensors of a frame gave, as channel planes at one raster; the only place that does this.
+"""Channel planes of one size from the sensors of a frame.
 
 The node asks for planes at the network's canvas, training and `mmsam data check` at the camera
 image's own size.
@@ -28,7 +28,7 @@ _SAME_SHAPE = 0.02  # by how much the ratio of a raster's sides may differ from 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What of a sensor was not used and why; a value, so that the rest of a frame goes on.
+    """Why a sensor's data was not used; a value, so that the rest of the frame is.
 
     Attributes:
         sensor: whose data it is; the stream of the same name in ROS.
@@ -69,23 +69,18 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             continue
         data = frame.sensors[sensor]
         try:
-            planes[sensor] = found = _sensor_planes(data, modality, frame, size)
+            if isinstance(data, LidarPoints):
+                found = _points(data, modality, frame, size)
+            else:
+                read = _thermal if modality.encoding in ENCODINGS["thermal"] else _raster
+                found = read(data, modality, frame.size, size)
         except SensorError as error:
             refused[sensor] = Refusal(sensor, "weights", str(error))
             continue
+        planes[sensor] = found
         if bool((found.max((0, 1)) == found.min((0, 1))).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
-
-
-def _sensor_planes(
-    data: LidarPoints | SensorImage, modality: Modality, frame: Frame, size: Size
-) -> Plane:
-    if isinstance(data, LidarPoints):
-        return _points(data, modality, frame, size)
-    native = (frame.rgb.shape[0], frame.rgb.shape[1])
-    read = _thermal if modality.encoding in ENCODINGS["thermal"] else _raster
-    return read(data, modality, native, size)
 
 
 def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) -> Plane:
@@ -126,7 +121,7 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
 
 
 def _why_blank(data: LidarPoints | SensorImage) -> str:
-    """What is wrong with a sensor that shows nothing; empty where it simply had nothing to say."""
+    """What is wrong with a sensor that shows nothing; empty where it had nothing to measure."""
     if isinstance(data, SensorImage):
         return "the image has the same value everywhere, or does not overlap the camera's view"
     if not len(data.xyz):

@@ -10,17 +10,19 @@ from mmsam_ros.sensors.encodings import MAX_VALUE
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_pose
 
+MIN_RANGE = 1.0  # metres; nearer points are the vehicle's own
+_MIN_DEPTH = 0.1  # metres
 _EMPTY = np.finfo(np.float32).min  # less than any value; `cv2.dilate` pads with it as well
 
 
 def project(
-    points: NDArray[np.floating], camera: CameraModel, T: Array, *, min_depth: float = 0.1
+    points: NDArray[np.floating], camera: CameraModel, T: Array
 ) -> tuple[NDArray[np.int64], Array, Array, Array]:
     """Where points fall in the image: pure geometry.
 
     points: (N, >= 3), x, y, z in metres in the sensor's frame, further columns ignored.
-    T: (4, 4), camera optical frame <- sensor frame. Kept are finite points with depth > min_depth
-    (metres), 0 <= u < width and 0 <= v < height, within the distortion model's valid angle.
+    T: (4, 4), camera optical frame <- sensor frame. Kept are finite points deeper than 0.1 m with
+    0 <= u < width and 0 <= v < height, within the distortion model's valid angle.
     Returns the kept rows' index (int64, ascending), u, v (pixels) and depth (m).
     SensorError for other shapes or a T that is not rigid.
     """
@@ -31,14 +33,14 @@ def project(
     with np.errstate(invalid="ignore", over="ignore"):
         in_camera = pose[:3, :3] @ xyz.T + pose[:3, 3:]
     u, v, depth, keep = camera.image_points(in_camera.T)
-    keep &= (depth > min_depth) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+    keep &= (depth > _MIN_DEPTH) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     index = np.flatnonzero(keep)
     return index, u[index], v[index], depth[index]
 
 
 def rasterise(
     points: NDArray[np.floating], intensity: NDArray[np.generic], camera: CameraModel, T: Array,
-    *, point_size: int = 2, min_range: float = 1.0,
+    *, point_size: int = 2,
 ) -> NDArray[np.float32]:  # fmt: skip
     """The `muses_raw` raster: float32 (camera.height, camera.width, 3), empty pixels 0.
 
@@ -46,7 +48,7 @@ def rasterise(
     own frame. points: (N, >= 3); intensity: (N,); T: (4, 4) camera <- sensor.
 
     The rules are those of the MUSES tools, made well defined: points nearer to the sensor than
-    min_range are dropped, a point belongs to pixel (floor u, floor v), and the point nearest to the
+    1 m are dropped, a point belongs to pixel (floor u, floor v), and the point nearest to the
     camera wins a pixel whatever the order of the cloud (of equally near ones, each channel's
     maximum). Then every point covers point_size x point_size pixels to the right and down, with
     the maximum per channel among occupied pixels only, so that a negative height beats "empty".
@@ -63,7 +65,7 @@ def rasterise(
     with np.errstate(over="ignore"):
         distance = np.sqrt(x * x + y * y + z * z)
         values = np.array([distance, intensity.take(index), z]).astype(np.float32)
-    use = np.flatnonzero((distance >= min_range) & (np.abs(values) <= MAX_VALUE).all(axis=0))
+    use = np.flatnonzero((distance >= MIN_RANGE) & (np.abs(values) <= MAX_VALUE).all(axis=0))
     pixel = v.take(use).astype(np.int64) * camera.width + u.take(use).astype(np.int64)
     depth = depth.take(use)
     nearest = np.full(camera.height * camera.width, np.inf)

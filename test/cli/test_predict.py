@@ -124,7 +124,7 @@ def test_lidar_rasters(
             ["images/val_0000.png", "--lidar", "lidar/val_0000.npy"],
             "points need lidar.T_camera_lidar in calib.json",
         ),
-        (["images/val_0000.png", "--calib", "none.json"], "none.json: no such file"),
+        (["images/val_0000.png", "--calib", "none.json"], "none.json: is missing"),
         (["images/val_0000.png", "--thermal", "meta.json"], "meta.json: is broken"),
         (["images/val_0000.png", "--weights", "meta.json"], "not a safetensors file"),
     ],

@@ -221,6 +221,20 @@ def test_a_frame_of_a_data_set(tmp_path: Path) -> None:
     assert torch.equal(dark["label"], plain["label"])
 
 
+def test_points_of_a_set_with_16_bit_rasters(tmp_path: Path) -> None:
+    """Their raster holds metres, not the counts of a stored one."""
+    root = make_folder(
+        tmp_path, ("lidar",), calibrated=True, per_split={"val": 1},
+        encodings={"lidar": "muses_png16"},
+    )  # fmt: skip
+    frames = open_frames("folder", root, "val", ("lidar",))
+    assert isinstance(frames[0].frame.sensors["lidar"], LidarPoints)
+    plain = frames.sample(frames[0])["planes"]["lidar"]
+    moved = frames.sample(corrupt(frames[0], "lidarjitter", frames))["planes"]["lidar"]
+    assert not torch.equal(moved, plain)
+    assert set(moved.unique().tolist()) <= {0.0, *plain.unique().tolist()}
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(DataError, match=r"'overexposed'; did you mean 'overexposure'\?"):
         corrupt(make_frame(), "overexposed", FRAMES)

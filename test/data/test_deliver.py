@@ -13,6 +13,7 @@ from support.trees import DELIVER_CASES, PICTURED, make_deliver, sample, samples
 from torchvision import tv_tensors
 
 from mmsam_ros.data.check import check_dataset
+from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import open_frames
@@ -103,6 +104,8 @@ def test_low_resolution_events_are_enlarged_by_the_nearest(raw: Path) -> None:
     assert small.shape == (32, 32)
     expected = torch.from_numpy(small.repeat(2, 0).repeat(2, 1)).float().expand(3, -1, -1)
     assert torch.equal(sample(frames, index)["planes"]["event"], expected)
+    again = frames.sample(corrupt(frames[index], "eventlowres", frames))
+    assert torch.equal(again["planes"]["event"], expected), "it was made coarse twice"
 
 
 def test_labels_are_the_red_channel_less_one(tmp_path: Path) -> None:

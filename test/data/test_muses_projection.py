@@ -415,7 +415,7 @@ def test_exposures_must_be_numbers(raw: Path) -> None:
 
 
 def test_command_refuses_a_folder_without_recordings(raw: Path) -> None:
-    with pytest.raises(DataError, match=r"calib\.json: no such file"):
+    with pytest.raises(DataError, match=r"calib\.json: is missing"):
         run("--root", raw / "lidar")
     for path in (raw / "lidar").rglob("*.bin"):
         path.unlink()

@@ -62,7 +62,7 @@ def test_empty_is_raw_zero_normalised() -> None:
         (LIDAR | {"std": (1.0, 0.0, 1.0)}, "std: found .*, expected at least 1e-06"),
         (LIDAR | {"std": (1.0, -1.0, 1.0)}, "std: found .*, expected at least 1e-06"),
         (LIDAR | {"std": (1.0, np.nan, 1.0)}, "std: found .*, expected at least 1e-06"),
-        (LIDAR | {"std": (1.0, np.inf, 1.0)}, "std: found .* expected at least 1e-06"),
+        (LIDAR | {"std": (1.0, np.inf, 1.0)}, "std: found .* expected at least 1e-06 and finite"),
         (LIDAR | {"point_size": 0}, "point_size: found 0, expected 1 to 31"),
         (LIDAR | {"point_size": 32}, "point_size: found 32, expected 1 to 31"),
         (
