@@ -42,7 +42,7 @@ def start_fabric(device: DeviceConfig) -> Fabric:
     try:
         fabric = Fabric(
             accelerator=device.accelerator,
-            devices=device.devices,
+            devices=device.devices or "auto",
             num_nodes=device.nodes,
             strategy=sharded if device.strategy == "fsdp" else device.strategy,
             precision=_PRECISION[device.precision],
