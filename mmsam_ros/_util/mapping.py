@@ -143,6 +143,8 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
         return value
     hint = _without_none(hint)
     origin = get_origin(hint)
+    if value is None:
+        raise error(f"{where}: found None, expected a value")
     if origin is Literal:
         return value  # the dataclass looks at it
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import add_inference, add_out
 from mmsam_ros.cli.errors import CliError
-from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, Refusal, palette
+from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Refusal, palette
 
+_DATA = (".npy", ".npz", ".png", ".jpg", ".jpeg")
 _IMAGES = (".png", ".jpg", ".jpeg")
 _FILES = {
     "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Segments the images and prints what was seen in each, and by which sensors."""
-    from mmsam_ros.data.folder import Calibration, read_sensor
-    from mmsam_ros.data.read import read_rgb
+    from mmsam_ros.data.calibration import Calibration
+    from mmsam_ros.data.frames import Reader, Record
     from mmsam_ros.inference import Segmenter
     from mmsam_ros.inference.draw import overlay
     from mmsam_ros.weights import default_weights
@@ -58,13 +59,10 @@ def run(args: argparse.Namespace) -> None:
               "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
     segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
     spec = segmenter.spec
+    reader = Reader(spec.modalities, len(spec.classes), calibration=calibration)
     for image, files in pairs.items():
-        sensors = {
-            sensor: read_sensor(sensor, path, spec.encodings[sensor], calibration)
-            for sensor, path in files.items()
-            if sensor in spec.sensors
-        }
-        frame = Frame(read_rgb(image), sensors, calibration.camera if calibration else None)
+        read = {sensor: path for sensor, path in files.items() if sensor in spec.sensors}
+        frame = reader(Record(image.stem, image, read, None, coarse=tuple(read))).frame
         prepared = segmenter.prepare(frame)
         result = segmenter.infer(prepared, confidence=False)
         picture = overlay(frame.rgb, result.labels, palette(spec.classes))
@@ -97,7 +95,10 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     pairs: dict[Path, dict[str, Path]] = {image: {} for image in found}
     for sensor, path in sensors.items():
         if path.is_dir():
-            by_stem = {file.stem: file for file in sorted(path.iterdir()) if file.is_file()}
+            inside = [file for file in sorted(path.iterdir()) if file.suffix in _DATA]
+            by_stem = {file.stem: file for file in inside}
+            if len(by_stem) < len(inside):
+                raise CliError(f"{path}: found two files of the same name, expected one a frame")
         elif len(found) == 1 and path.is_file():
             by_stem = {found[0].stem: path}
         else:

@@ -38,7 +38,7 @@ class Monitor:
         self._recent: deque[_Mask] = deque()  # of the last seconds, at least two
         self._fused: Counter[str] = Counter()  # masks by the sensors that were fused
         self._refusals: dict[str, tuple[float, str]] = {}  # by stream: when and why
-        self._next_log: dict[tuple[str, str], float] = {}
+        self._next_log: dict[tuple[str, ...], float] = {}
         self._failures = 0  # in a row, by a defect or a full memory
 
     def settled(self, synced: SyncedSet, outcome: Outcome) -> None:
@@ -58,8 +58,10 @@ class Monitor:
         """Log a refusal, the same stream and reason at most once per `LOG_PERIOD`."""
         stream, reason, text = refusal.sensor, refusal.reason, refusal.text
         self._refusals[stream] = now, f"{reason}: {text}"
-        if now >= self._next_log.get((stream, reason), now):
-            self._next_log[stream, reason] = now + LOG_PERIOD
+        defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
+        key = stream, reason, defect
+        if now >= self._next_log.get(key, now):
+            self._next_log[key] = now + LOG_PERIOD
             self._warn(f"{stream} refused ({reason}): {text}")
 
     def status(self, name: str, counts: Counts, facts: Mapping[str, Any]) -> DiagnosticStatus:

@@ -103,9 +103,11 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
     ros: list[str] = []
     inside = False
     for arg in args:
-        inside = (inside or arg == "--ros-args") and arg != "--"
-        if arg != "--":
-            (ros if inside else own).append(arg)
+        if inside and arg == "--":
+            inside = False
+            continue
+        inside = inside or arg == "--ros-args"
+        (ros if inside else own).append(arg)
     return own, ros
 
 

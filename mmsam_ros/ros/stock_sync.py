@@ -40,7 +40,8 @@ class StockSynchroniser(Synchroniser):
         with self._lock:
             self._tallies[stream].update(("received", "waiting"))
             self._now = now
-            self._filters[stream].signalMessage(message)
+            if stamp_ns >= 0:  # rclpy's Time takes no other; such a message stays unaccounted
+                self._filters[stream].signalMessage(message)
             closed, self._closed = self._closed, []
             return closed
 

@@ -135,3 +135,20 @@ def test_what_cannot_be_read_is_named(
     paths = [word if word.startswith("--") else str(folder / word) for word in words]
     assert predict(*paths) == 2
     assert message in capsys.readouterr().err
+
+
+def test_two_files_for_one_image_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for suffix in (".npy", ".npz", ".txt"):
+        (tmp_path / f"val_0000{suffix}").touch()
+    assert predict(folder / "images", "--lidar", tmp_path) == 2
+    assert "found two files of the same name" in capsys.readouterr().err
+
+
+def test_a_calibration_that_no_sensor_needs_does_no_harm(folder: Path, tmp_path: Path) -> None:
+    image = cv2.imread(str(folder / "images/val_0000.png"))
+    small = tmp_path / "small.png"
+    cv2.imwrite(str(small), image[:32])
+    assert predict(small, "--calib", folder / "calib.json", "--out", tmp_path) == 0
+    assert labels(tmp_path / "small_labels.png").shape == (32, image.shape[1])

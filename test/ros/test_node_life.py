@@ -145,6 +145,7 @@ def test_a_full_memory_costs_frames_not_the_node(
         (["-p", "weights:=/absent.safetensors"], "/absent.safetensors: no such file"),
         (["-p", "lidar.slob:=0.1"], "parameter 'lidar.slob' does not exist; did you mean 'lidar.s"),
         (["-p", "lidar.slop:=near"], "lidar.slop"),
+        (["-p", "use_sim_time:=maybe"], "use_sim_time"),
         (["-r", "foo"], "Couldn't parse remap rule"),
     ],
 )

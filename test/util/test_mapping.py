@@ -27,6 +27,7 @@ class Wheel(Checked):
     slip: float = ranged(0.0, 0, 1, below=True)
     spokes: tuple[int, ...] = ranged((3, 4), 1, 9)
     tyre: Literal["summer", "winter"] | None = None
+    side: Literal["left", "right"] = "left"
     marks: tuple[Literal["left", "right"], ...] = ()
 
 
@@ -60,9 +61,12 @@ def test_plain_values_become_a_configuration() -> None:
         ({"radius": 1, "spokes": [3, 10]}, "front.spokes: found (3, 10), expected 1 to 9"),
         ({"radius": 1, "spokes": 3}, "front.spokes: found 3, expected a list"),
         ({"radius": 1, "tyre": "wintr"}, "front.tyre: found 'wintr'; did you mean 'winter'?"),
+        ({"radius": 1, "side": None}, "front.side: found None, expected a value"),
+        ({"radius": 1, "marks": [None]}, "front.marks[0]: found None, expected a value"),
+        ({"radius": None}, "front.radius: found None, expected a value"),
         ({"radius": 1, "tyre": 3}, "front.tyre: found 3; known: summer, winter"),
         ({"radius": 1, "marks": ["left", "up"]}, "front.marks: found 'up'; known: left, right"),
-        ({"radius": 1, "colour": 1}, "front: unknown key 'colour'; known: marks, radius, slip"),
+        ({"radius": 1, "colour": 1}, "front: unknown key 'colour'; known: marks, radius, side"),
         ({"slip": 0.5}, "front: key 'radius' is missing"),
         (3, "front: found 3, expected keys with values"),
     ],
@@ -84,5 +88,5 @@ def test_what_is_allowed_is_told() -> None:
     texts = {field.name: allowed(Wheel, field) for field in dataclasses.fields(Wheel)}
     assert texts == {
         "radius": "at least 0.1", "slip": "at least 0 and below 1", "spokes": "1 to 9",
-        "tyre": "summer, winter", "marks": "left, right",
+        "tyre": "summer, winter", "side": "left, right", "marks": "left, right",
     }  # fmt: skip
