@@ -1,4 +1,4 @@
-# make test, make demo, make lint: each sets up what it needs in .venv.
+# Every target sets up what it needs in .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,6 +31,7 @@ TESTS ?=
 .PHONY: help setup test test-quick test-noble test-numerics lint docs demo build clean
 
 help:
+	@echo "make setup          .venv with the package and everything that it needs"
 	@echo "make test           all tests"
 	@echo "make test-quick     without those that start nodes or training processes, or take long"
 	@echo "make test-noble     with the numpy and OpenCV of Ubuntu 24.04"

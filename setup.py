@@ -10,6 +10,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "mmsam_ros"
+EXPERIMENTS = sorted(p.rstrip("/") for p in glob("config/experiments/**/", recursive=True))
 
 setup(
     name=PACKAGE,
@@ -26,7 +27,7 @@ setup(
         (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
         *(
             (f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*.*")))
-            for folder in ("config", "config/train", "config/experiments")
+            for folder in ("config", "config/train", *EXPERIMENTS)
         ),
         (f"share/{PACKAGE}/models", sorted(glob("models/*.*"))),
     ],

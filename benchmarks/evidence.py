@@ -302,7 +302,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
         return [rows[what, name] for name in names if (what, name) in rows]
 
     def means(row: Row, keys: Iterable[str] = tuple(MAIN.values())) -> list[str]:
-        return [f"{row[key]:.1f}" for key in keys]
+        return [f"{row[key]:.2f}" for key in keys]
 
     trained, gated, tried = of(TRAINED, *SENSORS), of("gate", *GATED), of("tried", *FULL)
     subsets = dict.fromkeys([*MAIN.values(), *(k for row in trained[:1] for k in row if "=" in k)])
@@ -322,7 +322,7 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
         blocks["modalities"].append([row["network"], row["seeds"], *means(row, subsets)])
         changed = [other for kind in EXPOSURES for other in of(kind, row["network"])]
         if len(changed) == len(EXPOSURES):
-            three = [f"{other['all']:.1f}" for other in (row, *changed)]
+            three = [f"{other['all']:.2f}" for other in (row, *changed)]
             blocks["exposure"].append([row["network"], changed[-1]["seeds"], *three])
     for row in of(PAIRED, *COMPARED):
         cells = ["{mean:+.2f} ± {spread:.2f}".format(**row[key]) for key in MAIN.values()]

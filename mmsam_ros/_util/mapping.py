@@ -143,9 +143,9 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
         return value
     hint = _without_none(hint)
     origin = get_origin(hint)
-    if value is None:
-        raise error(f"{where}: found None, expected a value")
     if origin is Literal:
+        if value is None:
+            raise error(f"{where}: found None, expected one of {', '.join(get_args(hint))}")
         return value  # the dataclass looks at it
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)

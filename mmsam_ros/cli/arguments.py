@@ -72,9 +72,16 @@ def words(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 def add_words(
     parser: argparse.ArgumentParser, name: str, text: str, known: Collection[str], **options: Any
 ) -> None:
-    """An option that takes a comma-separated list of known words."""
-    text = f"{text}: some of {', '.join(known)}"
-    parser.add_argument(name, type=words(known), metavar="WORD,...", help=text, **options)
+    """An option that takes a comma-separated list of known words; given twice, both count."""
+    text, kind = f"{text}: some of {', '.join(known)}", words(known)
+    parser.add_argument(name, type=kind, action=_Words, metavar="WORD,...", help=text, **options)
+
+
+class _Words(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        before = getattr(namespace, f"{self.dest}_given", ())
+        setattr(namespace, f"{self.dest}_given", (*before, *values))
+        setattr(namespace, self.dest, tuple(dict.fromkeys((*before, *values))))
 
 
 def add_dataset(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:

@@ -204,3 +204,4 @@ class TrainConfig(_Config):
     def check(self) -> None:
         given = bool(self.sensors) or self.model.inputs == "rgb"
         self.require(given, "sensors", "at least one, or model.inputs 'rgb'")
+        self.require(len(set(self.sensors)) == len(self.sensors), "sensors", "each once")

@@ -22,7 +22,7 @@ from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
-from mmsam_ros.inference import Engine, Segmenter
+from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
@@ -127,7 +127,10 @@ def evaluate_frames(
     matrices = SubsetMatrices(classes, (record.subsets for record in frames.records), device)
     for index in range(len(frames)) if indices is None else indices:
         item = frames[index]
-        prediction, target = predictor(item)
+        try:
+            prediction, target = predictor(item)
+        except InferenceError as error:
+            raise InferenceError(f"frame {item.record.name}: {error}") from error
         matrix = None
         if target is not None:
             matrix = matrices.update(prediction, target, item.record.subsets)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mmsam_ros.data.check import count_notes
-from mmsam_ros.inference import TorchEngine
+from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices
 from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints, Progress
@@ -179,7 +179,13 @@ class Trainer:
         engine = TorchEngine(net, fabric.device, self.config.device.precision)
         predictor = Predictor.of(engine, self.spec, frames.dataset)
         until_stopped = itertools.takewhile(lambda _: not self.stop.number, own)
-        matrices = evaluate_frames(predictor, frames, until_stopped, on_frame)
+        try:
+            matrices = evaluate_frames(predictor, frames, until_stopped, on_frame)
+        except InferenceError as error:
+            raise TrainingError(
+                f"validation after step {step}: {error}; try a lower --optimiser.lr, or "
+                "--device.precision fp32"
+            ) from error
         if number := any_signal(fabric, self.stop):
             self.log.say(f"stopped while validating; go on with --resume {self.directory}")
             raise SystemExit(128 + number)
