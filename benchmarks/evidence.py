@@ -20,8 +20,6 @@
 What is finished is not repeated.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence

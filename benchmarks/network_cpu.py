@@ -6,8 +6,6 @@
 `contended` rows share the machine with a process that computes all the time.
 """
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

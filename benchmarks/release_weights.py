@@ -9,8 +9,6 @@ The stored network is scored with every set of sensors on the test split. The sc
 file (`presence.scores`), the card beside it and benchmarks/results/weights_tiny.json.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from itertools import combinations
@@ -34,7 +32,7 @@ A small network for the demo and for tests. **Evaluation only; do not use on a v
 trained on synthetic scenes.** Use it to see what the node does, or to start training on your own
 data.
 
-* Network: `tiny` with camera, $sources. Every sensor but the camera may be absent.
+* Network: `tiny` with camera, $sensors. Every sensor but the camera may be absent.
   $parameters parameters, input $size, $mib MiB in half precision.
 * Data: $data,
   rendered by `mmsam synth` (own world, own classes). The RGB part was pretrained on other worlds
@@ -113,7 +111,7 @@ def card(path: Path, model: MMSAMAdapter, spec: Spec, rows: list[Row]) -> str:
     height, width = spec.config.image_size
     return CARD.substitute(
         name=path.name,
-        sources=" and ".join(spec.sensors),
+        sensors=" and ".join(spec.sensors),
         parameters=f"{sum(p.numel() for p in model.parameters()):,}",
         size=f"{width}x{height}",
         mib=f"{path.stat().st_size / 2**20:.1f}",

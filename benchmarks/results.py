@@ -4,8 +4,6 @@
 Results go to benchmarks/results/<name>.json, with the machine, the versions and the command.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

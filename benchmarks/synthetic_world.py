@@ -10,8 +10,6 @@ is known in every pixel here, with the LiDAR's noise: more than any LiDAR measur
 scored on worlds of the test split, and compared with the weights that come with the package.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -7,8 +7,6 @@ The networks take turns in one process, so that what slows the machine slows all
 turn warms up and counts multiply-adds. `absent` is the larger network with one auxiliary missing.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from contextlib import nullcontext

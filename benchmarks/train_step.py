@@ -7,8 +7,6 @@ On a GPU the published network at 1024x1024; without one `tiny` at its own size.
 reading is not measured.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from operator import lt

@@ -141,14 +141,14 @@ class SegmentNode(Node):
             streams["lidar"].insert(place, topics["lidar/points"])
         rotation = parameters["thermal.registration"] == "rotation"
         infos = {CAMERA, "thermal"} if rotation else {CAMERA}
-        sources = {name: (streams[name], partial(self._store, name)) for name in streams}
+        inputs = {name: (streams[name], partial(self._store, name)) for name in streams}
         for name in sorted(infos - self._infos.fixed.keys()):
             update = partial(self._infos.update, name)
-            sources[f"{name}_info"] = [topics[f"{name}/camera_info"]], update
+            inputs[f"{name}_info"] = [topics[f"{name}/camera_info"]], update
         reliability = parameters["input_reliability"]
         return [
             Input(self, name, candidates, reliability, callback)
-            for name, (candidates, callback) in sources.items()
+            for name, (candidates, callback) in inputs.items()
         ]
 
     def _watch_graph(self) -> None:

@@ -11,7 +11,7 @@ from mmsam_ros.ros.sync import Synchroniser
 
 
 class Worker:
-    """Processes sets one at a time and settles every set that the source gives out, once.
+    """Processes sets one at a time and settles every set that the synchroniser gives out, once.
 
     While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
     that close while it is idle are all processed, in order. `process` must not raise.
@@ -19,11 +19,12 @@ class Worker:
 
     def __init__(
         self,
-        source: Synchroniser,
+        synchroniser: Synchroniser,
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
-        self._source, self._process, self._settle = source, process, settle
+        self._synchroniser = synchroniser
+        self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
         self._busy = False
@@ -41,17 +42,17 @@ class Worker:
             self._condition.notify()
         self._thread.join()
         with self._condition:
-            self._drop([*self._waiting, *self._source.flush(time.monotonic())], "shutdown")
+            self._drop([*self._waiting, *self._synchroniser.flush(time.monotonic())], "shutdown")
             self._waiting.clear()
 
     def feed(self, stream: str, stamp_ns: int, message: Any, now: float) -> None:
-        """Pass a message to the source; `now` is its arrival on the steady clock."""
+        """Pass a message to the synchroniser; `now` is its arrival on the steady clock."""
         with self._condition:
-            self._take(self._source.add(stream, stamp_ns, message, now))
+            self._take(self._synchroniser.add(stream, stamp_ns, message, now))
             self._condition.notify()
 
     def wake(self) -> None:
-        """Look again at what is due: the source's expectations may have changed."""
+        """Look again at what is due: the synchroniser may expect other streams now."""
         with self._condition:
             self._condition.notify()
 
@@ -68,16 +69,16 @@ class Worker:
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
-            self._take(self._source.poll(time.monotonic()))  # came due meanwhile: newest wins
+            self._take(self._synchroniser.poll(time.monotonic()))  # came due meanwhile: newest wins
             self._busy = False
             while not self._stopping:
                 if self._waiting:
                     self._busy = True
                     return self._waiting.pop(0)
-                deadline = self._source.next_deadline()
+                deadline = self._synchroniser.next_deadline()
                 timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 self._condition.wait(timeout)
-                self._take(self._source.poll(time.monotonic()))
+                self._take(self._synchroniser.poll(time.monotonic()))
         return None
 
     def _run(self) -> None:

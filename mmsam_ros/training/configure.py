@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's configuration from YAML files and the command line, and the reference of its keys."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json
