@@ -103,7 +103,7 @@ class Video:
 
 
 def sheet(frame: Frame, labels: Image, classes: Sequence[ClassInfo], note: str = "") -> Image:
-    """Six panels in two rows, rgb8; `note` stands in the captions of mask and overlay."""
+    """Six panels in two rows, rgb8. The captions of mask and overlay end with `note`."""
     colours, note = palette(classes), f" ({note})" if note else ""
     panels = [
         captioned(frame.rgb, "camera"),

@@ -79,7 +79,7 @@ class Input:
         self._node.get_logger().info(f"{self.name}: reading {candidate.name} ({word})")
 
     def _warn_of_type(self, candidate: Topic, found: str) -> None:
-        """ROS does not report a publisher of another type; warned of once."""
+        """Warn once of a publisher of another type, which ROS itself does not report."""
         if (candidate.name, found) not in self._warned:
             self._warned.add((candidate.name, found))
             self._node.get_logger().warning(
