@@ -68,7 +68,7 @@ $(NOBLE_STAMP): $(STAMP)
 # The synthetic world is left out: no robot runs it.
 test-noble: $(NOBLE_STAMP)
 	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
-	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) test/sensors test/inference test/data test/ros
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) test/sensors test/inference test/data test/ros test/cli
 
 test-numerics: $(STAMP)
 	$(BIN)/python test/numerics.py
