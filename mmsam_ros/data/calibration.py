@@ -20,8 +20,8 @@ from mmsam_ros.sensors import (
     Registration,
     SensorError,
     SensorImage,
-    check_pixels,
     check_pose,
+    check_size,
 )
 
 SensorData = LidarPoints | SensorImage
@@ -60,8 +60,7 @@ class _Thermal:
                 f"thermal: found {', '.join(found) or 'nothing'}, expected homography, or width, "
                 "height, K and R_camera_thermal"
             )
-        check_pixels("thermal.width", self.width)
-        check_pixels("thermal.height", self.height)
+        check_size("thermal", self.width, self.height)
         registration = Registration.from_rotation(K_camera, self.R_camera_thermal, self.K)
         return registration, (self.height, self.width)
 

@@ -32,8 +32,7 @@ from mmsam_ros.sensors import (
     plain_modality,
     topic_names,
 )
-from mmsam_ros.sensors.encodings import check_image
-from mmsam_ros.sensors.modalities import MAX_POINT_SIZE, check_limits
+from mmsam_ros.sensors.encodings import MAX_POINT_SIZE, check_image, check_limits
 
 FORMAT = "mmsam-folder/1"
 

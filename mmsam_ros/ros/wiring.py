@@ -68,7 +68,7 @@ def make_frame_builder(
 ) -> FrameBuilder:
     """The frame builder, with registration and image backend of the parameters."""
     mode = parameters["thermal.registration"]
-    thermal = None if mode == "rotation" else Registration.aligned()
+    thermal = None if mode == "rotation" else Registration()
     if mode == "homography":
         thermal = opencv_homography(parameters["thermal.homography"])
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
-from mmsam_ros.sensors.camera import CameraModel, check_pixels
+from mmsam_ros.sensors.camera import CameraModel, check_size
 from mmsam_ros.sensors.classes import (
     NO_LABEL,
     SYNTHETIC_CLASSES,
@@ -10,28 +10,30 @@ from mmsam_ros.sensors.classes import (
     palette,
     topic_names,
 )
-from mmsam_ros.sensors.decode import decode_image, decode_raster, scale_thermal
-from mmsam_ros.sensors.encodings import ENCODINGS, FIELDS
-from mmsam_ros.sensors.errors import SensorError
-from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
-from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
-from mmsam_ros.sensors.modalities import (
+from mmsam_ros.sensors.encodings import (
     AUXILIARY_SENSORS,
     CAMERA,
+    ENCODINGS,
+    FIELDS,
     RGB,
     Modality,
+    decode_image,
+    decode_raster,
     made_of_points,
     plain_modality,
+    scale_thermal,
 )
-from mmsam_ros.sensors.planes import BLANK, Planes, Refusal, frame_planes
+from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
+from mmsam_ros.sensors.planes import BLANK, Frame, LidarPoints, Refusal, SensorImage, frame_planes
 from mmsam_ros.sensors.projection import project, rasterise
 from mmsam_ros.sensors.registration import HALF_PIXEL, Registration, register
 
 __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "ENCODINGS", "FIELDS", "HALF_PIXEL", "NO_LABEL", "RGB",
-    "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints", "Modality", "Planes",
-    "Refusal", "Registration", "SensorError", "SensorImage", "check_pixels", "check_pose",
-    "class_table", "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette",
-    "plain_modality", "pose_matrix", "pose_values", "project", "rasterise", "register",
-    "scale_thermal", "topic_names",
+    "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints", "Modality", "Refusal",
+    "Registration", "SensorError", "SensorImage", "check_pose", "check_size", "class_table",
+    "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette", "plain_modality",
+    "pose_matrix", "pose_values", "project", "rasterise", "register", "scale_thermal",
+    "topic_names",
 ]  # fmt: skip

@@ -46,15 +46,13 @@ class CameraModel:
     offset: Array
 
     def __post_init__(self) -> None:
-        check_pixels("camera width", self.width)
-        check_pixels("camera height", self.height)
+        check_size("camera", self.width, self.height)
         object.__setattr__(self, "K", check_intrinsics("camera K", self.K))
         object.__setattr__(self, "R", check_rotation("camera R", self.R))
         object.__setattr__(self, "offset", finite_array("camera offset", self.offset, (3,)))
         if self.distortion not in _LENGTHS:
-            raise SensorError(
-                f"camera distortion is {self.distortion!r}, expected one of {', '.join(_LENGTHS)}"
-            )
+            known = ", ".join(_LENGTHS)
+            raise SensorError(f"camera distortion is {self.distortion!r}, expected one of {known}")
         coefficients = np.asarray(self.D, np.float64)
         _check_coefficients("camera D", coefficients, self.distortion)
         object.__setattr__(self, "D", coefficients)
@@ -80,8 +78,7 @@ class CameraModel:
 
         SensorError names the field, what it holds and what was expected.
         """
-        check_pixels("CameraInfo.width", width)
-        check_pixels("CameraInfo.height", height)
+        check_size("CameraInfo", width, height)
         coefficients = np.asarray(d, np.float64).ravel()
         k_matrix = _reshape("CameraInfo.k", k, (3, 3))
         r_matrix = _reshape("CameraInfo.r", r, (3, 3))
@@ -182,10 +179,12 @@ def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:
     return array.reshape(shape)
 
 
-def check_pixels(name: str, value: object) -> None:
-    """Raise SensorError unless the value is a whole number of pixels, and at least one."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise SensorError(f"{name} is {value!r}, expected a whole number of at least 1 pixel")
+def check_size(name: str, width: object, height: object) -> None:
+    """Raise SensorError unless both are whole numbers of pixels, and at least one."""
+    for side, value in (("width", width), ("height", height)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            found = f"{name}.{side} is {value!r}"
+            raise SensorError(f"{found}, expected a whole number of at least 1 pixel")
 
 
 def _check_coefficients(name: str, d: Array, model: str, used: str | None = None) -> None:

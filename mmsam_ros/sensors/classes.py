@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic classes: training ids, names, colours and overlay topic names.
+"""Semantic classes: training ids (255: no label), names, colours and overlay topic names.
 
-Ids are training ids; 255 means "no label". A benchmark's table is in its file in `data/`; the
-synthetic world's is here.
+A benchmark's table is in its file in `data/`; the synthetic world's is here.
 """
 
 import re
@@ -63,16 +62,9 @@ def topic_names(classes: Iterable[ClassInfo]) -> tuple[str, ...]:
 
 
 def palette(classes: Iterable[ClassInfo]) -> NDArray[np.uint8]:
-    """Colour table (256, 3) uint8 RGB, indexed by label; ids that no class has are black.
-
-    SensorError where two classes share an id.
-    """
+    """Colour table (256, 3) uint8 RGB, indexed by label; ids that no class has are black."""
     table = np.zeros((256, 3), np.uint8)
-    owners: dict[int, ClassInfo] = {}
     for info in classes:
-        other = owners.setdefault(info.id, info)
-        if other is not info:
-            raise SensorError(f"classes {other.name!r} and {info.name!r} both have id {info.id}")
         table[info.id] = info.rgb
     return table
 

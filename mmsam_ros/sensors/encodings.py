@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each sensor's image or raster is stored, what its channels mean, and checks of both."""
+"""How images and rasters are stored (encodings) and what the network reads of them (modalities)."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.sensors.errors import SensorError
 
 Limits = tuple[float, float]
-_COLOUR, _RASTER = ("red", "green", "blue"), ("range", "intensity", "height")
-_SINGLE = ("value",)
+Triple = tuple[float, float, float]
+_COLOUR, _RASTER, _SINGLE = ("red", "green", "blue"), ("range", "intensity", "height"), ("value",)
 
 # Encoding -> the names of its channels, and the dtypes that it may have.
 _STORED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -37,8 +41,12 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
 }
 """Sensor -> the encodings that it may have."""
 
-MAX_VALUE = 1e9
-"""No sensor measures more; squares of such values still fit float32, within the network as well."""
+CAMERA, RGB = "camera", "rgb"
+AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
+MAX_POINT_SIZE = 31  # pixels
+_JPEG, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_LEAST_CONTRAST = 4.0  # counts; stretched to 0..255, less would be a picture of noise
+MAX_VALUE = 1e9  # no sensor measures more; its square fits float32, within the network as well
 
 
 def check_image(image: NDArray[np.generic], encoding: str) -> None:
@@ -65,3 +73,136 @@ def check_limits(name: str, encoding: str, limits: Limits | None) -> None:
             raise SensorError(f"{name}: found {limits} for {encoding}, expected none")
     elif limits is None or not -math.inf < limits[0] < limits[1] < math.inf:
         raise SensorError(f"{name}: found {limits}, expected finite counts (low, high), low < high")
+
+
+@dataclass(frozen=True)
+class Modality(Checked):
+    """How the three channels of a modality are computed: (plane * scale - mean) / std.
+
+    An auxiliary has the name of its sensor; the camera's is `rgb`.
+
+    Attributes:
+        fields: of the encoding, one per channel; thermal has its only one three times.
+        encoding: of the sensor's data, see `ENCODINGS`.
+        scale: factor on the plane's value, per channel.
+        mean, std: of the scaled value, per channel.
+        point_size: side of the square that a projected LiDAR point covers, in pixels of the planes.
+        limits: counts of a 16-bit thermal image that map to 0 and 255; for `mono16` alone.
+    """
+
+    error: ClassVar[type[MmsamError]] = SensorError
+    where: ClassVar[str] = "modality"
+
+    fields: tuple[str, str, str]
+    encoding: str
+    scale: Triple = (1.0, 1.0, 1.0)
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = ranged((1.0, 1.0, 1.0), 1e-6)
+    point_size: int = ranged(1, 1, MAX_POINT_SIZE)
+    limits: Limits | None = None
+
+    def check(self) -> None:
+        self.require(self.encoding in FIELDS, "encoding", f"one of {', '.join(FIELDS)}")
+        known = FIELDS[self.encoding]
+        self.require(set(self.fields) <= set(known), "fields", f"some of {known}")
+        for name in ("scale", "mean", "std"):
+            self.require(all(map(math.isfinite, getattr(self, name))), name, "finite values")
+        self.require(0 not in self.scale, "scale", "factors other than 0")
+        check_limits(f"{self.where}.limits", self.encoding, self.limits)
+
+    @property
+    def channels(self) -> list[int]:
+        """The plane of each channel, as the encoding numbers them."""
+        return [FIELDS[self.encoding].index(field) for field in self.fields]
+
+    @property
+    def empty(self) -> Triple:
+        """The normalised value of a plane without data (raw zero)."""
+        a, b, c = ((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        return (a, b, c)
+
+
+# How far apart the values of a field lie; a plane without data stays 0.
+_SPREAD = {"range": 20.0, "intensity": 50.0}
+_SPREAD |= dict.fromkeys(("height", "positive", "negative", "zero"), 1.0)
+
+
+def plain_modality(encoding: str, limits: Limits | None = None, point_size: int = 2) -> Modality:
+    """The modality of a sensor without known statistics: three fields, or one repeated.
+
+    `point_size` holds for encodings that are made of points.
+    """
+    first, second, third = (3 * FIELDS[encoding])[:3]
+    std = (_SPREAD.get(first, 255.0), _SPREAD.get(second, 255.0), _SPREAD.get(third, 255.0))
+    size = point_size if made_of_points(encoding) else 1
+    return Modality((first, second, third), encoding, std=std, point_size=size, limits=limits)
+
+
+def made_of_points(encoding: str) -> bool:
+    """Whether a raster of this encoding can be made of a point cloud."""
+    return FIELDS[encoding] == FIELDS["muses_raw"]
+
+
+def decode_image(data: bytes, flags: int) -> NDArray[Any]:
+    """A whole JPEG or PNG file to pixels (H, W) or (H, W, C) in the order B, G, R.
+
+    `flags` are those of `cv2.imdecode`. SensorError where the data is empty, broken or cut off.
+    """
+    if not data:
+        raise SensorError("is empty")
+    # OpenCV 4 fills up a JPEG that was cut off; entropy-coded data never holds these two markers
+    if data.startswith(_JPEG) and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+        raise SensorError(f"of {len(data)} bytes is cut off")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise SensorError(f"of {len(data)} bytes is broken ({error})") from error
+    if pixels is None:
+        raise SensorError(f"of {len(data)} bytes cannot be decoded")
+    return np.asarray(pixels)
+
+
+def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float32]:
+    """Stored image -> channel values, float32 (H, W, C), channels as `FIELDS[encoding]` names them.
+
+    `muses_png16` becomes metres and raw intensity (v / 150 - 100, so a stored 15000 is empty);
+    every other encoding keeps its numbers (8-bit ones 0..255, thermal ones unscaled counts: those
+    are scaled by `scale_thermal`). SensorError where dtype or shape do not fit the encoding, or a
+    value is not finite.
+    """
+    check_image(image, encoding)
+    values = np.array(image, np.float32)
+    if image.dtype.kind == "f" and not (np.abs(values) <= MAX_VALUE).all():
+        raise SensorError(
+            f"{encoding} image holds NaN or infinite values or some beyond {MAX_VALUE:g}, "
+            "expected 0 where empty"
+        )
+    if encoding == "muses_png16" and image.dtype.kind == "u":
+        values = values / 150.0 - 100.0
+    return values if values.ndim == 3 else values[..., None]
+
+
+def scale_thermal(
+    image: NDArray[np.generic], encoding: str, limits: Limits | None = None
+) -> NDArray[np.float32]:
+    """Thermal image (h, w) as published -> float32 (h, w) in 0..255, as the weights' encoding says.
+
+    mono8: uint8 as it is. mono16: uint16 counts, fixed limits (low, high) to 0 and 255, clipped.
+    frame_gain: uint8 or uint16, the frame's own 1st and 99th percentile to 0 and 255, clipped; a
+    frame whose contrast is the noise of its last bits gives 0. SensorError where dtype, shape or
+    limits do not fit the encoding.
+    """
+    if encoding not in ENCODINGS["thermal"]:
+        expected = ", ".join(ENCODINGS["thermal"])
+        raise SensorError(f"thermal encoding is {encoding!r}, expected one of {expected}")
+    check_image(image, encoding)
+    check_limits("thermal limits", encoding, limits)
+    scaled = image.astype(np.float32)
+    if encoding == "mono8":
+        return scaled
+    low, high = limits or map(float, np.percentile(scaled, (1.0, 99.0)))
+    if limits is None and high - low < _LEAST_CONTRAST:
+        return np.zeros_like(scaled)
+    scaled -= low
+    scaled *= 255.0 / (high - low)
+    return np.clip(scaled, 0.0, 255.0, out=scaled)

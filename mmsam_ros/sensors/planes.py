@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Channel planes of one size from the sensors of a frame.
+"""A frame, and channel planes of one size from its sensors.
 
 The node asks for planes at the network's canvas, training and `mmsam data check` at the camera
 image's own size.
@@ -13,50 +13,111 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors.decode import decode_raster, scale_thermal
-from mmsam_ros.sensors.encodings import ENCODINGS
+from mmsam_ros.sensors.camera import CameraModel
+from mmsam_ros.sensors.encodings import (
+    ENCODINGS,
+    Modality,
+    decode_raster,
+    made_of_points,
+    scale_thermal,
+)
 from mmsam_ros.sensors.errors import SensorError
-from mmsam_ros.sensors.frame import Frame, LidarPoints, SensorImage
-from mmsam_ros.sensors.modalities import Modality, made_of_points
+from mmsam_ros.sensors.matrices import Array, check_pose
 from mmsam_ros.sensors.projection import rasterise
-from mmsam_ros.sensors.registration import Size, register, resize
+from mmsam_ros.sensors.registration import Registration, Size, register, resize
 
 Plane = NDArray[np.float32]
 BLANK = "blank"
 _SAME_SHAPE = 0.02  # by how much the ratio of a raster's sides may differ from the camera image's
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a sensor's data was not used; a value, so that the rest of the frame is.
-
-    Attributes:
-        sensor: whose data it is; the stream of the same name in ROS.
-        reason: one word to count by, such as `encoding` or `blank`.
-        text: what was found, what was expected, what to change.
+@dataclass(frozen=True, eq=False)
+class LidarPoints:
+    """A cloud: xyz (N, 3) float32 in metres in the sensor's frame (x forward, y left, z up),
+    intensity (N,) float32 in the sensor's units, and T_camera_lidar (4, 4) float64, which takes
+    the sensor's frame to the camera's optical frame. N may be 0. SensorError for other shapes
+    and for a transform that is not rigid.
     """
 
-    sensor: str
-    reason: str
-    text: str
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+    T_camera_lidar: Array
+
+    def __post_init__(self) -> None:
+        if self.xyz.ndim != 2 or self.xyz.shape[1] != 3:
+            raise SensorError(f"lidar xyz has shape {self.xyz.shape}, expected (N, 3)")
+        found, expected = self.intensity.shape, (len(self.xyz),)
+        if found != expected:
+            raise SensorError(f"lidar intensity has shape {found}, expected {expected}")
+        check_pose("T_camera_lidar", self.T_camera_lidar)
+
+
+@dataclass(frozen=True, eq=False)
+class SensorImage:
+    """An image of another sensor as published: (h, w) or (h, w, 3), uint8, uint16 or float32, and
+    how it lies in the camera's view. SensorError for other shapes or types.
+    """
+
+    data: NDArray[np.generic]
+    registration: Registration = Registration()
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.data.shape, self.data.dtype
+        if 0 in shape or len(shape) < 2 or shape[2:] not in ((), (3,)):
+            raise SensorError(f"sensor image has shape {shape}, expected (h, w) or (h, w, 3)")
+        if dtype.name not in ("uint8", "uint16", "float32"):
+            expected = "uint8, uint16 or float32"
+            raise SensorError(f"sensor image has dtype {dtype}, expected {expected}")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The camera image, rgb (H, W, 3) uint8, what other sensors gave, by sensor, and the camera's
+    model. SensorError where a cloud comes without a camera model, or the camera model is one for
+    another image size.
+    """
+
+    rgb: NDArray[np.uint8]
+    sensors: Mapping[str, LidarPoints | SensorImage]
+    camera: CameraModel | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the camera image."""
+        return (self.rgb.shape[0], self.rgb.shape[1])
+
+    def __post_init__(self) -> None:
+        shape = self.rgb.shape
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or self.rgb.dtype != np.uint8:
+            raise SensorError(f"rgb is {self.rgb.dtype} {shape}, expected uint8 (H, W, 3)")
+        if self.camera is None:
+            for name, data in self.sensors.items():
+                if isinstance(data, LidarPoints):
+                    raise SensorError(f"{name} is a point cloud, expected a camera model with it")
+        elif (self.camera.height, self.camera.width) != shape[:2]:
+            raise SensorError(
+                f"camera model is for {self.camera.width}x{self.camera.height} pixels, "
+                f"expected the image's {shape[1]}x{shape[0]}"
+            )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a sensor's data was not used; a value, so that the rest of the frame is."""
+
+    sensor: str  # whose data it is; the stream of the same name in ROS
+    reason: str  # one word to count by, such as `encoding` or `blank`
+    text: str  # what was found, what was expected, what to change
 
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """Planes of one size.
+    """Planes of one size; auxiliaries are float32 with the fields of their encoding (`FIELDS`)."""
 
-    Attributes:
-        rgb: (h, w, 3); uint8 at the image's own size, else float32 0..255.
-        auxiliaries: (h, w, C) float32 by sensor, the fields of its encoding (`FIELDS`); 0 where
-            there is no data.
-        refused: sensors whose data does not fit its modality.
-        blank: of the auxiliaries those that show nothing: every plane has one value.
-    """
-
-    rgb: NDArray[Any]
-    auxiliaries: Mapping[str, Plane]
-    refused: Mapping[str, Refusal]
-    blank: Mapping[str, Refusal]
+    rgb: NDArray[Any]  # (h, w, 3); uint8 at the image's own size, else float32 0..255
+    auxiliaries: Mapping[str, Plane]  # by sensor (h, w, C); 0 where there is no data
+    refused: Mapping[str, Refusal]  # sensors whose data does not fit its modality
+    blank: Mapping[str, Refusal]  # auxiliaries that show nothing: every plane has one value
 
 
 def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -> Planes:
@@ -114,10 +175,7 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
             f"{native[1]}x{native[0]} (a coarser one of the same shape will do)"
         )
     raster = decode_raster(image.data, modality.encoding)
-    if (height, width) != native:
-        nearest = cv2.resize(raster, native[::-1], interpolation=cv2.INTER_NEAREST)
-        raster = np.asarray(nearest, np.float32)
-    return np.asarray(resize(raster, size), np.float32)
+    return resize(resize(raster, native, cv2.INTER_NEAREST), size)
 
 
 def _why_blank(data: LidarPoints | SensorImage) -> str:

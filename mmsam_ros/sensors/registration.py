@@ -29,7 +29,7 @@ class Registration:
     sizes. SensorError where it is not a finite, invertible (3, 3) matrix.
     """
 
-    homography: Array | None
+    homography: Array | None = None
 
     def __post_init__(self) -> None:
         if self.homography is not None:
@@ -37,11 +37,6 @@ class Registration:
             if np.linalg.matrix_rank(matrix) < 3:
                 raise SensorError(f"homography is {matrix.tolist()}, expected an invertible matrix")
             object.__setattr__(self, "homography", matrix)
-
-    @classmethod
-    def aligned(cls) -> Self:
-        """Both cameras show the same view already."""
-        return cls(None)
 
     @classmethod
     def from_homography(cls, H: ArrayLike) -> Self:
@@ -105,9 +100,8 @@ def register(
     return np.where(valid, out, np.float32(0)), valid
 
 
-def resize(image: NDArray[Any], size: Size) -> NDArray[Any]:
-    """(h, w[, C]) to (*size[, C]): bilinear float32 without antialiasing; unchanged at its size."""
+def resize(image: NDArray[Any], size: Size, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
+    """(h, w[, C]) to (*size[, C]): float32 without antialiasing; unchanged at its size."""
     if image.shape[:2] == size:
         return image
-    wide = image.astype(np.float32)
-    return np.asarray(cv2.resize(wide, size[::-1], interpolation=cv2.INTER_LINEAR))
+    return np.asarray(cv2.resize(image.astype(np.float32), size[::-1], interpolation=interpolation))

@@ -19,7 +19,7 @@ from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage
 from mmsam_ros.weights import Spec
 
-ALIGNED = Registration.aligned()
+ALIGNED = Registration()
 BY_ROTATION = None
 RGB = np.full((48, 64, 3), 80, np.uint8)
 BOTH = "synthetic_rgb_lidar_thermal"

@@ -66,7 +66,7 @@ class Rig:
     def __post_init__(self) -> None:
         infos = CameraInfos()
         infos.update(CAMERA, camera_info(0, SIZE, SIZE))
-        builder = FrameBuilder(self.segmenter.spec, infos, Poses(), Registration.aligned())
+        builder = FrameBuilder(self.segmenter.spec, infos, Poses(), Registration())
         self.process = Processor(builder, self.segmenter, self.outputs, lambda: self.running)
         self.sync = Synchroniser(
             SyncConfig({name: AuxiliarySync(slop=0.02) for name in SENSORS}, deadline=0.0)

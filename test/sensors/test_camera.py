@@ -230,7 +230,7 @@ def test_unusable_camera_info_is_refused(changes: dict, message: str) -> None:
 def test_unusable_direct_construction_is_refused() -> None:
     with pytest.raises(SensorError, match="distortion is 'fov'"):
         CameraModel(4, 4, K, np.zeros(0), "fov", np.eye(3), np.zeros(3))
-    with pytest.raises(SensorError, match=r"camera width is 4\.0, expected a whole number"):
+    with pytest.raises(SensorError, match=r"camera.width is 4\.0, expected a whole number"):
         CameraModel(4.0, 4, K, np.zeros(0), "none", np.eye(3), np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(SensorError, match="with a rectification"):
         CameraModel(4, 4, K, np.array(PLUMB_BOB), "plumb_bob", np.eye(3), np.ones(3))

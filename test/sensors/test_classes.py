@@ -77,11 +77,6 @@ def test_palette() -> None:
     assert np.count_nonzero(table.any(axis=1)) == 2
 
 
-def test_palette_refuses_a_shared_id() -> None:
-    with pytest.raises(SensorError, match="'a' and 'b' both have id 4"):
-        palette((ClassInfo(4, "a", (1, 2, 3)), ClassInfo(4, "b", (1, 2, 3))))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,7 +17,6 @@ from mmsam_ros.sensors import (
     Frame,
     LidarPoints,
     Modality,
-    Planes,
     Registration,
     SensorImage,
     frame_planes,
@@ -26,6 +25,7 @@ from mmsam_ros.sensors import (
     register,
     scale_thermal,
 )
+from mmsam_ros.sensors.planes import Planes
 
 NATIVE, CANVAS = (48, 64), (30, 36)
 K = np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
@@ -94,7 +94,7 @@ def test_png16_modalities_read_points_as_well() -> None:
 
 
 @pytest.mark.parametrize("size", [NATIVE, CANVAS])
-@pytest.mark.parametrize("registration", [Registration.aligned(), SHIFTED], ids=["none", "H"])
+@pytest.mark.parametrize("registration", [Registration(), SHIFTED], ids=["none", "H"])
 @pytest.mark.parametrize("modality", [MONO16, GAIN], ids=["mono16", "frame_gain"])
 def test_thermal_is_scaled_and_then_registered(
     modality: Modality, registration: Registration, size: tuple[int, int]

@@ -107,7 +107,7 @@ def test_thermal_refusals(image: np.ndarray, encoding: str, limits: tuple, messa
 
 def test_aligned_at_equal_size_is_the_identity() -> None:
     image = picture(24, 32)
-    out, valid = register(image, Registration.aligned(), (48, 64), (24, 32))
+    out, valid = register(image, Registration(), (48, 64), (24, 32))
     np.testing.assert_array_equal(out, image)
     assert valid.all()
 
@@ -116,7 +116,7 @@ def test_aligned_at_equal_size_is_the_identity() -> None:
 def test_aligned_takes_the_bilinear_value_at_each_centre(size: tuple[int, int]) -> None:
     """Also where the image shrinks: no mean over the pixels between."""
     image = picture(24, 32)
-    out, valid = register(image, Registration.aligned(), (480, 640), size)
+    out, valid = register(image, Registration(), (480, 640), size)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
     np.testing.assert_allclose(
         out, bilinear(image, x * 32 / size[1], y * 24 / size[0]), rtol=0, atol=1e-3
@@ -127,7 +127,7 @@ def test_aligned_takes_the_bilinear_value_at_each_centre(size: tuple[int, int]) 
 
 def test_aligned_and_the_scaling_homography_are_the_same() -> None:
     image = picture(24, 32)
-    aligned, _ = register(image, Registration.aligned(), (72, 128), (50, 70))
+    aligned, _ = register(image, Registration(), (72, 128), (50, 70))
     scaling = Registration.from_homography(np.diag([4.0, 3.0, 1.0]))
     out, valid = register(image, scaling, (72, 128), (50, 70))
     assert valid.all()
@@ -135,7 +135,7 @@ def test_aligned_and_the_scaling_homography_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "registration", [Registration.aligned(), Registration.from_homography(H)], ids=["none", "H"]
+    "registration", [Registration(), Registration.from_homography(H)], ids=["none", "H"]
 )
 def test_a_constant_stays_constant_in_the_view(registration: Registration) -> None:
     image = np.full((40, 60), 173.0, np.float32)
@@ -186,7 +186,7 @@ def test_validity_mask_by_hand() -> None:
 
 
 def test_a_real_zero_is_valid() -> None:
-    out, valid = register(np.zeros((4, 4), np.float32), Registration.aligned(), (8, 8), (8, 8))
+    out, valid = register(np.zeros((4, 4), np.float32), Registration(), (8, 8), (8, 8))
     assert valid.all()
     assert not out.any()
 
@@ -249,7 +249,7 @@ def test_registration_refusals() -> None:
         Registration.from_rotation(eye, 2 * eye, eye)
     with pytest.raises(SensorError, match=r"K_thermal.* positive focal"):
         Registration.from_rotation(eye, eye, np.zeros((3, 3)))
-    aligned = Registration.aligned()
+    aligned = Registration()
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4)), np.zeros((4, 4, 3), np.float32),
                   np.zeros((0, 4), np.float32)):  # fmt: skip
         with pytest.raises(SensorError, match=r"to register is .*, expected float32 \(h, w\)"):
