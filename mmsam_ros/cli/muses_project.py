@@ -10,8 +10,14 @@ from pathlib import Path
 from mmsam_ros.cli.arguments import add_out, add_words, count
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.muses_projection import ProjectionOptions, project_frame, record_options
-from mmsam_ros.data.muses_raw import Calibration, RawFrame, raw_frames
+from mmsam_ros.data.muses_projection import (
+    Calibration,
+    ProjectionOptions,
+    RawFrame,
+    project_frame,
+    raw_frames,
+    record_options,
+)
 
 _SENSORS = ("lidar", "event")
 

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Segments the images and prints what was seen in each, and by which sensors."""
-    from mmsam_ros.data.calibration import Calibration
-    from mmsam_ros.data.frames import Reader, Record
+    from mmsam_ros.data.frames import FrameSet, Record
+    from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter
     from mmsam_ros.inference.draw import overlay
     from mmsam_ros.weights import default_weights
@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> None:
               "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
     segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
     spec = segmenter.spec
-    reader = Reader(spec.modalities, len(spec.classes), calibration=calibration)
+    frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
     for image, files in pairs.items():
         read = {sensor: path for sensor, path in files.items() if sensor in spec.sensors}
-        frame = reader(Record(image.stem, image, read, None, coarse=tuple(read))).frame
+        frame = frames.read(Record(image.stem, image, read, None, coarse=tuple(read))).frame
         prepared = segmenter.prepare(frame)
         result = segmenter.infer(prepared, confidence=False)
         picture = overlay(frame.rgb, result.labels, palette(spec.classes))

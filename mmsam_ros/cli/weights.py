@@ -12,7 +12,7 @@ from mmsam_ros import weights
 from mmsam_ros._util import check_word
 from mmsam_ros.cli.arguments import add_words, image_size
 from mmsam_ros.cli.errors import CliError
-from mmsam_ros.data.folder import Meta
+from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset

@@ -26,51 +26,30 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the published numbers read a frame.
+    """How the published numbers read a frame."""
 
-    Attributes:
-        mode: as in the geometry of a weights file.
-        pad_raw: padded with raw zeros before normalising, not with zeros afterwards.
-        score_on_canvas: labels are brought to the network's size and scored there.
-    """
-
-    mode: Literal["resize", "pad", "slide"]
-    pad_raw: bool = False
-    score_on_canvas: bool = False
+    mode: Literal["resize", "pad", "slide"]  # as in the geometry of a weights file
+    pad_raw: bool = False  # with raw zeros before normalising, not with zeros afterwards
+    score_on_canvas: bool = False  # labels are brought to the network's size and scored there
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A data set with its layout on disk, its classes and its published numbers.
+    """A data set with its layout on disk, its classes and its published numbers."""
 
-    Attributes:
-        name: the word for `--dataset`.
-        scan: the frames of a split; their files are not opened.
-        classes: table of the training ids; empty where meta.json has it.
-        modalities: of its sensors besides the camera; empty where meta.json names them.
-        sensors: the sensors besides the camera that a tree on disk has.
-        image_size: published size of the images, as WIDTHxHEIGHT.
-        network_size: (height, width) of the published network.
-        mode: how training and node read a frame, as in the geometry of a weights file.
-        stride: of the windows of the mode `slide`, at `network_size`.
-        protocol: how the published numbers were made; None: as the weights' geometry says.
-        counts: published numbers of frames by split and group.
-        published: rows of the tables.
-        notes: what a user should know about a tree on disk, given the names of its frames.
-    """
-
-    name: str
-    scan: Scan
-    classes: tuple[ClassInfo, ...] = ()
-    modalities: Mapping[str, Modality] = field(default_factory=dict)
-    sensors: Callable[[Path], tuple[str, ...]] | None = None
-    image_size: str = ""
-    network_size: Size = (1024, 1024)
-    mode: Literal["resize", "pad", "slide"] = "pad"
-    stride: Size | None = None
-    protocol: Protocol | None = None
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    name: str  # the word for `--dataset`
+    scan: Scan  # the frames of a split; their files are not opened
+    classes: tuple[ClassInfo, ...] = ()  # empty where meta.json has them
+    modalities: Mapping[str, Modality] = field(default_factory=dict)  # by sensor; empty likewise
+    sensors: Callable[[Path], tuple[str, ...]] | None = None  # that a tree on disk has
+    image_size: str = ""  # of the published images, as WIDTHxHEIGHT
+    network_size: Size = (1024, 1024)  # (height, width) of the published network
+    mode: Literal["resize", "pad", "slide"] = "pad"  # how training and node read a frame
+    stride: Size | None = None  # of the windows of the mode `slide`, at `network_size`
+    protocol: Protocol | None = None  # of the published numbers; None: as the weights' geometry
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by split and group
     published: tuple[Published, ...] = ()
+    # what a user should know about a tree on disk, given the names of its frames
     notes: Callable[[Path, set[str]], list[str]] | None = None
 
     def known_sensors(self, root: Path) -> tuple[str, ...]:

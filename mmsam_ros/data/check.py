@@ -44,36 +44,28 @@ class Statistics:
 class Report:
     """What `check_dataset` found.
 
-    Attributes:
-        classes: table of the training ids.
-        counts: by split, frames of each group ("all", "weather=fog" …).
-        forms: by modality, how many files are stored in which size and format.
-        pixels: by split, pixels of each training id (256).
-        statistics: by auxiliary.
-        faults: files that are missing, broken or do not fit.
-        notes: what differs from the publication without being broken.
+    Faults are files that are missing, broken or do not fit; notes say what differs from the
+    publication without being broken.
     """
 
-    classes: tuple[ClassInfo, ...] = ()
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    forms: dict[str, Counter[str]] = field(default_factory=dict)
-    pixels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    statistics: dict[str, Statistics] = field(default_factory=dict)
+    classes: tuple[ClassInfo, ...] = ()  # table of the training ids
+    counts: dict[str, Counter[str]] = field(default_factory=dict)  # split -> group -> frames
+    forms: dict[str, Counter[str]] = field(default_factory=dict)  # modality -> form -> files
+    pixels: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # split -> (256,), by id
+    statistics: dict[str, Statistics] = field(default_factory=dict)  # by auxiliary
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Facts:
-    """Of one frame. moments: (4, fields) mean, variance, minimum and maximum, of the train split
-    alone. blank: sensors that show nothing.
-    """
+    """Of one frame; moments (4, fields) of the train split alone: mean, variance, min and max."""
 
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
     moments: dict[str, Array] = field(default_factory=dict)
-    blank: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)  # sensors that show nothing
 
 
 def check_dataset(
@@ -141,7 +133,7 @@ def _groups(records: Sequence[Record]) -> Counter[str]:
 def _examine(item: tuple[FrameSet, Record]) -> _Facts:
     frames, record = item
     try:
-        sample = frames.sample(frames.reader(record))
+        sample = frames.sample(frames.read(record))
     except DataError:
         return _Facts(_part_faults(frames, record))
     facts = _Facts(forms={"rgb": _form(record.image, sample["rgb"])})
@@ -167,7 +159,7 @@ def _part_faults(frames: FrameSet, record: Record) -> list[str]:
     faults = []
     for part in parts:
         try:
-            frames.sample(frames.reader(part))
+            frames.sample(frames.read(part))
         except DataError as error:
             faults.append(str(error))
     return list(dict.fromkeys(faults))

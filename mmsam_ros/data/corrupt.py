@@ -6,8 +6,9 @@ Draws depend on the frame's name and the seed alone, so that every network sees 
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +23,7 @@ Image = NDArray[Any]
 Change = Callable[[Image, np.random.Generator], Image]
 
 
-@dataclass(frozen=True)
-class Corruption:
+class Corruption(NamedTuple):
     """Whose image is degraded and how: float32 (H, W[, C]), same shape out."""
 
     sensor: str
@@ -41,9 +41,9 @@ def _motion_blur(image: Image, draw: np.random.Generator) -> Image:
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def _expose(stops: float) -> Change:
+def _expose(image: Image, _: np.random.Generator, *, stops: float) -> Image:
     """Light times 2 ** stops, on a camera with gamma 2.2."""
-    return lambda image, _: image * 2.0 ** (stops / 2.2)
+    return image * 2.0 ** (stops / 2.2)
 
 
 def _noise(image: Image, draw: np.random.Generator) -> Image:
@@ -59,26 +59,22 @@ def _jitter(image: Image, draw: np.random.Generator) -> Image:
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_NEAREST)
 
 
-def _low_resolution(factor: int, down: int) -> Change:
+def _low_resolution(image: Image, _: np.random.Generator, *, factor: int, down: int) -> Image:
     """As from a sensor with a factor-th of the resolution along each axis."""
-
-    def apply(image: Image, _: np.random.Generator) -> Image:
-        height, width = image.shape[:2]
-        small = (max(1, width // factor), max(1, height // factor))
-        low = cv2.resize(image, small, interpolation=down)
-        return cv2.resize(low, (width, height), interpolation=cv2.INTER_NEAREST)
-
-    return apply
+    height, width = image.shape[:2]
+    small = (max(1, width // factor), max(1, height // factor))
+    low = cv2.resize(image, small, interpolation=down)
+    return cv2.resize(low, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
     "motionblur": Corruption("camera", _motion_blur),
-    "overexposure": Corruption("camera", _expose(3.0)),
-    "underexposure": Corruption("camera", _expose(-6.0)),
+    "overexposure": Corruption("camera", partial(_expose, stops=3)),
+    "underexposure": Corruption("camera", partial(_expose, stops=-6)),
     "noise": Corruption("camera", _noise),
     "lidarjitter": Corruption("lidar", _jitter),
-    "eventlowres": Corruption("event", _low_resolution(2, cv2.INTER_NEAREST)),
-    "thermallowres": Corruption("thermal", _low_resolution(4, cv2.INTER_AREA)),
+    "eventlowres": Corruption("event", partial(_low_resolution, factor=2, down=cv2.INTER_NEAREST)),
+    "thermallowres": Corruption("thermal", partial(_low_resolution, factor=4, down=cv2.INTER_AREA)),
 }
 """Name, as DeLiVER spells it where it has the case -> what it does."""
 
@@ -87,10 +83,7 @@ def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> 
     """A copy of a frame of `frames` with one image degraded; the label stays.
 
     Points are projected and rasters enlarged to the camera image's size first. Images that are
-    registered keep their size.
-
-    Raises:
-        DataError: an unknown name, or a frame without the sensor that it degrades.
+    registered keep their size. DataError for an unknown name and for a frame without its sensor.
     """
     check_word("corruption", name, CORRUPTIONS, DataError)
     sensor, frame = CORRUPTIONS[name].sensor, item.frame
@@ -102,9 +95,9 @@ def corrupt(item: LabelledFrame, name: str, frames: FrameSet, seed: int = 0) -> 
     if isinstance(data, LidarPoints):
         data = SensorImage(frames.sample(item)["planes"][sensor].permute(1, 2, 0).numpy())
     image: Image = data.data
-    if data.registration.homography is None and image.shape[:2] != item.size:
+    if data.registration.homography is None and image.shape[:2] != frame.size:
         # coarse already, as DeLiVER's own eventlowres: it must not lose resolution twice
-        image = cv2.resize(image, item.size[::-1], interpolation=cv2.INTER_NEAREST)
+        image = cv2.resize(image, frame.size[::-1], interpolation=cv2.INTER_NEAREST)
     worse = CORRUPTIONS[name].apply(image.astype(np.float32), draw)
     if image.dtype.kind == "u":
         worse = np.clip(np.rint(worse), 0, np.iinfo(image.dtype).max)

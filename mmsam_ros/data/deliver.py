@@ -13,14 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import FrameSet, Reader, Record
-from mmsam_ros.data.read import decode_label, read_image, stems
+from mmsam_ros.data.frames import FrameSet, Record
+from mmsam_ros.data.read import stems
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
@@ -44,8 +41,9 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         places |= stems(folder, pattern, f"_{kind}_front.png")
     records = tuple(_record(folders, place) for place in places)
     modalities = dict.fromkeys(sensors, _PNG8)
-    reader = DeliverReader(modalities, len(CLASSES), offset=1 if raw else 0)
-    return FrameSet("deliver", split, records, CLASSES, modalities, reader)
+    return FrameSet(
+        "deliver", split, records, CLASSES, modalities, first_label=int(raw), red_labels=True
+    )
 
 
 def _record(folders: Mapping[str, Path], place: str) -> Record:
@@ -65,15 +63,6 @@ def _record(folders: Mapping[str, Path], place: str) -> Record:
     subsets = {"weather": weather, "case": case, "product": product, "difficulty": difficulty}
     coarse = ("event",) if case == "eventlowres" else ()
     return Record(name, image, files, label, subsets, coarse)
-
-
-class DeliverReader(Reader):
-    """The id of a raw label is its red channel."""
-
-    def label(self, path: Path) -> NDArray[np.uint8]:
-        image = read_image(path)
-        stored = image if image.ndim == 2 else image[..., 0]
-        return decode_label(path, stored, self.classes, self.offset)
 
 
 def _notes(root: Path, names: set[str]) -> list[str]:

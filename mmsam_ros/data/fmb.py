@@ -12,7 +12,7 @@ from pathlib import Path
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table, unused_images
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.frames import FrameSet, Reader, Record
+from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.sensors import Modality, class_table
 
 DIFFICULTIES = ("easy", "hard")
@@ -44,8 +44,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         for name, word in chosen.items()
     )
     modalities = dict.fromkeys(sensors, _THERMAL)
-    reader = Reader(modalities, len(CLASSES), offset=1)
-    return FrameSet("fmb", split, records, CLASSES, modalities, reader)
+    return FrameSet("fmb", split, records, CLASSES, modalities, first_label=1)
 
 
 def read_lists(folder: Path) -> dict[str, dict[str, str]]:

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsam_ros.data.benchmark import Benchmark, unused_images
-from mmsam_ros.data.calibration import Calibration, read_sensor
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import Meta
-from mmsam_ros.data.frames import FrameSet, Reader, Record
-
-__all__ = ["BENCHMARK", "Calibration", "Meta", "read_sensor", "scan"]
+from mmsam_ros.data.frames import FrameSet, Record
+from mmsam_ros.data.read import Calibration
 
 _SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "lidar": (".npz", ".npy", ".png"),
              "event": (".npz", ".png")}  # fmt: skip
@@ -39,11 +37,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     modalities = {sensor: meta.modality(sensor) for sensor in sensors}
     path = root / "calib.json"
     calibration = Calibration.read(path) if path.is_file() else None
-    point_image = None
-    if calibration is not None and calibration.T_camera_lidar is not None:
-        point_image = (calibration.camera.height, calibration.camera.width)
-    reader = Reader(modalities, len(meta.classes), calibration=calibration)
-    return FrameSet("folder", split, records, meta.classes, modalities, reader, point_image)
+    return FrameSet("folder", split, records, meta.classes, modalities, calibration=calibration)
 
 
 def _find(root: Path, folder: str, name: str) -> Path:

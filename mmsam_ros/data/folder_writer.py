@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import Checked, check_word, from_mapping, ranged, write_atomic
 from mmsam_ros.data import SPLITS
-from mmsam_ros.data.calibration import Calibration
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.read import read_json
+from mmsam_ros.data.read import Calibration, read_json
 from mmsam_ros.sensors import (
     AUXILIARY_SENSORS,
     ENCODINGS,
@@ -39,27 +38,17 @@ FORMAT = "mmsam-folder/1"
 
 @dataclass(frozen=True)
 class Meta(Checked):
-    """meta.json.
-
-    Attributes:
-        format: of this file.
-        classes: table of the training ids 0, 1, 2, …
-        encodings: how the data of each sensor besides the camera is stored (`sensors.ENCODINGS`).
-        splits: names of the frames of train, val and test.
-        limits: counts of a 16-bit thermal image that map to 0 and 255, for `mono16`.
-        subsets: what evaluation groups by: {"weather": {frame name: "fog"}}.
-        point_size: side of the square that a projected LiDAR point covers, in pixels of the image.
-    """
+    """meta.json."""
 
     error = DataError
 
     format: str
-    classes: tuple[ClassInfo, ...]
-    encodings: Mapping[str, str]
-    splits: Mapping[str, tuple[str, ...]]
-    limits: tuple[float, float] | None = None
-    subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    point_size: int = ranged(2, 1, MAX_POINT_SIZE)
+    classes: tuple[ClassInfo, ...]  # table of the training ids 0, 1, 2, …
+    encodings: Mapping[str, str]  # of each sensor besides the camera, see `sensors.ENCODINGS`
+    splits: Mapping[str, tuple[str, ...]]  # names of the frames of train, val and test
+    limits: tuple[float, float] | None = None  # `mono16` counts that map to 0 and 255
+    subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # key -> name -> word
+    point_size: int = ranged(2, 1, MAX_POINT_SIZE)  # side of a LiDAR point in the image, pixels
 
     def check(self) -> None:
         self.require(self.format == FORMAT, "format", repr(FORMAT))
@@ -104,10 +93,6 @@ class Meta(Checked):
         limits = self.limits if encoding == "mono16" else None
         return plain_modality(encoding, limits, self.point_size)
 
-    def to_json(self) -> dict[str, Any]:
-        """What the file holds."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
-
 
 class FolderWriter:
     """Writes each frame when it is added, meta.json and calib.json at the end.
@@ -118,10 +103,7 @@ class FolderWriter:
         root: top folder of the data set; created if missing.
         classes, encodings, limits, point_size: as in `Meta`.
         calibration: content of calib.json, may hold arrays. None if every sensor's image is in the
-            camera's view already.
-
-    Raises:
-        DataError: meta.json or calib.json could not be read back.
+            camera's view already. DataError where this or `Meta` could not be read back.
     """
 
     def __init__(
@@ -142,7 +124,7 @@ class FolderWriter:
         self, split: str, name: str, rgb: NDArray[np.uint8], labels: NDArray[np.uint8] | None,
         sensors: Mapping[str, NDArray[Any]], subsets: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """Write the files of one frame and list it.
+        """Write the files of one frame and list it; DataError for arrays that do not fit.
 
         Args:
             split: `train`, `val` or `test`.
@@ -152,9 +134,6 @@ class FolderWriter:
             sensors: one array per sensor: its image, as its encoding says. Of LiDAR also points
                 (N, 4 or more): x, y, z in the LiDAR's frame (m) and intensity.
             subsets: what evaluation groups by, e.g. {"weather": "fog"}.
-
-        Raises:
-            DataError: an array does not fit its encoding, or one is missing.
         """
         encodings = self.meta.encodings
         if sensors.keys() != encodings.keys():
@@ -183,8 +162,8 @@ class FolderWriter:
         if self.calibration is not None:
             self._write_json("calib.json", self.calibration)
         splits = {s: tuple(n for n, of in self._split_of.items() if of == s) for s in SPLITS}
-        meta = replace(self.meta, splits=splits, subsets=self._subsets)
-        self._write_json("meta.json", meta.to_json())
+        values = asdict(replace(self.meta, splits=splits, subsets=self._subsets))
+        self._write_json("meta.json", {k: v for k, v in values.items() if v is not None})
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
         points = array.ndim == 2 and made_of_points(encoding)

@@ -11,45 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
 
-from mmsam_ros.data.calibration import Calibration, SensorData, read_sensor
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.read import decode_label, read_image, read_rgb
+from mmsam_ros.data.read import Calibration, SensorData, read_label, read_rgb, read_sensor
 from mmsam_ros.sensors import ClassInfo, Frame, Modality, SensorImage, frame_planes
 
 
 class Sample(TypedDict, total=False):
-    """One frame as planes at its camera image's size; torchvision's v2 transforms act on all.
+    """One frame as planes at its camera image's size; torchvision's v2 transforms act on all."""
 
-    Attributes:
-        rgb: uint8 (3, H, W).
-        planes: per auxiliary sensor float32 (C, H, W), see `sensors.frame_planes`.
-        label: uint8 (H, W) training ids, 255 where there is none; absent without ground truth.
-    """
-
-    rgb: tv_tensors.Image
-    planes: dict[str, tv_tensors.Image]
-    label: tv_tensors.Mask
+    rgb: tv_tensors.Image  # uint8 (3, H, W)
+    planes: dict[str, tv_tensors.Image]  # float32 (C, H, W) by sensor, see `sensors.frame_planes`
+    label: tv_tensors.Mask  # uint8 (H, W) training ids, 255 for none; absent without ground truth
 
 
 @dataclass(frozen=True)
 class Record:
-    """The files of one frame.
+    """The files of one frame."""
 
-    Attributes:
-        name: unique within the data set, and stable over its layouts.
-        image: the RGB image.
-        sensors: file of each sensor besides the camera.
-        label: the ground truth, or None where it is withheld.
-        subsets: what evaluation groups by, e.g. {"weather": "fog", "difficulty": "hard"}.
-        coarse: sensors whose raster is known to be smaller than the RGB image.
-    """
-
-    name: str
+    name: str  # unique within the data set, and the same in all of its layouts
     image: Path
-    sensors: Mapping[str, Path]
-    label: Path | None
-    subsets: Mapping[str, str] = field(default_factory=dict)
-    coarse: tuple[str, ...] = ()
+    sensors: Mapping[str, Path]  # of each sensor besides the camera
+    label: Path | None  # None where the ground truth is withheld
+    subsets: Mapping[str, str] = field(default_factory=dict)  # to group scores: {"weather": "fog"}
+    coarse: tuple[str, ...] = ()  # sensors whose raster is known to be smaller than the RGB image
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,29 +44,28 @@ class LabelledFrame:
     frame: Frame
     label: NDArray[np.uint8] | None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the camera image."""
-        return self.frame.size
 
+@dataclass(frozen=True, eq=False)
+class FrameSet:
+    """One split of a data set."""
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads a record. A data set with labels of another form overrides `label`.
+    dataset: str  # name of the benchmark
+    split: str  # `train`, `val` or `test`
+    records: tuple[Record, ...]  # sorted by name
+    classes: tuple[ClassInfo, ...]  # table of the training ids
+    modalities: Mapping[str, Modality]  # by sensor; points have their size in camera pixels
+    first_label: int = 0  # value of the first class in label images; 1: 0 is no label
+    red_labels: bool = False  # the value of a label is the red channel of its image
+    calibration: Calibration | None = None  # for points, and images not in the camera's view
+    change: Callable[[LabelledFrame], LabelledFrame] | None = None  # of what was read
 
-    Attributes:
-        modalities: of the sensors besides the camera.
-        classes: how many there are.
-        offset: label value of the first class; 0 is no label where that is 1.
-        calibration: for points, and for images that are not in the camera's view.
-    """
+    def __len__(self) -> int:
+        return len(self.records)
 
-    modalities: Mapping[str, Modality]
-    classes: int
-    offset: int = 0
-    calibration: Calibration | None = None
+    def __getitem__(self, index: int) -> LabelledFrame:
+        return self.read(self.records[index])
 
-    def __call__(self, record: Record) -> LabelledFrame:
+    def read(self, record: Record) -> LabelledFrame:
         """The frame; DataError names a file that is missing, broken or does not fit."""
         rgb = read_rgb(record.image)
         sensors: dict[str, SensorData] = {}
@@ -99,52 +82,17 @@ class Reader:
                 _check_size(f"{calibration.path}: camera", size, record.image, rgb.shape)
         label = None
         if record.label is not None:
-            label = self.label(record.label)
+            label = read_label(record.label, len(self.classes), self.first_label, self.red_labels)
             _check_size(f"{record.label}:", label.shape, record.image, rgb.shape)
-        return LabelledFrame(record, Frame(rgb, sensors, camera), label)
-
-    def label(self, path: Path) -> NDArray[np.uint8]:
-        """Training ids (H, W), 255 where there is none."""
-        return decode_label(path, read_image(path), self.classes, self.offset)
-
-
-@dataclass(frozen=True, eq=False)
-class FrameSet:
-    """One split of a data set.
-
-    Attributes:
-        dataset: name of the benchmark.
-        split: `train`, `val` or `test`.
-        records: the frames, sorted by name.
-        classes: table of the training ids.
-        modalities: of the sensors besides the camera; sizes of points are in pixels of the camera
-            image.
-        reader: reads a record; DataError names the file that is missing or does not fit.
-        point_image: (height, width) of the camera that points are projected into; None where
-            rasters are read as they are.
-    """
-
-    dataset: str
-    split: str
-    records: tuple[Record, ...]
-    classes: tuple[ClassInfo, ...]
-    modalities: Mapping[str, Modality]
-    reader: Callable[[Record], LabelledFrame]
-    point_image: tuple[int, int] | None = None
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> LabelledFrame:
-        return self.reader(self.records[index])
+        item = LabelledFrame(record, Frame(rgb, sensors, camera), label)
+        return self.change(item) if self.change else item
 
     def sample(self, item: LabelledFrame) -> Sample:
         """Planes and label of a frame of this set.
 
-        Raises:
-            DataError: a sensor's data does not fit its modality; names the file.
+        DataError names the file of a sensor whose data does not fit its modality.
         """
-        planes = frame_planes(item.frame, self.modalities, item.size)
+        planes = frame_planes(item.frame, self.modalities, item.frame.size)
         for refusal in planes.refused.values():
             raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
         auxiliaries = {sensor: _image(values) for sensor, values in planes.auxiliaries.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import FrameSet, Reader, Record
+from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import stems
 from mmsam_ros.sensors import Modality, class_table
 
@@ -50,8 +50,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         label = None if withheld else truth / f"{place}_gt_labelTrainIds.png"
         records.append(Record(name, image, files, label, {"weather": weather, "time": time}))
     modalities = {sensor: _MODALITIES[sensor] for sensor in sensors}
-    reader = Reader(modalities, len(CLASSES))
-    return FrameSet("muses", split, tuple(records), CLASSES, modalities, reader)
+    return FrameSet("muses", split, tuple(records), CLASSES, modalities)
 
 
 def _projected(root: Path, sensor: str, place: str) -> Path:
@@ -79,9 +78,7 @@ _MODALITIES = {
         std=(0.4479273728, 0.4006636355, 1.0), point_size=2,
     ),
 }  # fmt: skip
-_COLUMNS = (
-    "all", "time=day", "time=night", "weather=clear", "weather=fog", "weather=rain", "weather=snow",
-)  # fmt: skip
+_COLUMNS = ("all", *(f"time={time}" for time in TIMES), *(f"weather={word}" for word in WEATHERS))
 
 BENCHMARK = Benchmark(
     "muses",

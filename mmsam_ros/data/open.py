@@ -24,17 +24,10 @@ def find_benchmark(name: str) -> Benchmark:
 def open_frames(
     dataset: str, root: str | Path, split: str, sensors: Sequence[str], lists: str | Path = ""
 ) -> FrameSet:
-    """One split of a data set; every frame has all its files.
+    """One split of a data set, and these sensors besides the camera; no frame lacks a file.
 
-    Args:
-        dataset: name of the benchmark.
-        root: the data set's top folder.
-        split: `train`, `val` or `test`.
-        sensors: besides the camera: of `depth`, `event`, `lidar`, `thermal`.
-        lists: folder of FMB's easy/hard lists.
-
-    Raises:
-        DataError: an unknown word, or a file or folder that is missing; names it.
+    `root` is the data set's top folder, `lists` the folder of FMB's easy/hard lists. DataError
+    names an unknown word, or a file or folder that is missing.
     """
     frames = scan_frames(dataset, root, split, sensors, lists)
     if not frames.records:

@@ -1,25 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files as they are stored: images, rasters, labels and JSON. Every DataError names its file."""
+"""Files as they are stored: images, rasters, points, labels and JSON, and calib.json of a folder.
+
+docs/own_data.md describes calib.json. Every DataError names its file.
+"""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import from_mapping
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.sensors import (
     FIELDS,
     NO_LABEL,
+    CameraModel,
+    LidarPoints,
+    Registration,
     SensorError,
     SensorImage,
+    check_pose,
+    check_size,
     decode_image,
     decode_raster,
 )
 
 Array = NDArray[Any]
+SensorData = LidarPoints | SensorImage
 
 
 def stems(folder: Path, pattern: str, ending: str) -> set[str]:
@@ -88,22 +99,137 @@ def read_sensor_image(path: Path, encoding: str) -> SensorImage:
         return SensorImage(image.astype(np.float32) if image.dtype == np.float64 else image)
 
 
-def decode_label(path: Path, image: Array, classes: int, offset: int) -> NDArray[np.uint8]:
-    """A stored label image (H, W) uint8 to training ids: values less `offset`; 255 for no label.
+def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> NDArray[np.uint8]:
+    """Training ids (H, W) of a label image: values less `first`; 255 for no label.
 
-    DataError for values beyond the number of classes. With an offset of 1, a 0 is no label, too.
+    With `first` 1, a 0 is no label, too. `red`: of a colour image the red channel is read.
+    DataError for values beyond the number of classes.
     """
+    image = read_image(path)
+    if red and image.ndim == 3:
+        image = image[..., 0]
     if image.ndim != 2 or image.dtype != np.uint8:
         raise DataError(
             f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W): ids, not colours"
         )
-    unknown = (image >= classes + offset) & (image != NO_LABEL)
+    unknown = (image >= classes + first) & (image != NO_LABEL)
     if unknown.any():
         values = ", ".join(map(str, np.unique(image[unknown])[:8]))
-        expected = f"0..{classes + offset - 1} and {NO_LABEL}"
+        expected = f"0..{classes + first - 1} and {NO_LABEL}"
         raise DataError(f"{path}: label values {values}, expected {expected}")
-    return np.where(image == NO_LABEL, image, image - np.uint8(offset))  # 0 - 1 is 255
+    return np.where(image == NO_LABEL, image, image - np.uint8(first))  # 0 - 1 is 255
 
 
 def _three_channels(image: Array) -> Array:
     return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
+
+
+@dataclass(frozen=True)
+class _Camera:
+    width: int
+    height: int
+    K: Any
+    D: Any
+    model: str
+
+
+@dataclass(frozen=True)
+class _Lidar:
+    T_camera_lidar: Any
+
+
+@dataclass(frozen=True)
+class _Thermal:
+    """Either the homography, or all the others."""
+
+    homography: Any = None
+    width: Any = None
+    height: Any = None
+    K: Any = None
+    R_camera_thermal: Any = None
+
+    def build(self, K_camera: Any) -> tuple[Registration, tuple[int, int] | None]:
+        found = [name for name, value in vars(self).items() if value is not None]
+        if found == ["homography"]:
+            return Registration.from_homography(self.homography), None
+        if found != ["width", "height", "K", "R_camera_thermal"]:
+            raise DataError(
+                f"thermal: found {', '.join(found) or 'nothing'}, expected homography, or width, "
+                "height, K and R_camera_thermal"
+            )
+        check_size("thermal", self.width, self.height)
+        registration = Registration.from_rotation(K_camera, self.R_camera_thermal, self.K)
+        return registration, (self.height, self.width)
+
+
+@dataclass(frozen=True)
+class _Calib:
+    """calib.json as it is written."""
+
+    camera: _Camera
+    lidar: _Lidar | None = None
+    thermal: _Thermal | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """calib.json: the camera, and where LiDAR and thermal are relative to it (None: not needed)."""
+
+    path: Path
+    camera: CameraModel
+    T_camera_lidar: NDArray[np.float64] | None = None
+    registration: Registration | None = None
+    thermal_size: tuple[int, int] | None = None  # (height, width) of the registration; None: any
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A calib.json; DataError names what is wrong."""
+        return cls.from_values(read_json(path), path)
+
+    @classmethod
+    def from_values(cls, values: Any, path: Path) -> Self:
+        """What the file at `path` holds, numbers in lists or arrays; DataError as `read`."""
+        with naming(path, TypeError, ValueError, OverflowError):
+            calib = from_mapping(_Calib, values, path.stem)
+            given, lidar, thermal = calib.camera, calib.lidar, calib.thermal
+            camera = CameraModel.from_info(
+                width=given.width, height=given.height, k=given.K, d=given.D,
+                distortion_model=given.model,
+            )  # fmt: skip
+            pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
+            registration, size = thermal.build(given.K) if thermal else (None, None)
+            return cls(path, camera, pose, registration, size)
+
+
+def read_sensor(
+    sensor: str, path: Path, encoding: str, calibration: Calibration | None
+) -> SensorData:
+    """What a sensor measured, with its place in the camera's view.
+
+    `path` holds LiDAR points (N, 4 or more) as .npy, an image, or a raster as .npz or .npy. Points
+    need the calibration; thermal images are registered where it says how. DataError for a file that
+    is broken or does not fit the calibration.
+    """
+    with naming(path, SensorError):
+        if sensor == "lidar" and path.suffix == ".npy" and (points := read_array(path)).ndim == 2:
+            return _points(points, calibration)
+        image = read_sensor_image(path, encoding)
+        if sensor != "thermal" or calibration is None or calibration.registration is None:
+            return image
+        (height, width), expected = image.data.shape[:2], calibration.thermal_size
+        if expected and (height, width) != expected:
+            raise SensorError(
+                f"is {width}x{height}, but the calibration's thermal camera is "
+                f"{expected[1]}x{expected[0]}"
+            )
+        return SensorImage(image.data, calibration.registration)
+
+
+def _points(points: Array, calibration: Calibration | None) -> LidarPoints:
+    if calibration is None or calibration.T_camera_lidar is None:
+        raise SensorError("points need lidar.T_camera_lidar in calib.json")
+    if points.shape[1] < 4 or points.dtype.kind not in "fiu":
+        found = f"points are {points.dtype} {points.shape}"
+        raise SensorError(f"{found}, expected numbers (N, 4) or more columns")
+    points = points.astype(np.float32, copy=False)
+    return LidarPoints(points[:, :3], points[:, 3], calibration.T_camera_lidar)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -93,12 +93,10 @@ class Augment(nn.Module):
     def __init__(self, config: AugmentConfig) -> None:
         super().__init__()
         self.blur = v2.RandomApply([v2.GaussianBlur(3, sigma=0.8)], p=config.blur)
-        self.joint = v2.Compose(
-            [
-                RandomResize(config.base_size, config.scale),
-                RandomCrop(config.crop, config.max_class_share, config.two_classes),
-                v2.RandomHorizontalFlip(config.flip),
-            ]
+        self.joint = nn.Sequential(
+            RandomResize(config.base_size, config.scale),
+            RandomCrop(config.crop, config.max_class_share, config.two_classes),
+            v2.RandomHorizontalFlip(config.flip),
         )
         self.photometric = PhotometricDistortion(config.photometric)
 
@@ -162,8 +160,8 @@ class RandomCrop(v2.Transform):
         if label is None:
             return window
         for drawn in range(1, self.draws):
-            counts = _counts(label, window)
-            if len(counts) > 1:
+            counts = torch.bincount(F.crop(label, **window).flatten())[:NO_LABEL]
+            if counts.count_nonzero() > 1:
                 mixed = int(counts.max()) < self.max_class_share * int(counts.sum())
                 if mixed or drawn % _DRAWS == 0:
                     break
@@ -179,12 +177,6 @@ class RandomCrop(v2.Transform):
             for whole, part in zip(size, self.size, strict=True)
         )
         return {"top": top, "left": left, "height": height, "width": width}
-
-
-def _counts(label: Tensor, window: dict[str, int]) -> Tensor:
-    """Pixels of each class in the window; classes that are not there are left out."""
-    counts = torch.bincount(F.crop(label, **window).flatten(), minlength=NO_LABEL + 1)[:NO_LABEL]
-    return counts[counts > 0]
 
 
 class PhotometricDistortion(v2.Transform):
@@ -208,8 +200,6 @@ class PhotometricDistortion(v2.Transform):
         return {"steps": [(name, _uniform(*between)) for name, between in fired]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if not params["steps"]:
-            return inpt
         image = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
         for name, value in params["steps"]:
             image = _distort(image, name, value)

@@ -20,7 +20,7 @@ from torch import Tensor
 from mmsam_ros._util import Checked, MmsamError, check_word, ranged
 from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
+from mmsam_ros.data.frames import FrameSet, LabelledFrame
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.draw import colorise
@@ -68,7 +68,7 @@ class Predictor:
 
         DataError names the file of a sensor whose data does not fit the spec.
         """
-        plan = Plan.of(self.geometry, item.size)
+        plan = Plan.of(self.geometry, item.frame.size)
         if self.score_on_canvas:
             plan = dataclasses.replace(plan, output=plan.canvas)
         prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
@@ -193,14 +193,13 @@ class Evaluation:
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
         _check_fit(spec, frames)
 
-        def read(record: Record) -> LabelledFrame:
-            item = frames.reader(record)
+        def change(item: LabelledFrame) -> LabelledFrame:
             for name in config.corrupt:
                 item = corrupt(item, name, frames)
             return item
 
         records = frames.records[: config.limit]
-        self.frames = dataclasses.replace(frames, records=records, reader=read)
+        self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
         self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
 

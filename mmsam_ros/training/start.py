@@ -139,9 +139,13 @@ def network_of(
 
 def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> Modality:
     """Points are as large for the node as they are after the augmentation's plain resize."""
-    if frames.point_image is None or not made_of_points(modality.encoding):
+    calibration = frames.calibration
+    if calibration is None or calibration.T_camera_lidar is None:
         return modality
-    factor = fit_factor(frames.point_image, config.augment.base_size)
+    if not made_of_points(modality.encoding):
+        return modality
+    size = calibration.camera.height, calibration.camera.width
+    factor = fit_factor(size, config.augment.base_size)
     return dataclasses.replace(modality, point_size=max(1, round(modality.point_size * factor)))
 
 

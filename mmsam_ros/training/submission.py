@@ -29,7 +29,7 @@ class Submission:
     def add(self, result: FrameResult) -> None:
         """Write one frame's prediction; TrainingError where that fails."""
         name = result.item.record.name
-        self._sizes[name] = result.item.size
+        self._sizes[name] = result.item.frame.size
         path = self._folder / f"{name}.png"
         if not cv2.imwrite(str(path), result.prediction.cpu().numpy()):
             raise TrainingError(f"{path}: cannot be written")

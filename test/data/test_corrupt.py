@@ -37,11 +37,7 @@ K = np.array([[60.0, 0, 60], [0, 60, 45], [0, 0, 1]])
 TURNED = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 
-def unread(record: Record) -> LabelledFrame:
-    raise AssertionError("the frame is there already")
-
-
-FRAMES = FrameSet("folder", "test", (), (), MODALITIES, unread)
+FRAMES = FrameSet("folder", "test", (), (), MODALITIES)
 
 
 def make_frame(name: str = "frame", height: int = 90, width: int = 120) -> LabelledFrame:

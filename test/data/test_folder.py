@@ -13,9 +13,9 @@ import pytest
 import torch
 from support.trees import FOLDER_CLASSES, make_folder, sample, stored
 
-from mmsam_ros.data.calibration import read_sensor
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import find_benchmark, open_frames
+from mmsam_ros.data.read import read_sensor
 from mmsam_ros.sensors import LidarPoints, SensorImage, scale_thermal
 
 # x forward, y left, z up to x right, y down, z forward
@@ -72,9 +72,8 @@ def test_frames_hold_what_the_sensors_measured(tmp_path: Path) -> None:
     """Points stay points and thermal its own size, for what is made of them to be chosen later."""
     root = make_folder(tmp_path, ("lidar", "thermal"), calibrated=True)
     frames = open_frames("folder", root, "val", ("lidar", "thermal"))
-    assert frames.point_image == (64, 96)
     item = frames[0]
-    assert (item.record, item.size) == (frames.records[0], (64, 96))
+    assert (item.record, item.frame.size) == (frames.records[0], (64, 96))
     lidar, thermal = item.frame.sensors["lidar"], item.frame.sensors["thermal"]
     assert isinstance(lidar, LidarPoints)
     assert isinstance(thermal, SensorImage)
@@ -88,7 +87,7 @@ def test_frames_hold_what_the_sensors_measured(tmp_path: Path) -> None:
     assert item.frame.camera is not None
     (root / "calib.json").unlink()
     bare = open_frames("folder", root, "val", ())
-    assert (bare.point_image, bare[0].frame.camera) == (None, None)
+    assert (bare.calibration, bare[0].frame.camera) == (None, None)
 
 
 def test_rasters_as_png(tmp_path: Path) -> None:

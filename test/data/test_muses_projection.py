@@ -23,14 +23,17 @@ from support.muses_raw import (
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.muses_projection import (
+    Calibration,
     ProjectionOptions,
     compensate_motion,
     event_raster,
     lidar_raster,
     project_frame,
+    raw_frames,
+    read_events,
+    read_motion,
     record_options,
 )
-from mmsam_ros.data.muses_raw import Calibration, raw_frames, read_events, read_motion
 from mmsam_ros.sensors import decode_raster
 
 OFFICIAL = ProjectionOptions(parity=True, point_size=1)

@@ -86,7 +86,7 @@ def test_deliver_is_resized_with_its_labels(folder: Path) -> None:
 def test_fmb_is_padded_before_it_is_normalised(folder: Path) -> None:
     evaluation = Evaluation(prepared(folder, "fmb"))
     item = evaluation.frames[0]
-    assert item.size == (60, 80)
+    assert item.frame.size == (60, 80)
     fitted = (128, 171)  # 80 * 128 / 60 = 170.67
     pad = (0, SIZE[1] - fitted[1], 0, 0)
     raw = F.pad(up(images(item.frame.rgb), fitted)[0], pad)

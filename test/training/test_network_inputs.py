@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def folder(root: Path, *sensors: str, **options: object) -> tuple[FrameSet, Spec]:
     make_folder(root, sensors, **options)  # type: ignore[arg-type]
     frames = open_frames("folder", root, "train", sensors)
-    return frames, spec_for(frames, image_size=frames[0].size)
+    return frames, spec_for(frames, image_size=frames[0].frame.size)
 
 
 def as_the_node(frame: Frame, spec: Spec) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def test_missing_and_blank_sensors_are_left_out(tmp_path: Path) -> None:
     sample = frames.sample(item)
     whole = network_inputs(sample, spec)
     assert set(whole) == {"rgb", "lidar", "thermal"}
-    sample["planes"]["thermal"] = tv_tensors.Image(torch.full((1, *item.size), 120.0))
+    sample["planes"]["thermal"] = tv_tensors.Image(torch.full((1, *item.frame.size), 120.0))
     part = network_inputs(sample, spec)
     assert set(part) == {"rgb", "lidar"}
     assert torch.equal(part["lidar"], whole["lidar"])
