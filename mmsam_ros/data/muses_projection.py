@@ -29,9 +29,8 @@ from mmsam_ros.sensors.projection import MIN_RANGE
 
 Array = NDArray[np.float64]
 WIDTH, HEIGHT = 1920, 1080
+# Sensor -> its folder, which the names of its files end with, and their suffix.
 RAW: Mapping[str, tuple[str, str]] = {"lidar": ("lidar", "bin"), "event": ("event_camera", "h5")}
-"""Sensor -> its folder, which the names of its files end with, and their suffix."""
-
 # The official tool's columns of a row of GNSS values: rates about x, y, z (1e-5 degrees/s) and
 # ground speed (mm/s).
 _GNSS_VALUES, _RATES, _SPEED = 28, slice(17, 20), 23

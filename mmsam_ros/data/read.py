@@ -80,23 +80,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image)
 
 
-def read_sensor_image(path: Path, encoding: str) -> SensorImage:
-    """A stored image or raster, as `frame_planes` decodes it; dtype and shape are checked there.
-
-    An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
-    a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
-    """
-    image = read_array(path) if path.suffix in (".npz", ".npy") else read_image(path)
-    with naming(path, SensorError, IndexError):  # an array without axes or channels
-        if encoding == "muses_raw" and path.suffix == ".png":
-            image = decode_raster(image, "muses_png16")
-        elif encoding == "png8":
-            image = _three_channels(image)
-        elif len(FIELDS[encoding]) == 1 and image.ndim == 3:
-            if (image[..., :3] != image[..., :1]).any():
-                raise SensorError(f"{encoding} image has colours, expected a grey one")
-            image = image[..., 0]
-        return SensorImage(image.astype(np.float32) if image.dtype == np.float64 else image)
+def _three_channels(image: Array) -> Array:
+    return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
 
 
 def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> NDArray[np.uint8]:
@@ -118,10 +103,6 @@ def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> N
         expected = f"0..{classes + first - 1} and {NO_LABEL}"
         raise DataError(f"{path}: label values {values}, expected {expected}")
     return np.where(image == NO_LABEL, image, image - np.uint8(first))  # 0 - 1 is 255
-
-
-def _three_channels(image: Array) -> Array:
-    return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
 
 
 @dataclass(frozen=True)
@@ -204,16 +185,27 @@ class Calibration:
 def read_sensor(
     sensor: str, path: Path, encoding: str, calibration: Calibration | None
 ) -> SensorData:
-    """What a sensor measured, with its place in the camera's view.
+    """What a sensor measured, with its place in the camera's view; DataError where it does not fit.
 
     `path` holds LiDAR points (N, 4 or more) as .npy, an image, or a raster as .npz or .npy. Points
-    need the calibration; thermal images are registered where it says how. DataError for a file that
-    is broken or does not fit the calibration.
+    need the calibration; thermal images are registered where it says how.
+
+    An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
+    a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
     """
-    with naming(path, SensorError):
-        if sensor == "lidar" and path.suffix == ".npy" and (points := read_array(path)).ndim == 2:
-            return _points(points, calibration)
-        image = read_sensor_image(path, encoding)
+    stored = read_array(path) if path.suffix in (".npz", ".npy") else read_image(path)
+    with naming(path, SensorError, IndexError):  # an array without axes or channels
+        if sensor == "lidar" and path.suffix == ".npy" and stored.ndim == 2:
+            return _points(stored, calibration)
+        if encoding == "muses_raw" and path.suffix == ".png":
+            stored = decode_raster(stored, "muses_png16")
+        elif encoding == "png8":
+            stored = _three_channels(stored)
+        elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
+            if (stored[..., :3] != stored[..., :1]).any():
+                raise SensorError(f"{encoding} image has colours, expected a grey one")
+            stored = stored[..., 0]
+        image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image
         (height, width), expected = image.data.shape[:2], calibration.thermal_size

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic classes: training ids (255: no label), names, colours and overlay topic names.
-
-A benchmark's table is in its file in `data/`; the synthetic world's is here.
-"""
+"""Semantic classes: training ids (255: no label), names, colours and overlay topic names."""
 
 import re
 from collections.abc import Iterable

@@ -56,9 +56,8 @@ def pose_matrix(translation: Sequence[float], quaternion: Sequence[float]) -> Ar
     q = np.asarray(quaternion, np.float64)
     norm = np.linalg.norm(q)
     if not (np.isfinite(norm) and norm > 1e-6 and np.isfinite(translation).all()):
-        raise SensorError(
-            f"pose {[*translation, *quaternion]} is not finite or has a zero rotation"
-        )
+        values = [*translation, *quaternion]
+        raise SensorError(f"pose {values} is not finite or has a zero rotation")
     x, y, z, w = q / norm
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])  # of the vector part
     matrix = np.eye(4)

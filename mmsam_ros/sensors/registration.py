@@ -16,8 +16,7 @@ from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_intrinsics, check_rotation, finite_array
 
 Size = tuple[int, int]
-HALF_PIXEL = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-"""OpenCV's pixel coordinates to ours."""
+HALF_PIXEL = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's pixel coordinates to ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,18 +62,12 @@ class Registration:
 def register(
     image: NDArray[np.float32], registration: Registration, camera_size: Size, out_size: Size
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Resample a thermal image (h, w) into the camera's view.
+    """Resample a thermal image (h, w) float32 into the camera's view.
 
-    Args:
-        camera_size: (H, W), the camera image's published size, in whose pixels the homography is.
-        out_size: (H', W'), the whole camera view resized.
-
-    Returns:
-        The image (H', W') float32, bilinear, and valid (H', W') bool: False, with value 0, where
-        the thermal camera does not see. The border's value continues for half a pixel.
-
-    Raises:
-        SensorError: another shape or dtype, or an empty size.
+    camera_size: (H, W), the camera image's published size, in whose pixels the homography is.
+    out_size: (H', W'), the whole camera view resized. Returns the image (H', W') float32, bilinear,
+    and valid (H', W') bool: False, with value 0, where the thermal camera does not see. The
+    border's value continues for half a pixel. SensorError for another shape, dtype or empty size.
     """
     if image.ndim != 2 or 0 in image.shape or image.dtype != np.float32:
         found = f"{image.dtype} {image.shape}"
