@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.training.configure import config_names, config_rows, load_config
+from mmsam_ros.training.configure import config_files, config_rows, load_config
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.loop import train
 from mmsam_ros.training.run import CONFIG, plain
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Every key of the configuration is an option: `mmsam train --config NAME --print-config` "
         "prints all of them, docs/reference describes them. NAME is a YAML file or one of "
-        f"{', '.join(config_names('train'))}."
+        f"{', '.join(config_files('train'))}."
     )
     option = parser.add_argument
     option("--config", action="append", default=[], metavar="NAME",

@@ -19,16 +19,22 @@ from mmsam_ros.data.check import count_notes
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices
-from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints, Progress
-from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import loss_function
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
-from mmsam_ros.training.run import StopSignals, describe, plain, run_directory
+from mmsam_ros.training.run import (
+    CHECKPOINT,
+    Checkpoints,
+    Progress,
+    StopSignals,
+    describe,
+    plain,
+    run_directory,
+)
 from mmsam_ros.training.start import build, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
@@ -38,9 +44,7 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """Train a network; returns the run directory.
 
-    Args:
-        config: the run.
-        resume: run directory to go on with; a run without a checkpoint begins anew.
+    `resume` is the run directory to go on with; a run without a checkpoint begins anew.
 
     Raises:
         TrainingError: configuration, directory, checkpoint, machine or data do not fit together,
@@ -168,7 +172,7 @@ class Trainer:
         self.checkpoints.save(self.progress)
 
     def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
-        """Scores by subset of the validation frames, which the processes share."""
+        """Scores by subset of the validation frames."""
         fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
@@ -189,7 +193,6 @@ class Trainer:
         if number := any_signal(fabric, self.stop):
             self.log.say(f"stopped while validating; go on with --resume {self.directory}")
             raise SystemExit(128 + number)
-        matrices.all_reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 
 
@@ -220,24 +223,22 @@ def gradient_size(net: nn.Module) -> Tensor:
 
 def mean_over_processes(fabric: Fabric, *values: Tensor) -> list[float]:
     """All processes' mean of each scalar."""
-    told: Any = fabric.all_reduce(torch.stack([x.double() for x in values]), reduce_op="mean")
-    return list(told.tolist())
+    mean: Any = fabric.all_reduce(torch.stack([x.double() for x in values]), reduce_op="mean")
+    return list(mean.tolist())
 
 
 def any_signal(fabric: Fabric, stop: StopSignals) -> int:
     """The signal that any process was sent; 0 for none."""
     number = torch.tensor(float(stop.number), device=fabric.device)
-    told: Any = fabric.all_reduce(number, reduce_op="max")
-    return int(told)
+    return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
 
 
 def not_finite(
     loss: float, gradient: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
 ) -> TrainingError:
     """The error of a loss or gradients that are NaN or infinite."""
-    what = f"a gradient is {gradient}, the loss {loss}"
-    if not math.isfinite(loss):
-        what = f"the loss is {loss}"
+    finite = math.isfinite(loss)
+    what = f"a gradient is {gradient}, the loss {loss}" if finite else f"the loss is {loss}"
     names = ", ".join(name for batch in micro for name in batch.names)
     return TrainingError(
         f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with frames "

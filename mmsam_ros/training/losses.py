@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: cross-entropy with online hard example mining (OHEM), as the published recipe has it."""
+"""Cross-entropy with online hard example mining (OHEM), as the published recipe has it."""
 
 import math
 
@@ -17,11 +17,7 @@ class OhemCrossEntropy(nn.Module):
 
     With p the softmax probability of the true class over all valid pixels of the batch, sorted
     ascending, the cut is max(p[min(min_kept, n - 1)], threshold); pixels with p < cut count.
-
-    Attributes:
-        threshold: probability up to which every pixel counts.
-        min_kept: pixels of the batch that count at least, where there are so many.
-        weight: per-class factors (classes,), or None; the mean stays over the number of pixels.
+    `weight` has factors (classes,) on the pixels' losses; the mean stays over the number of pixels.
     """
 
     weight: Tensor | None
@@ -48,20 +44,18 @@ class OhemCrossEntropy(nn.Module):
             return logits.sum() * 0.0
         log_p = logits.log_softmax(dim=1)
         losses = F.nll_loss(log_p, labels, self.weight, ignore_index=NO_LABEL, reduction="none")
-        losses = losses[valid]
         with torch.no_grad():
             target = labels.masked_fill(~valid, 0)[:, None]
             p = log_p.gather(1, target)[:, 0][valid].exp()
             k = min(self.min_kept, p.numel() - 1)
             cut = p.kthvalue(k + 1).values.clamp(min=self.threshold)
             hard = p < cut
-        if not bool(hard.any()):
-            return losses.sum() * 0.0
-        return losses[hard].mean()
+        losses = losses[valid]
+        return losses[hard].mean() if bool(hard.any()) else losses.sum() * 0.0
 
 
 def loss_function(config: LossConfig) -> OhemCrossEntropy:
     """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
     if config.kind == "ce":
-        return OhemCrossEntropy(threshold=math.inf, min_kept=0)
+        return OhemCrossEntropy(math.inf, min_kept=0)
     return OhemCrossEntropy(config.threshold, config.min_kept)

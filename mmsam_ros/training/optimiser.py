@@ -16,17 +16,15 @@ from mmsam_ros.training.config import ScheduleConfig, TrainConfig
 
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups for torch's optimisers, of what trains.
-
-    Besides `params`, `lr` and `weight_decay` a group has its `name` (layer and decay) and the
-    `scale` of its learning rate.
+    """Groups of what trains: `params`, `lr`, `weight_decay`, a `name` (layer and decay) and the
+    `scale` of the learning rate.
     """
     depth, optimiser = model.config.encoder.depth, config.optimiser
     groups: dict[str, dict[str, Any]] = {}
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        layer, decays = layer_id(name, depth), _decays(name, p)
+        layer, decays = _layer(name, depth), _decays(name, p)
         key = f"layer_{layer:02d}" + ("" if decays else "_no_decay")
         scale = optimiser.layer_decay ** (depth + 1 - layer)
         rates = {"lr": optimiser.lr * scale, "weight_decay": optimiser.weight_decay * decays}
@@ -35,7 +33,7 @@ def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str,
     return [groups[key] for key in sorted(groups)]
 
 
-def layer_id(name: str, depth: int) -> int:
+def _layer(name: str, depth: int) -> int:
     """0 for the image's side, i + 1 for the encoder's block i, depth + 1 for all else."""
     if block := re.match(r"encoder\.blocks\.(\d+)\.", name):
         return int(block[1]) + 1

@@ -25,15 +25,11 @@ Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
 class Examples:
-    """The worst and the best frames.
-
-    Attributes:
-        miou: of every frame by its name, over the classes that are present, in percent.
-    """
+    """The worst and the best frames."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.miou: dict[str, float] = {}
+        self.miou: dict[str, float] = {}  # of frames by name, over the present classes, in percent
         self._kept: list[tuple[float, FrameResult]] = []
 
     def add(self, result: FrameResult) -> None:
@@ -76,7 +72,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "device": str(evaluation.segmenter.device),
         "count": len(frames),
         "classes": names,
-        "scores": {name: score.to_dict() for name, score in scores.items()},
+        "scores": {name: vars(score) for name, score in scores.items()},
         "confusion": matrices.matrix(ALL).tolist(),
         "frames": examples.miou,
         "published": [] if notes else [asdict(row) for row in rows],
@@ -143,7 +139,7 @@ def _number(value: float | None, missing: str = "") -> str:
 
 
 def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None:
-    """Write results.json, results.md and report.html into `out`."""
+    """Write results.json, results.md and report.html into the folder `out`."""
     loader = PackageLoader(__package__, ".")
     html = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     counts = np.array(content["confusion"], float)
@@ -159,7 +155,6 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
     for title, header, rows in tables(content):
         lines += ["", f"## {title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "report.html").write_text(page, encoding="utf-8")

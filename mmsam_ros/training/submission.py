@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import TrainingError
 from mmsam_ros.training.evaluate import FrameResult
 
 FOLDER = "labelTrainIds"
