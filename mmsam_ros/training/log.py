@@ -28,9 +28,12 @@ Watched = Mapping[str, nn.Parameter]  # by name in the log
 class RunLog:
     """Log of a run, written by the first process alone; in the others every method does nothing.
 
-    `steps` are to be done, counted from 0; what was logged of them is dropped, and the validation
-    before them unless it is `validated`. `every` is the number of steps between lines. `watched`
-    parameters are followed; with None, where parameters are sharded, gradients are not, either.
+    Args:
+        directory: the run directory; what was logged of `steps` is dropped.
+        steps: to be done, counted from 0.
+        every: steps between the lines of training.
+        watched: parameters to follow; None where they are sharded, which leaves out gradients, too.
+        validated: whether a validation before `steps` stays logged.
     """
 
     @rank_zero_only

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.training import devices
+from mmsam_ros.training import devices, run
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
@@ -26,15 +26,6 @@ from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.losses import loss_function
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.optimiser import lr_factor, parameter_groups
-from mmsam_ros.training.run import (
-    CHECKPOINT,
-    Checkpoints,
-    Progress,
-    StopSignals,
-    describe,
-    plain,
-    run_directory,
-)
 from mmsam_ros.training.start import build, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
@@ -53,9 +44,9 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         SystemExit: SIGINT or SIGTERM came; the checkpoint of the step is written.
     """
     fabric = devices.start_fabric(config.device)
-    directory = run_directory(config, resume)
+    directory = run.run_directory(config, resume)
     with devices.memory_advice(config):
-        Trainer(fabric, config, directory, resume is not None).run()
+        Trainer(fabric, config, directory, resume is not None).fit()
     return directory
 
 
@@ -83,10 +74,10 @@ class Trainer:
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
-        world, path = fabric.world_size, directory / CHECKPOINT
-        run = {"world_size": world, "train_frames": len(frames), "config": plain(config)}
-        self.checkpoints = Checkpoints(fabric, path, self.net, optimiser, self.average, run)
-        self.progress = self.checkpoints.load() if resume and path.is_file() else Progress()
+        world, path = fabric.world_size, directory / run.CHECKPOINT
+        same = {"world_size": world, "train_frames": len(frames), "config": run.plain(config)}
+        self.checkpoints = run.Checkpoints(fabric, path, self.net, optimiser, self.average, same)
+        self.progress = self.checkpoints.load() if resume and path.is_file() else run.Progress()
         start = self.progress.step
         self.sampler = FrameSampler(len(frames), config, fabric.global_rank, world, start)
         self.batches = make_loader(TrainingFrames(frames, self.spec, config), self.sampler)
@@ -94,15 +85,15 @@ class Trainer:
         # the run directory
         fabric.barrier()  # every process has looked into it before one writes
         if fabric.is_global_zero:
-            describe(directory, config, world)
+            run.describe(directory, config, world)
         steps, validated = self.sampler.steps, not self.progress.unvalidated
         self.log = RunLog(directory, steps, config.log.every, watched, validated)
-        self.stop = StopSignals()
+        self.stop = run.StopSignals()
         notes = [*count_notes(frames), *count_notes(self.val_frames)]
         for note in (start_line(config.start), *notes):
             self.log.say(note)
 
-    def run(self) -> None:
+    def fit(self) -> None:
         """Every step that is left: read, step, log, and what is due after it."""
         with self.log, self.stop:
             if self.progress.unvalidated:
@@ -168,7 +159,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             for name in (LAST, BEST) if miou > best else (LAST,):
                 save_model(self.directory / name, net, spec)
-        self.progress = Progress(step, max(miou, best))
+        self.progress = run.Progress(step, max(miou, best))
         self.checkpoints.save(self.progress)
 
     def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
@@ -227,7 +218,7 @@ def mean_over_processes(fabric: Fabric, *values: Tensor) -> list[float]:
     return list(mean.tolist())
 
 
-def any_signal(fabric: Fabric, stop: StopSignals) -> int:
+def any_signal(fabric: Fabric, stop: run.StopSignals) -> int:
     """The signal that any process was sent; 0 for none."""
     number = torch.tensor(float(stop.number), device=fabric.device)
     return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
