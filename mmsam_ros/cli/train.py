@@ -23,7 +23,7 @@ _METAVARS = {"int": "N", "float": "X", "str": "WORD", "[str, ...]": "WORD,...", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that everybody needs; other keys are in `args.rest`."""
-    parser.set_defaults(run=run, takes_keys=True)
+    parser.set_defaults(takes_keys=True)
     parser.usage = "mmsam train --config NAME --root DIR [--KEY VALUE ...]"
     parser.epilog = (
         "Every key of the configuration is an option: `mmsam train --config NAME --print-config` "
@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, and prints the run directory."""
     tune_allocator()
     files = [*([args.resume / CONFIG] if args.resume else []), *args.config]
     given = [f"--{key}={value}" for key in _SHOWN if (value := vars(args)[key]) is not None]

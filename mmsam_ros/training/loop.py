@@ -23,9 +23,8 @@ from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog, watched_parameters
-from mmsam_ros.training.losses import loss_function
 from mmsam_ros.training.metrics import ALL, Scores
-from mmsam_ros.training.optimiser import lr_factor, parameter_groups
+from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
 from mmsam_ros.training.start import build, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 

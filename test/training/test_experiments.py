@@ -22,7 +22,7 @@ from mmsam_ros.training.configure import config_files, load_config
 from mmsam_ros.training.experiments import load_experiment, run_experiment, table_rows
 from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
-from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.start import build, components, freeze, network_of
 
 pytestmark = pytest.mark.slow
