@@ -10,8 +10,7 @@ import torch
 
 from mmsam_ros import weights
 from mmsam_ros._util import check_word
-from mmsam_ros.cli.arguments import add_words, image_size
-from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.arguments import CliError, add_words, image_size
 from mmsam_ros.data.folder import Meta
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import build_model
@@ -64,20 +63,18 @@ def write_weights(args: argparse.Namespace) -> None:
     size = args.size and args.size[::-1]
     config = network_config(benchmark, classes, modalities, args.preset, size)
     sources = [str(s) for s in (args.released, args.sam, args.convnext) if s]
+    torch.manual_seed(args.seed)
+    with torch.device("meta" if args.released else "cpu"):
+        model = build_model(config)
+    recipe = "start weights, untrained" if sources else "from scratch, untrained"
     if args.released:
-        with torch.device("meta"):
-            model = build_model(config)
         state = weights.convert_released(weights.read_checkpoint(args.released), config)
         model.load_state_dict(state, assign=True)
         recipe = "released MM SAM-adapter, converted"
-    else:
-        torch.manual_seed(args.seed)
-        model = build_model(config)
-        if args.sam:
-            weights.load_sam_encoder(model, args.sam)
-        if args.convnext:
-            weights.load_convnext(model, args.convnext)
-        recipe = "start weights, untrained" if sources else "from scratch, untrained"
+    if args.sam:
+        weights.load_sam_encoder(model, args.sam)
+    if args.convnext:
+        weights.load_convnext(model, args.convnext)
     spec = weights.make_spec(
         config, modalities, classes,
         benchmark_geometry(benchmark.mode, benchmark, config.image_size), recipe=recipe,

@@ -23,7 +23,7 @@ from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.head import SegFormerHead
 from mmsam_ros.model.interaction import ConvFFN, Extractor, Injector, TokenGrids
 from mmsam_ros.model.prior import ConvNeXtTrunk
-from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights.released import released_name
 
 TOLERANCE = 2e-5

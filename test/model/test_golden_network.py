@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, config_from_released
-from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights import WeightsError, convert_released
 from mmsam_ros.weights.released import released_name
 

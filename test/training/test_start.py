@@ -11,9 +11,8 @@ import torch
 from support.trees import make_deliver, make_folder
 
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import build, components
 from mmsam_ros.weights import save_model
 
