@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import near_match, require
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import find_benchmark, open_frames
@@ -103,6 +103,11 @@ def network_of(
     """The network of a run; ModelError or TrainingError where parts or the crop do not fit it."""
     net = config.model
     reads = net.inputs == "all" and bool(modalities)
+    if not reads and net.combine != CombineConfig():
+        for key, default in dataclasses.asdict(default_combine(len(config.sensors))).items():
+            expected = "no such key with model.inputs 'rgb': there is no auxiliary to combine"
+            found = getattr(net.combine, key)
+            require(found == default, f"model.combine.{key}", found, expected, TrainingError)
     built = network_config(
         benchmark, classes, modalities if reads else {}, net.preset, net.image_size,
         combine=net.combine if reads else CombineConfig(), encoder=net.encoder, prior=net.prior,
