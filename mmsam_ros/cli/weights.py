@@ -2,7 +2,6 @@
 """`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +16,6 @@ from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.start import benchmark_geometry, network_config
-from mmsam_ros.weights.released import expected_shapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +90,8 @@ def show(args: argparse.Namespace) -> None:
     path: Path = args.file
     spec = weights.read_spec(path)
     config, geometry, provenance = spec.config, spec.geometry, spec.provenance
-    shapes = expected_shapes(config).values()
+    with torch.device("meta"):
+        sizes = [value.numel() for value in build_model(config).state_dict().values()]
     facts = {
         "encoder": f"{config.encoder.depth} blocks of width {config.encoder.embed_dim}",
         "trunks": f"depths {config.trunk.depths}, widths {config.trunk.widths}",
@@ -104,7 +103,7 @@ def show(args: argparse.Namespace) -> None:
         **{f"mIoU {n}": f"{s.miou:.2f} on {s.dataset}" for n, s in spec.presence.scores.items()},
         "recipe": f"{provenance.recipe} (data: {provenance.data})",
         "source": f"{provenance.source} {provenance.source_sha256}".strip(),
-        "parameters": f"{sum(map(math.prod, shapes)) / 1e6:.1f} M in {len(shapes)} tensors",
+        "parameters": f"{sum(sizes) / 1e6:.1f} M in {len(sizes)} tensors",
         "file": f"{path.stat().st_size / 1e6:.1f} MB, sha256 {weights.file_sha256(path)}",
     }
     for name, value in facts.items():

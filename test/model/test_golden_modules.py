@@ -30,7 +30,7 @@ from mmsam_ros.model.interaction import (
 from mmsam_ros.model.network import SegFormerHead
 from mmsam_ros.model.prior import ConvNeXtTrunk
 from mmsam_ros.training.recipe import OhemCrossEntropy
-from mmsam_ros.weights.released import released_name
+from mmsam_ros.weights.foreign import released_name
 
 TOLERANCE = 2e-5
 FUSION_LEVEL = "backbone.spm.smart_fusion."

@@ -14,7 +14,7 @@ from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.config import ScheduleConfig, TrainConfig
 from mmsam_ros.training.recipe import lr_factor, parameter_groups
 from mmsam_ros.training.start import freeze
-from mmsam_ros.weights.released import released_name
+from mmsam_ros.weights.foreign import released_name
 
 CONFIG = TrainConfig("deliver", ("lidar",))
 
