@@ -104,7 +104,7 @@ def evaluate() -> None:
             evaluation = open_run(name, seed, kind)
             names = [info.name for info in evaluation.spec.classes]
             found = evaluation.run().scores(names)
-            content = {"scores": {key: score.to_dict() for key, score in found.items()}}
+            content = {"scores": {key: vars(score) for key, score in found.items()}}
         write_atomic(path, json.dumps(content) + "\n")
 
 

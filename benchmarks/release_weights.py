@@ -97,7 +97,7 @@ def score(weights: Path, root: Path, spec: Spec, kept: tuple[str, ...]) -> Row:
         "frames": found["all"].frames,
         "hard frames": found["difficulty=hard"].frames,
         **{name.rpartition("=")[2]: round(score.miou, 2) for name, score in found.items()},
-        "iou": {k: round(v or 0.0, 1) for k, v in found["all"].to_dict()["iou"].items()},
+        "iou": {k: round(v or 0.0, 1) for k, v in found["all"].iou.items()},
         "share": {c.name: round(float(n), 2) for c, n in zip(spec.classes, truth, strict=True)},
     }
     print(row["sensors"], row["all"], flush=True)

@@ -22,7 +22,7 @@ from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
 from mmsam_ros.training.loader import Batch
 from mmsam_ros.training.loop import accumulate, loss_function
-from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.start import network_of
 
 CARD_GIB = 24.0  # of the paper's GPUs

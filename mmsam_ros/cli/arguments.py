@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parser of all verbs, and the arguments that mean the same in each of them."""
+"""The parser and the error of all verbs, and the arguments that mean the same in each of them."""
 
 import argparse
 import re
@@ -8,7 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import MmsamError, near_match
+
+
+class CliError(MmsamError):
+    """A wrong argument, or a step of a verb that did not succeed."""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -79,9 +83,9 @@ def add_words(
 
 class _Words(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        before = getattr(namespace, f"{self.dest}_given", ())
-        setattr(namespace, f"{self.dest}_given", (*before, *values))
-        setattr(namespace, self.dest, tuple(dict.fromkeys((*before, *values))))
+        before = getattr(namespace, self.dest)
+        given = values if before is self.default else (*before, *values)
+        setattr(namespace, self.dest, tuple(dict.fromkeys(given)))
 
 
 def add_dataset(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:

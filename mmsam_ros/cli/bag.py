@@ -15,7 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Write a ROS 2 parameter file with the camera models of a recording and the "
         "sensors' poses in the camera frame. Topics that are not named are found by type.",
     )
-    calib.set_defaults(run=write_calibration)
     calib.add_argument("bag", type=Path, help="rosbag2 folder, or a bare .mcap or .db3 file")
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(calib, "file to write (default: print it)")
 
 
-def write_calibration(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
 
     parameters = read_parameters(

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Read every file of a data set and report what it holds, what is broken, and "
         "where it differs from the published one. The exit status is 1 if something is broken.",
     )
-    check.set_defaults(run=run)
     add_dataset(check, "kind of data set", required=True)
     add_words(check, "--sensors", "sensors to check (default: all)", AUXILIARY_SENSORS)
     check.add_argument("--all", action="store_true", help="list all faults and notes")

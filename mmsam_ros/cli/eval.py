@@ -4,19 +4,16 @@
 import argparse
 import itertools
 
-from mmsam_ros.cli.arguments import add_dataset, add_inference, add_out, add_words, count
-from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.arguments import CliError, add_dataset, add_inference, add_out, add_words, count
 from mmsam_ros.cli.output import print_table, progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.corrupt import CORRUPTIONS
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation, FrameResult
-from mmsam_ros.training.report import Examples, facts, results, tables, write_report
-from mmsam_ros.training.submission import FULL, Submission
+from mmsam_ros.training.report import Examples, Submission, facts, results, tables, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=run)
     option = parser.add_argument
     option("--weights", required=True, metavar="FILE", help="weights file")
     add_dataset(parser, "kind of data set (default: the one with the weights' classes)")
@@ -32,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluates, prints the tables and writes the files."""
     known = EvalConfig.__dataclass_fields__.keys()
     given = {k: value for k, value in vars(args).items() if k in known and value is not None}
     evaluation = Evaluation(EvalConfig(**given))
@@ -66,7 +62,5 @@ def run(args: argparse.Namespace) -> None:
         write_report(out, content, examples)
         print(f"{out}: results.json, results.md, report.html")
     if submission is not None:
-        path, frames = submission.close()
-        whole = "all" if frames == FULL else f"incomplete: the test set has {FULL}"
         labels = "known, scored here as well" if evaluation.labelled else "withheld, nothing scored"
-        print(f"{path}: checked, {frames} frames ({whole}); labels are {labels}")
+        print(f"{submission.close()}; labels are {labels}")

@@ -7,6 +7,7 @@ from mmsam_ros.cli.arguments import add_out
 from mmsam_ros.cli.output import print_table
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.training import experiments
+from mmsam_ros.training.configure import config_files
 from mmsam_ros.training.devices import is_first
 
 
@@ -51,5 +52,5 @@ def print_scores(args: argparse.Namespace) -> None:
 
 
 def print_names(args: argparse.Namespace) -> None:
-    for name in experiments.experiment_names():
+    for name in config_files("experiments"):
         print(f"{name:20s} {experiments.load_experiment(name).title}")

@@ -23,7 +23,6 @@ _SENSORS = ("lidar", "event")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=run)
     option = parser.add_argument
     option("--root", type=Path, metavar="DIR", required=True, help="MUSES folder with calib.json")
     add_out(parser, "folder to write (default: ROOT/projected_to_rgb)")

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import write_atomic
-from mmsam_ros.cli.arguments import add_inference, add_out
-from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.arguments import CliError, add_inference, add_out
 from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Refusal, palette
 
 _DATA = (".npy", ".npz", ".png", ".jpg", ".jpeg")
@@ -26,7 +25,6 @@ _FILES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=run)
     parser.description = (
         "Segment image files, with what other sensors saw at the same moment. Of each image it "
         "writes NAME_labels.png (class ids) and NAME_overlay.png. With a directory or several "
@@ -44,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Segments the images and prints what was seen in each, and by which sensors."""
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter
@@ -80,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path, dict[str, Path]]:
     """The images, each with the files of its sensors that are there.
 
-    Raises:
-        CliError: an image or sensor file is missing, or two images have the same name.
+    CliError where an image or sensor file is missing, or two have the same name.
     """
     found: list[Path] = []
     for path in images:

@@ -3,13 +3,10 @@
 
 import argparse
 
-from mmsam_ros.ros import replay
+from mmsam_ros.ros.replay import ReplayConfig, add_arguments, play
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    replay.add_arguments(parser)
-    parser.set_defaults(run=run)
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> None:
-    replay.play(replay.ReplayConfig.from_arguments(args))
+    play(ReplayConfig.from_arguments(args))

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.training.configure import config_names, config_rows, load_config
+from mmsam_ros.training.configure import config_files, config_rows, load_config
 from mmsam_ros.training.devices import is_first
 from mmsam_ros.training.loop import train
 from mmsam_ros.training.run import CONFIG, plain
@@ -23,12 +23,12 @@ _METAVARS = {"int": "N", "float": "X", "str": "WORD", "[str, ...]": "WORD,...", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that everybody needs; other keys are in `args.rest`."""
-    parser.set_defaults(run=run, takes_keys=True)
+    parser.set_defaults(takes_keys=True)
     parser.usage = "mmsam train --config NAME --root DIR [--KEY VALUE ...]"
     parser.epilog = (
         "Every key of the configuration is an option: `mmsam train --config NAME --print-config` "
         "prints all of them, docs/reference describes them. NAME is a YAML file or one of "
-        f"{', '.join(config_names('train'))}."
+        f"{', '.join(config_files('train'))}."
     )
     option = parser.add_argument
     option("--config", action="append", default=[], metavar="NAME",
@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, and prints the run directory."""
     tune_allocator()
     files = [*([args.resume / CONFIG] if args.resume else []), *args.config]
     given = [f"--{key}={value}" for key in _SHOWN if (value := vars(args)[key]) is not None]

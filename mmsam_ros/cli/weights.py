@@ -2,7 +2,6 @@
 """`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import get_args
 
@@ -10,15 +9,13 @@ import torch
 
 from mmsam_ros import weights
 from mmsam_ros._util import check_word
-from mmsam_ros.cli.arguments import add_words, image_size
-from mmsam_ros.cli.errors import CliError
+from mmsam_ros.cli.arguments import CliError, add_words, image_size
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.start import benchmark_geometry, network_config
-from mmsam_ros.weights.released import expected_shapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,20 +61,18 @@ def write_weights(args: argparse.Namespace) -> None:
     size = args.size and args.size[::-1]
     config = network_config(benchmark, classes, modalities, args.preset, size)
     sources = [str(s) for s in (args.released, args.sam, args.convnext) if s]
+    torch.manual_seed(args.seed)
+    with torch.device("meta" if args.released else "cpu"):
+        model = build_model(config)
+    recipe = "start weights, untrained" if sources else "from scratch, untrained"
     if args.released:
-        with torch.device("meta"):
-            model = build_model(config)
         state = weights.convert_released(weights.read_checkpoint(args.released), config)
         model.load_state_dict(state, assign=True)
         recipe = "released MM SAM-adapter, converted"
-    else:
-        torch.manual_seed(args.seed)
-        model = build_model(config)
-        if args.sam:
-            weights.load_sam_encoder(model, args.sam)
-        if args.convnext:
-            weights.load_convnext(model, args.convnext)
-        recipe = "start weights, untrained" if sources else "from scratch, untrained"
+    if args.sam:
+        weights.load_sam_encoder(model, args.sam)
+    if args.convnext:
+        weights.load_convnext(model, args.convnext)
     spec = weights.make_spec(
         config, modalities, classes,
         benchmark_geometry(benchmark.mode, benchmark, config.image_size), recipe=recipe,
@@ -95,7 +90,8 @@ def show(args: argparse.Namespace) -> None:
     path: Path = args.file
     spec = weights.read_spec(path)
     config, geometry, provenance = spec.config, spec.geometry, spec.provenance
-    shapes = expected_shapes(config).values()
+    with torch.device("meta"):
+        sizes = [value.numel() for value in build_model(config).state_dict().values()]
     facts = {
         "encoder": f"{config.encoder.depth} blocks of width {config.encoder.embed_dim}",
         "trunks": f"depths {config.trunk.depths}, widths {config.trunk.widths}",
@@ -107,7 +103,7 @@ def show(args: argparse.Namespace) -> None:
         **{f"mIoU {n}": f"{s.miou:.2f} on {s.dataset}" for n, s in spec.presence.scores.items()},
         "recipe": f"{provenance.recipe} (data: {provenance.data})",
         "source": f"{provenance.source} {provenance.source_sha256}".strip(),
-        "parameters": f"{sum(map(math.prod, shapes)) / 1e6:.1f} M in {len(shapes)} tensors",
+        "parameters": f"{sum(sizes) / 1e6:.1f} M in {len(sizes)} tensors",
         "file": f"{path.stat().st_size / 1e6:.1f} MB, sha256 {weights.file_sha256(path)}",
     }
     for name, value in facts.items():

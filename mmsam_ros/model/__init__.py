@@ -11,9 +11,9 @@ from mmsam_ros.model.config import (
     ModelError,
     PriorConfig,
     TrunkConfig,
+    config_from_released,
 )
 from mmsam_ros.model.network import MMSAMAdapter, build_model
-from mmsam_ros.model.released import config_from_released
 
 __all__ = [
     "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",

@@ -13,10 +13,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise the linear layers and convolutions of a module as published; biases are 0.
-
-    Convolutions get a std of sqrt(2 / fan_out) with fan_out = k * k * out / groups.
-    """
+    """Initialise the linear layers and convolutions of a module as published; biases are 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of the network: frozen dataclasses and presets.
+"""Configuration of the network: frozen dataclasses, presets, and the released code's in our terms.
 
 Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 """
@@ -7,13 +7,13 @@ Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
-from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged
+from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged, require
 
 Size = tuple[int, int]
 Preset = Literal["vit_b", "vit_l", "vit_h", "tiny", "nano"]
@@ -21,6 +21,7 @@ PATCH_SIZE = 16  # side of SAM's patches
 STRIDE = 32  # of the coarsest level; image sides are multiples of it
 NUM_LEVELS = 4
 _MAX_SIDE, _MAX_WIDTH, _MAX_HIDDEN = 8192, 8192, 65536
+_Stages = tuple[int, int, int, int]
 
 
 class ModelError(MmsamError):
@@ -36,26 +37,19 @@ class EncoderConfig(_Part):
     """The SAM image encoder without its neck.
 
     Attributes:
-        embed_dim: width of the tokens.
-        depth: number of transformer blocks.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden width of the blocks' MLPs, relative to `embed_dim`.
-        window_size: side of the attention windows, in patches.
-        global_attn_indexes: blocks that attend to the whole image instead.
         pretrained_size: image size whose patch grid fixes the position tables; they are resized
             to the actual grid in every forward pass.
-        lora_rank: rank of the low-rank adapters beside the blocks' linear layers; 0 for none.
-        lora_targets: linear layers of each block that get one.
+        lora_targets: linear layers of each block that get low-rank adapters.
     """
 
-    embed_dim: int = ranged(1024, 1, _MAX_WIDTH)
-    depth: int = ranged(24, NUM_LEVELS, 256)
-    num_heads: int = ranged(16, 1, 256)
-    mlp_ratio: float = ranged(4.0, 0)
-    window_size: int = ranged(14, 1, 256)
-    global_attn_indexes: tuple[int, ...] = (5, 11, 17, 23)
+    embed_dim: int = ranged(1024, 1, _MAX_WIDTH)  # width of the tokens
+    depth: int = ranged(24, NUM_LEVELS, 256)  # number of transformer blocks
+    num_heads: int = ranged(16, 1, 256)  # attention heads of each block
+    mlp_ratio: float = ranged(4.0, 0)  # hidden width of the blocks' MLPs, relative to `embed_dim`
+    window_size: int = ranged(14, 1, 256)  # side of the attention windows, in patches
+    global_attn_indexes: tuple[int, ...] = (5, 11, 17, 23)  # blocks that attend to the whole image
     pretrained_size: Size = ranged((1024, 1024), PATCH_SIZE, _MAX_SIDE)
-    lora_rank: int = ranged(0, 0, _MAX_WIDTH)
+    lora_rank: int = ranged(0, 0, _MAX_WIDTH)  # rank of the low-rank adapters; 0 for none
     lora_targets: tuple[Literal["qkv", "proj", "lin1", "lin2"], ...] = ("qkv", "proj")
 
     def check(self) -> None:
@@ -79,45 +73,30 @@ class PriorConfig(_Part):
     Attributes:
         kind: `convnext` (published), `conv` (ViT-Adapter's plain convolutions, RGB only), or
             `none` (the head reads the encoder alone).
-        reads_rgb: whether the adapter reads RGB; if not, it reads the auxiliary alone.
-        shared: one trunk for all modalities.
     """
 
     kind: Literal["convnext", "conv", "none"] = "convnext"
-    reads_rgb: bool = True
-    shared: bool = False
+    reads_rgb: bool = True  # whether the adapter reads RGB; if not, it reads the auxiliary alone
+    shared: bool = False  # one trunk for all modalities
 
 
 @dataclass(frozen=True)
 class TrunkConfig(_Part):
-    """One ConvNeXt trunk; every modality has its own.
+    """One ConvNeXt trunk; every modality has its own."""
 
-    Attributes:
-        depths: blocks of each stage.
-        widths: channels of each stage.
-        drop_path_rate: stochastic depth of the last block; the rate grows linearly with depth.
-    """
-
-    depths: tuple[int, int, int, int] = ranged((3, 3, 27, 3), 1, 256)
-    widths: tuple[int, int, int, int] = ranged((96, 192, 384, 768), 1, _MAX_WIDTH)
-    drop_path_rate: float = ranged(0.4, 0, 1, below=True)
+    depths: _Stages = ranged((3, 3, 27, 3), 1, 256)  # blocks of each stage
+    widths: _Stages = ranged((96, 192, 384, 768), 1, _MAX_WIDTH)  # channels of each stage
+    drop_path_rate: float = ranged(0.4, 0, 1, below=True)  # of the last block; grows linearly
 
 
 @dataclass(frozen=True)
 class FusionConfig(_Part):
-    """Fusion of RGB and auxiliary maps.
+    """Fusion of RGB and auxiliary maps."""
 
-    Attributes:
-        kind: `road` (Road-Fusion, published), `add` or `concat`.
-        num_heads: heads of Road-Fusion's channel attention.
-        groups: groups of its convolutions.
-        norm_groups: groups of its GroupNorm.
-    """
-
-    kind: Literal["road", "add", "concat"] = "road"
-    num_heads: int = ranged(8, 1, 256)
-    groups: int = ranged(32, 1, 256)
-    norm_groups: int = ranged(32, 1, 256)
+    kind: Literal["road", "add", "concat"] = "road"  # Road-Fusion (published), sum, concatenation
+    num_heads: int = ranged(8, 1, 256)  # heads of Road-Fusion's channel attention
+    groups: int = ranged(32, 1, 256)  # groups of its convolutions
+    norm_groups: int = ranged(32, 1, 256)  # groups of its GroupNorm
 
 
 @dataclass(frozen=True)
@@ -127,11 +106,10 @@ class CombineConfig(_Part):
     Attributes:
         absent: `empty` replaces an absent auxiliary by its empty raster, for networks with one;
             `masked` leaves absent auxiliaries out and combines the present ones.
-        gate: weight RGB by its reliability (with `masked`).
     """
 
     absent: Literal["empty", "masked"] = "empty"
-    gate: bool = False
+    gate: bool = False  # weight RGB by its reliability (with `masked`)
 
 
 @dataclass(frozen=True)
@@ -141,38 +119,26 @@ class InteractionConfig(_Part):
     Attributes:
         kind: `adapter` (published), or `entry`, which only adds the prior's features to the patch
             tokens before the first block.
-        extractor: whether the adapter reads the encoder's tokens.
         block_ranges: first and last encoder block (inclusive) of each of the four interactions.
-        num_heads: heads of the deformable attention.
-        num_points: sampling points of each head and level.
-        value_ratio: width of the attention's values, relative to the encoder's `embed_dim`.
-        ffn_ratio: hidden width of the extractors' ConvFFN, relative to `embed_dim`.
-        num_extra_extractors: further extractors after the last interaction's.
-        drop_path_rate: stochastic depth of every extractor's ConvFFN.
     """
 
     kind: Literal["adapter", "entry"] = "adapter"
-    extractor: bool = True
+    extractor: bool = True  # whether the adapter reads the encoder's tokens
     block_ranges: tuple[Size, ...] = ((0, 5), (6, 11), (12, 17), (18, 23))
-    num_heads: int = ranged(16, 1, 256)
-    num_points: int = ranged(4, 1, 64)
-    value_ratio: float = ranged(0.5, 0)
-    ffn_ratio: float = ranged(0.25, 0)
-    num_extra_extractors: int = ranged(2, 0, 16)
-    drop_path_rate: float = ranged(0.3, 0, 1, below=True)
+    num_heads: int = ranged(16, 1, 256)  # heads of the deformable attention
+    num_points: int = ranged(4, 1, 64)  # sampling points of each head and level
+    value_ratio: float = ranged(0.5, 0)  # width of the attention's values, relative to `embed_dim`
+    ffn_ratio: float = ranged(0.25, 0)  # hidden width of the extractors' ConvFFN, likewise
+    num_extra_extractors: int = ranged(2, 0, 16)  # further extractors after the last interaction's
+    drop_path_rate: float = ranged(0.3, 0, 1, below=True)  # of every extractor's ConvFFN
 
 
 @dataclass(frozen=True)
 class HeadConfig(_Part):
-    """The SegFormer head.
+    """The SegFormer head."""
 
-    Attributes:
-        channels: width of the fused features.
-        dropout: before the classifier.
-    """
-
-    channels: int = ranged(512, 1, _MAX_WIDTH)
-    dropout: float = ranged(0.1, 0, 1, below=True)
+    channels: int = ranged(512, 1, _MAX_WIDTH)  # width of the fused features
+    dropout: float = ranged(0.1, 0, 1, below=True)  # before the classifier
 
 
 @dataclass(frozen=True)
@@ -274,25 +240,17 @@ class ModelConfig(_Part):
 
     @classmethod
     def preset(
-        cls,
-        name: str,
-        *,
-        num_classes: int,
-        modalities: Sequence[str] = ("rgb", "lidar"),
-        image_size: Size | None = None,
-        **changes: Any,
+        cls, name: str, *, num_classes: int, image_size: Size | None = None, **changes: Any
     ) -> Self:
-        """One of `vit_b`, `vit_l` (published), `vit_h`, `tiny`, `nano`.
+        """One of `vit_b`, `vit_l` (published), `vit_h`, `tiny`, `nano`, with `changes` of fields.
 
         Raises:
             ModelError: no such preset, or `changes` names a field that does not exist.
         """
         if name not in _PRESETS:
             raise ModelError(f"unknown preset {name!r}{near_match(name, _PRESETS)}")
-        values = {**_PRESETS[name], "num_classes": num_classes, "modalities": tuple(modalities)}
-        if image_size is not None:
-            values["image_size"] = image_size
-        return from_mapping(cls, values | changes)
+        size = {"image_size": image_size} if image_size else {}
+        return from_mapping(cls, {**_PRESETS[name], "num_classes": num_classes, **size, **changes})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -305,10 +263,8 @@ class ModelConfig(_Part):
 
 
 def legal_sizes(image_size: Size) -> list[Size]:
-    """All (height, width) that a network built for `image_size` can take.
-
-    The fusion's spatial norms hold one weight per position, so the area is fixed; each side is a
-    multiple of 32.
+    """All (height, width) that a network built for `image_size` can take: multiples of 32 with the
+    same area, as the fusion's spatial norms hold one weight per position.
     """
     cells = (image_size[0] // STRIDE) * (image_size[1] // STRIDE)
     return [(STRIDE * n, STRIDE * cells // n) for n in range(1, cells + 1) if cells % n == 0]
@@ -344,3 +300,46 @@ _PRESETS: dict[str, dict[str, Any]] = {
         head=HeadConfig(channels=64),
     ),
 }  # fmt: skip
+
+
+def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that the released code's dictionaries of backbone and head describe.
+
+    Raises:
+        ModelError: a setting that the published network does not have, or a missing one.
+    """
+    fixed = {"in_chans": 3, "modality_channels": (3, 3), "patch_size": PATCH_SIZE}
+    switches = ("qkv_bias", "use_abs_pos", "use_rel_pos", "with_cffn", "add_vit_feature")
+    for key, expected in (fixed | dict.fromkeys(switches, True)).items():
+        found = backbone.get(key, expected)
+        found = tuple(found) if isinstance(found, list) else found
+        require(found == expected, f"backbone.{key}", found, repr(expected), ModelError)
+    plain = ("embed_dim", "depth", "num_heads", "mlp_ratio", "window_size", "global_attn_indexes")
+    try:
+        side, pretrained = backbone["img_size"], backbone["pretrained_size"]
+        encoder = {key: backbone[key] for key in plain}
+        trunk, fusion = backbone["convnext"], backbone["fusion"]
+        values = {
+            "num_classes": head["num_classes"],
+            "modalities": backbone["modalities"],
+            "image_size": (side, side),
+            "encoder": encoder | {"pretrained_size": (pretrained, pretrained)},
+            "trunk": {"depths": trunk["depths"], "widths": trunk["channels"]},
+            "fusion": {
+                "num_heads": fusion["attn_heads"],
+                "groups": fusion["conv_groups"],
+                "norm_groups": fusion["gn_groups"],
+            },
+            "interaction": {
+                "block_ranges": backbone["interaction_indexes"],
+                "num_heads": backbone["deform_num_heads"],
+                "num_points": backbone["n_points"],
+                "value_ratio": backbone["deform_ratio"],
+                "ffn_ratio": backbone["cffn_ratio"],
+                "num_extra_extractors": 2 if backbone["use_extra_extractor"] else 0,
+            },
+            "head": {"channels": head["channels"]},
+        }
+    except KeyError as error:
+        raise ModelError(f"released configuration: key {error} is missing") from error
+    return from_mapping(ModelConfig, values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SAM image encoder (arXiv 2304.02643) without its neck, in slices that injectors sit between.
+"""The SAM image encoder (arXiv 2304.02643) without its neck; injectors run between its blocks.
 
 Blocks and patch embedding are segment_anything's own modules.
 """
@@ -16,10 +16,7 @@ from mmsam_ros.model.config import PATCH_SIZE, EncoderConfig
 
 
 class SAMEncoder(nn.Module):
-    """Patch embedding, position embedding and transformer blocks of SAM.
-
-    Tokens are (B, H, W, C) with (H, W) the stride-16 grid.
-    """
+    """Patches, positions and transformer blocks; tokens (B, H, W, C) lie on the stride-16 grid."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -53,10 +50,7 @@ class SAMEncoder(nn.Module):
 
 
 class LoRALinear(nn.Linear):
-    """W x + b + B A x (arXiv 2106.09685) in the place of a linear layer; B is zero at first.
-
-    `lora_a` (rank, in) and `lora_b` (out, rank) come beside `weight` and `bias`.
-    """
+    """W x + b + B A x (arXiv 2106.09685) in the place of a linear layer; B is zero at first."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
         super().__init__(layer.in_features, layer.out_features)

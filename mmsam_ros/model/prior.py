@@ -12,23 +12,28 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, Rows, image_statistics
 from mmsam_ros.model.common import initialise
 from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, TrunkConfig
-from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion
+from mmsam_ros.model.fusion import (
+    Combination,
+    CoordinateAttention,
+    Part,
+    Recalibration,
+    ReliabilityGate,
+    RoadFusion,
+    Rows,
+    image_statistics,
+)
 
 Inputs = Mapping[str, Tensor]
 Present = Mapping[str, Tensor]
 
 
 class PriorMaps(NamedTuple):
-    """Four maps (B, C, h/2^(i+2), w/2^(i+2)), and how far RGB can be relied on at each pixel.
+    """What the prior gives at strides 4, 8, 16, 32."""
 
-    The gates (B, 1, …) have the maps' sizes; None: RGB counts in full.
-    """
-
-    maps: list[Tensor]
-    gates: list[Tensor] | None = None
+    maps: list[Tensor]  # (B, C, …)
+    gates: list[Tensor] | None = None  # (B, 1, …), how far RGB can be relied on; None: in full
 
 
 class ConvNeXtTrunk(nn.Module):
@@ -146,8 +151,7 @@ class SpatialPrior(nn.Module):
             bare[rows] = False
             aux_maps = self._trunk(name)(inputs.get(name, rgb)[rows])
             own = rgb_maps if isinstance(rows, slice) else [m[rows] for m in rgb_maps]
-            fused = self._fuse(name, own, aux_maps)
-            for level, m in zip(parts, fused, strict=True):
+            for level, m in zip(parts, self._fuse(name, own, aux_maps), strict=True):
                 level[name] = Part(rows, m)
         everyone = any(isinstance(part.rows, slice) for part in parts[0].values())
         # `nonzero` waits for the GPU
@@ -164,8 +168,7 @@ class SpatialPrior(nn.Module):
         A sample without auxiliary has nothing else to rely on: its gates are 1.
         """
         gated, gates = [], []
-        statistics = image_statistics(rgb, NUM_LEVELS)
-        for gate, m, r, s in zip(self.gates, maps, rgb_maps, statistics, strict=True):
+        for gate, m, r, s in zip(self.gates, maps, rgb_maps, image_statistics(rgb), strict=True):
             g = gate(r, s).index_fill(0, alone, 1.0).to(m.dtype)
             first, second = m.chunk(2, dim=1)
             gated.append(torch.cat([g * first, second], dim=1))
@@ -180,11 +183,8 @@ class SpatialPrior(nn.Module):
         if not len(rows):
             return empty
         # only present samples are read: the buffer of an absent one may hold anything, even NaN
-        mixed = []
-        for absent, seen in zip(empty, trunk(image[rows]), strict=True):
-            mixed.append(absent.clone().to(seen.dtype))
-            mixed[-1][rows] = seen
-        return mixed
+        pairs = zip(empty, trunk(image[rows]), strict=True)
+        return [absent.clone().to(seen.dtype).index_copy_(0, rows, seen) for absent, seen in pairs]
 
     def _empty(self, trunk: nn.Module, image: Tensor) -> list[Tensor]:
         """Features (1, d, …) of the empty raster at the size of `image`."""
@@ -209,14 +209,11 @@ class SpatialPrior(nn.Module):
 
 
 class PlainPrior(nn.Module):
-    """ViT-Adapter's prior (arXiv 2205.08534, 3.3), an ablation: plain convolutions on RGB alone.
-
-    The first width is 64, as there, beside the published trunk, and in proportion beside others.
-    """
+    """ViT-Adapter's prior (arXiv 2205.08534, 3.3), an ablation: plain convolutions on RGB alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.trunk.widths[0] * 2 // 3
+        width = config.trunk.widths[0] * 2 // 3  # 64, as published, with the published trunk
         widths = (width, 2 * width, 4 * width, 4 * width)
         steps = ((3, 2), (width, 1), (width, 1))
         self.stem = nn.Sequential(*(Conv2dNormActivation(c, width, 3, s) for c, s in steps))

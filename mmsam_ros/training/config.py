@@ -7,42 +7,36 @@ from typing import ClassVar, Literal
 from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.data.transforms import AugmentConfig
 from mmsam_ros.model import config as network
-from mmsam_ros.training.errors import TrainingError
+
+
+class TrainingError(MmsamError):
+    """A configuration, run directory or machine that training or evaluation cannot go on with."""
 
 
 class _Config(Checked):
+    """The comments beside fields, or those in "Attributes:", are the help texts of the keys."""
+
     error: ClassVar[type[MmsamError]] = TrainingError
 
 
 @dataclass(frozen=True)
 class DataConfig(_Config):
-    """Where the frames come from.
+    """Where the frames come from."""
 
-    Attributes:
-        root: top folder of the data set.
-        lists: folder of FMB's easy and hard lists; other data sets need none.
-        workers: loading processes of each device.
-    """
-
-    root: str = ""
-    lists: str = ""
-    workers: int = ranged(4, 0)
+    root: str = ""  # top folder of the data set
+    lists: str = ""  # folder of FMB's easy and hard lists; other data sets need none
+    workers: int = ranged(4, 0)  # loading processes of each device
 
 
 @dataclass(frozen=True)
 class NetworkConfig(_Config):
     """The network: a preset and what differs from it. Several auxiliaries are combined by presence
     unless `combine` says otherwise.
-
-    Attributes:
-        preset: defaults of the network's other keys; `vit_l` is published.
-        image_size: [height, width] of the input; null for the data set's, or the preset's own.
-        inputs: `rgb` leaves out the auxiliaries.
     """
 
-    preset: network.Preset = "vit_l"
-    image_size: network.Size | None = None
-    inputs: Literal["all", "rgb"] = "all"
+    preset: network.Preset = "vit_l"  # defaults of the network's other keys; `vit_l` is published
+    image_size: network.Size | None = None  # [height, width]; null: the data set's or the preset's
+    inputs: Literal["all", "rgb"] = "all"  # `rgb` leaves out the auxiliaries
     encoder: network.EncoderConfig = network.EncoderConfig()
     combine: network.CombineConfig = network.CombineConfig()
     prior: network.PriorConfig = network.PriorConfig()
@@ -73,123 +67,73 @@ class StartConfig(_Config):
 
 @dataclass(frozen=True)
 class LossConfig(_Config):
-    """The loss.
+    """The loss."""
 
-    Attributes:
-        kind: `ohem` (cross-entropy of the hard pixels, published) or plain `ce`.
-        threshold: OHEM: probability of the true class from which a pixel is easy.
-        min_kept: OHEM: least number of pixels to keep, easy ones included.
-    """
-
-    kind: Literal["ohem", "ce"] = "ohem"
-    threshold: float = ranged(0.7, 0, 1)
-    min_kept: int = ranged(100_000, 0)
+    kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
+    threshold: float = ranged(0.7, 0, 1)  # OHEM: true-class probability that makes a pixel easy
+    min_kept: int = ranged(100_000, 0)  # OHEM: least number of pixels to keep, easy ones included
 
 
 @dataclass(frozen=True)
 class OptimiserConfig(_Config):
-    """AdamW with layer-wise decay of the learning rate.
+    """AdamW with layer-wise decay of the learning rate."""
 
-    Attributes:
-        lr: peak learning rate, for this `batch.effective`.
-        betas: AdamW's decay rates of the moments.
-        weight_decay: AdamW's weight decay.
-        layer_decay: factor on the learning rate from each encoder block to the one before it.
-        ema: decay of the averaged weights per step; 0 keeps no average (published).
-    """
-
-    lr: float = ranged(2e-4, 0)
-    betas: tuple[float, float] = ranged((0.9, 0.999), 0, 1, below=True)
-    weight_decay: float = ranged(0.01, 0)
-    layer_decay: float = ranged(0.9, 0, 1)
-    ema: float = ranged(0.0, 0, 1)
+    lr: float = ranged(2e-4, 0)  # peak learning rate, for this `batch.effective`
+    betas: tuple[float, float] = ranged((0.9, 0.999), 0, 1, below=True)  # decay of AdamW's moments
+    weight_decay: float = ranged(0.01, 0)  # AdamW's weight decay
+    layer_decay: float = ranged(0.9, 0, 1)  # learning rate of each block relative to the next
+    ema: float = ranged(0.0, 0, 1)  # decay of the averaged weights per step; 0 for none (published)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig(_Config):
-    """Poly decay per epoch with an exponential warm-up per step.
+    """Poly decay per epoch with an exponential warm-up per step."""
 
-    Attributes:
-        epochs: length of the run.
-        power: exponent of the decay.
-        warmup_epochs: length of the warm-up.
-        warmup_ratio: share of the learning rate that the warm-up starts from.
-    """
-
-    epochs: int = ranged(100, 1)
-    power: float = ranged(0.9, 0)
-    warmup_epochs: int = ranged(10, 0)
-    warmup_ratio: float = ranged(0.1, 1e-6, 1)
+    epochs: int = ranged(100, 1)  # length of the run
+    power: float = ranged(0.9, 0)  # exponent of the decay
+    warmup_epochs: int = ranged(10, 0)  # length of the warm-up
+    warmup_ratio: float = ranged(0.1, 1e-6, 1)  # share of the learning rate at the start of warm-up
 
 
 @dataclass(frozen=True)
 class BatchConfig(_Config):
-    """Frames per optimiser step and per forward pass; gradients are accumulated in between.
+    """Frames per optimiser step and per forward pass; gradients are accumulated in between."""
 
-    Attributes:
-        effective: frames of an optimiser step, over all devices.
-        per_device: frames of a forward pass on one device.
-    """
-
-    effective: int = ranged(8, 1)
-    per_device: int = ranged(1, 1)
+    effective: int = ranged(8, 1)  # frames of an optimiser step, over all devices
+    per_device: int = ranged(1, 1)  # frames of a forward pass on one device
 
 
 @dataclass(frozen=True)
 class DeviceConfig(_Config):
-    """Devices and arithmetic, for Lightning Fabric.
+    """Devices and arithmetic, for Lightning Fabric."""
 
-    Attributes:
-        accelerator: `auto` takes GPUs if there are any.
-        devices: devices of each node; 0 for all (one process on a CPU).
-        nodes: number of machines.
-        strategy: how several devices share the work.
-        precision: `fp32` (published) or `bf16` (mixed).
-        checkpointing: recompute activations in the backward pass instead of keeping them.
-    """
-
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = ranged(0, 0)
-    nodes: int = ranged(1, 1)
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    checkpointing: bool = True
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # `auto` takes GPUs if there are any
+    devices: int = ranged(0, 0)  # devices of each node; 0 for all (one process on a CPU)
+    nodes: int = ranged(1, 1)  # number of machines
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several devices share the work
+    precision: Literal["fp32", "bf16"] = "fp32"  # `fp32` (published) or `bf16` (mixed)
+    checkpointing: bool = True  # recompute activations in the backward pass instead of keeping them
 
 
 @dataclass(frozen=True)
 class LogConfig(_Config):
-    """How often things are written.
+    """How often things are written."""
 
-    Attributes:
-        every: steps between log lines.
-        checkpoint_every: steps between checkpoints.
-        pictures: pictures of each validation.
-        validate_every: epochs between validations.
-    """
-
-    every: int = ranged(10, 1)
-    checkpoint_every: int = ranged(500, 1)
-    pictures: int = ranged(4, 0)
-    validate_every: int = ranged(1, 1)
+    every: int = ranged(10, 1)  # steps between log lines
+    checkpoint_every: int = ranged(500, 1)  # steps between checkpoints
+    pictures: int = ranged(4, 0)  # pictures of each validation
+    validate_every: int = ranged(1, 1)  # epochs between validations
 
 
 @dataclass(frozen=True)
 class TrainConfig(_Config):
-    """A whole run.
+    """A whole run."""
 
-    Attributes:
-        dataset: kind of data set: `deliver`, `fmb`, `muses` or `folder`.
-        sensors: sensors besides the camera, in the network's order.
-        out: run directory.
-        seed: of initialisation, order and augmentation.
-        modality_dropout: probability that an auxiliary is left out of a frame, for each.
-    """
-
-    dataset: str
-    sensors: tuple[str, ...]
-    out: str = "out/train"
-    seed: int = ranged(0, 0, 2**32 - 1)
-    modality_dropout: float = ranged(0.0, 0, 1, below=True)
+    dataset: str  # kind of data set: `deliver`, `fmb`, `muses` or `folder`
+    sensors: tuple[str, ...]  # sensors besides the camera, in the network's order
+    out: str = "out/train"  # run directory
+    seed: int = ranged(0, 0, 2**32 - 1)  # of initialisation, order and augmentation
+    modality_dropout: float = ranged(0.0, 0, 1, below=True)  # probability of dropping an auxiliary
     data: DataConfig = DataConfig()
     model: NetworkConfig = NetworkConfig()
     start: StartConfig = StartConfig()

@@ -16,8 +16,7 @@ from mmsam_ros._util import check_word, from_mapping
 from mmsam_ros._util.mapping import allowed
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import Preset
-from mmsam_ros.training.config import NetworkConfig, TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import NetworkConfig, TrainConfig, TrainingError
 from mmsam_ros.training.start import default_combine
 from mmsam_ros.weights import package_file
 
@@ -33,14 +32,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 def load_config(arguments: Sequence[str]) -> TrainConfig:
     """The configuration that command-line arguments give.
 
-    Args:
-        arguments: `--config`, a file or the name of one in config/train, and `--key value` or
-            `--key=value`, values in YAML. Later files go before earlier ones, keys before files.
-            Defaults of `model` are the preset's; several sensors are combined by presence.
+    They are `--config`, a file or the name of one in config/train, and `--key value` or
+    `--key=value`, values in YAML. Later files win over earlier ones, keys over files. Defaults of
+    `model` are the preset's; several sensors are combined by presence.
 
     Raises:
-        MmsamError: an unknown key (with its near match), or a value of the wrong type or out of
-            range.
+        MmsamError: an unknown key (with its near match), or a value of the wrong type or range.
     """
     types = {row.key: row.type for row in config_rows()}
     files: Any = {}
@@ -67,13 +64,14 @@ def find_config(folder: str, name: str) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise TrainingError(f"{name}: no such file")
-    known = {path.stem: path for path in _configs(folder)}
+    known = config_files(folder)
     return known[check_word(f"config/{folder}", name, known, TrainingError)]
 
 
-def config_names(folder: str) -> list[str]:
-    """Names of the YAML files in config/<folder>."""
-    return [path.stem for path in _configs(folder)]
+def config_files(folder: str) -> dict[str, Path]:
+    """The YAML files in config/<folder>, by name."""
+    found = package_file(f"config/{folder}")
+    return {path.stem: path for path in sorted(found.glob("*.yaml"))} if found else {}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -88,21 +86,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class ConfigRow(NamedTuple):
-    """A key of the configuration, dotted; `default` is YAML, empty where the key is required;
-    `allowed` are the choices or the range.
-    """
+    """A key of the configuration."""
 
-    key: str
+    key: str  # dotted
     type: str
-    default: str
-    allowed: str
+    default: str  # in YAML; empty where the key is required
+    allowed: str  # the choices or the range
     description: str
 
 
 def config_rows(cls: type = TrainConfig, prefix: str = "") -> list[ConfigRow]:
     """All keys below a part of the configuration; the defaults of `model` are `vit_l`'s."""
     rows: list[ConfigRow] = []
-    hints, described = get_type_hints(cls), _attributes(cls)
+    hints, described = get_type_hints(cls), _descriptions(cls)
     for field in dataclasses.fields(cls):
         hint, key = hints[field.name], f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -158,16 +154,12 @@ def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": {part: network[part] for part in parts}}
 
 
-def _configs(folder: str) -> list[Path]:
-    found = package_file(f"config/{folder}")
-    return sorted(found.glob("*.yaml")) if found else []
-
-
-def _attributes(cls: type) -> dict[str, str]:
-    """The section `Attributes` of a docstring, by name."""
+def _descriptions(cls: type) -> dict[str, str]:
+    """Of the fields: their entries in "Attributes:" and the comments beside them."""
     section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
     joined = section.replace("\n" + 8 * " ", " ")
-    return dict(re.findall(r"^    (\w+): (.+)$", joined, re.MULTILINE))
+    beside = re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(cls), re.MULTILINE)
+    return dict([*re.findall(r"^    (\w+): (.+)$", joined, re.MULTILINE), *beside])
 
 
 def _type_text(hint: Any) -> str:

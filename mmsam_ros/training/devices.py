@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lightning Fabric for a run, and what of the network depends on the machine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -22,13 +22,8 @@ from torch.distributed.fsdp import fully_shard
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.model.fusion import BatchNorm
 from mmsam_ros.model.interaction import Extractor, Injector
-from mmsam_ros.training.config import DeviceConfig, TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import DeviceConfig, TrainConfig, TrainingError
 
-_PRECISION: Mapping[str, Literal["32-true", "bf16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-}
 _SHARDED = (Block, ConvNeXtBlock)
 _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
@@ -45,7 +40,7 @@ def start_fabric(device: DeviceConfig) -> Fabric:
             devices=device.devices or "auto",
             num_nodes=device.nodes,
             strategy=sharded if device.strategy == "fsdp" else device.strategy,
-            precision=_PRECISION[device.precision],
+            precision="bf16-mixed" if device.precision == "bf16" else "32-true",
         )
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
@@ -89,10 +84,9 @@ def set_up_network(fabric: Fabric, net: MMSAMAdapter) -> FabricModule:
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """Takes batches of no samples.
+    """Takes batches of no samples; statistics stay as they are where no process has a sample.
 
-    Statistics stay as they are where no process has a sample. They are exchanged in float32: a
-    process without samples could only guess the type from its input, which is in half precision.
+    They are exchanged in float32: a process without samples would send its input's half precision.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,8 +105,7 @@ def synchronise_batch_norms(net: MMSAMAdapter) -> None:
     nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if net.config.combine.absent == "masked":
         for name in may_be_empty:
-            synced = net.get_submodule(name)
-            assert isinstance(synced, nn.SyncBatchNorm)
+            synced: Any = net.get_submodule(name)
             taking = SyncBatchNorm(synced.num_features, synced.eps, synced.momentum)
             taking.load_state_dict(synced.state_dict())
             net.set_submodule(name, taking)
@@ -126,7 +119,7 @@ def own_share(count: int) -> range:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes; the only one is."""
+    """Whether this is the process that writes."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
@@ -135,9 +128,8 @@ def recompute_activations(net: nn.Module) -> None:
 
     Names in the state dict stay; those of `named_parameters` do not.
     """
-    checkpoint_wrapper.apply_activation_checkpointing(
-        net, check_fn=lambda module: isinstance(module, _RECOMPUTED)
-    )
+    wrap = checkpoint_wrapper.apply_activation_checkpointing
+    wrap(net, check_fn=lambda module: isinstance(module, _RECOMPUTED))
 
 
 def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
@@ -172,5 +164,4 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
     except RuntimeError as error:  # torch raises it anywhere in the process
         if not str(error).startswith("DataLoader worker"):
             raise
-        text = f"{error} If memory was full, try fewer --data.workers"
-        raise TrainingError(text) from error
+        raise TrainingError(f"{error} If memory was full, try fewer --data.workers") from error

@@ -28,9 +28,8 @@ from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
 from mmsam_ros.sensors import BLANK, palette
-from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.start import benchmark_geometry, open_split
 from mmsam_ros.weights import Geometry, Spec
@@ -38,19 +37,12 @@ from mmsam_ros.weights import Geometry, Spec
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Predictions of frames, as the published numbers were made or as the node makes them.
-
-    Attributes:
-        engine: the network.
-        spec: of the network.
-        geometry: what happens to a frame.
-        pad_raw, score_on_canvas: as `data.benchmark.Protocol`.
-    """
+    """Predictions of frames, as the published numbers were made or as the node makes them."""
 
     engine: Engine
-    spec: Spec
+    spec: Spec  # of the engine's network
     geometry: Geometry
-    pad_raw: bool = False
+    pad_raw: bool = False  # this one and the next as in `data.benchmark.Protocol`
     score_on_canvas: bool = False
 
     @classmethod
@@ -84,19 +76,12 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """An evaluated frame.
-
-    Attributes:
-        item: the frame.
-        prediction: (h, w) training ids.
-        target: the ground truth, likewise; None where it is withheld.
-        matrix: the frame's confusion matrix; None without ground truth.
-    """
+    """An evaluated frame."""
 
     item: LabelledFrame
-    prediction: Tensor
-    target: Tensor | None
-    matrix: Tensor | None
+    prediction: Tensor  # (h, w) training ids
+    target: Tensor | None  # the ground truth, likewise; None where it is withheld
+    matrix: Tensor | None  # the frame's confusion matrix; None without ground truth
 
     def pictures(self, frames: FrameSet, spec: Spec) -> dict[str, NDArray[np.uint8]]:
         """RGB images (h, w, 3) of what the sensors gave, the truth and the prediction."""
@@ -122,10 +107,13 @@ def evaluate_frames(
     indices: Iterable[int] | None = None,
     on_frame: Callable[[FrameResult], None] | None = None,
 ) -> SubsetMatrices:
-    """Count the predictions of the frames: all, or those at `indices`."""
+    """Count the predictions of the frames: this process's share, or those at `indices`.
+
+    Every process of a distributed run has to call this, and has the sum over all of them.
+    """
     classes, device = len(predictor.spec.classes), predictor.engine.device
     matrices = SubsetMatrices(classes, (record.subsets for record in frames.records), device)
-    for index in range(len(frames)) if indices is None else indices:
+    for index in own_share(len(frames)) if indices is None else indices:
         item = frames[index]
         try:
             prediction, target = predictor(item)
@@ -136,38 +124,26 @@ def evaluate_frames(
             matrix = matrices.update(prediction, target, item.record.subsets)
         if on_frame is not None:
             on_frame(FrameResult(item, prediction, target, matrix))
+    matrices.all_reduce()
     return matrices
 
 
 @dataclass(frozen=True)
 class EvalConfig(Checked):
-    """What is evaluated on what.
-
-    Attributes:
-        weights: the weights file.
-        root: the data set's top folder.
-        split: `train`, `val` or `test`.
-        dataset: name of the benchmark; empty: the one that has the weights' classes.
-        lists: folder of FMB's easy/hard lists.
-        geometry: `published`, or `native` as the node.
-        drop: sensors that are taken away.
-        corrupt: degradations, of `data.corrupt.CORRUPTIONS`.
-        limit: at most so many frames.
-        device, precision: as `Segmenter`.
-    """
+    """What is evaluated on what."""
 
     error: ClassVar[type[MmsamError]] = TrainingError
 
-    weights: str
-    root: str
+    weights: str  # file
+    root: str  # top folder of the data set
     split: str = "test"
-    dataset: str = ""
-    lists: str = ""
-    geometry: Literal["published", "native"] = "published"
-    drop: tuple[str, ...] = ()
-    corrupt: tuple[str, ...] = ()
-    limit: int | None = ranged(None, 1)
-    device: str = "auto"
+    dataset: str = ""  # name of the benchmark; empty: the one that has the weights' classes
+    lists: str = ""  # folder of FMB's easy and hard lists
+    geometry: Literal["published", "native"] = "published"  # `native`: as the node
+    drop: tuple[str, ...] = ()  # sensors that are left out
+    corrupt: tuple[str, ...] = ()  # degradations, of `data.corrupt.CORRUPTIONS`
+    limit: int | None = ranged(None, 1)  # at most so many frames
+    device: str = "auto"  # this one and the next as `Segmenter.load` takes them
     precision: str = "fp32"
 
 
@@ -204,15 +180,14 @@ class Evaluation:
         self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
-        """Evaluate all frames."""
+        """Evaluate all frames, as `evaluate_frames`."""
         return evaluate_frames(self.predict, self.frames, on_frame=on_frame)
 
 
 def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str, dict[str, Any]]:
     """Scores by subset of a run's weights on a split of its data set, by the published protocol.
 
-    The processes of a distributed run share the frames; every one of them has to call this.
-    TrainingError where the split has no labels.
+    Every process has to call this. TrainingError where the split has no labels.
     """
     check_labels(config, split)
     data, device = config.data, config.device
@@ -222,11 +197,8 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
             device=device.accelerator, precision=device.precision,
         )
     )  # fmt: skip
-    frames = evaluation.frames
-    matrices = evaluate_frames(evaluation.predict, frames, own_share(len(frames)))
-    matrices.all_reduce()
-    scores = matrices.scores([info.name for info in evaluation.spec.classes])
-    return {key: score.to_dict() for key, score in scores.items()}
+    scores = evaluation.run().scores([info.name for info in evaluation.spec.classes])
+    return {key: vars(score) for key, score in scores.items()}
 
 
 def check_labels(config: TrainConfig, split: str) -> None:

@@ -12,19 +12,12 @@ import torch
 
 from mmsam_ros._util import MmsamError, from_mapping, write_atomic
 from mmsam_ros.model import build_model
-from mmsam_ros.training.checkpoint import differences
-from mmsam_ros.training.configure import (
-    config_names,
-    find_config,
-    load_config,
-    read_yaml,
-    yaml_text,
-)
+from mmsam_ros.training.config import TrainingError
+from mmsam_ros.training.configure import find_config, load_config, read_yaml, yaml_text
 from mmsam_ros.training.devices import is_first
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import check_labels, evaluate_weights
 from mmsam_ros.training.loop import BEST, train
-from mmsam_ros.training.run import CONFIG, plain
+from mmsam_ros.training.run import CONFIG, differences, plain
 from mmsam_ros.training.start import components, freeze
 from mmsam_ros.weights import read_spec
 
@@ -66,17 +59,8 @@ class Experiment:
         return [f"--config={self.base}", *options, *extra]
 
 
-def experiment_names() -> list[str]:
-    """Names of all experiments that come with the package."""
-    return config_names("experiments")
-
-
 def load_experiment(name: str) -> Experiment:
-    """The experiment of a name or file.
-
-    Raises:
-        TrainingError: no such experiment, or an unknown key in its file.
-    """
+    """The experiment of a name or file; TrainingError where there is none, or its file is wrong."""
     path = find_config("experiments", name)
     try:
         return from_mapping(Experiment, read_yaml(path))
@@ -87,12 +71,8 @@ def load_experiment(name: str) -> Experiment:
 def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -> dict[str, Any]:
     """Train and evaluate one experiment with one seed; a finished one is only read.
 
-    Args:
-        name: an experiment, or a YAML file.
-        seed: of the run.
-        out: folder of all experiments; the run directory is `<name>/seed<seed>` below it.
-        extra: further options of `mmsam train`, e.g. `--data.root`. If they change the method, the
-            paper's numbers are left out.
+    The run directory is `<name>/seed<seed>` in `out`. `extra` are further options of `mmsam train`,
+    e.g. `--data.root`; if they change the method, the paper's numbers are left out.
 
     Returns:
         Name, seed, parameters by component, and scores by subset of the test split.
@@ -131,8 +111,7 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
 def table_rows(out: Path) -> list[tuple[str, ...]]:
     """A row of `HEADER` for each experiment that has a finished run.
 
-    Raises:
-        TrainingError: none has, or seeds of one were trained with different options.
+    TrainingError where none has, or seeds of one were trained with different options.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(out.glob(f"*/seed*/{RESULT}")):
@@ -157,9 +136,9 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     parameters = runs[0]["parameters"]
     total, trained = (sum(pair[i] for pair in parameters.values()) / 1e6 for i in (0, 1))
     trunks = [
-        f"{name.removeprefix('prior.trunks.')} {count / 1e6:.2f}"
+        f"{modality} {count / 1e6:.2f}"
         for name, (count, _) in parameters.items()
-        if name.startswith("prior.trunks.")
+        if (modality := name.removeprefix("prior.trunks.")) != name
     ]
     numbers = (str(len(runs)), f"{total:.2f}", f"{trained:.2f}")
     return (runs[0]["title"], *cells, *numbers, ", ".join(trunks))

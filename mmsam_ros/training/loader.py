@@ -24,8 +24,7 @@ from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
 from mmsam_ros.sensors import NO_LABEL, RGB
-from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.weights import Spec
 
 Draw = tuple[int, int]  # epoch, index of the frame
@@ -33,15 +32,12 @@ Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), la
 
 
 class Batch(NamedTuple):
-    """Micro-batch of normalised images (B, 3, h, w), labels (B, h, w) and the frames' names.
+    """A micro-batch."""
 
-    `present` (B,) has the auxiliaries that some of the frames lack.
-    """
-
-    inputs: dict[str, Tensor]
-    present: dict[str, Tensor]
-    label: Tensor
-    names: list[str]
+    inputs: dict[str, Tensor]  # normalised images (B, 3, h, w) by modality
+    present: dict[str, Tensor]  # (B,) of the auxiliaries that some of the frames lack
+    label: Tensor  # (B, h, w)
+    names: list[str]  # of the frames
 
 
 class FrameSampler(Sampler[list[Draw]]):

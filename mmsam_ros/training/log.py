@@ -30,10 +30,9 @@ class RunLog:
 
     Args:
         directory: the run directory; what was logged of `steps` is dropped.
-        steps: that are to be done, counted from 0.
+        steps: to be done, counted from 0.
         every: steps between the lines of training.
-        watched: parameters to follow, see `watched_parameters`; None where they are sharded:
-            neither they nor gradients are followed then.
+        watched: parameters to follow; None where they are sharded, which leaves out gradients, too.
         validated: whether a validation before `steps` stays logged.
     """
 
@@ -129,10 +128,7 @@ class RunLog:
 
 
 def watched_parameters(net: nn.Module) -> Watched:
-    """By its name in the log: the norm of each injector's gamma, and Road-Fusion's scalars.
-
-    What a variant of the network does not have does not appear.
-    """
+    """By their names in the log: each injector's gamma, and Road-Fusion's scalars, if any."""
     watched = {}
     for name, p in net.named_parameters():
         if name.endswith("injector.gamma"):
@@ -143,12 +139,10 @@ def watched_parameters(net: nn.Module) -> Watched:
 
 
 def _drop_after(path: Path, step: int, validated: bool) -> None:
-    """Leave the lines up to `step`: what comes after is done again, and the validation at `step`
-    unless it is `validated`.
-    """
+    """Leave the whole lines up to `step`."""
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
-        parsed = [(json.loads(line), line) for line in lines if line.endswith("\n")]  # whole ones
+        parsed = [(json.loads(line), line) for line in lines if line.endswith("\n")]
         kept = [
             line
             for values, line in parsed

@@ -18,17 +18,13 @@ from torch.distributed.tensor import DTensor
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.training import devices
-from mmsam_ros.training.checkpoint import CHECKPOINT, Checkpoints, Progress
-from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training import devices, run
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog, watched_parameters
-from mmsam_ros.training.losses import loss_function
 from mmsam_ros.training.metrics import ALL, Scores
-from mmsam_ros.training.optimiser import lr_factor, parameter_groups
-from mmsam_ros.training.run import StopSignals, describe, plain, run_directory
+from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
 from mmsam_ros.training.start import build, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
@@ -38,9 +34,7 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """Train a network; returns the run directory.
 
-    Args:
-        config: the run.
-        resume: run directory to go on with; a run without a checkpoint begins anew.
+    `resume` is the run directory to go on with; a run without a checkpoint begins anew.
 
     Raises:
         TrainingError: configuration, directory, checkpoint, machine or data do not fit together,
@@ -49,9 +43,9 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         SystemExit: SIGINT or SIGTERM came; the checkpoint of the step is written.
     """
     fabric = devices.start_fabric(config.device)
-    directory = run_directory(config, resume)
+    directory = run.run_directory(config, resume)
     with devices.memory_advice(config):
-        Trainer(fabric, config, directory, resume is not None).run()
+        Trainer(fabric, config, directory, resume is not None).fit()
     return directory
 
 
@@ -79,10 +73,10 @@ class Trainer:
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
-        world, path = fabric.world_size, directory / CHECKPOINT
-        run = {"world_size": world, "train_frames": len(frames), "config": plain(config)}
-        self.checkpoints = Checkpoints(fabric, path, self.net, optimiser, self.average, run)
-        self.progress = self.checkpoints.load() if resume and path.is_file() else Progress()
+        world, path = fabric.world_size, directory / run.CHECKPOINT
+        same = {"world_size": world, "train_frames": len(frames), "config": run.plain(config)}
+        self.checkpoints = run.Checkpoints(fabric, path, self.net, optimiser, self.average, same)
+        self.progress = self.checkpoints.load() if resume and path.is_file() else run.Progress()
         start = self.progress.step
         self.sampler = FrameSampler(len(frames), config, fabric.global_rank, world, start)
         self.batches = make_loader(TrainingFrames(frames, self.spec, config), self.sampler)
@@ -90,15 +84,15 @@ class Trainer:
         # the run directory
         fabric.barrier()  # every process has looked into it before one writes
         if fabric.is_global_zero:
-            describe(directory, config, world)
+            run.describe(directory, config, world)
         steps, validated = self.sampler.steps, not self.progress.unvalidated
         self.log = RunLog(directory, steps, config.log.every, watched, validated)
-        self.stop = StopSignals()
+        self.stop = run.StopSignals()
         notes = [*count_notes(frames), *count_notes(self.val_frames)]
         for note in (start_line(config.start), *notes):
             self.log.say(note)
 
-    def run(self) -> None:
+    def fit(self) -> None:
         """Every step that is left: read, step, log, and what is due after it."""
         with self.log, self.stop:
             if self.progress.unvalidated:
@@ -164,11 +158,11 @@ class Trainer:
         if self.fabric.is_global_zero:
             for name in (LAST, BEST) if miou > best else (LAST,):
                 save_model(self.directory / name, net, spec)
-        self.progress = Progress(step, max(miou, best))
+        self.progress = run.Progress(step, max(miou, best))
         self.checkpoints.save(self.progress)
 
     def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
-        """Scores by subset of the validation frames, which the processes share."""
+        """Scores by subset of the validation frames."""
         fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
@@ -189,7 +183,6 @@ class Trainer:
         if number := any_signal(fabric, self.stop):
             self.log.say(f"stopped while validating; go on with --resume {self.directory}")
             raise SystemExit(128 + number)
-        matrices.all_reduce()
         return matrices.scores([info.name for info in self.spec.classes])
 
 
@@ -220,24 +213,22 @@ def gradient_size(net: nn.Module) -> Tensor:
 
 def mean_over_processes(fabric: Fabric, *values: Tensor) -> list[float]:
     """All processes' mean of each scalar."""
-    told: Any = fabric.all_reduce(torch.stack([x.double() for x in values]), reduce_op="mean")
-    return list(told.tolist())
+    mean: Any = fabric.all_reduce(torch.stack([x.double() for x in values]), reduce_op="mean")
+    return list(mean.tolist())
 
 
-def any_signal(fabric: Fabric, stop: StopSignals) -> int:
+def any_signal(fabric: Fabric, stop: run.StopSignals) -> int:
     """The signal that any process was sent; 0 for none."""
     number = torch.tensor(float(stop.number), device=fabric.device)
-    told: Any = fabric.all_reduce(number, reduce_op="max")
-    return int(told)
+    return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
 
 
 def not_finite(
     loss: float, gradient: float, step: int, epoch: int, lr: float, micro: Sequence[Batch]
 ) -> TrainingError:
     """The error of a loss or gradients that are NaN or infinite."""
-    what = f"a gradient is {gradient}, the loss {loss}"
-    if not math.isfinite(loss):
-        what = f"the loss is {loss}"
+    finite = math.isfinite(loss)
+    what = f"a gradient is {gradient}, the loss {loss}" if finite else f"the loss is {loss}"
     names = ", ".join(name for batch in micro for name in batch.names)
     return TrainingError(
         f"{what} at step {step + 1} of epoch {epoch + 1}, learning rate {lr:.3g}, with frames "

@@ -7,8 +7,8 @@ the sums of its own frames, so that a group of subsets is pooled, never a mean o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,25 +22,15 @@ Subsets = Mapping[str, str]  # what a frame belongs to: {"weather": "fog"}
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of frames, in percent.
+    """Scores of a set of frames, in percent. A class is absent if no true pixel is of it."""
 
-    Attributes:
-        frames: how many.
-        miou: mean IoU over all classes, an absent one counting 0: the official number.
-        miou_present: mean IoU over the classes that are not absent.
-        macc: mean share of found pixels over all classes, an absent one counting 0.
-        aacc: share of right pixels.
-        absent: names of the absent classes.
-        iou: by class name; None where no pixel of the ground truth is of it (absent).
-    """
-
-    frames: int
-    miou: float
-    miou_present: float
-    macc: float
-    aacc: float
-    absent: list[str]
-    iou: dict[str, float | None]
+    frames: int  # how many
+    miou: float  # mean IoU over all classes, an absent one counting 0: the official number
+    miou_present: float  # mean IoU over the classes that are not absent
+    macc: float  # mean share of found pixels over all classes, an absent one counting 0
+    aacc: float  # share of right pixels
+    absent: list[str]  # names of the absent classes
+    iou: dict[str, float | None]  # by class name; None where it is absent
 
     @classmethod
     def of(cls, matrix: Tensor, frames: int, classes: Sequence[str]) -> Self:
@@ -51,10 +41,8 @@ class Scores:
         iou = 100 * hit / (truth + found - hit).clamp(min=1)
         accuracy = 100 * hit / truth.clamp(min=1)
         present = truth > 0
-        by_class = {
-            name: value if there else None
-            for name, value, there in zip(classes, iou.tolist(), present, strict=True)
-        }
+        values = zip(classes, iou.tolist(), present, strict=True)
+        by_class = {name: value if there else None for name, value, there in values}
         return cls(
             frames,
             miou=float(iou.mean()),
@@ -65,18 +53,11 @@ class Scores:
             iou=by_class,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 class SubsetMatrices:
     """A confusion matrix for all frames ("all") and one for each subset ("weather=fog").
 
-    Args:
-        num_classes: classes.
-        subsets: `Record.subsets` of all frames of all processes.
-        device: of predictions and ground truth.
+    `subsets` are those of all frames of all processes, `device` that of predictions and truth.
     """
 
     def __init__(
@@ -90,8 +71,7 @@ class SubsetMatrices:
     def update(self, prediction: Tensor, target: Tensor, subsets: Subsets) -> Tensor:
         """Count a frame's pixels, but for those whose true id is 255; (h, w) training ids.
 
-        Returns:
-            The frame's own matrix (truth, prediction).
+        Returns the frame's own matrix (truth, prediction).
         """
         matrix = multiclass_confusion_matrix(  # readers and argmax have seen to every pixel
             prediction, target, len(self.matrix()), ignore_index=NO_LABEL, validate_args=False

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves: results.json, results.md and report.html, which needs nothing else."""
+"""What an evaluation leaves: results.json, results.md, report.html, and a submission to MUSES."""
 
 import base64
 import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.open import find_benchmark
+from mmsam_ros.training.config import TrainingError
 from mmsam_ros.training.evaluate import Evaluation, FrameResult
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.run import environment
@@ -21,19 +26,18 @@ from mmsam_ros.weights import file_sha256
 
 _SHOWN = 3  # worst frames, and as many best ones
 _WIDTH = 320  # of a picture, in pixels
+FOLDER = "labelTrainIds"  # in a submission
+FULL_TEST = 750  # frames of MUSES's test set
+Size = tuple[int, int]
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
 class Examples:
-    """The worst and the best frames.
-
-    Attributes:
-        miou: of every frame by its name, over the classes that are present, in percent.
-    """
+    """The worst and the best frames."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.miou: dict[str, float] = {}
+        self.miou: dict[str, float] = {}  # of frames by name, over the present classes, in percent
         self._kept: list[tuple[float, FrameResult]] = []
 
     def add(self, result: FrameResult) -> None:
@@ -76,7 +80,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "device": str(evaluation.segmenter.device),
         "count": len(frames),
         "classes": names,
-        "scores": {name: score.to_dict() for name, score in scores.items()},
+        "scores": {name: vars(score) for name, score in scores.items()},
         "confusion": matrices.matrix(ALL).tolist(),
         "frames": examples.miou,
         "published": [] if notes else [asdict(row) for row in rows],
@@ -143,7 +147,7 @@ def _number(value: float | None, missing: str = "") -> str:
 
 
 def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None:
-    """Write results.json, results.md and report.html into `out`."""
+    """Write results.json, results.md and report.html into the folder `out`."""
     loader = PackageLoader(__package__, ".")
     html = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     counts = np.array(content["confusion"], float)
@@ -159,7 +163,6 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
     for title, header, rows in tables(content):
         lines += ["", f"## {title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -171,3 +174,57 @@ def _jpeg(rgb: NDArray[np.uint8]) -> str:
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST)
     data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+class Submission:
+    """Writes predictions to labelTrainIds/ in `out`, and a zip of it, as the MUSES server takes it:
+    training ids in REC####_frame_######.png.
+    """
+
+    def __init__(self, out: Path, num_classes: int) -> None:
+        self._folder, self._num_classes = out / FOLDER, num_classes
+        self._sizes: dict[str, Size] = {}
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, result: FrameResult) -> None:
+        """Write one frame's prediction; TrainingError where that fails."""
+        name = result.item.record.name
+        self._sizes[name] = result.item.frame.size
+        path = self._folder / f"{name}.png"
+        if not cv2.imwrite(str(path), result.prediction.cpu().numpy()):
+            raise TrainingError(f"{path}: cannot be written")
+
+    def close(self) -> str:
+        """Write the archive, and say what it is; TrainingError lists what makes it invalid."""
+        path = self._folder.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w") as archive:  # PNGs are compressed already
+            for file in sorted(self._folder.iterdir()):
+                archive.write(file, f"{FOLDER}/{file.name}")
+        if faults := check_submission(path, self._sizes, self._num_classes):
+            raise TrainingError(f"{path}: {len(faults)} faults: {'; '.join(faults[:5])}")
+        frames = len(self._sizes)
+        whole = "all" if frames == FULL_TEST else f"incomplete: the test set has {FULL_TEST}"
+        return f"{path}: checked, {frames} frames ({whole})"
+
+
+def check_submission(path: Path, sizes: Mapping[str, Size], num_classes: int) -> list[str]:
+    """Every fault of a .zip file that has to hold frames of `sizes` (height, width) by name."""
+    expected = {f"{FOLDER}/{name}.png": size for name, size in sizes.items()}
+    pattern = rf"{FOLDER}/REC\d{{4}}_frame_\d{{6}}\.png"
+    with zipfile.ZipFile(path) as archive:
+        counts = Counter(archive.namelist())
+        data = {name: np.frombuffer(archive.read(name), np.uint8) for name in counts}
+    faults = [f"{name} is there {n} times" for name, n in counts.items() if n > 1]
+    wrong = [name for name in expected if not re.fullmatch(pattern, name)]
+    faults += [f"{name}: expected {FOLDER}/REC####_frame_######.png" for name in wrong]
+    faults += [f"{name} is missing" for name in sorted(expected.keys() - data.keys())]
+    faults += [f"{name} is no frame of this run" for name in sorted(data.keys() - expected.keys())]
+    for name in sorted(expected.keys() & data.keys()):
+        size, image = expected[name], cv2.imdecode(data[name], cv2.IMREAD_UNCHANGED)
+        if image is None:
+            faults.append(f"{name} is no image")
+        elif image.dtype != np.uint8 or image.shape != size:
+            faults.append(f"{name} is {image.dtype} {image.shape}, expected uint8 {size}")
+        elif image.max() >= num_classes:
+            faults.append(f"{name} has the id {image.max()}, expected below {num_classes}")
+    return faults

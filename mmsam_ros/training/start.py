@@ -7,28 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import near_match, require
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
-from mmsam_ros.model.config import legal_sizes
+from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import RGB, ClassInfo, Modality, made_of_points
-from mmsam_ros.training.config import StartConfig, TrainConfig
-from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.weights import (
-    Geometry,
-    Spec,
-    load_convnext,
-    load_model,
-    load_sam_encoder,
-    make_spec,
-)
+from mmsam_ros.training.config import StartConfig, TrainConfig, TrainingError
+from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sam_encoder, make_spec
 from mmsam_ros.weights.spec import empty_value
 
-Size = tuple[int, int]
 Mode = Literal["pad", "resize", "slide"]
 
 
@@ -44,20 +35,13 @@ def network_config(
 
     `tiny` and `nano` keep their own size unless one is given. Several auxiliaries are combined by
     presence, with RGB's reliability gate, unless `changes` (fields of `ModelConfig`) differ.
-
-    Raises:
-        ModelError: unknown preset, or a size that no network takes.
+    ModelError for an unknown preset, or a size that no network takes.
     """
     if image_size is None and preset not in ("tiny", "nano"):
         image_size = benchmark.network_size
-    changes = {"combine": default_combine(len(modalities)), **changes}
-    config = ModelConfig.preset(
-        preset,
-        num_classes=len(classes),
-        modalities=(RGB, *modalities),
-        image_size=image_size,
-        **changes,
-    )
+    changes = {"combine": default_combine(len(modalities)), "image_size": image_size, **changes}
+    read = (RGB, *modalities)
+    config = ModelConfig.preset(preset, num_classes=len(classes), modalities=read, **changes)
     return dataclasses.replace(config, empty=empty_value(config, modalities))
 
 
@@ -116,13 +100,14 @@ def network_of(
     classes: Sequence[ClassInfo],
     modalities: Mapping[str, Modality],
 ) -> ModelConfig:
-    """The network of a run.
-
-    Raises:
-        ModelError, TrainingError: its parts do not fit together, or it cannot take the crop.
-    """
+    """The network of a run; ModelError or TrainingError where parts or the crop do not fit it."""
     net = config.model
     reads = net.inputs == "all" and bool(modalities)
+    if not reads and net.combine != CombineConfig():
+        for key, default in dataclasses.asdict(default_combine(len(config.sensors))).items():
+            expected = "no such key with model.inputs 'rgb': there is no auxiliary to combine"
+            found = getattr(net.combine, key)
+            require(found == default, f"model.combine.{key}", found, expected, TrainingError)
     built = network_config(
         benchmark, classes, modalities if reads else {}, net.preset, net.image_size,
         combine=net.combine if reads else CombineConfig(), encoder=net.encoder, prior=net.prior,
@@ -167,9 +152,8 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
         for name, given in spec.inputs.items():
             # the size of points and the limits of thermal images belong to the cameras
-            other = dataclasses.replace(
-                found.inputs[name], point_size=given.point_size, limits=given.limits
-            )
+            other = found.inputs[name]
+            other = dataclasses.replace(other, point_size=given.point_size, limits=given.limits)
             if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())
@@ -183,8 +167,7 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
 def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
     """Take the parameters below these prefixes out of the training; LoRA's own still train.
 
-    Raises:
-        TrainingError: a prefix that no parameter has.
+    TrainingError for a prefix that no parameter has.
     """
     for prefix in prefixes:
         below = [(n, p) for n, p in model.named_parameters() if f"{n}.".startswith(f"{prefix}.")]
@@ -203,8 +186,7 @@ _COMPONENT = re.compile(
 
 def components(model: MMSAMAdapter) -> dict[str, tuple[int, int]]:
     """Parameters by part of the network: all, and those that train."""
-    total: Counter[str] = Counter()
-    trainable: Counter[str] = Counter()
+    total, trainable = Counter[str](), Counter[str]()
     for name, p in model.named_parameters():
         match = _COMPONENT.match(name)
         part = match[1] if match else "level_embed, up, norms"

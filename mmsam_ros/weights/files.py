@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights file: one `.safetensors` whose metadata holds the spec as JSON strings."""
+"""The weights file: one `.safetensors` whose metadata holds the spec as JSON strings.
+
+Also finds the files that come with the package.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mmsam_ros._util import MmsamError, atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
-from mmsam_ros.weights.errors import WeightsError
 from mmsam_ros.weights.legacy import upgrade
-from mmsam_ros.weights.released import check_state
-from mmsam_ros.weights.spec import FORMAT, KEYS, Spec
+from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
+State = Mapping[str, Tensor]
+DEFAULT = "tiny_synthetic.safetensors"
 _COUNTER = "num_batches_tracked"
 
 
@@ -31,8 +37,8 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     path = Path(path)
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
-    metadata = {"format": json.dumps(FORMAT)}
-    metadata |= {key: json.dumps(value) for key, value in spec.to_dict().items()}
+    values = {"format": FORMAT, **spec.to_dict()}
+    metadata = {key: json.dumps(value) for key, value in values.items()}
     try:
         Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
     except MmsamError as error:
@@ -50,7 +56,13 @@ def read_spec(path: str | Path) -> Spec:
         WeightsError: not such a file, or a key is missing, unknown or out of range.
     """
     path = Path(path)
-    metadata = _metadata(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
     values: dict[str, Any] = {}
     for key in ("format", *KEYS):
         if key not in metadata:
@@ -76,19 +88,10 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     """
     path = Path(path)
     spec = read_spec(path)
-    with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    check_state(state, spec.config, what=str(path))
-    _check_values(path, state)
+    state = load_file(path)
     with torch.device("meta"):
         model = build_model(spec.config)
-    # weights may be stored in half precision, counters as floats
-    state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.eval(), spec
-
-
-def _check_values(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    check_state(state, model.state_dict(), what=str(path))
     for name, value in state.items():
         if not (value.is_floating_point() or name.endswith(_COUNTER)):
             raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
@@ -96,6 +99,28 @@ def _check_values(path: Path, state: Mapping[str, torch.Tensor]) -> None:
             raise WeightsError(f"{path}: {name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):
             raise WeightsError(f"{path}: {name} has values below 0, expected a variance")
+    # weights may be stored in half precision, counters as floats
+    state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval(), spec
+
+
+def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str] = ()) -> None:
+    """WeightsError that lists every key of `state` that is missing, unexpected (also those given)
+    or misshapen for a network or part whose own state dict is `own`.
+    """
+    differences = {
+        "missing": [n for n in own if n not in state],
+        "unexpected": [*unexpected, *(n for n in state if n not in own)],
+        "misshapen": [
+            f"{n} (found {tuple(state[n].shape)}, expected {tuple(value.shape)})"
+            for n, value in own.items()
+            if n in state and state[n].shape != value.shape
+        ],
+    }
+    parts = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in differences.items() if keys]
+    if parts:
+        raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))
 
 
 def file_sha256(path: str | Path) -> str:
@@ -104,11 +129,25 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+def package_file(name: str) -> Path | None:
+    """A file or folder such as `config/train`, by its place in the package's share folder; None
+    where the package came without.
+    """
+    shares = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    installed = [Path(prefix) / "share" / "mmsam_ros" for prefix in shares if prefix]
+    places = (place / name for place in (Path(__file__).parents[2], *installed))
+    return next((place for place in places if place.exists()), None)
+
+
+def default_weights() -> Path:
+    """The weights that are taken where none are named: trained on synthetic scenes, for evaluation.
+
+    WeightsError where the package came without them.
+    """
+    path = package_file(f"models/{DEFAULT}")
+    if path is None:
+        raise WeightsError(
+            f"weights: none named, and {DEFAULT} is not among the package's models; make some "
+            "with 'mmsam weights convert'"
+        )
+    return path

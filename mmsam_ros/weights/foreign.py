@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading foreign checkpoint files safely, and start weights for the encoder and the trunks."""
+"""Foreign checkpoints, read safely: SAM and ConvNeXt to start from, the released MM SAM-adapter."""
 
 import hashlib
 import pickle
@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.prior import ConvNeXtTrunk, SpatialPrior
-from mmsam_ros.weights.errors import WeightsError
-from mmsam_ros.weights.released import check_shapes
+from mmsam_ros.weights.files import State, check_state
+from mmsam_ros.weights.spec import WeightsError
 
 SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-SAM_FILES = {  # a name ends in the first digits of the file's MD5
-    "sam_vit_b": "sam_vit_b_01ec64.pth",
-    "sam_vit_l": "sam_vit_l_0b3195.pth",
-    "sam_vit_h": "sam_vit_h_4b8939.pth",
-}
+SAM_MD5 = {"sam_vit_b": "01ec64", "sam_vit_l": "0b3195", "sam_vit_h": "4b8939"}  # first digits
 
 # What a damaged file makes the unpickler raise.
 _BROKEN = (
@@ -53,7 +51,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_inert_numpy_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: {_refused(error)}") from error
+        reason = f"refused by the safe unpickler: {str(error).splitlines()[0]}"
+        if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+            reason = f"refused: the pickle names the class {named[1]}, which is not a tensor, "
+            reason += "plain value or inert numpy type"
+        raise WeightsError(f"{path}: {reason}") from error
     except _BROKEN as error:
         raise WeightsError(f"{path}: not a PyTorch checkpoint ({error})") from error
     return _unwrap(content, path)
@@ -68,14 +70,6 @@ def _inert_numpy_types() -> list[Any]:
         for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             types.append((function, f"{module}.{function.__name__}"))
     return types
-
-
-def _refused(error: pickle.UnpicklingError) -> str:
-    """The reason in one line, with the classes that were refused."""
-    if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
-        allowed = "a tensor, plain value or inert numpy type"
-        return f"refused: the pickle names the class {named[1]}, which is not {allowed}"
-    return f"refused by the safe unpickler: {str(error).splitlines()[0]}"
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
@@ -102,22 +96,24 @@ def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
         WeightsError: no such file, a download that fails or whose hash is not the published one,
             or lists missing, unexpected and misshapen keys.
     """
-    path = _official_sam(str(source)) if str(source) in SAM_FILES else Path(source)
-    state = read_checkpoint(path)
-    for prefix in ("image_encoder.", "encoder."):
-        state = _below(prefix, state) or state
+    path = _official_sam(str(source)) if str(source) in SAM_MD5 else Path(source)
+    state = _below(read_checkpoint(path), "image_encoder.", "encoder.")
     state = {n: v for n, v in state.items() if not n.startswith("neck.")}
     state |= {n: v for n, v in model.encoder.state_dict().items() if ".lora_" in n}
     _load_part(model.encoder, state, f"{path}: SAM image encoder")
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+def _below(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The part below each prefix in turn, without it; a prefix that no name has changes nothing."""
+    for prefix in prefixes:
+        below = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        state = below or state
+    return state
 
 
 def _official_sam(name: str) -> Path:
     """The official file of a name, downloaded unless it is there."""
-    file = SAM_FILES[name]
+    file = f"{name}_{SAM_MD5[name]}.pth"
     path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +124,8 @@ def _official_sam(name: str) -> Path:
             raise WeightsError(f"{found}; download it elsewhere and give the file") from error
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "md5").hexdigest()
-    published = path.stem.rsplit("_", 1)[1]
-    if not digest.startswith(published):
-        raise WeightsError(f"{path}: MD5 is {digest}, expected {published}…; remove the file")
+    if not digest.startswith(SAM_MD5[name]):
+        raise WeightsError(f"{path}: MD5 is {digest}, expected {SAM_MD5[name]}…; remove the file")
     return path
 
 
@@ -146,11 +141,7 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
     if not isinstance(model.prior, SpatialPrior):
         raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
     if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).exists():
-        from timm.models.convnext import checkpoint_filter_fn
-
-        state = read_checkpoint(source)
-        for prefix in ("prior.trunks.rgb.", "prior.trunks.shared."):
-            state = _below(prefix, state) or state
+        state = _below(read_checkpoint(source), "prior.trunks.rgb.", "prior.trunks.shared.")
         # mmpretrain's names for what the original authors call dwconv and pwconv
         for long, short in (("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")):
             state = {n.removeprefix("backbone.").replace(long, short): v for n, v in state.items()}
@@ -160,8 +151,6 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
             except KeyError as error:
                 raise WeightsError(f"{source}: unexpected key {error}") from error
     else:
-        import timm
-
         if not timm.is_model(source):
             raise WeightsError(f"{source!r} is neither a file nor a timm model name")
         try:
@@ -175,12 +164,104 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
         _load_part(trunk, {**state, **norms}, f"{source}: ConvNeXt trunk {name!r}")
 
 
-def _load_part(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+def _load_part(module: torch.nn.Module, state: State, what: str) -> None:
     own = module.state_dict()
     # the family's smallest members have 1x1 convolutions for what the others have as linear layers
     state = {
         n: v.flatten(1) if n in own and own[n].ndim == 2 and v.ndim == 4 else v
         for n, v in state.items()
     }
-    check_shapes(state, {n: tuple(v.shape) for n, v in own.items()}, what=what)
+    check_state(state, own, what=what)
     module.load_state_dict(dict(state))
+
+
+# Released name -> ours, tried in order; {aux} is the auxiliary's name in the configuration. The
+# twin ConvNeXt calls RGB x and the auxiliary y, Road-Fusion calls the auxiliary "sne".
+_TWIN, _ROAD = r"backbone\.spm\.twin_conv\.", r"backbone\.spm\.smart_fusion\."
+_RELEASED_RULES: list[tuple[str, str]] = [
+    (r"backbone\.(pos_embed|patch_embed\..*|blocks\..*)", r"encoder.\1"),
+    (r"backbone\.(level_embed|up\..*|interactions\..*)", r"\1"),
+    (r"backbone\.norm([1-4])\.(.*)", r"norms.<\1>.\2"),
+    (r"backbone\.spm\.fc([1-4])\.(.*)", r"prior.projections.<\1>.\2"),
+    (_TWIN + r"downsample_layers_([xy])\.0\.(.*)", r"prior.trunks.@\1.stem.\2"),
+    (_TWIN + r"downsample_layers_([xy])\.(\d)\.(.*)", r"prior.trunks.@\1.stages.\2.downsample.\3"),
+    (_TWIN + r"stages_([xy])\.(\d)\.(\d+)\.(.*)", r"prior.trunks.@\1.stages.\2.blocks.\3.\4"),
+    (_TWIN + r"norm_([xy])(\d)\.(.*)", r"prior.trunks.@\1.norms.\2.\3"),
+    (
+        _ROAD + r"(global|local)_feature_encoder_(rgb|sne)\.(\d)\.(.*)",
+        r"prior.fusion.{aux}.\3.\1_\2.\4",
+    ),
+    (_ROAD + r"fuse_blocks\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.cross.\2"),
+    (_ROAD + r"detail_feature_extractions\.(\d)\.(.*)", r"prior.fusion.{aux}.\1.detail.\2"),
+    (_ROAD + r"enhance_blocks\.(\d)\.conv_atten\.(.*)", r"prior.fusion.{aux}.\1.recalibration.\2"),
+    (_ROAD + r"scale_layers\.(\d)\.(scale[12])", r"prior.fusion.{aux}.\1.\2"),
+    (_ROAD + r"ca_blocks\.(\d)\.coord_atten\.(.*)", r"prior.fusion.{aux}.\1.coordinate.\2"),
+    (r"decode_head\.convs\.(\d)\.(.*)", r"head.levels.\1.\2"),
+    (r"decode_head\.fusion_conv\.(.*)", r"head.fuse.\1"),
+    (r"decode_head\.conv_seg\.(.*)", r"head.classifier.\1"),
+]
+
+# Parts of names that differ below the units.
+_RENAMES: list[tuple[str, str]] = [
+    (r"\.dwconv\.dwconv\.", ".dwconv."),
+    (r"_sne\.", "_aux."),
+    (r"\.depthwise_conv\.", ".conv_dw."),
+    (r"\.pointwise_conv([12])\.", r".mlp.fc\1."),
+    (r"\.norm1\.body\.", ".norm."),
+    (r"\.attn\.qkv1\.", ".qkv."),
+    (r"\.attn\.qkv2\.", ".qkv_conv."),
+    (r"(global_\w+)\.attn\.proj\.", r"\1.proj."),
+    (r"(global_\w+)\.attn\.scale2$", r"\1.residual_scale"),
+    (r"(global_\w+)\.attn\.scale$", r"\1.temperature"),
+    (r"\.bottleneckBlock\.0\.", ".expand."),
+    (r"\.bottleneckBlock\.2\.", ".depthwise."),
+    (r"\.bottleneckBlock\.4\.", ".reduce."),
+    (r"\.gammax\.scale$", ".gamma_rgb"),
+    (r"\.gammay\.scale$", ".gamma_aux"),
+    (r"(fusion\.\w+\.\d)\.scale1$", r"\1.global_scale"),
+    (r"(fusion\.\w+\.\d)\.scale2$", r"\1.detail_scale"),
+    (r"\.detail\.dwconv\.", ".detail.conv."),
+    (r"\.recalibration\.gn\.", ".recalibration.norm."),
+    (r"\.coordinate\.conv1\.", ".coordinate.reduce."),
+    (r"\.coordinate\.bn1\.", ".coordinate.norm."),
+    (r"\.coordinate\.conv_([hw])\.", r".coordinate.gate_\1."),
+    (r"(head\.[\w.]+)\.bn\.", r"\1.norm."),
+]
+
+
+def released_name(name: str, auxiliary: str) -> str:
+    """Our name of a released key ("backbone.…", "decode_head.…"); WeightsError without a rule."""
+    for pattern, replacement in _RELEASED_RULES:
+        if match := re.fullmatch(pattern, name):
+            ours = match.expand(replacement)
+            break
+    else:
+        raise WeightsError(f"unexpected key {name!r} in a released MM SAM-adapter state")
+    ours = re.sub(r"<(\d)>", lambda m: str(int(m[1]) - 1), ours)  # released levels count from 1
+    ours = ours.replace("@x", "rgb").replace("@y", auxiliary).replace("{aux}", auxiliary)
+    for pattern, replacement in _RENAMES:
+        ours = re.sub(pattern, replacement, ours)
+    return ours
+
+
+def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
+    """The released MM SAM-adapter's state dict under our names, in float32.
+
+    Keys may have `module.` in front. WeightsError lists every key that is missing, unexpected or
+    misshapen for the network of `config`.
+    """
+    if len(config.auxiliaries) != 1:
+        raise WeightsError(f"released weights have one auxiliary, found {config.auxiliaries}")
+    converted: dict[str, Tensor] = {}
+    unexpected = []
+    for name, value in state.items():
+        try:
+            ours = released_name(name.removeprefix("module."), config.auxiliaries[0])
+        except WeightsError:
+            unexpected.append(name)
+            continue
+        converted[ours] = value.float() if value.is_floating_point() else value
+    with torch.device("meta"):
+        own = build_model(config).state_dict()
+    check_state(converted, own, what="released state", unexpected=unexpected)
+    return converted

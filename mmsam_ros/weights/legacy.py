@@ -4,33 +4,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmsam_ros.weights.errors import WeightsError
+from mmsam_ros.weights.spec import WeightsError
 
-_SENSOR_OF = {"rgb": "camera"}
 _FIXED_GEOMETRY = {"interpolation": ("bilinear",), "keep_ratio": (True, False)}
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a file, by key, as it would be written today.
-
-    Raises:
-        WeightsError: the file uses what no version reads any more; says what.
-    """
-    upgraded = dict(values)
+    """A file's metadata in today's form; WeightsError names what is no longer supported."""
     config = dict(_mapping(values, "config"))
     config.pop("empty", None)  # follows from the inputs
     encoder = dict(_mapping(config, "encoder"))
     if encoder.pop("patch_size", 16) != 16:
         raise WeightsError("config.encoder.patch_size: expected 16, found another")
-    config["encoder"] = encoder
     geometry = dict(_mapping(values, "geometry"))
     for key, known in _FIXED_GEOMETRY.items():
         if (found := geometry.pop(key, known[0])) not in known:
             raise WeightsError(f"geometry.{key}: found {found!r}, expected {known[0]!r}")
-    upgraded["config"], upgraded["geometry"] = config, geometry
     inputs = _mapping(values, "inputs")
-    upgraded["inputs"] = {name: _modality(name, _mapping(inputs, name)) for name in inputs}
-    return upgraded
+    return {
+        **values,
+        "config": config | {"encoder": encoder},
+        "inputs": {name: _modality(name, _mapping(inputs, name)) for name in inputs},
+        "geometry": geometry,
+    }
 
 
 def _modality(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +34,7 @@ def _modality(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     modality = dict(values)
     if "channels" not in modality:
         return modality
-    sensor, found = _SENSOR_OF.get(name, name), modality.pop("channels")
+    sensor, found = "camera" if name == "rgb" else name, modality.pop("channels")
     if not isinstance(found, list):
         raise WeightsError(f"inputs.{name}.channels: found {found!r}, expected a list")
     channels = [_mapping({"channel": channel}, "channel") for channel in found]

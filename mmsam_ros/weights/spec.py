@@ -12,21 +12,23 @@ from itertools import combinations
 from typing import Any, ClassVar, Literal, Self
 
 from mmsam_ros import __version__
-from mmsam_ros._util import Checked, MmsamError, from_mapping
+from mmsam_ros._util import Checked, MmsamError, from_mapping, require
 from mmsam_ros.model import ModelConfig
-from mmsam_ros.model.config import legal_sizes
+from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.sensors import CAMERA, ENCODINGS, FIELDS, RGB, ClassInfo, Modality, topic_names
-from mmsam_ros.weights.errors import WeightsError
 
 FORMAT = "mmsam/1"
 KEYS = ("config", "inputs", "classes", "geometry", "presence", "provenance")
-Size = tuple[int, int]
 
 RGB_INPUT = Modality(
     ("red", "green", "blue"), "rgb8", scale=(1 / 255, 1 / 255, 1 / 255),
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
 )  # fmt: skip
 """The camera image, with ImageNet's statistics."""
+
+
+class WeightsError(MmsamError):
+    """A weights file that cannot be read, verified or converted."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,14 @@ class Spec(Checked):
             sensor = CAMERA if name == RGB else name
             if sensor not in ENCODINGS or (sensor == CAMERA) != (name == RGB):
                 raise WeightsError(f"inputs: no sensor {name!r}, expected some of {[*ENCODINGS]}")
-            if modality.encoding not in ENCODINGS[sensor]:
-                found, known = modality.encoding, ENCODINGS[sensor]
-                raise WeightsError(f"inputs.{name}.encoding: found {found!r}, expected {known}")
-        if self.inputs[RGB].fields != FIELDS["rgb8"]:
-            fields = self.inputs[RGB].fields
-            raise WeightsError(f"inputs.rgb.fields: found {fields}, expected {FIELDS['rgb8']}")
-        given, empty = self.config.empty, empty_value(self.config, self.inputs)
-        if not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(given, empty, strict=True)):
-            raise WeightsError(f"config.empty: found {given}, expected the raw zero's {empty}")
+            found, known = modality.encoding, ENCODINGS[sensor]
+            require(found in known, f"inputs.{name}.encoding", found, str(known), WeightsError)
+        fields, known = self.inputs[RGB].fields, FIELDS["rgb8"]
+        require(fields == known, "inputs.rgb.fields", fields, str(known), WeightsError)
+        empty = empty_value(self.config, self.inputs)
+        pairs = zip(self.config.empty, empty, strict=True)
+        fits = all(math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
+        self.require(fits, "config.empty", f"the raw zero's {empty}")
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -193,14 +194,10 @@ def make_spec(
     dropped: bool = False,
     **provenance: Any,
 ) -> Spec:
-    """The spec of a network.
+    """The spec of a network; `modalities` that it does not read are left out.
 
-    Args:
-        modalities: of its auxiliaries; others are ignored.
-        trained: the weights have seen all sensors together.
-        dropped: they have seen every subset with the camera, too.
-        provenance: fields of `Provenance` besides the package's version.
-
+    `trained` weights have seen all sensors together, with `dropped` every subset that has the
+    camera, too. `provenance` has the fields of `Provenance` besides the package's version.
     WeightsError where the parts do not fit together.
     """
     sensors = config.auxiliaries
@@ -208,11 +205,7 @@ def make_spec(
         raise WeightsError(f"the network reads {', '.join(missing)}, found {[*modalities]}")
     counts = reversed(range(len(sensors) + 1)) if dropped else [len(sensors)]
     subsets = [(CAMERA, *some) for n in counts for some in combinations(sensors, n)]
-    return Spec(
-        config=config,
-        inputs={RGB: RGB_INPUT} | {sensor: modalities[sensor] for sensor in sensors},
-        classes=classes,
-        geometry=geometry,
-        presence=Presence(tuple(subsets) if trained else ()),
-        provenance=Provenance(**provenance, package_version=__version__),
-    )
+    inputs = {RGB: RGB_INPUT} | {sensor: modalities[sensor] for sensor in sensors}
+    presence = Presence(tuple(subsets) if trained else ())
+    origin = Provenance(**provenance, package_version=__version__)
+    return Spec(config, inputs, classes, geometry, presence, origin)

@@ -10,7 +10,7 @@ import pytest
 import segment_anything.modeling.image_encoder as sam
 from torch import Tensor, nn
 
-from mmsam_ros.model import MMSAMAdapter, deformable, interaction
+from mmsam_ros.model import MMSAMAdapter, interaction
 
 Fault = Callable[[MMSAMAdapter], AbstractContextManager[None]]
 
@@ -51,7 +51,7 @@ FAULTS: dict[str, Fault] = {
         interaction, "reference_points", lambda y: y.roll(1, 1)
     ),
     "points of the sampler": lambda _: _function(
-        deformable.F, "grid_sample", lambda y: y.roll(1, -1)
+        interaction.F, "grid_sample", lambda y: y.roll(1, -1)
     ),
     # one lost gradient
     "a gate's gradient": lambda model: _output(

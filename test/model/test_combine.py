@@ -15,7 +15,7 @@ from mmsam_ros.model import (
     ModelConfig,
     build_model,
 )
-from mmsam_ros.model.combine import Part, image_statistics
+from mmsam_ros.model.fusion import Part, image_statistics
 
 SENSORS = ("lidar", "thermal")
 EVERYONE = slice(None)
@@ -216,7 +216,7 @@ def test_without_auxiliary_the_gate_is_open(model: MMSAMAdapter) -> None:
 def test_statistics_are_those_of_the_picture() -> None:
     rgb = torch.randn(2, 3, 64, 96) * 2 + 1
     light = rgb.mean(1)
-    for level, found in enumerate(image_statistics(rgb, 4)):
+    for level, found in enumerate(image_statistics(rgb)):
         side = 4 << level
         cells = light.unflatten(1, (-1, side)).unflatten(3, (-1, side))
         expected = [

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, config_from_released
-from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights import WeightsError, convert_released
-from mmsam_ros.weights.released import released_name
+from mmsam_ros.weights.foreign import released_name
 
 # The golden tensors were stored in float32; measured against ours in float64: values 1.2e-5 of
 # their spread, gradient norms 1.3e-6 + 2e-6.

@@ -201,6 +201,7 @@ def test_without_extractor_the_adapter_keeps_what_the_prior_gave() -> None:
         ),
         ({"combine": {"absent": "masked"}, "prior": {"reads_rgb": False}}, "combine.absent"),
         ({"modalities": RGB, "combine": {"absent": "masked"}}, "combine.absent"),
+        ({"modalities": RGB, "combine": {"gate": True}}, "combine.gate"),
         ({"interaction": {"kind": "entry", "extractor": False}}, "interaction.extractor"),
         ({"encoder": {"lora_targets": ["q"]}}, "encoder.lora_targets"),
         ({"encoder": {"lora_rank": -1}}, "encoder.lora_rank"),

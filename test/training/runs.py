@@ -39,7 +39,7 @@ from mmsam_ros.training.evaluate import Predictor
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog
 from mmsam_ros.training.loop import accumulate, loss_function, train
-from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.run import StopSignals
 from mmsam_ros.training.start import build
 

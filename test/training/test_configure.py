@@ -18,9 +18,8 @@ from mmsam_ros._util import MmsamError
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import ModelConfig
-from mmsam_ros.training.config import BatchConfig
-from mmsam_ros.training.configure import config_names, config_rows, find_config, load_config
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import BatchConfig, TrainingError
+from mmsam_ros.training.configure import config_files, config_rows, find_config, load_config
 from mmsam_ros.training.loader import FrameSampler
 from mmsam_ros.training.run import plain
 from mmsam_ros.training.start import build
@@ -74,7 +73,7 @@ def test_configurations_of_folders_are_there_too(name: str) -> None:
     config = load_config(["--config", name])
     assert (config.dataset, config.sensors) == ("folder", ("lidar", "thermal"))
     assert config.batch.effective == 8
-    assert name in set(config_names("train")) - set(PUBLISHED)
+    assert name in config_files("train").keys() - set(PUBLISHED)
 
 
 def test_presets_give_the_network_and_keys_override_it() -> None:

@@ -20,9 +20,9 @@ from support.trees import FOLDER_CLASSES, make_folder
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.training.config import TrainingError
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.devices import SyncBatchNorm, synchronise_batch_norms
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.evaluate import evaluate_weights
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model

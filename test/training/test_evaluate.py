@@ -23,8 +23,7 @@ from torch import Tensor
 from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage
-from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import (
     EvalConfig,
     Evaluation,
@@ -306,7 +305,7 @@ def test_scores_of_a_training_run(folder: Path) -> None:
     scores = evaluate_weights(Path(given.weights), config, "test")
     names = [info.name for info in Evaluation(given).spec.classes]
     expected = Evaluation(given).run().scores(names)
-    assert scores == {name: score.to_dict() for name, score in expected.items()}
+    assert scores == {name: vars(score) for name, score in expected.items()}
     muses = prepared(folder, "muses")
     config = dataclasses.replace(config, dataset="muses", data=DataConfig(root=muses.root))
     with pytest.raises(TrainingError, match="withheld"):

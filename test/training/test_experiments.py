@@ -17,18 +17,12 @@ from mmsam_ros.cli.main import main
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import MMSAMAdapter, build_model
-from mmsam_ros.training.config import TrainConfig
-from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.errors import TrainingError
-from mmsam_ros.training.experiments import (
-    experiment_names,
-    load_experiment,
-    run_experiment,
-    table_rows,
-)
+from mmsam_ros.training.config import TrainConfig, TrainingError
+from mmsam_ros.training.configure import config_files, load_config
+from mmsam_ros.training.experiments import load_experiment, run_experiment, table_rows
 from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
-from mmsam_ros.training.optimiser import parameter_groups
+from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.start import build, components, freeze, network_of
 
 pytestmark = pytest.mark.slow
@@ -93,7 +87,7 @@ def whole(name: str) -> tuple[MMSAMAdapter, TrainConfig]:
 
 
 def test_every_experiment_is_tested() -> None:
-    assert set(experiment_names()) == set(TRAINED)
+    assert set(config_files("experiments")) == set(TRAINED)
 
 
 @pytest.mark.parametrize("name", TRAINED)

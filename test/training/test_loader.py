@@ -11,8 +11,7 @@ import torch
 from runs import SENSORS, run_config
 
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig, TrainingError
 from mmsam_ros.training.loader import Batch, Draw, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.start import build
 

@@ -14,9 +14,8 @@ import torch
 from runs import losses, options, run_config
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.training.config import BatchConfig, DeviceConfig
+from mmsam_ros.training.config import BatchConfig, DeviceConfig, TrainingError
 from mmsam_ros.training.devices import memory_advice, start_fabric
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
 

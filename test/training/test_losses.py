@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmsam_ros.training.losses import OhemCrossEntropy
+from mmsam_ros.training.recipe import OhemCrossEntropy
 
 # probability of the true class of six pixels, in a row; the last one has no label
 P = (0.95, 0.6, 0.9, 0.2, 0.75, 0.5)

@@ -12,9 +12,9 @@ from support.networks import network_of
 
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training.config import ScheduleConfig, TrainConfig
-from mmsam_ros.training.optimiser import lr_factor, parameter_groups
+from mmsam_ros.training.recipe import lr_factor, parameter_groups
 from mmsam_ros.training.start import freeze
-from mmsam_ros.weights.released import released_name
+from mmsam_ros.weights.foreign import released_name
 
 CONFIG = TrainConfig("deliver", ("lidar",))
 

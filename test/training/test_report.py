@@ -19,8 +19,7 @@ from mmsam_ros.cli.main import main
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.report import Examples, results
-from mmsam_ros.training.submission import check_submission
+from mmsam_ros.training.report import Examples, check_submission, results
 
 
 class Page(HTMLParser):

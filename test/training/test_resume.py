@@ -12,8 +12,7 @@ import pytest
 import torch
 from runs import Interrupt, Job, finish, options, run_config, start
 
-from mmsam_ros.training.config import LogConfig, ScheduleConfig
-from mmsam_ros.training.errors import TrainingError
+from mmsam_ros.training.config import LogConfig, ScheduleConfig, TrainingError
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
 

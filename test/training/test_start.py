@@ -11,9 +11,9 @@ import torch
 from support.trees import make_deliver, make_folder
 
 from mmsam_ros.data.open import open_frames
-from mmsam_ros.training.config import TrainConfig
+from mmsam_ros.model import CombineConfig
+from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.errors import TrainingError
 from mmsam_ros.training.start import build, components
 from mmsam_ros.weights import save_model
 
@@ -44,6 +44,18 @@ def test_benchmark_spec(root: Path) -> None:
     rgb, spec = build(options("--model.inputs=rgb"), frames)
     assert rgb.config.modalities == ("rgb",)
     assert spec.sensors == ()
+
+
+@pytest.mark.parametrize("sensors", ["lidar", "lidar,event"])
+def test_combining_no_auxiliaries_is_refused(root: Path, sensors: str) -> None:
+    """What several sensors are combined by unless asked otherwise does not count as asked for."""
+    frames = open_frames("deliver", root, "train", tuple(sensors.split(",")))
+    rgb_only = [f"--sensors={sensors}", "--model.inputs=rgb"]
+    assert build(options(*rgb_only), frames)[0].config.combine == CombineConfig()
+    several = "," in sensors
+    for key, value in (("absent", "empty" if several else "masked"), ("gate", str(not several))):
+        with pytest.raises(TrainingError, match=rf"model\.combine\.{key}: found .*no auxiliary"):
+            build(options(*rgb_only, f"--model.combine.{key}={value}"), frames)
 
 
 def test_folder_spec_comes_from_its_meta(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from mmsam_ros.weights import (
     read_checkpoint,
     save_model,
 )
-from mmsam_ros.weights.released import released_name
+from mmsam_ros.weights.foreign import released_name
 
 
 class NotInert:
