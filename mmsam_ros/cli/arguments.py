@@ -37,6 +37,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, **options})
 
 
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str
+) -> argparse.ArgumentParser:
+    """A verb below another, such as `mmsam data check`; the docstring of `run` describes it."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=run.__doc__)
+    parser.set_defaults(run=run)
+    return parser
+
+
 def matched(pattern: str, text: str, expected: str) -> re.Match[str]:
     """The match of a whole argument; ArgumentTypeError where there is none."""
     if not (match := re.fullmatch(pattern, text)):

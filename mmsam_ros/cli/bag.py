@@ -4,17 +4,13 @@
 import argparse
 from pathlib import Path
 
-from mmsam_ros.cli.arguments import add_out
+from mmsam_ros.cli.arguments import add_out, add_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    calib = verbs.add_parser(
-        "calib",
-        help="write the calibration of a recording as a parameter file of the node",
-        description="Write a ROS 2 parameter file with the camera models of a recording and the "
-        "sensors' poses in the camera frame. Topics that are not named are found by type.",
-    )
+    text = "write the calibration of a recording as a parameter file of the node"
+    calib = add_verb(verbs, "calib", write_calibration, text)
     calib.add_argument("bag", type=Path, help="rosbag2 folder, or a bare .mcap or .db3 file")
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
@@ -22,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(calib, "file to write (default: print it)")
 
 
-def run(args: argparse.Namespace) -> None:
+def write_calibration(args: argparse.Namespace) -> None:
+    """Write a ROS 2 parameter file with the camera models of a recording and the sensors' poses in
+    the camera frame. Topics that are not named are found by type.
+    """
     from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
 
     parameters = read_parameters(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsam_ros.cli.arguments import add_dataset, add_words
+from mmsam_ros.cli.arguments import add_dataset, add_verb, add_words
 from mmsam_ros.cli.output import print_table, progress
 from mmsam_ros.data.check import Report, check_dataset
 from mmsam_ros.data.open import find_benchmark
@@ -18,19 +18,17 @@ _LINES = 20  # of faults, and of notes, unless all are asked for
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    check = verbs.add_parser(
-        "check",
-        help="read every file of a data set and report what is wrong",
-        description="Read every file of a data set and report what it holds, what is broken, and "
-        "where it differs from the published one. The exit status is 1 if something is broken.",
-    )
+    text = "read every file of a data set and report what is wrong"
+    check = add_verb(verbs, "check", check_files, text)
     add_dataset(check, "kind of data set", required=True)
     add_words(check, "--sensors", "sensors to check (default: all)", AUXILIARY_SENSORS)
     check.add_argument("--all", action="store_true", help="list all faults and notes")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Prints one screen; 0 if all is well."""
+def check_files(args: argparse.Namespace) -> int:
+    """Read every file of a data set and report what it holds, what is broken, and where it differs
+    from the published one. The exit status is 1 if something is broken.
+    """
     sensors = args.sensors
     if sensors is None:
         sensors = find_benchmark(args.dataset).known_sensors(Path(args.root))

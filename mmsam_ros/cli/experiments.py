@@ -3,7 +3,7 @@
 
 import argparse
 
-from mmsam_ros.cli.arguments import add_out
+from mmsam_ros.cli.arguments import add_out, add_verb
 from mmsam_ros.cli.output import print_table
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.training import experiments
@@ -13,26 +13,22 @@ from mmsam_ros.training.devices import is_first
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    run = verbs.add_parser(
-        "run",
-        help="train and evaluate; finished runs are not repeated",
-        description="Train and evaluate experiments with several seeds. Finished runs are not "
-        "repeated, interrupted ones are resumed. Further options are keys of `mmsam train` and "
-        "apply to all of them.",
-    )
-    run.set_defaults(run=run_all, takes_keys=True)
+    run = add_verb(verbs, "run", run_all, "train and evaluate; finished runs are not repeated")
+    run.set_defaults(takes_keys=True)
     run.add_argument("names", nargs="+", metavar="NAME", help="experiment, or a YAML file")
     run.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N",
                      help="seeds to run each with (default: 0)")  # fmt: skip
-    table = verbs.add_parser("table", help="print mean and spread beside the paper's numbers")
-    table.set_defaults(run=print_scores)
+    text = "print mean and spread beside the paper's numbers"
+    table = add_verb(verbs, "table", print_scores, text)
     for verb in (run, table):
         add_out(verb, "folder of all runs", "out/experiments")
-    verbs.add_parser("list", help="list the experiments").set_defaults(run=print_names)
+    add_verb(verbs, "list", print_names, "list the experiments")
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Trains and evaluates every experiment with every seed, and prints the table."""
+    """Train and evaluate experiments with several seeds. Finished runs are not repeated,
+    interrupted ones are resumed. Further options are keys of `mmsam train` and apply to all.
+    """
     tune_allocator()
     for name in args.names:  # a misspelt one is noticed before days of training
         experiments.load_experiment(name)

@@ -10,9 +10,7 @@ from mmsam_ros import __version__
 from mmsam_ros._util import MmsamError
 from mmsam_ros.cli.arguments import Parser
 
-# Each is a module of this package, which is imported when it is asked for. It adds its arguments,
-# and has `run`, unless its own verbs set theirs.
-VERBS = {
+VERBS = {  # each is a module of this package, which is imported when it is asked for
     "predict": "segment image files",
     "train": "train a network",
     "eval": "score weights on a data set",
@@ -35,7 +33,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)
         if verb in (None, name):
             module = importlib.import_module(f"mmsam_ros.cli.{name.replace('-', '_')}")
-            added.set_defaults(run=getattr(module, "run", None))
+            added.set_defaults(run=getattr(module, "run", None))  # or its own verbs have theirs
             module.add_arguments(added)
     return parser
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
-from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Refusal, palette
+from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, palette
 
 _DATA = (".npy", ".npz", ".png", ".jpg", ".jpeg")
 _IMAGES = (".png", ".jpg", ".jpeg")
@@ -67,7 +67,12 @@ def run(args: argparse.Namespace) -> None:
             path = args.out / f"{image.stem}_{kind}.png"
             write_atomic(path, cv2.imencode(".png", pixels)[1].tobytes())
         print(f"{image}: {' + '.join(('camera', *result.present))}")
-        for sensor, reason in _unused(spec.sensors, given, files, prepared.refused).items():
+        reasons = dict.fromkeys(spec.sensors, "not given")  # the last reason counts
+        reasons |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
+        reasons |= dict.fromkeys(files, "it shows nothing")
+        reasons |= {sensor: refusal.text for sensor, refusal in prepared.refused.items()}
+        reasons |= dict.fromkeys(given.keys() - set(spec.sensors), "these weights do not read it")
+        for sensor, reason in reasons.items():
             if sensor not in result.present:
                 print(f"  {sensor} not used: {reason}")
         print(f"  {_shares(result.labels, spec.classes)}")
@@ -104,18 +109,6 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
             if image.stem in by_stem:
                 pairs[image][sensor] = by_stem[image.stem]
     return pairs
-
-
-def _unused(
-    read: Sequence[str], given: Mapping[str, Path], files: Mapping[str, Path],
-    refused: Mapping[str, Refusal],
-) -> dict[str, str]:  # fmt: skip
-    """Why a sensor was not used if it was not; `read` are those of the weights."""
-    reasons = dict.fromkeys(read, "not given")
-    reasons |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
-    reasons |= dict.fromkeys(files, "it shows nothing")
-    reasons |= {sensor: refusal.text for sensor, refusal in refused.items()}
-    return reasons | dict.fromkeys(given.keys() - set(read), "these weights do not read it")
 
 
 def _shares(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> str:

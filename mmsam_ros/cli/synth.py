@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from mmsam_ros.cli.arguments import count, image_size
+from mmsam_ros.cli.arguments import add_verb, count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
@@ -23,9 +23,8 @@ def _frames(text: str) -> dict[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    bag = verbs.add_parser("bag", help="write a drive as a ROS 2 bag with calibration and truth")
-    bag.set_defaults(run=write_drive)
-    option = bag.add_argument
+    text = "write a drive as a ROS 2 bag with calibration and truth"
+    option = add_verb(verbs, "bag", write_drive, text).add_argument
     option("out", type=Path, metavar="OUT", help="new bag; the folder must not exist")
     option("--seed", type=int, default=0, metavar="N", help="number of the world")
     option("--split", choices=SPLITS, default="test", help="worlds to choose from")
@@ -34,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--seconds", type=float, default=10.0, metavar="S", help="length")
     option("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
     option("--size", type=image_size, default="640x480", metavar="WIDTHxHEIGHT", help="image size")
-    folder = verbs.add_parser("folder", help="write a data set in the folder layout")
-    folder.set_defaults(run=write_folder)
-    option = folder.add_argument
+    text = "write a data set in the folder layout"
+    option = add_verb(verbs, "folder", write_folder, text).add_argument
     option("out", type=Path, metavar="OUT", help="top folder; must not exist")
     option("--frames", type=_frames, required=True, metavar="SPLIT=N,...",
            help="by split, such as train=200,val=40,test=40")  # fmt: skip

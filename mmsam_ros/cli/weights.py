@@ -9,7 +9,7 @@ import torch
 
 from mmsam_ros import weights
 from mmsam_ros._util import check_word
-from mmsam_ros.cli.arguments import CliError, add_words, image_size
+from mmsam_ros.cli.arguments import CliError, add_verb, add_words, image_size
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import build_model
@@ -20,13 +20,7 @@ from mmsam_ros.training.start import benchmark_geometry, network_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    convert = verbs.add_parser(
-        "convert",
-        help="write an mmsam weights file",
-        description="Write an mmsam weights file: the released MM SAM-adapter, or start weights "
-        "from SAM and ConvNeXt. What is not given starts from scratch.",
-    )
-    convert.set_defaults(run=write_weights)
+    convert = add_verb(verbs, "convert", write_weights, "write an mmsam weights file")
     option = convert.add_argument
     option("out", type=Path, metavar="OUT", help="the .safetensors file to write")
     option("--dataset", choices=list(BENCHMARKS), required=True, help="gives classes and geometry")
@@ -39,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--sam", type=Path, metavar="FILE", help="official SAM checkpoint (.pth; B, L or H)")
     option("--convnext", metavar="NAME", help="ConvNeXt weights: a file or a timm model name")
     option("--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch")
-    info = verbs.add_parser("info", help="show what a weights file holds")
-    info.set_defaults(run=show)
+    info = add_verb(verbs, "info", show, "show what a weights file holds")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file")
 
 
 def write_weights(args: argparse.Namespace) -> None:
+    """Write an mmsam weights file: the released MM SAM-adapter, or start weights from SAM and
+    ConvNeXt. What is not given starts from scratch.
+    """
     if args.released and (args.sam or args.convnext):
         raise CliError("--released is a whole network: leave out --sam and --convnext")
     benchmark = BENCHMARKS[args.dataset]

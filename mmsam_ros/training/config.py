@@ -81,7 +81,7 @@ class OptimiserConfig(_Config):
     lr: float = ranged(2e-4, 0)  # peak learning rate, for this `batch.effective`
     betas: tuple[float, float] = ranged((0.9, 0.999), 0, 1, below=True)  # decay of AdamW's moments
     weight_decay: float = ranged(0.01, 0)  # AdamW's weight decay
-    layer_decay: float = ranged(0.9, 0, 1)  # learning rate of each block relative to the next
+    layer_decay: float = ranged(0.9, 0, 1)  # learning rate of an encoder block over the next one's
     ema: float = ranged(0.0, 0, 1)  # decay of the averaged weights per step; 0 for none (published)
 
 
@@ -133,7 +133,7 @@ class TrainConfig(_Config):
     sensors: tuple[str, ...]  # sensors besides the camera, in the network's order
     out: str = "out/train"  # run directory
     seed: int = ranged(0, 0, 2**32 - 1)  # of initialisation, order and augmentation
-    modality_dropout: float = ranged(0.0, 0, 1, below=True)  # probability of dropping an auxiliary
+    modality_dropout: float = ranged(0.0, 0, 1, below=True)  # probability per frame and auxiliary
     data: DataConfig = DataConfig()
     model: NetworkConfig = NetworkConfig()
     start: StartConfig = StartConfig()

@@ -55,21 +55,17 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 
 
 def find_config(folder: str, name: str) -> Path:
-    """A YAML file, or the one of this name that comes with the package in config/<folder>.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    if name.endswith((".yaml", ".yml")):
-        if Path(name).is_file():
-            return Path(name)
+    """A YAML file, or the one of this name in config/<folder>; TrainingError if there is none."""
+    if not name.endswith((".yaml", ".yml")):
+        known = config_files(folder)
+        return known[check_word(f"config/{folder}", name, known, TrainingError)]
+    if not Path(name).is_file():
         raise TrainingError(f"{name}: no such file")
-    known = config_files(folder)
-    return known[check_word(f"config/{folder}", name, known, TrainingError)]
+    return Path(name)
 
 
 def config_files(folder: str) -> dict[str, Path]:
-    """The YAML files in config/<folder>, by name."""
+    """The YAML files in config/<folder> that come with the package, by name."""
     found = package_file(f"config/{folder}")
     return {path.stem: path for path in sorted(found.glob("*.yaml"))} if found else {}
 

@@ -72,9 +72,8 @@ def average_scalars(fabric: Fabric, net: nn.Module) -> None:
 
 
 def set_up_network(fabric: Fabric, net: MMSAMAdapter) -> FabricModule:
-    """Put the network on its device, with synchronised batch norms on several GPUs.
-
-    `net` stays the module within; with FSDP its parameters are replaced.
+    """The network on its device in Fabric's wrapper, with synchronised batch norms on several GPUs.
+    With FSDP the parameters of `net` are replaced.
     """
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         synchronise_batch_norms(net)

@@ -211,8 +211,8 @@ def _check_fit(spec: Spec, frames: FrameSet) -> None:
     names = ([info.name for info in owner.classes] for owner in (spec, frames))
     for i, (ours, theirs) in enumerate(zip_longest(*names)):
         if ours != theirs:
-            where = f"{ours!r} in the weights, but {theirs!r} in the data set"
-            raise TrainingError(f"class {i} is {where}")
+            both = f"{ours!r} in the weights, but {theirs!r} in the data set"
+            raise TrainingError(f"class {i} is {both}")
     for sensor, modality in frames.modalities.items():
         read, found = spec.encodings[sensor], modality.encoding
         if read != found:

@@ -36,7 +36,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class PaperRow:
-    """The paper's numbers: table, and mIoU in percent on DeLiVER's test split, camera and LiDAR."""
+    """The paper's table, and its mIoU in percent on DeLiVER's test split, camera and LiDAR."""
 
     table: str
     all: float

@@ -46,9 +46,7 @@ class FrameSampler(Sampler[list[Draw]]):
     Every epoch is a permutation of its own. A step takes the next `effective` frames of it, split
     over the accumulation's micro-steps and then over the processes, so that all processes together
     see what one would. Frames that do not fill a last step are left out of their epoch.
-
-    Raises:
-        TrainingError: the numbers do not divide, or there are fewer frames than a step takes.
+    TrainingError where the numbers do not divide, or a step takes more frames than there are.
     """
 
     def __init__(

@@ -113,8 +113,7 @@ class RunLog:
     @rank_zero_only
     def picture(self, step: int, name: str, images: Mapping[str, NDArray[np.uint8]]) -> None:
         """RGB images (h, w, 3) of a frame side by side, in the last one's size."""
-        height, width = [*images.values()][-1].shape[:2]
-        size = (width, height)
+        size = [*images.values()][-1].shape[1::-1]  # (width, height)
         row = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in images.values()]
         self._board.add_image(f"val/{name}", np.hstack(row), step, dataformats="HWC")
 

@@ -87,9 +87,9 @@ class SubsetMatrices:
             torch.distributed.all_reduce(self._matrices)
             torch.distributed.all_reduce(self._frames)
 
-    def matrix(self, name: str = ALL) -> Tensor:
-        """Pixel counts (truth, prediction) of a subset."""
-        return self._matrices[self._names.index(name)]
+    def matrix(self) -> Tensor:
+        """Pixel counts (truth, prediction) of all frames."""
+        return self._matrices[0]
 
     def scores(self, classes: Sequence[str]) -> dict[str, Scores]:
         """Scores by subset that has frames, "all" first, the others sorted."""

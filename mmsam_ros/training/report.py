@@ -81,7 +81,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "count": len(frames),
         "classes": names,
         "scores": {name: vars(score) for name, score in scores.items()},
-        "confusion": matrices.matrix(ALL).tolist(),
+        "confusion": matrices.matrix().tolist(),
         "frames": examples.miou,
         "published": [] if notes else [asdict(row) for row in rows],
         "notes": notes,

@@ -21,12 +21,13 @@ from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sa
 from mmsam_ros.weights.spec import empty_value
 
 Mode = Literal["pad", "resize", "slide"]
+Modalities = Mapping[str, Modality]  # by sensor
 
 
 def network_config(
     benchmark: Benchmark,
     classes: Sequence[ClassInfo],
-    modalities: Mapping[str, Modality],
+    modalities: Modalities,
     preset: str = "vit_l",
     image_size: Size | None = None,
     **changes: Any,
@@ -75,19 +76,18 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     """
     benchmark = find_benchmark(frames.dataset)
     modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
-    model = build_model(network_of(config, benchmark, frames.classes, modalities))
-    sensors = "+".join(("camera", *model.config.auxiliaries))
+    network = network_of(config, benchmark, frames.classes, modalities)
+    model = build_model(network)
+    geometry = benchmark_geometry(benchmark.mode, benchmark, network.image_size)
+    sensors = f"{'+'.join(('camera', *network.auxiliaries))} of {frames.dataset}"
+    provenance = {
+        "data": f"{frames.dataset}, {len(frames)} frames of {frames.split}",
+        "recipe": f"{sensors}, {config.model.preset}, {config.schedule.epochs} epochs",
+        "seed": config.seed,
+    }
+    dropped = config.modality_dropout > 0
     spec = make_spec(
-        model.config,
-        modalities,
-        frames.classes,
-        benchmark_geometry(benchmark.mode, benchmark, model.config.image_size),
-        trained=True,
-        dropped=config.modality_dropout > 0,
-        data=f"{frames.dataset}, {len(frames)} frames of {frames.split}",
-        recipe=f"{sensors} of {frames.dataset}, {config.model.preset}, "
-        f"{config.schedule.epochs} epochs",
-        seed=config.seed,
+        network, modalities, frames.classes, geometry, trained=True, dropped=dropped, **provenance
     )
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
@@ -95,10 +95,7 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
 
 
 def network_of(
-    config: TrainConfig,
-    benchmark: Benchmark,
-    classes: Sequence[ClassInfo],
-    modalities: Mapping[str, Modality],
+    config: TrainConfig, benchmark: Benchmark, classes: Sequence[ClassInfo], modalities: Modalities
 ) -> ModelConfig:
     """The network of a run; ModelError or TrainingError where parts or the crop do not fit it."""
     net = config.model
