@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def write_calibration(args: argparse.Namespace) -> None:
-    from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
+    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
 
     parameters = read_parameters(
         args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar

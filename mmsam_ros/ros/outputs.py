@@ -16,23 +16,22 @@ from std_msgs.msg import Header, String
 
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
-from mmsam_ros.ros.images import fill_image
-from mmsam_ros.ros.topics import OUTPUTS, message_class
+from mmsam_ros.ros.interface import OUTPUTS, message_class
+from mmsam_ros.ros.messages import fill_image
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
 from mmsam_ros.weights import Spec
 
 # (rgb (H, W, 3), labels (H, W)) -> picture (H, W, 3)
 Draw = Callable[[NDArray[Any], NDArray[np.uint8]], NDArray[np.uint8]]
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)  # fmt: skip
 
 
 def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
     """A publisher with type and QoS of the table's row `name`, or of another row."""
     topic = _TOPICS[row or name]
-    qos = LATCHED if topic.latched else RELIABLE
+    qos = QoSProfile(depth=1 if topic.latched else 5, reliability=ReliabilityPolicy.RELIABLE)
+    if topic.latched:
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
     return node.create_publisher(message_class(topic.type), name, qos)
 
 
@@ -51,7 +50,9 @@ class Outputs:
             publisher = advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
             draw = partial(highlight, class_id=info.id, color=info.rgb)
             self._pictures.append((publisher, draw))
-        _publish_classes(node, spec)
+        classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
+        table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
+        advertise(node, "~/classes").publish(String(data=json.dumps(table)))
         self.has_label_info = message_class(_TOPICS["~/label_info"].type) is not None
         if self.has_label_info:
             _publish_label_info(node, spec)
@@ -68,22 +69,16 @@ class Outputs:
 
     def publish(self, header: Header, rgb: NDArray[Any], result: Result) -> None:
         """Publish a result under the camera message's header."""
-        _send(self._semantic, header, result.labels, "mono8")
+
+        def send(publisher: Publisher, pixels: NDArray[Any], encoding: str) -> None:
+            publisher.publish(fill_image(Image(header=header), pixels, encoding))
+
+        send(self._semantic, result.labels, "mono8")
         if result.confidence is not None:
-            _send(self._confidence, header, result.confidence, "mono8")
+            send(self._confidence, result.confidence, "mono8")
         for publisher, draw in self._pictures:
             if publisher.get_subscription_count():
-                _send(publisher, header, draw(rgb, result.labels), "rgb8")
-
-
-def _send(publisher: Publisher, header: Header, pixels: NDArray[Any], encoding: str) -> None:
-    publisher.publish(fill_image(Image(header=header), pixels, encoding))
-
-
-def _publish_classes(node: Node, spec: Spec) -> None:
-    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
-    table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
-    advertise(node, "~/classes").publish(String(data=json.dumps(table)))
+                send(publisher, draw(rgb, result.labels), "rgb8")
 
 
 def _publish_label_info(node: Node, spec: Spec) -> None:

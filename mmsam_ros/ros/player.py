@@ -20,20 +20,14 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
-from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
-    QosDurability,
-    QosHistory,
-    QosReliability,
-)
+from rosbags import interfaces as bag
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.replay import ReplayConfig
-from mmsam_ros.ros.topics import message_class
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -63,7 +57,7 @@ class Summary:
         )
 
 
-def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> Summary:
+def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> None:
     """Play `config.bag` until its end or until `stop` is set; see `mmsam_ros.ros.replay.play`."""
     with open_raw(config.bag) as reader:
         try:
@@ -76,7 +70,6 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
             closing.callback(node.destroy_node)
             summary = Player(config, reader, node, stop).run()
     _say(str(summary))
-    return summary
 
 
 def _say(text: str) -> None:
@@ -96,21 +89,21 @@ def parse_remaps(config: ReplayConfig, reader: Reader) -> dict[str, str]:
     return names
 
 
-def offered_qos(connection: Connection) -> QoSProfile:
+def offered_qos(connection: bag.Connection) -> QoSProfile:
     """What the recorded publishers offered, else reliable with depth 10.
 
     Of several publishers, what all of them offered. A queue below 10 is enlarged, but not that of
     a latched topic, which late subscribers get as a whole: it holds what all publishers together
     kept, each a transform, for instance.
     """
-    offers = cast(ConnectionExtRosbag2, connection.ext).offered_qos_profiles
+    offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     latched = connection.topic.split("/")[-1] == "tf_static"
     if offers:
-        latched = all(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers)
+        latched = all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
     depths = [offer.depth for offer in offers]
     depth = min(sum(depths), MAX_QUEUE) if latched else max(depths, default=0)
-    weak = any(offer.reliability == QosReliability.BEST_EFFORT for offer in offers)
-    everything = any(offer.history == QosHistory.KEEP_ALL for offer in offers)
+    weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
+    everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if everything else HistoryPolicy.KEEP_LAST,
         depth=depth if latched and depth else max(depth, 10),
@@ -142,7 +135,7 @@ class Player:
         self.begin, self.end = window(config, reader)
         self.summary = Summary()
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
-        self.latched: list[Connection] = []
+        self.latched: list[bag.Connection] = []
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
         self.clock: Publisher | None = None
@@ -199,7 +192,7 @@ class Player:
             self.stop.wait(0.02)
         _say(f"{count} matched subscription(s) after {time.monotonic() - begin:.1f} s, starting")
 
-    def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
+    def _messages(self) -> Iterator[tuple[bag.Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
         if self.latched and self.begin > self.reader.start_time:
             for connection, _, data in read_messages(self.reader, self.latched, stop=self.begin):

@@ -1,24 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam replay` and `ros2 run mmsam_ros replay`: options and entry points. Needs no ROS."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
-
-if TYPE_CHECKING:
-    from mmsam_ros.ros.player import Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,18 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What to play and how. Seconds; those of `start` and `duration` are bag time.
-
-    Raises:
-        RosError: a number is out of range.
-    """
+    """What to play and how. Seconds; those of `start` and `duration` are bag time."""
 
     bag: Path
     rate: float = 1.0
     loop: bool = False
     start: float = 0.0
     duration: float | None = None
-    remap: tuple[str, ...] = ()
+    remap: Sequence[str] = ()
     clock: bool = False
     wait: float = 10.0
 
@@ -61,14 +51,15 @@ class ReplayConfig:
             require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
 
     @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> ReplayConfig:
+    def from_arguments(cls, args: argparse.Namespace) -> Self:
         """From what `add_arguments` parsed."""
-        values = {name: getattr(args, name) for name in cls.__dataclass_fields__}
-        return cls(**values | {"remap": tuple(args.remap)})
+        return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
 
-def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> Summary:
-    """Play `config.bag` from the main thread; `ros_args` go to rclpy (--ros-args ...).
+def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> None:
+    """Play `config.bag` from the main thread; Ctrl-C (also a second one) and SIGTERM stop it.
+
+    `ros_args` go to rclpy (--ros-args ...).
 
     Raises:
         RosError: ROS is not installed, or the bag or an option is not usable.
@@ -77,18 +68,11 @@ def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> Summary:
         from mmsam_ros.ros.player import play_bag
     except ImportError as error:
         raise RosError(f"replay needs ROS 2 (rclpy) and rosbags: {error}") from error
-    with _stop_on_signals() as stop:
-        return play_bag(config, ros_args, stop)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (also a second one) and SIGTERM set."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
     try:
-        yield stop
+        play_bag(config, ros_args, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,8 +12,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from mmsam_ros.ros.inputs import Input
-from mmsam_ros.ros.topics import COMPRESSED as COMPRESSED_IMAGE
-from mmsam_ros.ros.topics import IMAGE, Topic
+from mmsam_ros.ros.interface import COMPRESSED as COMPRESSED_IMAGE
+from mmsam_ros.ros.interface import IMAGE, Topic
 
 pytestmark = pytest.mark.dds
 RAW = Topic("/cam", IMAGE, "")
