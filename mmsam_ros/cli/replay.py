@@ -8,8 +8,4 @@ from mmsam_ros.ros import replay
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    replay.play(replay.ReplayConfig.from_arguments(args))
+    parser.set_defaults(run=replay.play)

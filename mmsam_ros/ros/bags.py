@@ -218,7 +218,6 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
     camera_model(message, None, topic)  # raises if it is not usable
-    values = {name: getattr(message, name) for name in INFO_FIELDS}
-    lists = {name: v.tolist() for name, v in values.items() if isinstance(v, np.ndarray)}
-    filled = {name: value for name, value in (values | lists).items() if value != []}
-    return filled | {"frame_id": message.header.frame_id.lstrip("/")}
+    values = {name: np.asarray(getattr(message, name)).tolist() for name in INFO_FIELDS}
+    values["frame_id"] = message.header.frame_id.lstrip("/")
+    return {name: value for name, value in values.items() if value != []}

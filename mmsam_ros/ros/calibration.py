@@ -19,14 +19,10 @@ INFO_FIELDS = ("width", "height", "distortion_model", "d", "k", "r", "p")
 
 
 def camera_model(info: Any, rectified: bool | None, where: str = "camera_info") -> CameraModel:
-    """The camera model of a sensor_msgs/CameraInfo.
+    """The camera model of a sensor_msgs/CameraInfo; RosError (reason "camera_info") for zero K, wrong
+    lengths and the like, which names `where` the message comes from (a topic or a parameter).
 
-    Args:
-        rectified: whether the image is rectified; None: decided from the message.
-        where: the topic or parameter that it comes from, for errors.
-
-    Raises:
-        RosError: zero K, wrong lengths and the like (reason "camera_info").
+    `rectified`: whether the image is; None: decided from the message.
     """
     values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)

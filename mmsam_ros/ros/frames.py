@@ -25,10 +25,8 @@ class FrameBuilder:
     read: messages.Reader = messages.read_pixels
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
-        """The frame of a set, and the sensors that are left out of it.
-
-        Raises:
-            RosError: the camera image is not usable.
+        """The frame of a set, and the sensors left out of it; RosError if the camera image is not
+        usable.
         """
         message = synced.camera.message
         rgb = messages.camera_rgb(message, self.read)

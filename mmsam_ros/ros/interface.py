@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import near_match, require
 from mmsam_ros.ros.errors import RosError
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -104,11 +104,8 @@ class ParameterRow:
 
     def check(self, value: Any) -> None:
         """Raises RosError unless type, word, range and length of a value are as expected."""
-        if not self._fits(value):
-            hint = near_match(str(value), self.choices) if self.choices else ""
-            raise RosError(
-                f"parameter {self.name}: found {value!r}, expected {self.expected}{hint}"
-            )
+        hint = near_match(str(value), self.choices) if self.choices else ""
+        require(self._fits(value), f"parameter {self.name}", value, self.expected + hint, RosError)
 
     def _fits(self, value: Any) -> bool:
         if self.default is None:

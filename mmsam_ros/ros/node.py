@@ -25,10 +25,9 @@ from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
-from mmsam_ros.ros.inputs import Input
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
-from mmsam_ros.ros.outputs import Outputs, advertise
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.topics import Input, Outputs, advertise
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
 from mmsam_ros.weights import default_weights
@@ -40,10 +39,8 @@ DIAGNOSTICS_PERIOD = 1.0  # seconds
 
 
 class SegmentNode(Node):
-    """Reads camera, LiDAR, thermal and what else the weights read; publishes masks.
-
-    Raises:
-        MmsamError: parameters or weights that cannot be used.
+    """Reads the sensors that the weights read and publishes masks; MmsamError for parameters or
+    weights that cannot be used.
     """
 
     def __init__(self) -> None:
@@ -62,10 +59,7 @@ class SegmentNode(Node):
         process = Processor(builder, self._segmenter, outputs, self.context.ok)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
-        self._facts = self._settings(parameters) | {
-            "extrinsics": poses.source,
-            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
-        }
+        self._facts = self._settings(parameters, poses, outputs)
         self._warn_of_settings(parameters)
         self._worker.start()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
@@ -82,19 +76,22 @@ class SegmentNode(Node):
         self._monitor.settled(synced, outcome)
         self._sync.settle(synced, outcome)
 
-    def _settings(self, parameters: setup.Parameters) -> dict[str, Any]:
+    def _settings(
+        self, parameters: setup.Parameters, poses: Extrinsics, outputs: Outputs
+    ) -> dict[str, Any]:
         """What runs, for log and diagnostics."""
-        segmenter = self._segmenter
-        height, width = segmenter.geometry.size
+        geometry = self._segmenter.geometry
         return {
             "weights": Path(parameters["weights"] or default_weights()).name,
-            "recipe": segmenter.spec.provenance.recipe,
-            "device": str(segmenter.device),
+            "recipe": self._segmenter.spec.provenance.recipe,
+            "device": str(self._segmenter.device),
             "precision": parameters["precision"],
-            "geometry": f"{segmenter.geometry.mode} {width}x{height}",
+            "geometry": f"{geometry.mode} {geometry.size[1]}x{geometry.size[0]}",
             "inputs": "+".join((CAMERA, *self._sensors)),
             "sync_backend": parameters["sync_backend"],
             "image_backend": parameters["image_backend"],
+            "extrinsics": poses.source,
+            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
         }
 
     def _warn_of_settings(self, parameters: setup.Parameters) -> None:

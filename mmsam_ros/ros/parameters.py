@@ -20,8 +20,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
-from mmsam_ros.ros.stock_sync import StockSynchroniser
-from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
 from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
 
@@ -30,10 +29,8 @@ _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  
 
 
 def declare_parameters(node: Node) -> Parameters:
-    """Declare all parameters on a node and read them.
-
-    Raises:
-        RosError: a value or a combination is not allowed, or a name is close to one that exists.
+    """Declare all parameters on a node and read them; RosError if a value or a combination is not
+    allowed, or a name is close to one that exists.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
     for name in node._parameter_overrides:
@@ -101,13 +98,15 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
 
 def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
     """The synchroniser of the sensors that the weights read."""
+
+    def values(section: str, *leaves: str) -> list[Any]:
+        return [parameters[f"{section}.{leaf}"] for leaf in leaves]
+
     leaves = ("slop", "offset", "max_age", "min_interval")
-    auxiliaries = {
-        s: AuxiliarySync(*(parameters[f"{s}.{leaf}"] for leaf in leaves)) for s in sensors
-    }
-    timing = (parameters[f"sync.{leaf}"] for leaf in ("deadline", "queue", "jump"))
+    auxiliaries = {sensor: AuxiliarySync(*values(sensor, *leaves)) for sensor in sensors}
+    config = SyncConfig(auxiliaries, *values("sync", "deadline", "queue", "jump"))
     stock = parameters["sync_backend"] == "message_filters"
-    return (StockSynchroniser if stock else Synchroniser)(SyncConfig(auxiliaries, *timing))
+    return (StockSynchroniser if stock else Synchroniser)(config)
 
 
 def make_camera_infos(parameters: Parameters) -> CameraInfos:

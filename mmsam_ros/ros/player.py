@@ -6,7 +6,7 @@ Publishes the bag's serialised bytes, paced on the steady clock by their receive
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -146,11 +146,10 @@ class Player:
 
     def _advertise(self) -> None:
         names = parse_remaps(self.config, self.reader)
-        missing = defaultdict(list)
         for connection in self.reader.connections:
             kind = message_class(connection.msgtype)
             if kind is None:
-                missing[connection.msgtype].append(connection.topic)
+                self.summary.skipped[connection.topic] = f"{connection.msgtype} is not installed"
                 continue
             qos, topic = offered_qos(connection), names.get(connection.topic, connection.topic)
             try:
@@ -160,9 +159,8 @@ class Player:
             self.publishers[connection.id] = publisher
             if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                 self.latched.append(connection)
-        for msgtype, topics in sorted(missing.items()):
-            _say(f"{msgtype} is not installed, skipping {', '.join(topics)}")
-            self.summary.skipped |= dict.fromkeys(topics, f"{msgtype} is not installed")
+        for topic, why in sorted(self.summary.skipped.items()):
+            _say(f"skipping {topic}: {why}")
         if not self.publishers:
             raise RosError(f"{self.config.bag}: none of its message types is installed")
 
@@ -170,11 +168,9 @@ class Player:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
         self._wait_for_subscribers()
         started = time.monotonic()
-        while True:
+        self._play_once()
+        while self.config.loop and not self.stop.wait(LOOP_GAP / self.config.rate):
             self._play_once()
-            if self.stop.is_set() or not self.config.loop:
-                break
-            self.stop.wait(LOOP_GAP / self.config.rate)
         self.summary.seconds = time.monotonic() - started
         self._flush()
         return self.summary

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Self
 
 from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
@@ -50,20 +49,14 @@ class ReplayConfig:
         for name, value in (("start", self.start), ("wait", self.wait)):
             require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
 
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> Self:
-        """From what `add_arguments` parsed."""
-        return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
+def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
+    """Play as `add_arguments` has parsed; in the main thread, as Ctrl-C and SIGTERM stop it.
 
-def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> None:
-    """Play `config.bag` from the main thread; Ctrl-C (also a second one) and SIGTERM stop it.
-
-    `ros_args` go to rclpy (--ros-args ...).
-
-    Raises:
-        RosError: ROS is not installed, or the bag or an option is not usable.
+    `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
+    option is not usable.
     """
+    config = ReplayConfig(**{name: getattr(args, name) for name in ReplayConfig.__annotations__})
     try:
         from mmsam_ros.ros.player import play_bag
     except ImportError as error:
@@ -83,15 +76,13 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
     rclpy's own `remove_ros_args` would take `FROM:=TO` of --remap for an outdated ROS argument.
     """
-    own: list[str] = []
+    own: list[str] = list(args)
     ros: list[str] = []
-    inside = False
-    for arg in args:
-        if inside and arg == "--":
-            inside = False
-            continue
-        inside = inside or arg == "--ros-args"
-        (ros if inside else own).append(arg)
+    while "--ros-args" in own:
+        begin = own.index("--ros-args")
+        end = own.index("--", begin) if "--" in own[begin:] else len(own)
+        ros += own[begin:end]
+        del own[begin : end + 1]
     return own, ros
 
 
@@ -101,7 +92,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("replay", description="Plays a rosbag2 recording.")
     add_arguments(parser)
     try:
-        play(ReplayConfig.from_arguments(parser.parse_args(own)), ros)
+        play(parser.parse_args(own), ros)
     except RosError as error:
         print(f"replay: error: {error}", file=sys.stderr)
         return 2

@@ -13,9 +13,9 @@ import torch
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
-from mmsam_ros.ros.outputs import Outputs
 from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
+from mmsam_ros.ros.topics import Outputs
 from mmsam_ros.sensors import Refusal
 
 
@@ -54,7 +54,7 @@ class Processor:
         return Outcome("used", sensors=refused, fused=result.present, timings=result.timings)
 
 
-class Worker:
+class Worker(threading.Thread):
     """Processes sets one at a time and settles every set that the synchroniser gives out, once.
 
     While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
@@ -67,24 +67,20 @@ class Worker:
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
+        super().__init__(name="mmsam_worker", daemon=True)
         self._synchroniser = synchroniser
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
         self._busy = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="mmsam_worker", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Finish the current set, drop what waits ("shutdown") and end the thread."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        self._thread.join()
+        self.join()
         with self._condition:
             self._drop([*self._waiting, *self._synchroniser.flush(time.monotonic())], "shutdown")
             self._waiting.clear()
@@ -125,6 +121,7 @@ class Worker:
                 self._take(self._synchroniser.poll(time.monotonic()))
         return None
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Process sets until `stop`."""
         while (synced := self._next()) is not None:
             self._settle(synced, self._process(synced))
