@@ -5,7 +5,7 @@ sensors that run without CameraInfo or TF. Needs no ROS.
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ def _opened(path: Path, make: Callable[[Path], R]) -> Iterator[R]:
         reader.open()
     except _DAMAGED as error:
         raise RosError(f"{path}: not a readable rosbag2: {error}") from error
-    try:
+    with closing(reader):
         for connection in reader.connections:
             if connection.msgtype.count("/") != 2:
                 raise RosError(
@@ -62,8 +62,6 @@ def _opened(path: Path, make: Callable[[Path], R]) -> Iterator[R]:
                     "package/msg/Name; the bag is from an old ROS 2, convert or record it again"
                 )
         yield reader
-    finally:
-        reader.close()
 
 
 def _check_path(path: Path) -> None:

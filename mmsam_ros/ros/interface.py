@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's interface: the tables of its topics and of its parameters. Needs no ROS.
 
-The node declares and checks what they say, and the reference documentation is made from them.
-Input names are relative and output names private: both can be remapped, and both follow the node's
-namespace. `config/segment.yaml` lists the same parameters in the same order.
+The reference documentation is made from them, too. Input names are relative and output names
+private: both can be remapped, and both follow the node's namespace.
 """
 
 import importlib
@@ -169,7 +168,7 @@ def _sensor(name: str) -> tuple[ParameterRow, ...]:
     )  # fmt: skip
 
 
-PARAMETERS = (
+PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
                  "the package, for evaluation only; do not use them on a vehicle."),
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),

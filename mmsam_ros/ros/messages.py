@@ -57,24 +57,22 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
     if encoding not in allowed:
         _refuse_encoding(encoding, allowed)
     kind, channels = ENCODINGS[encoding]
-    height, width, step = int(message.height), int(message.width), int(message.step)
+    height, width, item = int(message.height), int(message.width), np.dtype(kind).itemsize
     _check_sides(height, width)
-    item = np.dtype(kind).itemsize
-    row = width * channels * item
-    if step < row or step % item:
-        raise RosError(
-            f"step is {step}, expected at least {row} ({width} pixels of {encoding}) and a "
-            f"multiple of {item}",
-            "step",
-        )
+    if message.step % item:
+        raise RosError(f"step is {message.step}, expected a multiple of {item}", "step")
+    held = f"{width} pixels of {encoding}"
+    rows = _unpadded_rows(message, width * channels * item, "step", held)
     sent = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    pixels = _unpadded_rows(message, row, "step").view(sent).astype(kind, copy=False)
+    pixels = rows.view(sent).astype(kind, copy=False)
     return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
 
 
-def _unpadded_rows(message: Any, row: int, step_name: str) -> NDArray[np.uint8]:
-    """The first `row` bytes of each row of a message's data, (height, row); see `read_pixels`."""
+def _unpadded_rows(message: Any, row: int, step_name: str, held: str) -> NDArray[np.uint8]:
+    """The first `row` bytes of each row of a message's data, (height, row), which are `held`."""
     height, step = int(message.height), int(getattr(message, step_name))
+    if step < row:
+        raise RosError(f"{step_name} is {step}, expected at least {row} ({held})", "step")
     data = np.frombuffer(message.data, np.uint8)
     if data.size != height * step:
         raise RosError(
@@ -93,11 +91,10 @@ def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
     sent = _sent_encoding(message)
     is_bayer = sent.startswith("bayer_")  # png holds the mosaic, jpeg colours
     pixels = _decompress(message, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
-    if pixels.dtype == np.uint8 and pixels.ndim == 3:
-        return _converted(pixels, "bgr8")
-    if pixels.dtype != np.uint8 or sent not in _TO_RGB:
+    encoding = "bgr8" if pixels.ndim == 3 else sent
+    if pixels.dtype != np.uint8 or encoding not in _TO_RGB:
         _refuse_encoding(sent, _CAMERA)
-    return _converted(pixels, sent)
+    return _converted(pixels, encoding)
 
 
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
@@ -226,14 +223,13 @@ def cloud_points(message: Any, *, needs_intensity: bool) -> tuple[Array, Array]:
     names = ["x", "y", "z", *([intensity] if intensity else [])]
     points = _structured(message, [fields[name] for name in names])
     xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
-    if intensity is None:
-        return xyz, np.zeros(len(xyz), np.float32)
-    return xyz, points[intensity].astype(np.float32)
+    values = points[intensity] if intensity else np.zeros(len(xyz))
+    return xyz, values.astype(np.float32)
 
 
 def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
     """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
-    width, point_step, row_step = int(message.width), int(message.point_step), int(message.row_step)
+    width, point_step = int(message.width), int(message.point_step)
     formats = []
     for field in fields:
         if field.datatype not in _DATATYPES:
@@ -249,11 +245,8 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
             )
     if point_step > MAX_POINT_STEP:
         raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
-    row = width * point_step
-    if row_step < row:
-        expected = f"at least {row} ({width} points of {point_step} bytes)"
-        raise RosError(f"row_step is {row_step}, expected {expected}", "step")
-    rows = _unpadded_rows(message, row, "row_step")
+    held = f"{width} points of {point_step} bytes"
+    rows = _unpadded_rows(message, width * point_step, "row_step", held)
     names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
     kind = np.dtype(layout)  # type: ignore[call-overload]

@@ -90,11 +90,10 @@ def parse_remaps(config: ReplayConfig, reader: Reader) -> dict[str, str]:
 
 
 def offered_qos(connection: bag.Connection) -> QoSProfile:
-    """What the recorded publishers offered, else reliable with depth 10.
+    """What all recorded publishers offered, else reliable with depth 10.
 
-    Of several publishers, what all of them offered. A queue below 10 is enlarged, but not that of
-    a latched topic, which late subscribers get as a whole: it holds what all publishers together
-    kept, each a transform, for instance.
+    A queue below 10 is enlarged, but not that of a latched topic, which late subscribers get as a
+    whole: it holds what all publishers together kept, such as one transform each.
     """
     offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     latched = connection.topic.split("/")[-1] == "tf_static"

@@ -76,8 +76,7 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
     rclpy's own `remove_ros_args` would take `FROM:=TO` of --remap for an outdated ROS argument.
     """
-    own: list[str] = list(args)
-    ros: list[str] = []
+    own, ros = list(args), []
     while "--ros-args" in own:
         begin = own.index("--ros-args")
         end = own.index("--", begin) if "--" in own[begin:] else len(own)

@@ -121,9 +121,9 @@ class _Auxiliary:
 
     def overtaken(self, camera: int) -> bool:
         """Whether a camera message shows that the camera follows a jump of this stream."""
-        if self.split is None or not self.leads or self.newest is None:
+        if self.split is None or not self.leads:
             return False
-        return _nearer(camera, self.newest, self.split)
+        return _nearer(camera, self.newest or 0, self.split)
 
     def follow(self) -> list[Entry]:
         """Both sides are past the jump; returns the messages from before it."""

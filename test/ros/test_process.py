@@ -233,7 +233,7 @@ def test_every_way_to_end_at_once_adds_up(rig: Rig) -> None:
     for stream, message in first.items():
         worker.feed(stream, STAMP, message, time.monotonic())
     worker.start()
-    worker._thread.join(GUARD)
+    worker.join(GUARD)
     worker.stop()
     ends = {"used": 2, "dropped:busy": 2, "dropped:shutdown": 1}
     assert rig.counts() == {
