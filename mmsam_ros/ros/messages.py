@@ -61,18 +61,18 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
     _check_sides(height, width)
     if message.step % item:
         raise RosError(f"step is {message.step}, expected a multiple of {item}", "step")
-    held = f"{width} pixels of {encoding}"
-    rows = _unpadded_rows(message, width * channels * item, "step", held)
+    content = f"{width} pixels of {encoding}"
+    rows = _unpadded_rows(message, width * channels * item, "step", content)
     sent = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     pixels = rows.view(sent).astype(kind, copy=False)
     return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
 
 
-def _unpadded_rows(message: Any, row: int, step_name: str, held: str) -> NDArray[np.uint8]:
-    """The first `row` bytes of each row of a message's data, (height, row), which are `held`."""
+def _unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDArray[np.uint8]:
+    """The first `row` bytes of each row of a message's data, (height, row); `content` for errors."""
     height, step = int(message.height), int(getattr(message, step_name))
     if step < row:
-        raise RosError(f"{step_name} is {step}, expected at least {row} ({held})", "step")
+        raise RosError(f"{step_name} is {step}, expected at least {row} ({content})", "step")
     data = np.frombuffer(message.data, np.uint8)
     if data.size != height * step:
         raise RosError(
@@ -245,8 +245,8 @@ def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
             )
     if point_step > MAX_POINT_STEP:
         raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
-    held = f"{width} points of {point_step} bytes"
-    rows = _unpadded_rows(message, width * point_step, "row_step", held)
+    content = f"{width} points of {point_step} bytes"
+    rows = _unpadded_rows(message, width * point_step, "row_step", content)
     names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
     kind = np.dtype(layout)  # type: ignore[call-overload]

@@ -43,7 +43,7 @@ class SyncedSet:
 class Outcome:
     """How a synchronised set ended."""
 
-    # a mask was published; camera image or frame could not be processed; it was not processed
+    # used: a mask was published; refused: camera image or whole frame unusable; dropped: not tried
     end: Literal["used", "refused", "dropped"]
     reason: str = ""  # one word to count by, if not used: `encoding`, `defect`, `busy`, ...
     text: str = ""  # explanation of a refusal

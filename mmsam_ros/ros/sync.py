@@ -38,7 +38,7 @@ class AuxiliarySync(Checked):
 
     error = RosError
     where = "sync"
-    slop: float = ranged(MISSING, 0, below=True)  # largest distance to the camera that matches
+    slop: float = ranged(MISSING, 0, below=True)  # largest distance of stamps that matches
     offset: float = ranged(0.0, -3600, 3600)  # added to the stream's stamps
     max_age: float = ranged(0.0, 0, below=True)  # up to it, a message is reused where none matches
     # Shortest time between two messages. A message shortly before the camera's is then taken
@@ -55,7 +55,7 @@ class SyncConfig(Checked):
     auxiliaries: Mapping[str, AuxiliarySync]  # by stream
     deadline: float = ranged(MISSING, 0, below=True)  # longest wait of a camera message, seconds
     queue: int = ranged(30, 1)  # messages that each stream buffers at most
-    jump: float = ranged(0.05, 0, below=True)  # s; a stamp this far back is no mere disorder
+    jump: float = ranged(0.05, 0, below=True)  # s; a stamp this far before the newest is a jump
 
     def check(self) -> None:
         self.require(CAMERA not in self.auxiliaries, "auxiliaries", f"streams besides {CAMERA!r}")
