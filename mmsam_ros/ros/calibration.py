@@ -19,9 +19,9 @@ INFO_FIELDS = ("width", "height", "distortion_model", "d", "k", "r", "p")
 
 
 def camera_model(info: Any, rectified: bool | None, where: str = "camera_info") -> CameraModel:
-    """The camera model of a sensor_msgs/CameraInfo. `rectified`: whether the image is; None: decided
-    from the message. RosError (reason "camera_info") for zero K, wrong lengths and the like; its
-    text begins with `where`, the topic or parameter that the values come from.
+    """The camera model of a sensor_msgs/CameraInfo. `rectified`: whether the image is; None: as the
+    message says. RosError (reason "camera_info") for zero K, wrong lengths and the like; its text
+    begins with `where`, the topic or parameter that the values come from.
     """
     values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)

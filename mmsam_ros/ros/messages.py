@@ -69,7 +69,7 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
 
 
 def _unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDArray[np.uint8]:
-    """The first `row` bytes of each row of a message's data, (height, row); `content` for errors."""
+    """The first `row` bytes of each row of the data, (height, row); `content` is for errors."""
     height, step = int(message.height), int(getattr(message, step_name))
     if step < row:
         raise RosError(f"{step_name} is {step}, expected at least {row} ({content})", "step")
