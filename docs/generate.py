@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 # Module and name of rows (or of a function that gives them), and their attributes to show.
-PARAMETERS = ("mmsam_ros.ros.parameter_table", "PARAMETERS",
+PARAMETERS = ("mmsam_ros.ros.interface", "PARAMETERS",
               ("name", "default", "expected", "description"))  # fmt: skip
-INPUTS = ("mmsam_ros.ros.topics", "INPUTS", ("name", "type", "compressed", "description"))
-OUTPUTS = ("mmsam_ros.ros.topics", "OUTPUTS", ("name", "type", "latched", "description"))
+INPUTS = ("mmsam_ros.ros.interface", "INPUTS", ("name", "type", "compressed", "description"))
+OUTPUTS = ("mmsam_ros.ros.interface", "OUTPUTS", ("name", "type", "latched", "description"))
 TRAINING = ("mmsam_ros.training.configure", "config_rows",
             ("key", "type", "default", "allowed", "description"))  # fmt: skip
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it replaces `path` when the block ends without an error.
-
-    Folders are created. The content is on disk before it replaces what was there.
+    """A path beside `path` to write to. If the block ends without an error, it is flushed to disk
+    and replaces `path`. Folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
-
 
 def machine() -> dict[str, Any]:
     """Processor with its vector units, cores, memory (GiB) and GPUs."""
@@ -21,14 +19,14 @@ def machine() -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.is_file() else []
     facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
     flags = facts.get("flags", facts.get("Features", "")).split()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    vector_units = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "platform": platform.platform(),
         "cpu": facts.get("model name", platform.machine()),
-        "flags": [flag for flag in _FLAGS if flag in flags],
+        "flags": [flag for flag in vector_units if flag in flags],
         "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": ", ".join(gpus) or None,
     }
 
@@ -44,10 +42,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def revision() -> str | None:
     """The last commit that touched the package; None where it is not a checkout."""
-    command = ["git", "log", "-1", "--format=%H", "--", "."]
-    package = Path(__file__).parents[1]
-    try:
+    command, package = ["git", "log", "-1", "--format=%H", "--", "."], Path(__file__).parents[1]
+    with suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
         done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
-        return None
-    return done.stdout.strip() or None
+        return done.stdout.strip() or None
+    return None

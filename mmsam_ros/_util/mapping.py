@@ -6,8 +6,7 @@
         kind: Literal["ohem", "ce"] = "ohem"
         threshold: float = ranged(0.7, 0, 1)
 
-`Checked` checks every field against its `Literal` choices and its range; a subclass checks several
-fields at once in `check`.
+`Checked` checks every field against its `Literal` choices and its range.
 """
 
 import dataclasses
@@ -21,16 +20,14 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from mmsam_ros._util.errors import MmsamError, near_match
 
 T = TypeVar("T")
-_RANGE = "range"
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def ranged(default: Any, low: float, high: float = math.inf, *, below: bool = False) -> Any:
-    """A field of numbers (or a tuple of them) from `low` to `high`; `below` excludes `high`.
-
+    """A field of numbers (or a tuple of them) from `low` to `high`; `below` excludes `high`, and
     `dataclasses.MISSING` as the default makes it a required field.
     """
-    return dataclasses.field(default=default, metadata={_RANGE: (low, high, below)})
+    return dataclasses.field(default=default, metadata={"range": (low, high, below)})
 
 
 def require(
@@ -42,15 +39,10 @@ def require(
 
 
 class Checked:
-    """Base of the configurations.
+    """Base of the configurations."""
 
-    Attributes:
-        error: what a wrong value raises.
-        where: in front of a field's name in messages. An instance that `from_mapping` has built
-            has its own: the path of keys that leads to it.
-    """
-
-    error: ClassVar[type[MmsamError]] = MmsamError
+    error: ClassVar[type[MmsamError]] = MmsamError  # what a wrong value raises
+    # In front of a field's name in messages; from_mapping sets the path of keys to an instance.
     where: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -64,8 +56,8 @@ class Checked:
                 if item not in choices:
                     name, hint = _join(self.where, field.name), near_match(str(item), choices)
                     raise self.error(f"{name}: found {item!r}{hint}")
-            if _RANGE in field.metadata:
-                low, high, below = field.metadata[_RANGE]
+            if "range" in field.metadata:
+                low, high, below = field.metadata["range"]
                 inside = all(low <= n < high or (n == high and not below) for n in items)
                 expected = allowed(type(self), field)
                 self.require(inside, field.name, expected)
@@ -73,7 +65,7 @@ class Checked:
         self.check()
 
     def check(self) -> None:
-        """What concerns several fields at once; raises `error`."""
+        """For a subclass to check several fields at once; raises `error`."""
 
     def require(self, holds: bool, field: str, expected: str) -> None:
         """Raise `error` for a field, or one of a part ("encoder.depth"), unless it `holds`."""
@@ -82,9 +74,9 @@ class Checked:
 
 def allowed(cls: type, field: dataclasses.Field[Any]) -> str:
     """A field's choices or range in words; empty where it has neither."""
-    if _RANGE not in field.metadata:
+    if "range" not in field.metadata:
         return ", ".join(_choices(_hints(cls)[field.name]))
-    low, high, below = field.metadata[_RANGE]
+    low, high, below = field.metadata["range"]
     if high == math.inf:
         return f"at least {low}"
     return f"at least {low} and below {high}" if below else f"{low} to {high}"
@@ -118,8 +110,7 @@ def from_mapping(cls: type[T], values: Any, where: str = "") -> T:
             names its path. It is the `error` of the class that the key belongs to.
     """
     error, where = getattr(cls, "error", MmsamError), where or getattr(cls, "where", "")
-    if not isinstance(values, Mapping):
-        raise error(f"{where or cls.__name__}: found {values!r}, expected keys with values")
+    require(isinstance(values, Mapping), where or cls.__name__, values, "keys with values", error)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     start = f"{where}: " if where else ""
     for key in values:
@@ -144,14 +135,12 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
     hint = _without_none(hint)
     origin = get_origin(hint)
     if origin is Literal:
-        if value is None:
-            raise error(f"{where}: found None, expected one of {', '.join(get_args(hint))}")
+        require(value is not None, where, value, f"one of {', '.join(get_args(hint))}", error)
         return value  # the dataclass looks at it
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise error(f"{where}: found {value!r}, expected a list")
+        require(isinstance(value, (list, tuple)), where, value, "a list", error)
         hints = get_args(hint)
         if hints[-1] is Ellipsis:
             hints = hints[:1] * len(value)
@@ -160,8 +149,7 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
         pairs = enumerate(zip(hints, value, strict=True))
         return tuple(_convert(h, v, f"{where}[{i}]", error) for i, (h, v) in pairs)
     if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise error(f"{where}: found {value!r}, expected keys with values")
+        require(isinstance(value, Mapping), where, value, "keys with values", error)
         key_hint, value_hint = get_args(hint)
         return {
             _convert(key_hint, k, where, error): _convert(value_hint, v, f"{where}.{k}", error)
@@ -172,8 +160,7 @@ def _convert(hint: Any, value: Any, where: str, error: type[MmsamError]) -> Any:
             return float(value)
         except OverflowError as overflow:
             raise error(f"{where}: {overflow}") from overflow
-    if isinstance(hint, type) and (
-        not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
-    ):
-        raise error(f"{where}: found {value!r}, expected {hint.__name__}")
+    if isinstance(hint, type):
+        fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+        require(fits, where, value, hint.__name__, error)
     return value

@@ -22,7 +22,7 @@ def write_calibration(args: argparse.Namespace) -> None:
     """Write a ROS 2 parameter file with the camera models of a recording and the sensors' poses in
     the camera frame. Topics that are not named are found by type.
     """
-    from mmsam_ros.ros.calibration import parameters_yaml, read_parameters
+    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
 
     parameters = read_parameters(
         args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar

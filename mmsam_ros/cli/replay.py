@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mmsam replay`: plays a recording into ROS 2."""
+"""`mmsam replay`: plays a rosbag2 recording into ROS 2."""
 
-import argparse
-
-from mmsam_ros.ros.replay import ReplayConfig, add_arguments, play
+from mmsam_ros.ros.replay import add_arguments
+from mmsam_ros.ros.replay import play as run
 
 __all__ = ["add_arguments", "run"]
-
-
-def run(args: argparse.Namespace) -> None:
-    play(ReplayConfig.from_arguments(args))

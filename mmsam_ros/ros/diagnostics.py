@@ -11,7 +11,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
-from mmsam_ros.sensors import Refusal
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
@@ -52,17 +51,13 @@ class Monitor:
             elif outcome.reason in (DEFECT, OUT_OF_MEMORY):
                 self._failures += 1
             for refusal in outcome.refusals:
-                self._refused(refusal, now)
-
-    def _refused(self, refusal: Refusal, now: float) -> None:
-        """Log a refusal, the same stream and reason at most once per `LOG_PERIOD`."""
-        stream, reason, text = refusal.sensor, refusal.reason, refusal.text
-        self._refusals[stream] = now, f"{reason}: {text}"
-        defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
-        key = stream, reason, defect
-        if now >= self._next_log.get(key, now):
-            self._next_log[key] = now + LOG_PERIOD
-            self._warn(f"{stream} refused ({reason}): {text}")
+                stream, reason, text = refusal.sensor, refusal.reason, refusal.text
+                self._refusals[stream] = now, f"{reason}: {text}"
+                defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
+                key = stream, reason, defect
+                if now >= self._next_log.get(key, now):
+                    self._next_log[key] = now + LOG_PERIOD
+                    self._warn(f"{stream} refused ({reason}): {text}")
 
     def status(self, name: str, counts: Counts, facts: Mapping[str, Any]) -> DiagnosticStatus:
         """One status with every figure as a key; "weights" of `facts` becomes the hardware_id."""
@@ -73,36 +68,33 @@ class Monitor:
                 self._recent.popleft()
             age = now - self._recent[-1].published if self._recent else None
             latencies = [mask.latency for mask in self._recent]
-            p50, p95 = np.percentile(latencies, (50, 95)) if latencies else (None, None)
-            level, message = self._level(counts, age, p50 or 0.0)
+            p50, p95 = np.percentile(latencies or [0.0], (50, 95))
+            level, message = self._level(counts, age, p50)
             timings = self._recent[-1].outcome.timings if self._recent else {}
-            refusals = {
-                f"last_refusal.{stream}": f"{text} ({now - when:.0f} s ago)"
-                for stream, (when, text) in self._refusals.items()
-            }
             values = {
                 "masks": self._fused.total(),
-                "rate_hz": _rounded(self._rate(age)),
-                "latency_p50_ms": _rounded(p50, 1e3),
-                "latency_p95_ms": _rounded(p95, 1e3),
+                "rate_hz": self._rate(age),
+                "latency_p50_ms": f"{p50 * 1e3:.1f}" if latencies else "",
+                "latency_p95_ms": f"{p95 * 1e3:.1f}" if latencies else "",
                 **{f"step_{step}_ms": round(ms, 1) for step, ms in timings.items()},
                 **{f"fused.{sensors}": n for sensors, n in sorted(self._fused.items())},
                 **{f"{s}.{end}": n for s, tally in counts.items() for end, n in tally.items()},
                 **facts,
-                **refusals,
             }
+            for stream, (when, text) in self._refusals.items():
+                values[f"last_refusal.{stream}"] = f"{text} ({now - when:.0f} s ago)"
         status = DiagnosticStatus(level=level, name=name, message=message)
         status.hardware_id = str(facts.get("weights", ""))
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return status
 
-    def _rate(self, age: float | None) -> float | None:
-        """Masks per second; it falls while none is published."""
+    def _rate(self, age: float | None) -> str:
+        """Masks per second, which falls while none is published; empty before the second one."""
         gaps = len(self._recent) - 1
         if gaps < 1 or age is None:
-            return None
+            return ""
         span = self._recent[-1].published - self._recent[0].published
-        return gaps / max(span + max(0.0, age - span / gaps), 1e-9)
+        return f"{gaps / max(span + max(0.0, age - span / gaps), 1e-9):.1f}"
 
     def _level(self, counts: Counts, age: float | None, latency: float) -> tuple[bytes, str]:
         if self._failures >= FAILURES:
@@ -122,7 +114,3 @@ class Monitor:
         if rare:
             return DiagnosticStatus.WARN, f"running with {', '.join(rare)}"
         return DiagnosticStatus.OK, "running"
-
-
-def _rounded(value: float | None, factor: float = 1.0) -> str:
-    return "" if value is None else f"{value * factor:.1f}"

@@ -1,54 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from mmsam_ros.ros.camera_info import CameraInfos
-from mmsam_ros.ros.clouds import cloud_points
+from mmsam_ros.ros import messages
+from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.extrinsics import Extrinsics
-from mmsam_ros.ros.images import Reader, camera_rgb, raster_values, read_pixels, thermal_counts
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
-from mmsam_ros.sensors import (
-    HALF_PIXEL,
-    CameraModel,
-    Frame,
-    LidarPoints,
-    Refusal,
-    Registration,
-    SensorError,
-    SensorImage,
-)
+from mmsam_ros.sensors import Frame, LidarPoints, Refusal, Registration, SensorError, SensorImage
 from mmsam_ros.weights import Spec
 
 
 @dataclass(frozen=True)
 class FrameBuilder:
-    """Makes frames of synchronised sets.
-
-    `thermal` is how the thermal image lies in the camera's view; None: it follows from the camera
-    models and the pose at each message.
-    """
+    """Makes frames of synchronised sets."""
 
     spec: Spec
     infos: CameraInfos
     poses: Extrinsics
-    thermal: Registration | None
-    read: Reader = read_pixels
+    thermal: Registration | None  # None: made of the camera models and the pose at each message
+    read: messages.Reader = messages.read_pixels
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
-        """The frame of a set, and the sensors that are left out of it.
-
-        Raises:
-            RosError: the camera image is not usable.
+        """The frame of a set, and the sensors left out of it; RosError if the camera image is not
+        usable.
         """
         message = synced.camera.message
-        rgb = camera_rgb(message, self.read)
+        rgb = messages.camera_rgb(message, self.read)
         camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
@@ -88,18 +69,6 @@ class FrameBuilder:
         """xyz and intensity of a cloud, or the pixels of an image."""
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
-            return cloud_points(message, needs_intensity=needed)
-        return (thermal_counts if stream == "thermal" else raster_values)(message, self.read)
-
-
-def opencv_homography(values: Sequence[float]) -> Registration:
-    """The registration of a homography thermal -> camera as OpenCV finds it, row by row.
-
-    Raises:
-        RosError: not nine finite values of an invertible matrix.
-    """
-    try:
-        matrix = np.asarray(values, np.float64).reshape(3, 3)
-        return Registration.from_homography(HALF_PIXEL @ matrix @ np.linalg.inv(HALF_PIXEL))
-    except ValueError as error:  # SensorError among them
-        raise RosError(f"parameter thermal.homography: found {values}: {error}") from error
+            return messages.cloud_points(message, needs_intensity=needed)
+        decode = messages.thermal_counts if stream == "thermal" else messages.raster_values
+        return decode(message, self.read)

@@ -22,16 +22,13 @@ from rclpy.node import Node
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.ros import wiring
+from mmsam_ros.ros import parameters as setup
+from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
-from mmsam_ros.ros.extrinsics import Extrinsics
-from mmsam_ros.ros.inputs import Input
-from mmsam_ros.ros.outputs import Outputs, advertise
-from mmsam_ros.ros.parameters import Parameters, declare_parameters
-from mmsam_ros.ros.process import Processor
+from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
-from mmsam_ros.ros.topics import COMPRESSED, INPUTS, SUFFIX, Topic
-from mmsam_ros.ros.worker import Worker
+from mmsam_ros.ros.topics import Input, Outputs, advertise
+from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
 from mmsam_ros.weights import default_weights
 
@@ -42,32 +39,27 @@ DIAGNOSTICS_PERIOD = 1.0  # seconds
 
 
 class SegmentNode(Node):
-    """Reads camera, LiDAR, thermal and what else the weights read; publishes masks.
-
-    Raises:
-        MmsamError: parameters or weights that cannot be used.
+    """Reads the sensors that the weights read and publishes masks; MmsamError for parameters or
+    weights that cannot be used.
     """
 
     def __init__(self) -> None:
         super().__init__(NODE)
-        parameters = declare_parameters(self)
-        self._segmenter = wiring.load_segmenter(parameters)
+        parameters = setup.declare_parameters(self)
+        self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
-        self._infos = wiring.make_camera_infos(parameters)
+        self._infos = setup.make_camera_infos(parameters)
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
-        builder = wiring.make_frame_builder(parameters, spec, self._infos, poses)
+        builder = setup.make_frame_builder(parameters, spec, self._infos, poses)
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._monitor = Monitor(self.get_logger().warning)
-        self._sync = wiring.make_synchroniser(parameters, self._sensors)
+        self._sync = setup.make_synchroniser(parameters, self._sensors)
         process = Processor(builder, self._segmenter, outputs, self.context.ok)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
-        self._facts = self._settings(parameters) | {
-            "extrinsics": poses.source,
-            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
-        }
+        self._facts = self._settings(parameters, poses, outputs)
         self._warn_of_settings(parameters)
         self._worker.start()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
@@ -84,22 +76,25 @@ class SegmentNode(Node):
         self._monitor.settled(synced, outcome)
         self._sync.settle(synced, outcome)
 
-    def _settings(self, parameters: Parameters) -> dict[str, Any]:
+    def _settings(
+        self, parameters: setup.Parameters, poses: Extrinsics, outputs: Outputs
+    ) -> dict[str, Any]:
         """What runs, for log and diagnostics."""
-        segmenter = self._segmenter
-        height, width = segmenter.geometry.size
+        geometry = self._segmenter.geometry
         return {
             "weights": Path(parameters["weights"] or default_weights()).name,
-            "recipe": segmenter.spec.provenance.recipe,
-            "device": str(segmenter.device),
+            "recipe": self._segmenter.spec.provenance.recipe,
+            "device": str(self._segmenter.device),
             "precision": parameters["precision"],
-            "geometry": f"{segmenter.geometry.mode} {width}x{height}",
+            "geometry": f"{geometry.mode} {geometry.size[1]}x{geometry.size[0]}",
             "inputs": "+".join((CAMERA, *self._sensors)),
             "sync_backend": parameters["sync_backend"],
             "image_backend": parameters["image_backend"],
+            "extrinsics": poses.source,
+            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
         }
 
-    def _warn_of_settings(self, parameters: Parameters) -> None:
+    def _warn_of_settings(self, parameters: setup.Parameters) -> None:
         """Log defaults and overrides that a user may not have meant."""
         segmenter, warn = self._segmenter, self.get_logger().warning
         topic = self.resolve_topic_name("camera/image")
@@ -122,34 +117,28 @@ class SegmentNode(Node):
                 "'rectified'"
             )
 
-    def _make_inputs(self, parameters: Parameters) -> list[Input]:
+    def _make_inputs(self, parameters: setup.Parameters) -> list[Input]:
         """An input for every stream, and for every CameraInfo that is needed."""
         topics = {topic.name: topic for topic in INPUTS}
-
-        def images(sensor: str) -> list[Topic]:
+        reliability, inputs = parameters["input_reliability"], []
+        for sensor in (CAMERA, *self._sensors):
             raw = topics[f"{sensor}/image"]
-            name = self.resolve_topic_name(raw.name) + SUFFIX
+            name = f"{self.resolve_topic_name(raw.name)}/compressed"
             compressed = replace(raw, name=name, type=COMPRESSED)
-            both = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
-            return both[parameters[f"{sensor}.transport"]]
-
-        streams = {name: images(name) for name in (CAMERA, *self._sensors)}
-        if "lidar" in streams:
-            # points come first, unless the weights read a raster that points cannot give
-            encoding = self._segmenter.spec.encodings["lidar"]
-            place = 0 if made_of_points(encoding) else len(streams["lidar"])
-            streams["lidar"].insert(place, topics["lidar/points"])
+            images = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
+            candidates = images[parameters[f"{sensor}.transport"]]
+            if sensor == "lidar":
+                # points come first, unless the weights read a raster that points cannot give
+                points_first = made_of_points(self._segmenter.spec.encodings["lidar"])
+                candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
+            store = partial(self._store, sensor)
+            inputs.append(Input(self, sensor, candidates, reliability, store))
         rotation = parameters["thermal.registration"] == "rotation"
-        infos = {CAMERA, "thermal"} if rotation else {CAMERA}
-        inputs = {name: (streams[name], partial(self._store, name)) for name in streams}
-        for name in sorted(infos - self._infos.fixed.keys()):
-            update = partial(self._infos.update, name)
-            inputs[f"{name}_info"] = [topics[f"{name}/camera_info"]], update
-        reliability = parameters["input_reliability"]
-        return [
-            Input(self, name, candidates, reliability, callback)
-            for name, (candidates, callback) in inputs.items()
-        ]
+        for name in (CAMERA, "thermal") if rotation else (CAMERA,):
+            if name not in self._infos.fixed:
+                topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
+                inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
+        return inputs
 
     def _watch_graph(self) -> None:
         """Follow publishers; a sensor that nobody publishes is not waited for."""

@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters, declared on it and checked. They are read once, at start."""
+"""The node's parameters, declared and checked, and the objects that they configure.
 
-from collections.abc import Mapping
+They are read once, at start. RosError names a parameter that is wrong.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo
 
 from mmsam_ros._util import near_match
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.parameter_table import PARAMETERS, ParameterRow
+from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
+from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
+from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
+from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
+from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
 
-Parameters = Mapping[str, Any]
-"""Checked values by name; a list that is not set is None."""
-
+Parameters = Mapping[str, Any]  # checked values by name; a list that is not set is None
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
 
 
 def declare_parameters(node: Node) -> Parameters:
-    """Declare all parameters on a node and read them.
-
-    Raises:
-        RosError: a value or a combination is not allowed, or a name is close to one that exists.
+    """Declare all parameters on a node and read them; RosError if a value or a combination is not
+    allowed, or a name is close to one that exists.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
     for name in node._parameter_overrides:
@@ -71,3 +79,68 @@ def _check_together(parameters: Parameters) -> None:
             f"parameter thermal.homography: found {homography or 'no value'} with "
             f"thermal.registration {mode!r}, expected 9 doubles with 'homography' only"
         )
+
+
+def load_segmenter(parameters: Parameters) -> Segmenter:
+    """The segmenter; errors as of `load_model` and `Segmenter` too."""
+    model, spec = load_model(parameters["weights"] or default_weights())
+    own, step = spec.geometry, parameters["geometry.stride"]
+    mode = parameters["geometry.mode"] or own.mode
+    if step and mode != "slide":
+        raise RosError(
+            f"parameter geometry.stride: found {step} with geometry.mode {mode!r}, expected 0; "
+            "windows need geometry.mode 'slide'"
+        )
+    stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
+    geometry = Geometry(mode, own.size, stride if mode == "slide" else None)
+    return Segmenter(model, spec, parameters["device"], parameters["precision"], geometry)
+
+
+def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
+    """The synchroniser of the sensors that the weights read."""
+
+    def values(section: str, *leaves: str) -> list[Any]:
+        return [parameters[f"{section}.{leaf}"] for leaf in leaves]
+
+    leaves = ("slop", "offset", "max_age", "min_interval")
+    auxiliaries = {sensor: AuxiliarySync(*values(sensor, *leaves)) for sensor in sensors}
+    config = SyncConfig(auxiliaries, *values("sync", "deadline", "queue", "jump"))
+    stock = parameters["sync_backend"] == "message_filters"
+    return (StockSynchroniser if stock else Synchroniser)(config)
+
+
+def make_camera_infos(parameters: Parameters) -> CameraInfos:
+    """The camera models; those that the parameters give are fixed."""
+    camera_rectified = {"auto": None, "rectified": True, "raw": False}[parameters["camera.image"]]
+    fixed = {}
+    for name in ("camera", "thermal"):
+        given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
+        if given["width"]:
+            given["r"] = given["r"] or np.eye(3).flatten().tolist()
+            info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
+            rectified = camera_rectified if name == CAMERA else None
+            fixed[name] = camera_model(info, rectified, f"parameter {name}.info")
+    return CameraInfos(camera_rectified, fixed)
+
+
+def make_frame_builder(
+    parameters: Parameters, spec: Spec, infos: CameraInfos, poses: Extrinsics
+) -> FrameBuilder:
+    """The frame builder, with registration and image backend of the parameters."""
+    mode = parameters["thermal.registration"]
+    thermal = None if mode == "rotation" else Registration()
+    if mode == "homography":
+        thermal = opencv_homography(parameters["thermal.homography"])
+    read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
+    return FrameBuilder(spec, infos, poses, thermal, read)
+
+
+def opencv_homography(values: Sequence[float]) -> Registration:
+    """The registration of a homography thermal -> camera as OpenCV finds it, row by row; RosError
+    unless it is nine finite values of an invertible matrix.
+    """
+    try:
+        matrix = np.asarray(values, np.float64).reshape(3, 3)
+        return Registration.from_homography(HALF_PIXEL @ matrix @ np.linalg.inv(HALF_PIXEL))
+    except ValueError as error:  # SensorError among them
+        raise RosError(f"parameter thermal.homography: found {values}: {error}") from error

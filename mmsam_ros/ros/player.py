@@ -6,7 +6,7 @@ Publishes the bag's serialised bytes, paced on the steady clock by their receive
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,20 +20,14 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
-from rosbags.interfaces import (
-    Connection,
-    ConnectionExtRosbag2,
-    QosDurability,
-    QosHistory,
-    QosReliability,
-)
+from rosbags import interfaces as bag
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.replay import ReplayConfig
-from mmsam_ros.ros.topics import message_class
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -63,7 +57,7 @@ class Summary:
         )
 
 
-def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> Summary:
+def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> None:
     """Play `config.bag` until its end or until `stop` is set; see `mmsam_ros.ros.replay.play`."""
     with open_raw(config.bag) as reader:
         try:
@@ -76,7 +70,6 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
             closing.callback(node.destroy_node)
             summary = Player(config, reader, node, stop).run()
     _say(str(summary))
-    return summary
 
 
 def _say(text: str) -> None:
@@ -96,21 +89,20 @@ def parse_remaps(config: ReplayConfig, reader: Reader) -> dict[str, str]:
     return names
 
 
-def offered_qos(connection: Connection) -> QoSProfile:
-    """What the recorded publishers offered, else reliable with depth 10.
+def offered_qos(connection: bag.Connection) -> QoSProfile:
+    """What all recorded publishers offered, else reliable with depth 10.
 
-    Of several publishers, what all of them offered. A queue below 10 is enlarged, but not that of
-    a latched topic, which late subscribers get as a whole: it holds what all publishers together
-    kept, each a transform, for instance.
+    A queue below 10 is enlarged, but not that of a latched topic, which late subscribers get as a
+    whole: it holds what all publishers together kept, such as one transform each.
     """
-    offers = cast(ConnectionExtRosbag2, connection.ext).offered_qos_profiles
+    offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     latched = connection.topic.split("/")[-1] == "tf_static"
     if offers:
-        latched = all(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers)
+        latched = all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
     depths = [offer.depth for offer in offers]
     depth = min(sum(depths), MAX_QUEUE) if latched else max(depths, default=0)
-    weak = any(offer.reliability == QosReliability.BEST_EFFORT for offer in offers)
-    everything = any(offer.history == QosHistory.KEEP_ALL for offer in offers)
+    weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
+    everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if everything else HistoryPolicy.KEEP_LAST,
         depth=depth if latched and depth else max(depth, 10),
@@ -142,7 +134,7 @@ class Player:
         self.begin, self.end = window(config, reader)
         self.summary = Summary()
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
-        self.latched: list[Connection] = []
+        self.latched: list[bag.Connection] = []
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
         self.clock: Publisher | None = None
@@ -153,11 +145,10 @@ class Player:
 
     def _advertise(self) -> None:
         names = parse_remaps(self.config, self.reader)
-        missing = defaultdict(list)
         for connection in self.reader.connections:
             kind = message_class(connection.msgtype)
             if kind is None:
-                missing[connection.msgtype].append(connection.topic)
+                self.summary.skipped[connection.topic] = f"{connection.msgtype} is not installed"
                 continue
             qos, topic = offered_qos(connection), names.get(connection.topic, connection.topic)
             try:
@@ -167,9 +158,8 @@ class Player:
             self.publishers[connection.id] = publisher
             if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                 self.latched.append(connection)
-        for msgtype, topics in sorted(missing.items()):
-            _say(f"{msgtype} is not installed, skipping {', '.join(topics)}")
-            self.summary.skipped |= dict.fromkeys(topics, f"{msgtype} is not installed")
+        for topic, why in sorted(self.summary.skipped.items()):
+            _say(f"skipping {topic}: {why}")
         if not self.publishers:
             raise RosError(f"{self.config.bag}: none of its message types is installed")
 
@@ -177,11 +167,9 @@ class Player:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
         self._wait_for_subscribers()
         started = time.monotonic()
-        while True:
+        self._play_once()
+        while self.config.loop and not self.stop.wait(LOOP_GAP / self.config.rate):
             self._play_once()
-            if self.stop.is_set() or not self.config.loop:
-                break
-            self.stop.wait(LOOP_GAP / self.config.rate)
         self.summary.seconds = time.monotonic() - started
         self._flush()
         return self.summary
@@ -199,7 +187,7 @@ class Player:
             self.stop.wait(0.02)
         _say(f"{count} matched subscription(s) after {time.monotonic() - begin:.1f} s, starting")
 
-    def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
+    def _messages(self) -> Iterator[tuple[bag.Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
         if self.latched and self.begin > self.reader.start_time:
             for connection, _, data in read_messages(self.reader, self.latched, stop=self.begin):

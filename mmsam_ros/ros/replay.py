@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam replay` and `ros2 run mmsam_ros replay`: options and entry points. Needs no ROS."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
-
-if TYPE_CHECKING:
-    from mmsam_ros.ros.player import Summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,18 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What to play and how. Seconds; those of `start` and `duration` are bag time.
-
-    Raises:
-        RosError: a number is out of range.
-    """
+    """What to play and how. Seconds; those of `start` and `duration` are bag time."""
 
     bag: Path
     rate: float = 1.0
     loop: bool = False
     start: float = 0.0
     duration: float | None = None
-    remap: tuple[str, ...] = ()
+    remap: Sequence[str] = ()
     clock: bool = False
     wait: float = 10.0
 
@@ -60,35 +49,23 @@ class ReplayConfig:
         for name, value in (("start", self.start), ("wait", self.wait)):
             require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
 
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace) -> ReplayConfig:
-        """From what `add_arguments` parsed."""
-        values = {name: getattr(args, name) for name in cls.__dataclass_fields__}
-        return cls(**values | {"remap": tuple(args.remap)})
 
+def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
+    """Play as `add_arguments` has parsed; in the main thread, as Ctrl-C and SIGTERM stop it.
 
-def play(config: ReplayConfig, ros_args: Sequence[str] = ()) -> Summary:
-    """Play `config.bag` from the main thread; `ros_args` go to rclpy (--ros-args ...).
-
-    Raises:
-        RosError: ROS is not installed, or the bag or an option is not usable.
+    `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
+    option is not usable.
     """
+    config = ReplayConfig(**{name: getattr(args, name) for name in ReplayConfig.__annotations__})
     try:
         from mmsam_ros.ros.player import play_bag
     except ImportError as error:
         raise RosError(f"replay needs ROS 2 (rclpy) and rosbags: {error}") from error
-    with _stop_on_signals() as stop:
-        return play_bag(config, ros_args, stop)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (also a second one) and SIGTERM set."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
     try:
-        yield stop
+        play_bag(config, ros_args, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -99,15 +76,12 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
     rclpy's own `remove_ros_args` would take `FROM:=TO` of --remap for an outdated ROS argument.
     """
-    own: list[str] = []
-    ros: list[str] = []
-    inside = False
-    for arg in args:
-        if inside and arg == "--":
-            inside = False
-            continue
-        inside = inside or arg == "--ros-args"
-        (ros if inside else own).append(arg)
+    own, ros = list(args), []
+    while "--ros-args" in own:
+        begin = own.index("--ros-args")
+        end = own.index("--", begin) if "--" in own[begin:] else len(own)
+        ros += own[begin:end]
+        del own[begin : end + 1]
     return own, ros
 
 
@@ -117,7 +91,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("replay", description="Plays a rosbag2 recording.")
     add_arguments(parser)
     try:
-        play(ReplayConfig.from_arguments(parser.parse_args(own)), ros)
+        play(parser.parse_args(own), ros)
     except RosError as error:
         print(f"replay: error: {error}", file=sys.stderr)
         return 2

@@ -41,12 +41,9 @@ class SyncedSet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a synchronised set ended.
+    """How a synchronised set ended."""
 
-    `used`: a mask was published; `refused`: the camera image or the frame as a whole could not be
-    processed; `dropped`: it was not processed.
-    """
-
+    # used: a mask was published; refused: camera image or whole frame unusable; dropped: not tried
     end: Literal["used", "refused", "dropped"]
     reason: str = ""  # one word to count by, if not used: `encoding`, `defect`, `busy`, ...
     text: str = ""  # explanation of a refusal

@@ -24,52 +24,38 @@ from dataclasses import MISSING, dataclass
 from itertools import takewhile
 from typing import Any
 
-from mmsam_ros._util import Checked, near_match, ranged
+from mmsam_ros._util import Checked, check_word, ranged
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Entry, Outcome, SyncedSet
 
-OUTCOMES = ("used", "held", "late")  # besides "dropped:<reason>" and "refused:<reason>"
 LEARNED, MARGIN = 10, 0.8  # intervals that are looked at; share of the shortest to rely on
 _RANKS = {"used": 3, "held": 2, "refused": 1, "dropped": 0}  # which set counts for a shared message
 
 
 @dataclass(frozen=True)
 class AuxiliarySync(Checked):
-    """How one auxiliary stream is matched; all in seconds.
-
-    Attributes:
-        slop: largest distance between `stamp + offset` and the camera's stamp that still matches.
-        offset: added to the stream's stamps.
-        max_age: without a match, the last earlier message is reused ("held") up to this age.
-        min_interval: shortest time between two messages. A message shortly before the camera's is
-            then taken without waiting for the next one. 0: unknown, always wait; None: learned.
-    """
+    """How one auxiliary stream is matched; all in seconds."""
 
     error = RosError
     where = "sync"
-    slop: float = ranged(MISSING, 0, below=True)
-    offset: float = ranged(0.0, -3600, 3600)
-    max_age: float = ranged(0.0, 0, below=True)
-    min_interval: float | None = ranged(0.0, 0, below=True)
+    slop: float = ranged(MISSING, 0, below=True)  # largest distance of stamps that matches
+    offset: float = ranged(0.0, -3600, 3600)  # added to the stream's stamps
+    max_age: float = ranged(0.0, 0, below=True)  # up to it, a message is reused where none matches
+    # Shortest time between two messages. A message shortly before the camera's is then taken
+    # without waiting for the next one. 0: unknown, always wait; negative: learned.
+    min_interval: float = ranged(0.0, -3600, 3600)
 
 
 @dataclass(frozen=True)
 class SyncConfig(Checked):
-    """How all streams are matched.
-
-    Attributes:
-        auxiliaries: by stream.
-        deadline: longest wait for the messages that belong to a camera message, seconds.
-        queue: messages that each stream buffers at most.
-        jump: a stamp this many seconds before its stream's newest is a jump, not disorder.
-    """
+    """How all streams are matched."""
 
     error = RosError
     where = "sync"
-    auxiliaries: Mapping[str, AuxiliarySync]
-    deadline: float = ranged(MISSING, 0, below=True)
-    queue: int = ranged(30, 1)
-    jump: float = ranged(0.05, 0, below=True)
+    auxiliaries: Mapping[str, AuxiliarySync]  # by stream
+    deadline: float = ranged(MISSING, 0, below=True)  # longest wait of a camera message, seconds
+    queue: int = ranged(30, 1)  # messages that each stream buffers at most
+    jump: float = ranged(0.05, 0, below=True)  # s; a stamp this far before the newest is a jump
 
     def check(self) -> None:
         self.require(CAMERA not in self.auxiliaries, "auxiliaries", f"streams besides {CAMERA!r}")
@@ -84,9 +70,7 @@ class _Auxiliary:
 
     def __init__(self, config: AuxiliarySync, queue: int) -> None:
         self.slop, self.offset = _ns(config.slop), _ns(config.offset)
-        self.max_age = _ns(config.max_age)
-        learns = config.min_interval is None
-        self.min_interval = None if learns else _ns(config.min_interval or 0.0)
+        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
         self.intervals: deque[int] = deque(maxlen=LEARNED)  # the last ones between two messages
         self.buffer: list[Entry] = []  # the camera's timeline, in order of time
         self.ahead: list[Entry] = []  # after this stream's own jump, until the camera follows
@@ -108,7 +92,7 @@ class _Auxiliary:
 
     def _least_interval(self) -> int:
         """Time within which the sensor sends no second message."""
-        if self.min_interval is not None:
+        if self.min_interval >= 0:
             return self.min_interval
         return round(MARGIN * min(self.intervals)) if len(self.intervals) == LEARNED else 0
 
@@ -116,10 +100,9 @@ class _Auxiliary:
         """The entry for a camera message (the newer of two equally near ones), whether held."""
         nearest = min(reversed(self.buffer), key=lambda e: abs(e.time_ns - camera), default=None)
         distance = math.inf if nearest is None else abs(nearest.time_ns - camera)
+        self.closed.append((camera, distance))
         if distance <= self.slop:
-            self.closed.append((camera, distance))
             return nearest, False
-        self.closed.append((camera, math.inf))
         earlier = [entry for entry in self.buffer if 0 <= camera - entry.time_ns <= self.max_age]
         return (earlier[-1], True) if earlier else (None, False)
 
@@ -138,9 +121,9 @@ class _Auxiliary:
 
     def overtaken(self, camera: int) -> bool:
         """Whether a camera message shows that the camera follows a jump of this stream."""
-        if self.split is None or not self.leads or self.newest is None:
+        if self.split is None or not self.leads:
             return False
-        return _nearer(camera, self.newest, self.split)
+        return _nearer(camera, self.newest or 0, self.split)
 
     def follow(self) -> list[Entry]:
         """Both sides are past the jump; returns the messages from before it."""
@@ -174,16 +157,14 @@ class Synchroniser:
         self._floor: int | None = None  # time of the last closed set of the present timeline
         self._unsettled: set[SyncedSet] = set()
         self._tallies = {
-            name: Counter(dict.fromkeys(("received", *OUTCOMES, "waiting"), 0))
+            name: Counter(dict.fromkeys(("received", "used", "held", "late", "waiting"), 0))
             for name in (CAMERA, *self._auxiliaries)
         }
 
     def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
         """Takes a message of `CAMERA` or an auxiliary; returns the sets that it closed."""
         with self._lock:
-            if stream not in self._tallies:
-                hint = near_match(stream, self._tallies)
-                raise RosError(f"sync: unknown stream {stream!r}{hint}")
+            check_word("sync: stream", stream, self._tallies, RosError)
             self._tallies[stream].update(("received", "waiting"))
             sets = self._advance(now)  # sets that were due before this message
             if stream == CAMERA:
@@ -228,7 +209,7 @@ class Synchroniser:
             for entry in (synced.camera, *synced.auxiliaries.values()):
                 entry._sets -= 1
                 label = outcome.label(entry.stream, held=entry.stream in synced.held)
-                labels = filter(None, (entry._best, label))
+                labels = (entry._best or label, label)
                 entry._best = max(labels, key=lambda x: _RANKS[x.partition(":")[0]])
                 self._finish(entry)
 
@@ -279,16 +260,15 @@ class Synchroniser:
 
     def _advance(self, now: float) -> list[SyncedSet]:
         """Closes what is complete or due, with all before it, and what the queue cannot hold."""
+        streams = self._auxiliaries.values()
         due = [index + 1 for index, (_, deadline) in enumerate(self._open) if deadline <= now]
-        complete = takewhile(lambda frame: self._complete(frame[0]), self._open)
-        sets = self._close(max(*due, len(list(complete)), len(self._open) - self._queue, 0, 0))
-        for auxiliary in self._auxiliaries.values():
+        times = (camera.time_ns for camera, _ in self._open)
+        complete = list(takewhile(lambda t: all(s.complete(t) for s in streams), times))
+        sets = self._close(max([*due, len(complete), len(self._open) - self._queue, 0]))
+        for auxiliary in streams:
             if self._floor is not None:
                 self._evict(auxiliary.useless(self._floor))
         return sets
-
-    def _complete(self, camera: Entry) -> bool:
-        return all(auxiliary.complete(camera.time_ns) for auxiliary in self._auxiliaries.values())
 
     def _close(self, count: int) -> list[SyncedSet]:
         """Closes the first `count` sets with the messages that are there."""
@@ -322,3 +302,53 @@ class Synchroniser:
             tally = self._tallies[entry.stream]
             tally["waiting"] -= 1
             tally[entry._best or entry._fallback] += 1
+
+
+class StockSynchroniser(Synchroniser):
+    """Matches with message_filters' ApproximateTimeSynchronizer; RosError if it is not installed.
+
+    It gives complete sets only, without a deadline, stops matching after a backward jump in time (a
+    looped bag), and does not report the messages that it did not match: those are counted as
+    "unaccounted".
+    """
+
+    def __init__(self, config: SyncConfig) -> None:
+        try:
+            from message_filters import ApproximateTimeSynchronizer, SimpleFilter
+        except ImportError as error:
+            raise RosError(
+                "parameter sync_backend: 'message_filters' is not installed; install "
+                f"ros-jazzy-message-filters or use 'native' ({error})"
+            ) from error
+        super().__init__(config)
+        self._filters = {name: SimpleFilter() for name in (CAMERA, *config.auxiliaries)}
+        slop = max((a.slop for a in config.auxiliaries.values()), default=0.0)
+        self._matcher = ApproximateTimeSynchronizer([*self._filters.values()], config.queue, slop)
+        self._matcher.registerCallback(self._matched)
+        self._closed: list[SyncedSet] = []
+        self._now = 0.0
+
+    def add(self, stream: str, stamp_ns: int, message: Any, now: float) -> list[SyncedSet]:
+        with self._lock:
+            self._tallies[stream].update(("received", "waiting"))
+            self._now = now
+            if stamp_ns >= 0:  # rclpy's Time takes no other; such a message stays unaccounted
+                self._filters[stream].signalMessage(message)
+            closed, self._closed = self._closed, []
+            return closed
+
+    def _matched(self, *messages: Any) -> None:
+        entries = {}
+        for name, message in zip(self._filters, messages, strict=True):
+            time_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            entry = Entry(name, time_ns, message, time_ns, self._now, _sets=1, _buffered=False)
+            entries[name] = entry
+        synced = SyncedSet(entries.pop(CAMERA), entries, frozenset())
+        self._unsettled.add(synced)
+        self._closed.append(synced)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        counts = super().counts()
+        for tally in counts.values():
+            tally["unaccounted"] = tally.pop("waiting")
+        return counts

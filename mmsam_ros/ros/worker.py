@@ -1,16 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that processes the newest set; callbacks only store messages."""
+"""One thread that turns the newest set into a published mask. Needs no node."""
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from mmsam_ros.ros.sets import Outcome, SyncedSet
+import torch
+
+from mmsam_ros._util import MmsamError
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
+from mmsam_ros.ros.topics import Outputs
+from mmsam_ros.sensors import Refusal
 
 
-class Worker:
+@dataclass(frozen=True)
+class Processor:
+    """What happens to one set: decode, prepare, infer, publish."""
+
+    builder: FrameBuilder
+    segmenter: Segmenter
+    outputs: Outputs
+    is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
+
+    def __call__(self, synced: SyncedSet) -> Outcome:
+        """Process a set; never raises."""
+        outcome = self._process(synced)
+        if outcome.reason == OUT_OF_MEMORY:
+            torch.cuda.empty_cache()  # the error and its frames are gone; the next frame may fit
+        return outcome
+
+    def _process(self, synced: SyncedSet) -> Outcome:
+        refused: dict[str, Refusal] = {}
+        try:
+            frame, refused = self.builder.build(synced)
+            prepared = self.segmenter.prepare(frame)
+            refused |= prepared.refused
+            result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)
+            self.outputs.publish(synced.camera.message.header, frame.rgb, result)
+        except MmsamError as error:
+            return Outcome("refused", getattr(error, "reason", "invalid"), str(error), refused)
+        except torch.OutOfMemoryError as error:
+            return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
+        except Exception:  # a bug costs one frame, not the node
+            if not self.is_running():
+                return Outcome("dropped", "shutdown")
+            return Outcome("refused", DEFECT, traceback.format_exc(), refused)
+        return Outcome("used", sensors=refused, fused=result.present, timings=result.timings)
+
+
+class Worker(threading.Thread):
     """Processes sets one at a time and settles every set that the synchroniser gives out, once.
 
     While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
@@ -23,24 +67,20 @@ class Worker:
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
+        super().__init__(name="mmsam_worker", daemon=True)
         self._synchroniser = synchroniser
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
         self._busy = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="mmsam_worker", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Finish the current set, drop what waits ("shutdown") and end the thread."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        self._thread.join()
+        self.join()
         with self._condition:
             self._drop([*self._waiting, *self._synchroniser.flush(time.monotonic())], "shutdown")
             self._waiting.clear()
@@ -81,6 +121,7 @@ class Worker:
                 self._take(self._synchroniser.poll(time.monotonic()))
         return None
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Process sets until `stop`."""
         while (synced := self._next()) is not None:
             self._settle(synced, self._process(synced))

@@ -25,7 +25,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from support.networks import random_network, spec_of
 
-from mmsam_ros.ros.images import fill_image
+from mmsam_ros.ros.messages import fill_image
 from mmsam_ros.weights import save_model
 
 ROOT = Path(__file__).parents[2]

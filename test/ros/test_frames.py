@@ -12,9 +12,10 @@ from harness import camera_info, cloud, image
 from numpy.typing import NDArray
 from support.networks import spec_of
 
-from mmsam_ros.ros.camera_info import CameraInfos
+from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.frames import FrameBuilder, opencv_homography
+from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.parameters import opencv_homography
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage
 from mmsam_ros.weights import Spec

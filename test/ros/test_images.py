@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmsam_ros.ros.bags import open_decoded
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.images import (
+from mmsam_ros.ros.messages import (
     camera_rgb,
     cv_bridge_reader,
     fill_image,

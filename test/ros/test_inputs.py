@@ -11,9 +11,9 @@ from harness import Client
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from mmsam_ros.ros.inputs import Input
-from mmsam_ros.ros.topics import COMPRESSED as COMPRESSED_IMAGE
-from mmsam_ros.ros.topics import IMAGE, Topic
+from mmsam_ros.ros.interface import COMPRESSED as COMPRESSED_IMAGE
+from mmsam_ros.ros.interface import IMAGE, Topic
+from mmsam_ros.ros.topics import Input
 
 pytestmark = pytest.mark.dds
 RAW = Topic("/cam", IMAGE, "")

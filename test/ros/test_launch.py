@@ -22,7 +22,7 @@ from domains import free_domain
 from harness import nano_weights, running
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from mmsam_ros.ros.topics import INPUTS
+from mmsam_ros.ros.interface import INPUTS
 
 SUBSTITUTES = {
     "launch": ["LaunchDescription"],

@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.ros.topics import INPUTS, OUTPUTS, message_class
+from mmsam_ros.ros.interface import INPUTS, OUTPUTS, message_class
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, topic_names
 
 pytestmark = pytest.mark.dds
@@ -184,7 +184,7 @@ def test_mask_equals_the_segmenter(rig: Rig, weights: Path) -> None:
 
 def expected_mask(rig: Rig, weights: Path, *, without: tuple[str, ...] = ()) -> np.ndarray:
     """By the Segmenter, from the arrays instead of the messages."""
-    from mmsam_ros.ros.camera_info import camera_model
+    from mmsam_ros.ros.calibration import camera_model
     from mmsam_ros.sensors import Frame, LidarPoints, SensorImage, pose_matrix
 
     pose = pose_matrix([0.0, 0.2, 0.0], [0.5, -0.5, 0.5, 0.5])

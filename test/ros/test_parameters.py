@@ -17,9 +17,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.parameter_table import PARAMETERS
-from mmsam_ros.ros.parameters import Parameters, declare_parameters
-from mmsam_ros.ros.wiring import make_camera_infos, make_synchroniser
+from mmsam_ros.ros.interface import PARAMETERS
+from mmsam_ros.ros.parameters import (
+    Parameters,
+    declare_parameters,
+    make_camera_infos,
+    make_synchroniser,
+)
 
 ROWS = {row.name: row for row in PARAMETERS}
 POSE = [0.0, 0.1, 0.2, 0.0, 0.0, 0.0, 1.0]

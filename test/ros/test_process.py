@@ -16,13 +16,12 @@ from harness import GUARD, camera_info, cloud, image, nano_weights
 from malformed import CASES, Case
 
 from mmsam_ros.inference import Result, Segmenter
-from mmsam_ros.ros.camera_info import CameraInfos
+from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.frames import FrameBuilder
-from mmsam_ros.ros.process import Processor
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
-from mmsam_ros.ros.worker import Worker
+from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import Registration, pose_matrix
 
 SIZE = 96  # pixels a side
@@ -234,7 +233,7 @@ def test_every_way_to_end_at_once_adds_up(rig: Rig) -> None:
     for stream, message in first.items():
         worker.feed(stream, STAMP, message, time.monotonic())
     worker.start()
-    worker._thread.join(GUARD)
+    worker.join(GUARD)
     worker.stop()
     ends = {"used": 2, "dropped:busy": 2, "dropped:shutdown": 1}
     assert rig.counts() == {

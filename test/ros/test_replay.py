@@ -38,8 +38,8 @@ from rosbags.rosbag2 import StoragePlugin
 
 from mmsam_ros.ros import player
 from mmsam_ros.ros.bags import open_raw
+from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.replay import ReplayConfig
-from mmsam_ros.ros.topics import message_class
 
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))

@@ -11,8 +11,7 @@ from sensor_msgs.msg import Image
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Outcome
-from mmsam_ros.ros.stock_sync import StockSynchroniser
-from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
 
 CONFIG = SyncConfig({"lidar": AuxiliarySync(slop=0.02)}, deadline=1.0)
 

@@ -104,8 +104,8 @@ def test_stopping_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.entered.acquire(timeout=WAIT)
     worker.feed(CAMERA, 2, None, time.monotonic())
     # the worker is told to stop before its thread is waited for
-    join = worker._thread.join
-    monkeypatch.setattr(worker._thread, "join", lambda: (log.gate.set(), join(WAIT)))
+    join = worker.join
+    monkeypatch.setattr(worker, "join", lambda: (log.gate.set(), join(WAIT)))
     worker.stop()
     assert (log.done, log.dropped) == ([1], [(2, "shutdown")])
     assert log.counts() == {"used": 1, "dropped:shutdown": 1}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image and CompressedImage to arrays, and arrays to Image. Needs no ROS.
+"""Image, CompressedImage and PointCloud2 to arrays, and arrays to Image. Needs no ROS.
 
 Messages may be those of rclpy or of `rosbags`. They are checked before they are used: a malformed
-one raises `RosError` with reason "encoding", "size", "step", "data_length" or "compressed".
+one raises `RosError` with reason "encoding", "size", "step", "data_length", "compressed", "fields"
+or "intensity".
 """
 
 import array
@@ -18,6 +19,7 @@ from mmsam_ros.sensors import SensorError, decode_image
 
 Array = NDArray[Any]
 MAX_SIDE = 16384  # pixels
+MAX_POINT_STEP = 4096  # bytes
 
 # encoding: (type, channels), as in sensor_msgs/image_encodings.hpp
 ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
@@ -39,6 +41,8 @@ _TO_RGB: dict[str, int] = {
 _CAMERA = ("rgb8", *_TO_RGB)
 _THERMAL = ("mono8", "mono16", "8UC1", "16UC1")
 _RASTER = ("rgb8", "bgr8", "mono8", "8UC1", "8UC3", "16UC3", "32FC3")
+_INTENSITY = ("intensity", "i", "reflectivity")  # names of its field
+_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
 
 # (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
 Reader = Callable[[Any, tuple[str, ...]], tuple[Array, str]]
@@ -50,27 +54,25 @@ def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
     Not copied unless rows are padded or the byte order is not the machine's.
     """
     encoding = str(message.encoding)
-    if encoding not in ENCODINGS or encoding not in allowed:
+    if encoding not in allowed:
         _refuse_encoding(encoding, allowed)
     kind, channels = ENCODINGS[encoding]
-    height, width, step = int(message.height), int(message.width), int(message.step)
+    height, width, item = int(message.height), int(message.width), np.dtype(kind).itemsize
     _check_sides(height, width)
-    item = np.dtype(kind).itemsize
-    row = width * channels * item
-    if step < row or step % item:
-        raise RosError(
-            f"step is {step}, expected at least {row} ({width} pixels of {encoding}) and a "
-            f"multiple of {item}",
-            "step",
-        )
+    if message.step % item:
+        raise RosError(f"step is {message.step}, expected a multiple of {item}", "step")
+    content = f"{width} pixels of {encoding}"
+    rows = _unpadded_rows(message, width * channels * item, "step", content)
     sent = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    pixels = unpadded_rows(message, row, "step").view(sent).astype(kind, copy=False)
+    pixels = rows.view(sent).astype(kind, copy=False)
     return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
 
 
-def unpadded_rows(message: Any, row: int, step_name: str) -> NDArray[np.uint8]:
-    """The first `row` bytes of each row of a message's data, (height, row); see `read_pixels`."""
+def _unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDArray[np.uint8]:
+    """The first `row` bytes of each row of the data, (height, row); `content` is for errors."""
     height, step = int(message.height), int(getattr(message, step_name))
+    if step < row:
+        raise RosError(f"{step_name} is {step}, expected at least {row} ({content})", "step")
     data = np.frombuffer(message.data, np.uint8)
     if data.size != height * step:
         raise RosError(
@@ -89,11 +91,10 @@ def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
     sent = _sent_encoding(message)
     is_bayer = sent.startswith("bayer_")  # png holds the mosaic, jpeg colours
     pixels = _decompress(message, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
-    if pixels.dtype == np.uint8 and pixels.ndim == 3:
-        return _converted(pixels, "bgr8")
-    if pixels.dtype != np.uint8 or sent not in _TO_RGB:
+    encoding = "bgr8" if pixels.ndim == 3 else sent
+    if pixels.dtype != np.uint8 or encoding not in _TO_RGB:
         _refuse_encoding(sent, _CAMERA)
-    return _converted(pixels, sent)
+    return _converted(pixels, encoding)
 
 
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
@@ -162,8 +163,7 @@ def cv_bridge_reader() -> Reader:
 
 def _sent_encoding(message: Any) -> str:
     """The encoding before compression, from a format such as "mono16; png compressed "."""
-    encoding, separator, _ = str(message.format).partition(";")
-    return encoding.strip() if separator else ""
+    return str(message.format).partition(";")[0].strip()
 
 
 def _decompress(message: Any, flags: int) -> Array:
@@ -203,3 +203,51 @@ def _check_sides(height: int, width: int) -> None:
 
 def _refuse_encoding(encoding: str, allowed: tuple[str, ...]) -> NoReturn:
     raise RosError(f"encoding is {encoding!r}, expected one of {', '.join(allowed)}", "encoding")
+
+
+def cloud_points(message: Any, *, needs_intensity: bool) -> tuple[Array, Array]:
+    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
+
+    Without an intensity field the intensity is 0, or RosError if the weights read it.
+    """
+    fields = {str(f.name): f for f in message.fields}
+    if not {"x", "y", "z"} <= fields.keys():
+        raise RosError(f"fields are {sorted(fields)}, expected x, y and z among them", "fields")
+    intensity = next((name for name in _INTENSITY if name in fields), None)
+    if intensity is None and needs_intensity:
+        raise RosError(
+            f"fields are {sorted(fields)}, expected one of {', '.join(_INTENSITY)} among them, "
+            "which these weights read",
+            "intensity",
+        )
+    names = ["x", "y", "z", *([intensity] if intensity else [])]
+    points = _structured(message, [fields[name] for name in names])
+    xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
+    values = points[intensity] if intensity else np.zeros(len(xyz))
+    return xyz, values.astype(np.float32)
+
+
+def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
+    """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
+    width, point_step = int(message.width), int(message.point_step)
+    formats = []
+    for field in fields:
+        if field.datatype not in _DATATYPES:
+            raise RosError(
+                f"field {field.name!r} has datatype {field.datatype}, expected 1 to 8", "fields"
+            )
+        formats.append((">" if message.is_bigendian else "<") + _DATATYPES[field.datatype])
+        end = int(field.offset) + np.dtype(formats[-1]).itemsize
+        if end > point_step:
+            raise RosError(
+                f"field {field.name!r} ends at byte {end}, expected within point_step {point_step}",
+                "fields",
+            )
+    if point_step > MAX_POINT_STEP:
+        raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
+    content = f"{width} points of {point_step} bytes"
+    rows = _unpadded_rows(message, width * point_step, "row_step", content)
+    names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
+    kind = np.dtype(layout)  # type: ignore[call-overload]
+    return rows.view(kind).reshape(-1) if rows.size else np.empty(0, kind)
