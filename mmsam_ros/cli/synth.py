@@ -3,7 +3,6 @@
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import count, image_size
@@ -64,7 +63,7 @@ def write_folder(args: argparse.Namespace) -> None:
 
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
     with progress("rendering") as advance:
-        rows = render(args.out, scenes, args.size, workers=args.workers, report=advance)
-    for (split, word), number in Counter((row.split, row.difficulty) for row in rows).items():
+        counts = render(args.out, scenes, args.size, workers=args.workers, report=advance)
+    for (split, word), number in counts.items():
         print(f"{number:6d} {split}, {word}")
     print(f"folder: {args.out}")

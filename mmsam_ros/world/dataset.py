@@ -7,45 +7,24 @@ counts, labels and the calibration.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mmsam_ros._util import check_word
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project
 from mmsam_ros.world.difficulty import is_hard
 from mmsam_ros.world.rig import Rig, make_rig
-from mmsam_ros.world.samples import samples
+from mmsam_ros.world.samples import Sample, samples
 from mmsam_ros.world.scene import CLASSES
-from mmsam_ros.world.style import SEEDS, world_seed
+from mmsam_ros.world.style import world_seed
 from mmsam_ros.world.weather import CASES, WEATHERS
-
-INTERVAL = 0.8  # seconds between two pictures of a scene
-
-
-@dataclass(frozen=True)
-class Row:
-    """One frame of a data set; `number` counts over all its splits."""
-
-    split: str
-    number: int
-    weather: str
-    case: str
-    difficulty: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}_{self.number:05d}"
-
-    @property
-    def subsets(self) -> dict[str, str]:
-        return {"weather": self.weather, "case": self.case, "difficulty": self.difficulty}
 
 
 @dataclass(frozen=True)
@@ -53,78 +32,79 @@ class Scene:
     """One drive and its frames."""
 
     seed: int
-    rows: tuple[Row, ...]
+    split: str
+    weather: str
+    case: str
+    numbers: range  # of its frames; they count over all splits of the data set
+
+    def samples(self, rig: Rig, interval: float = 0.8) -> Iterator[Sample]:
+        """The frames, `interval` seconds apart."""
+        return samples(
+            self.seed, len(self.numbers), weather=self.weather, case=self.case, rig=rig,
+            interval=interval,
+        )  # fmt: skip
 
 
 def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> list[Scene]:
-    """The scenes of a data set: `frames` per split, `per_scene` from each drive.
+    """The scenes of a data set: `frames` per split, at most `per_scene` from each drive.
 
     Weathers take turns. Every second scene of a weather is ordinary, the other cases take turns in
     between, so that 50 scenes have every pair. `first`: number of every split's first world.
     """
-    if per_scene < 1:
-        raise DataError(f"frames of a scene are {per_scene}, expected at least 1")
     scenes: list[Scene] = []
     number = 0
     for split, count in frames.items():
-        check_word("frames", split, SEEDS, DataError)
-        for i in range(-(-count // per_scene)):
+        for i, start in enumerate(range(number, number + count, per_scene)):
             weather, turn = WEATHERS[i % len(WEATHERS)], i // len(WEATHERS)
             case = CASES[1 + turn // 2 % (len(CASES) - 1)] if turn % 2 else "ordinary"
-            size = min(per_scene, count - i * per_scene)
-            rows = tuple(Row(split, number + k, weather, case) for k in range(size))
-            scenes.append(Scene(world_seed(split, first + i), rows))
-            number += size
+            numbers = range(start, min(start + per_scene, number + count))
+            scenes.append(Scene(world_seed(split, first + i), split, weather, case, numbers))
+        number += count
     return scenes
 
 
 def render(
     root: Path, scenes: list[Scene], size: tuple[int, int], *,
     workers: int | None = None, report: Callable[[float], None] | None = None,
-) -> list[Row]:  # fmt: skip
-    """Render the scenes into the new folder `root`; returns the frames with their difficulty.
+) -> Counter[tuple[str, str]]:  # fmt: skip
+    """Render the scenes into the new folder `root`; returns frames by split and difficulty.
 
     `size`: camera's width and height. `workers`: processes, by default one per core. `report` is
     called with the share that is done. DataError: the folder exists, or there are no frames.
     """
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
-    total = sum(len(scene.rows) for scene in scenes)
-    if not total:
+    if not scenes:
         raise DataError("no frames are asked for, expected e.g. train=200,val=40,test=40")
-    if workers is not None and workers < 1:
-        raise DataError(f"workers are {workers}, expected at least 1")
-    writer = _writer(root, make_rig(*size))
+    writer, counts = _writer(root, make_rig(*size)), Counter[tuple[str, str]]()
     # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    rows: list[Row] = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
-        for job in [pool.submit(_scene, root, scene, size) for scene in scenes]:
-            rows += job.result()
+        jobs = [pool.submit(_render_scene, root, scene, size) for scene in scenes]
+        for done, (scene, job) in enumerate(zip(scenes, jobs, strict=True), start=1):
+            for name, subsets in job.result().items():
+                writer.list_frame(scene.split, name, subsets)
+                counts[scene.split, subsets["difficulty"]] += 1
             if report:
-                report(len(rows) / total)
-    for row in rows:
-        writer.list_frame(row.split, row.name, row.subsets)
+                report(done / len(scenes))
     writer.finish()
-    return rows
+    return counts
 
 
-def _scene(root: Path, scene: Scene, size: tuple[int, int]) -> list[Row]:
-    """Renders one drive and writes its frames."""
-    rig, first, rows = make_rig(*size), scene.rows[0], []
+def _render_scene(root: Path, scene: Scene, size: tuple[int, int]) -> dict[str, dict[str, str]]:
+    """Writes the frames of one drive; returns their subsets by name."""
+    rig, found = make_rig(*size), {}
     writer = _writer(root, rig)
-    drive = samples(scene.seed, len(scene.rows), weather=first.weather, case=first.case,
-                    rig=rig, interval=INTERVAL)  # fmt: skip
-    for row, sample in zip(scene.rows, drive, strict=True):
+    for number, sample in zip(scene.numbers, scene.samples(rig), strict=True):
         picture, cloud = sample.picture, sample.cloud
         seen = np.sort(project(cloud.xyz, rig.camera_model, rig.T_camera_lidar)[0])
         points = np.concatenate([cloud.xyz, cloud.intensity[:, None]], 1)[seen]
         sensors = {"lidar": points, "thermal": sample.thermal}
-        done = replace(row, difficulty="hard" if is_hard(sample) else "easy")
-        writer.add(row.split, row.name, picture.rgb, picture.labels, sensors, done.subsets)
-        rows.append(done)
-    return rows
+        name, difficulty = f"{scene.split}_{number:05d}", "hard" if is_hard(sample) else "easy"
+        found[name] = {"weather": scene.weather, "case": scene.case, "difficulty": difficulty}
+        writer.add(scene.split, name, picture.rgb, picture.labels, sensors, found[name])
+    return found
 
 
 def _writer(root: Path, rig: Rig) -> FolderWriter:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.world.materials import column
+from mmsam_ros.world.meshes import by_material
 from mmsam_ros.world.raycast import Caster, Hits
 from mmsam_ros.world.rig import LidarSpec
 from mmsam_ros.world.style import Dice, Floats
@@ -71,7 +71,7 @@ def _returns(
     """Measured range (0: none), intensity and true label of every ray."""
     conditions, count = caster.world.conditions, len(hits.distance)
     material = caster.material[hits.triangle]
-    reflectance = column("reflectance")[material]
+    reflectance = by_material("reflectance")[material]
     cells = facade(caster, hits)
     reflectance[cells.at[cells.window]] = _GLASS
     facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangle meshes with a material and a colour per triangle, and basic shapes.
+"""Materials, triangle meshes with a material and a colour per triangle, and basic shapes.
 
 Metres; x forward, y left, z up. The order of a triangle's corners does not matter: the ray caster
 turns normals towards the viewer.
@@ -14,8 +14,62 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.world.materials import MATERIAL_IDS
 from mmsam_ros.world.style import RGB, Range
+
+
+@dataclass(frozen=True)
+class Material:
+    """Properties of a surface besides its albedo; temperatures in Celsius."""
+
+    name: str
+    reflectance: float  # share of the LiDAR's light (905 nm) sent back at normal incidence, 0..1
+    day: float  # temperature by day, in the shade
+    sun: float  # kelvin gained in full perpendicular sun
+    night: float  # temperature at night
+    gloss: float = 0.0  # share of mirror-like reflection at normal incidence (camera)
+    glow: float = 0.0  # radiance of the surface itself at night, times its albedo (camera)
+    emissivity: float = 0.95  # share of own radiation (thermal); the rest mirrors the sky
+
+
+MATERIALS = (
+    Material("sky", 0.0, 0, 0, 0),
+    Material("asphalt", 0.12, 23, 13, 13.5),
+    Material("marking", 0.75, 22, 9, 12.5),
+    Material("paving", 0.28, 22, 10, 12),
+    Material("kerb", 0.35, 22, 10, 12),
+    Material("grass", 0.45, 18.5, 4, 7.5),
+    Material("bark", 0.30, 19, 6, 10.5),
+    Material("leaves", 0.50, 18, 3, 10),
+    Material("facade", 0.35, 20, 11, 12),
+    Material("stone", 0.40, 20, 10, 11),
+    Material("roof", 0.25, 23, 20, 7),
+    Material("steel", 0.45, 20, 9, 8.5, gloss=0.05),
+    Material("plate", 0.95, 20, 8, 8, gloss=0.03),
+    Material("paint", 0.50, 21, 14, 8.5, gloss=0.10, emissivity=0.9),
+    Material("warm_paint", 0.50, 36, 12, 27, gloss=0.10, emissivity=0.9),
+    Material("trim", 0.10, 22, 8, 10),
+    Material("warm_trim", 0.10, 46, 2, 40),
+    Material("glass", 0.05, 21, 4, 10.5, gloss=0.35, emissivity=0.85),
+    Material("tyre", 0.08, 22, 7, 10),
+    Material("warm_tyre", 0.08, 33, 4, 24),
+    Material("rim", 0.55, 21, 6, 9, gloss=0.10, emissivity=0.8),
+    Material("headlamp", 0.60, 22, 6, 10, gloss=0.20),
+    Material("headlamp_on", 0.60, 34, 4, 30, gloss=0.20, glow=14.0),
+    Material("tail_lamp", 0.70, 22, 6, 10, gloss=0.05),
+    Material("tail_lamp_on", 0.70, 26, 4, 18, gloss=0.05, glow=2.5),
+    Material("street_lamp", 0.30, 20, 8, 38, glow=12.0),
+    Material("skin", 0.45, 33.5, 0.5, 32.0, emissivity=0.98),
+    Material("hair", 0.25, 28, 5, 24),
+    Material("cloth", 0.40, 27.5, 4, 23),
+    Material("canvas", 0.40, 21, 9, 9.5),
+    Material("shoe", 0.20, 25, 4, 17),
+)
+MATERIAL_IDS = {material.name: index for index, material in enumerate(MATERIALS)}
+
+
+def by_material(field: str) -> NDArray[np.float32]:
+    """One property of all materials, indexed by material id."""
+    return np.array([getattr(material, field) for material in MATERIALS], np.float32)
 
 
 class Surface(NamedTuple):
@@ -67,14 +121,15 @@ def mesh(vertices: ArrayLike, triangles: ArrayLike, surface: Surface) -> Mesh:
     )
 
 
-def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, surface: Surface) -> Mesh:
-    """Four corners in order around the edge."""
-    return mesh(np.array([a, b, c, d], float), [[0, 1, 2], [0, 2, 3]], surface)
+def polygon(corners: ArrayLike, surface: Surface) -> Mesh:
+    """A flat convex outline, corners (N, 3) in order around the edge."""
+    points = np.asarray(corners)
+    return mesh(points, [[0, i, i + 1] for i in range(1, len(points) - 1)], surface)
 
 
 def floor(x: Range, y: Range, z: float, surface: Surface) -> Mesh:
     """A level rectangle."""
-    return quad((x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z), surface)
+    return polygon([(x[i], y[j], z) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], surface)
 
 
 _BOX = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]]
@@ -129,7 +184,7 @@ def tube(
     return loft(np.stack([start + radius * circle, end + last * circle]), surface)
 
 
-def column(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
+def upright(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
     """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     x, z, rx, ry = np.array(sections, float).T[..., None]
@@ -162,9 +217,6 @@ def patch(corners: ArrayLike, s: Range, t: Range, surface: Surface) -> Mesh:
     p = np.asarray(corners, float)
     normal = np.cross(p[1] - p[0], p[3] - p[0])
     normal *= 0.012 / np.linalg.norm(normal)
-
-    def at(u: float, v: float) -> NDArray[np.float64]:
-        low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])
-        return low + v * (high - low) + normal
-
-    return quad(at(s[0], t[0]), at(s[1], t[0]), at(s[1], t[1]), at(s[0], t[1]), surface)
+    u, v = np.array([s[0], s[1], s[1], s[0]])[:, None], np.repeat(t, 2)[:, None]
+    low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])
+    return polygon(low + v * (high - low) + normal, surface)

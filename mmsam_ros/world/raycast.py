@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Casts rays into a world: what they hit at what distance, and shadows (Embree, on the CPU)."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -19,29 +18,21 @@ _SIGHT = (-35.0, 90.0)  # metres behind and ahead of the ego vehicle in which mo
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Per ray: distance (inf: sky), triangle row of the caster's tables, unit normal, point."""
+    """What each of N rays hits."""
 
-    distance: Floats
-    triangle: NDArray[np.int64]
-    normal: Floats
-    point: Floats
+    distance: Floats  # (N,) m; sky: inf
+    triangle: NDArray[np.int64]  # (N,) row in the caster's tables
+    normal: Floats  # (N, 3) of unit length, towards the viewer
+    point: Floats  # (N, 3) in the world
 
-    def solid(self) -> tuple[Rows, Hits]:
+    def solid(self) -> tuple[Rows, Self]:
         """Rows of the rays that hit something, and their hits."""
         at = np.flatnonzero(np.isfinite(self.distance))
-        return at, Hits(self.distance[at], self.triangle[at], self.normal[at], self.point[at])
+        return at, replace(self, **{name: array[at] for name, array in vars(self).items()})
 
 
 class Caster:
-    """Casts rays into a world at any time.
-
-    Static things are built once, moving things again for every new time.
-
-    Attributes:
-        label, material, albedo, instance: class id, material id, RGB and instance of each triangle;
-            the last row is the sky.
-        origin, turn: of each instance, (3,) and cosine and sine of its yaw.
-    """
+    """Casts rays into a world at any time; only moving things are built again for a new time."""
 
     def __init__(self, world: World) -> None:
         self.world, things = world, world.instances
@@ -49,10 +40,12 @@ class Caster:
         meshes = [merge([limb.mesh for limb in things[i].limbs]) for i in order]
         counts = [len(mesh.triangles) for mesh in meshes]
         whole, rows = merge(meshes), np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
+        # of each triangle; the last row is the sky
         self.instance = np.append(np.repeat(order, counts), -1).astype(np.int32)
         self.label = np.array([*(thing.label for thing in things), SKY], np.uint8)[self.instance]
         self.material = np.append(whole.material, np.int16(0))
         self.albedo = np.append(whole.albedo, np.zeros((1, 3), np.float32), axis=0)
+        # of each instance; turn: cosine and sine of its yaw
         self.origin = np.array([thing.origin for thing in things], np.float32)
         yaw = np.array([thing.yaw for thing in things], np.float32)
         self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)

@@ -5,6 +5,7 @@
 `camera_optical`, `thermal_optical`: z forward, x right, y down. Pixel i covers [i, i + 1).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import radians, tan
@@ -18,18 +19,17 @@ from mmsam_ros.world.scene import pose
 from mmsam_ros.world.style import Floats
 
 OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
-SENSORS = tuple(OFFSETS)
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 @dataclass(frozen=True, eq=False)
 class PinholeSpec:
-    """An undistorted camera: size in pixels, horizontal field of view, T_base_optical."""
+    """An undistorted camera."""
 
     width: int
     height: int
-    fov: float  # degrees
-    T_base: NDArray[np.float64]
+    fov: float  # horizontal, degrees
+    T_base: NDArray[np.float64]  # base_link <- optical frame
 
     @property
     def K(self) -> NDArray[np.float64]:
@@ -40,20 +40,19 @@ class PinholeSpec:
     @cached_property
     def rays(self) -> Floats:
         """(height * width, 3) unit directions in the optical frame, row by row."""
-        K = self.K
-        u, v = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
-        rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1)
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        return rays.reshape(-1, 3).astype(np.float32)
+        v, u = np.indices((self.height, self.width)).reshape(2, -1) + 0.5
+        (f, _, cx), (_, _, cy) = self.K[:2]
+        rays = np.stack([(u - cx) / f, (v - cy) / f, np.ones_like(u)], 1)
+        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class LidarSpec:
-    """A spinning LiDAR: beams' elevations (degrees, top first), steps a turn, T_base_lidar."""
+    """A spinning LiDAR."""
 
-    elevations: NDArray[np.float64]
-    steps: int
-    T_base: NDArray[np.float64]
+    elevations: NDArray[np.float64]  # of the beams, degrees, top first
+    steps: int  # a turn
+    T_base: NDArray[np.float64]  # base_link <- lidar
 
     @cached_property
     def rays(self) -> Floats:
@@ -66,14 +65,12 @@ class LidarSpec:
 
 @dataclass(frozen=True, eq=False)
 class Rig:
-    """All sensors of the vehicle; rates in Hz."""
+    """All sensors of the vehicle."""
 
     camera: PinholeSpec
     thermal: PinholeSpec
     lidar: LidarSpec
-    camera_rate: float = 5.0
-    lidar_rate: float = 10.0
-    thermal_rate: float = 9.0
+    rates: Mapping[str, float]  # of every sensor, Hz
 
     @property
     def T_camera_lidar(self) -> NDArray[np.float64]:
@@ -88,8 +85,8 @@ class Rig:
     @property
     def camera_model(self) -> CameraModel:
         """The camera as `sensors` describes it."""
-        width, height, K = self.camera.width, self.camera.height, self.camera.K
-        return CameraModel(width, height, K, np.zeros(0), "none", np.eye(3), np.zeros(3))
+        size = self.camera.width, self.camera.height
+        return CameraModel(*size, self.camera.K, np.zeros(0), "none", np.eye(3), np.zeros(3))
 
     @property
     def registration(self) -> Registration:
@@ -99,13 +96,13 @@ class Rig:
 
     def stamps(self, sensor: str, seconds: float) -> NDArray[np.int64]:
         """Times of a sensor's frames within `seconds`, nanoseconds from the start."""
-        rate, start = getattr(self, f"{sensor}_rate"), OFFSETS[sensor]
+        rate, start = self.rates[sensor], OFFSETS[sensor]
         count = max(0, int(np.ceil((seconds - start) * rate - 1e-9)))
         return np.round((start + np.arange(count) / rate) * 1e9).astype(np.int64)
 
     def nearest(self, sensor: str, time: float) -> float:
         """Time (s) of a sensor's frame that is nearest to `time`."""
-        rate, start = getattr(self, f"{sensor}_rate"), OFFSETS[sensor]
+        rate, start = self.rates[sensor], OFFSETS[sensor]
         return float(start + max(0, round((time - start) * rate)) / rate)
 
 
@@ -122,9 +119,9 @@ def make_rig(
         raise DataError(f"camera rate is {camera_rate}, expected a positive number of Hz")
     place = pose((1.25, 0.0, 1.60), pitch=radians(1.5))
     camera = PinholeSpec(width, height, 75.0, place @ _OPTICAL)
-    place = pose((1.25, -0.2, 1.60), yaw=radians(0.8), pitch=radians(1.1), roll=radians(0.3))
+    place = pose((1.25, -0.2, 1.60), radians(0.8), radians(1.1), radians(0.3))
     thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)
     # denser around the horizon
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
     lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
-    return Rig(camera, thermal, lidar, camera_rate)
+    return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})

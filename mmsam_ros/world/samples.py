@@ -16,8 +16,6 @@ from mmsam_ros.world.scene import World
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import Dice
 
-_CAMERA, _LIDAR, _THERMAL = 10, 11, 12  # keys of the sensors' noise
-
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -30,24 +28,23 @@ class Sample:
 
 
 class Vehicle:
-    """Renders any sensor's frame at any time; the same time gives the same frame, in any order."""
+    """Renders any sensor's frame at any time (s); the same time gives the same frame."""
 
     def __init__(self, world: World, rig: Rig) -> None:
-        self.world, self.rig = world, rig
-        self.caster = Caster(world)
+        self.world, self.rig, self.caster = world, rig, Caster(world)
 
     def camera(self, time: float) -> Picture:
-        """The camera's picture at `time` (s), with true labels."""
-        return camera.render(self.caster, self.rig.camera, time, self._noise(_CAMERA, time))
+        """The camera's picture, with true labels."""
+        return camera.render(self.caster, self.rig.camera, time, self._noise(10, time))
 
     def lidar(self, time: float) -> Cloud:
-        """One turn of the LiDAR from `time` (s) on."""
-        noise, turn = self._noise(_LIDAR, time), 1 / self.rig.lidar_rate
+        """The LiDAR's turn that begins at `time`."""
+        turn, noise = 1 / self.rig.rates["lidar"], self._noise(11, time)
         return lidar.scan(self.caster, self.rig.lidar, time, turn, noise)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
-        """The thermal image at `time` (s), hundredths of a kelvin."""
-        return thermal.render(self.caster, self.rig.thermal, time, self._noise(_THERMAL, time))
+        """The thermal image (H, W), hundredths of a kelvin."""
+        return thermal.render(self.caster, self.rig.thermal, time, self._noise(12, time))
 
     def _noise(self, sensor: int, time: float) -> Dice:
         return Dice(self.world.seed, sensor, round(time * 1e9))

@@ -75,8 +75,9 @@ class Path:
 
     def bend(self, mesh: Mesh) -> Mesh:
         """A mesh from street to world coordinates; its edges should be short."""
-        x, y, _ = self.world(mesh.vertices[:, 0], mesh.vertices[:, 1])
-        return mesh.at(np.stack([x, y, mesh.vertices[:, 2]], 1))
+        s, n, z = mesh.vertices.T
+        x, y, _ = self.world(s, n)
+        return mesh.at(np.stack([x, y, z], 1))
 
 
 STRAIGHT = Path()
@@ -86,14 +87,11 @@ def pose(
     position: Sequence[float], yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
 ) -> NDArray[np.float64]:
     """(4, 4) transform parent <- child: turned about x (roll), y (pitch), z (yaw), then shifted."""
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    cr, sr = np.cos(roll), np.sin(roll)
     T = np.eye(4)
-    T[:3, :3] = (
-        np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-        @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-        @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    )
+    for angle, plane in ((yaw, (0, 1)), (pitch, (2, 0)), (roll, (1, 2))):
+        turn, c, s = np.eye(4), np.cos(angle), np.sin(angle)
+        turn[np.ix_(plane, plane)] = [[c, -s], [s, c]]
+        T = T @ turn
     T[:3, 3] = position
     return T
 
@@ -181,12 +179,11 @@ class World:
         """Lit lights at `time` as (position, unit direction, light); none in daylight."""
         if not self.conditions.night:
             return []
-        owners = [(thing.motion, thing.lights) for thing in self.instances if thing.lights]
+        owners = [(thing.motion, thing.lights) for thing in self.instances]
         found = []
         for motion, lights in [(self.ego, self.ego_lights), *owners]:
-            T = np.eye(4) if motion is None else motion.at(time)
             for light in lights:
-                aim = T[:3, :3] @ np.asarray(light.direction)
-                position = T[:3, :3] @ np.asarray(light.position) + T[:3, 3]
+                T = np.eye(4) if motion is None else motion.at(time)
+                aim, position = T[:3, :3] @ light.direction, T[:3, :3] @ light.position + T[:3, 3]
                 found.append((position, aim / np.linalg.norm(aim), light))
         return found

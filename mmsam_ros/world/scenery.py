@@ -4,9 +4,19 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
+from mmsam_ros.world.meshes import (
+    Mesh,
+    Surface,
+    box,
+    ellipsoid,
+    merge,
+    mesh,
+    polygon,
+    tube,
+    upright,
+)
 from mmsam_ros.world.scene import Light
 from mmsam_ros.world.style import RGB, Dice, Floats, Range
 
@@ -122,7 +132,7 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
     foot, top = rng.uniform(0.11, 0.17), rng.uniform(0.06, 0.1)
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
     parts = [
-        column(post, steel),
+        upright(post, steel),
         tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04),
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
@@ -134,19 +144,20 @@ def bollard(rng: Dice) -> Mesh:
     """A low post."""
     steel = Surface("steel", rng.colour((0.05, 0.5), (0.0, 0.6)))
     band = Surface("plate", rng.colour((0.5, 0.75), (0.0, 0.9)))
-    body = column([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel)
-    return merge([body, column([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band)])
+    return merge([
+        upright([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel),
+        upright([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band),
+    ])  # fmt: skip
 
 
-def _plate(outline: NDArray[np.float64], x: float, rgb: RGB) -> Mesh:
+def _plate(outline: ArrayLike, x: float, rgb: RGB) -> Mesh:
     """A flat outline (y, z) facing -x at the given x."""
-    fan = [[0, i, i + 1] for i in range(1, len(outline) - 1)]
-    return mesh(np.insert(outline, 0, x, axis=1), fan, Surface("plate", rgb))
+    return polygon(np.insert(np.asarray(outline), 0, x, axis=1), Surface("plate", rgb))
 
 
 def _panel(y: Range, z: Range, x: float, rgb: RGB) -> Mesh:
     """A rectangle facing -x."""
-    return _plate(np.array([(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]), x, rgb)
+    return _plate([(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])], x, rgb)
 
 
 def sign(rng: Dice) -> tuple[Mesh, Mesh]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.world.materials import MATERIAL_IDS, column
+from mmsam_ros.world.meshes import MATERIAL_IDS, by_material
 from mmsam_ros.world.raycast import Caster, Hits
 from mmsam_ros.world.scenery import BAY, STOREY
 from mmsam_ros.world.style import Floats, Mask, Rows, Style
@@ -65,9 +65,9 @@ def look(caster: Caster, hits: Hits) -> tuple[Floats, Floats, Floats]:
     """
     world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
     material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
-    gloss = column("gloss")[material]
+    gloss = by_material("gloss")[material]
     share = 1.0 if world.conditions.night else 0.15 * world.conditions.lamps
-    glow = albedo * (share * column("glow"))[material][:, None]
+    glow = albedo * (share * by_material("glow"))[material][:, None]
     for name, ground in _GROUND.items():
         at = _rows(caster, hits, name)
         s, n = world.path.street(hits.point[at, 0], hits.point[at, 1])

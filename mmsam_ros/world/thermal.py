@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.world.camera import view
-from mmsam_ros.world.materials import MATERIALS, column
+from mmsam_ros.world.meshes import MATERIALS, by_material
 from mmsam_ros.world.raycast import Caster, Hits, mirrored
 from mmsam_ros.world.rig import PinholeSpec
 from mmsam_ros.world.scene import World
@@ -30,7 +30,7 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> NDArray
     hits, rays = view(caster, spec, time)
     celsius = _sky(world, rays)
     solid, seen = hits.solid()
-    emissivity = column("emissivity")[caster.material[seen.triangle]]
+    emissivity = by_material("emissivity")[caster.material[seen.triangle]]
     sky = _sky(world, mirrored(rays[solid], seen.normal)[0])
     body = emissivity * _surface(caster, seen, time) + (1 - emissivity) * sky
     through = np.exp(-seen.distance * (1 / 900 + _FOG * world.conditions.fog))
@@ -59,7 +59,7 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     world, conditions = caster.world, caster.world.conditions
     material, instance = caster.material[seen.triangle], caster.instance[seen.triangle]
     drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
-    nominal = conditions.day * column("day") + (1 - conditions.day) * column("night")
+    nominal = conditions.day * by_material("day") + (1 - conditions.day) * by_material("night")
     celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
     celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
     cells = facade(caster, seen)
@@ -68,7 +68,7 @@ def _surface(caster: Caster, seen: Hits, time: float) -> Floats:
     if max(conditions.sky.sun) > 0:
         lit, facing, shadow = caster.sunlit(seen, 200.0, time)
         # what is in shadow now has been in the sun before
-        gain = max(conditions.sky.sun) / _FULL_SUN * column("sun")[material[lit]]
+        gain = max(conditions.sky.sun) / _FULL_SUN * by_material("sun")[material[lit]]
         celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
     x, y, z = seen.point.T
     rough = world.style.noise(x + 0.5 * z, y + z, 19.0)

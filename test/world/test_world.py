@@ -101,7 +101,7 @@ def test_points_land_on_pixels_of_their_own_class(vehicle: Vehicle, rig: Rig) ->
     camera = rig.camera_model
     own: list[bool] = []
     close: list[bool] = []
-    front = 0.5 / rig.lidar_rate  # a turn begins behind the vehicle
+    front = 0.5 / rig.rates["lidar"]  # a turn begins behind the vehicle
     for s in (0.0, 20.0, 40.0, 60.0):
         ego = replace(vehicle.world.ego, start=(s, -1.7, 0.0), speed=0.0, sway=0.0)
         parked = Vehicle(replace(vehicle.world, ego=ego), rig)
@@ -128,7 +128,7 @@ def test_the_cloud_is_one_plausible_turn(vehicle: Vehicle, rig: Rig) -> None:
     assert cloud.intensity.min() >= 0
     assert cloud.intensity.max() <= 255
     assert np.all(np.diff(cloud.time) >= 0)
-    assert 0 <= cloud.time.min() <= cloud.time.max() < 1 / rig.lidar_rate
+    assert 0 <= cloud.time.min() <= cloud.time.max() < 1 / rig.rates["lidar"]
     mark, road = (
         np.median(cloud.intensity[cloud.label == CLASS_IDS[name]]) for name in ("lane_mark", "road")
     )
