@@ -180,7 +180,7 @@ class World:
         if not self.conditions.night:
             return []
         owners = [(thing.motion, thing.lights) for thing in self.instances]
-        found = []
+        found: list[tuple[Floats, Floats, Light]] = []
         for motion, lights in [(self.ego, self.ego_lights), *owners]:
             for light in lights:
                 T = np.eye(4) if motion is None else motion.at(time)

@@ -3,7 +3,7 @@
 
 Every block has its own random numbers, so a longer drive begins with the same street. It has two
 lanes, then on each side a parking strip (or none), a kerb, a pavement, and houses, gardens or a
-park; side streets cross it. `Layout` has the widths and densities.
+park; side streets cross it.
 """
 
 import math
@@ -73,7 +73,7 @@ def build_street(
     level = math.cos(height)
     sun = np.array([math.cos(bearing) * level, math.sin(bearing) * level, math.sin(height)])
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
-    ego = Motion(start, speed=EGO_SPEED, sway=sway, path=layout.path)
+    ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
     conditions = Conditions.draw(seed, weather, case)
     return World(seed, conditions, tuple(instances), ego, vehicles.HEADLIGHTS, sun, layout.path)
 
@@ -114,8 +114,8 @@ class _Block:
 
     def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
         """Adds meshes in street coordinates, bent along the street's curve."""
-        mesh = self.layout.path.bend(merge(pieces))
-        self.found.append(Instance(CLASS_IDS[name], (Limb(mesh),)))
+        limb = Limb(self.layout.path.bend(merge(pieces)))
+        self.found.append(Instance(CLASS_IDS[name], (limb,)))
 
     def _ground(self) -> None:
         lay, mid, w = self.layout, self.middle, _SIDE_ROAD
