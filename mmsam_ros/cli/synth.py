@@ -9,7 +9,7 @@ from mmsam_ros.cli.arguments import count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
-from mmsam_ros.world.weather import CASES, WEATHERS
+from mmsam_ros.world.scene import CASES, WEATHERS
 
 
 def _frames(text: str) -> dict[str, int]:

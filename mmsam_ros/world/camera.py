@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's physics: sun and shadows, lamps at night, sky, air, exposure, blur and noise."""
+"""The physics of both cameras.
 
+Camera: sun and shadows, lamps at night, sky, air, exposure, blur and noise. Thermal camera:
+apparent temperature of materials, sun, windows, sky and noise.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.world.meshes import MATERIALS, by_material
 from mmsam_ros.world.raycast import Caster, Hits, mirrored
 from mmsam_ros.world.rig import PinholeSpec
-from mmsam_ros.world.scene import World
-from mmsam_ros.world.style import RGB, Dice, Floats
-from mmsam_ros.world.textures import look
-from mmsam_ros.world.weather import Conditions
+from mmsam_ros.world.scene import Conditions, World
+from mmsam_ros.world.style import Dice, Floats
+from mmsam_ros.world.textures import facade, look
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
@@ -23,8 +28,15 @@ _FAR = 300.0  # things farther away cast no shadow, metres
 _GREY = 0.45  # mean radiance after automatic exposure
 _GAIN = (0.35, 4.0)  # limits of the exposure's gain
 
+COUNTS_PER_KELVIN = 100
+ZERO_CELSIUS = 27315  # counts
+_NETD = 0.07  # kelvin
+_PIVOT = 14.0  # degrees Celsius; low contrast brings all temperatures closer to it
+_FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
+_FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
 
-def _light(rgb: RGB) -> Floats:
+
+def _light(rgb: Sequence[float]) -> Floats:
     return np.array(rgb, np.float32)
 
 
@@ -51,16 +63,12 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> Picture
     hits, rays = view(caster, spec, time)
     solid, seen = hits.solid()
     albedo, gloss, glow = look(caster, seen)
-    light = (_lamps if world.conditions.night else _daylight)(caster, seen, time)
-    colour = albedo * light
+    colour = albedo * (_lamps if world.conditions.night else _daylight)(caster, seen, time)
     _reflect(world, seen, rays[solid], gloss, colour)
-    colour += glow
     clear = np.exp(-seen.distance * world.conditions.fog)[:, None]
-    colour = colour * clear + _light(world.conditions.sky.low) * (1 - clear)
-    radiance = np.empty_like(rays)
-    radiance[solid] = colour
-    away = np.isinf(hits.distance)
-    radiance[away] = sky(world, rays[away])
+    radiance, away = np.empty_like(rays), np.isinf(hits.distance)
+    radiance[solid] = (colour + glow) * clear + _light(world.conditions.sky.low) * (1 - clear)
+    radiance[away] = _sky(world, rays[away])
     image = radiance.reshape(*shape, 3)
     _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
@@ -69,7 +77,30 @@ def render(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> Picture
     return Picture(rgb, labels.reshape(shape), distance, instance.reshape(shape))
 
 
-def sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
+def render_thermal(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> NDArray[np.uint16]:
+    """The thermal image (H, W) at `time`: counts of hundredths of a kelvin, 27315 is 0 Celsius."""
+    conditions = caster.world.conditions
+    hits, rays = view(caster, spec, time)
+    celsius = _sky_temperature(conditions, rays)
+    solid, seen = hits.solid()
+    emissivity = by_material("emissivity")[caster.material[seen.triangle]]
+    mirror = _sky_temperature(conditions, mirrored(rays[solid], seen.normal)[0])
+    body = emissivity * _temperature(caster, seen, time) + (1 - emissivity) * mirror
+    through = np.exp(-seen.distance * (1 / 900 + _FOG * conditions.fog))
+    air = 9.0 + 10.0 * conditions.day + conditions.air
+    celsius[solid] = body * through + air * (1 - through)
+    size = (spec.width, spec.height)
+    detectors = [max(pixels // conditions.coarse, 1) for pixels in size]
+    image = cv2.GaussianBlur(celsius.reshape(size[::-1]), (3, 3), 0.6)
+    image = cv2.resize(image, detectors, interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+    fixed = Dice(caster.world.seed, 6).standard_normal(spec.width).astype(np.float32)
+    noise = _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
+    counts = (image + noise) * COUNTS_PER_KELVIN + ZERO_CELSIUS
+    return np.round(np.clip(counts, 0, 65535)).astype(np.uint16)
+
+
+def _sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
     """Radiance (N, 3) of the sky along unit rays."""
     conditions = world.conditions
     up = np.clip(rays[:, 2:], 0, 1)
@@ -101,8 +132,7 @@ def _daylight(caster: Caster, seen: Hits, time: float) -> Floats:
 def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
     """Irradiance (N, 3) at night: street lamps and headlights, with their shadows."""
     light = np.tile(_light(caster.world.conditions.sky.above), (len(seen.distance), 1))
-    x, y, z = np.ascontiguousarray(seen.point.T)
-    nx, ny, nz = np.ascontiguousarray(seen.normal.T)
+    x, y, _ = np.ascontiguousarray(seen.point.T)
     centre = caster.world.ego.at(time)[:3, 3]
     for position, aim, lamp in caster.world.lights_at(time):
         if np.hypot(*(position[:2] - centre[:2])) > _LIT:
@@ -114,14 +144,12 @@ def _lamps(caster: Caster, seen: Hits, time: float) -> Floats:
         along = (x - spot[0]) * ux + (y - spot[1]) * uy
         across = (y - spot[1]) * ux - (x - spot[0]) * uy
         at = np.flatnonzero((along > back) & (along < ahead) & (np.abs(across) < aside))
-        to = spot - np.stack([x[at], y[at], z[at]], 1)
-        square = to[:, 0] ** 2 + to[:, 1] ** 2 + to[:, 2] ** 2
-        cone = np.maximum(-(to @ axis) / np.sqrt(square), 0) ** np.float32(lamp.focus)
-        power = np.float32(lamp.power) * cone / square
-        lit = np.flatnonzero(power > _FAINT)
-        at, to, gap = at[lit], to[lit], np.sqrt(square[lit])
-        facing = (to[:, 0] * nx[at] + to[:, 1] * ny[at] + to[:, 2] * nz[at]) / gap
-        power = power[lit] * facing - _FAINT
+        to = spot - seen.point[at]
+        square = np.einsum("ij,ij->i", to, to)
+        gap = np.sqrt(square)
+        cone = np.maximum(-(to @ axis) / gap, 0) ** np.float32(lamp.focus)
+        facing = np.einsum("ij,ij->i", to, seen.normal[at]) / gap
+        power = np.float32(lamp.power) * cone / square * facing - _FAINT
         lit = np.flatnonzero(power > 0)
         at, to, gap, power = at[lit], to[lit], gap[lit], power[lit]
         shadow = caster.occluded(seen, at, to / gap[:, None], gap - 0.4, time)
@@ -136,7 +164,7 @@ def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floa
     share = gloss[at] + (1 - gloss[at]) * (1 - np.clip(cosine, 0, 1)) ** 5 * 0.8
     street = 0.02 if world.conditions.night else 0.28 * float(np.mean(world.conditions.sky.low))
     seen_sky = np.clip((away[:, 2:] - 0.12) / 0.3, 0, 1)
-    image = sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
+    image = _sky(world, away, clouds=False) * seen_sky + street * (1 - seen_sky)
     colour[at] = colour[at] * (1 - share[:, None]) + share[:, None] * image
 
 
@@ -188,3 +216,31 @@ def _expose(radiance: Floats, conditions: Conditions, rng: Dice) -> NDArray[np.u
     image = image + grain * (shot * np.sqrt(np.maximum(image, 0)) + read)
     image = np.power(np.clip(image, 0, 1), np.float32(1 / 2.2))
     return (image * 255 + 0.5).astype(np.uint8)
+
+
+def _sky_temperature(conditions: Conditions, rays: Floats) -> Floats:
+    """Apparent temperature of the sky (Celsius): cold overhead, except in clouds, fog and rain."""
+    horizon = 4.0 + 10.0 * conditions.day + conditions.air
+    depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
+    return (horizon - depth * np.clip(rays[:, 2], 0, 1) ** 0.5).astype(np.float32)
+
+
+def _temperature(caster: Caster, seen: Hits, time: float) -> Floats:
+    """Temperature of what was hit (Celsius)."""
+    world, conditions = caster.world, caster.world.conditions
+    material, instance = caster.material[seen.triangle], caster.instance[seen.triangle]
+    drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
+    nominal = conditions.day * by_material("day") + (1 - conditions.day) * by_material("night")
+    celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
+    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
+    cells = facade(caster, seen)
+    warm = np.where(cells.lit > 0, 5.0, 2.5) if conditions.night else np.float32(-1.5)
+    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * conditions.night
+    if max(conditions.sky.sun) > 0:
+        lit, facing, shadow = caster.sunlit(seen, 200.0, time)
+        # what is in shadow now has been in the sun before
+        gain = max(conditions.sky.sun) / _FULL_SUN * by_material("sun")[material[lit]]
+        celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
+    x, y, z = seen.point.T
+    rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
+    return (celsius + 0.35 * rough + conditions.air).astype(np.float32)

@@ -22,9 +22,8 @@ from mmsam_ros.sensors import project
 from mmsam_ros.world.difficulty import is_hard
 from mmsam_ros.world.rig import Rig, make_rig
 from mmsam_ros.world.samples import Sample, samples
-from mmsam_ros.world.scene import CLASSES
+from mmsam_ros.world.scene import CASES, CLASSES, WEATHERS
 from mmsam_ros.world.style import world_seed
-from mmsam_ros.world.weather import CASES, WEATHERS
 
 
 @dataclass(frozen=True)

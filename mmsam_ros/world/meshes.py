@@ -184,7 +184,7 @@ def tube(
     return loft(np.stack([start + radius * circle, end + last * circle]), surface)
 
 
-def upright(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
+def lathe(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
     """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     x, z, rx, ry = np.array(sections, float).T[..., None]

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from mmsam_ros.world.meshes import Mesh, Surface, box, ellipsoid, merge, ring, tube, upright
+from mmsam_ros.world.meshes import Mesh, Surface, box, ellipsoid, lathe, merge, ring, tube
 from mmsam_ros.world.scene import Limb
 from mmsam_ros.world.style import Dice
 
@@ -24,14 +24,14 @@ def _head(rng: Dice, skin: Surface, helmet: bool) -> Mesh:
     return merge([
         ellipsoid((0.01, 0, 1.62), (0.095, 0.08, 0.125), skin),
         ellipsoid((-0.02, 0, 1.66), (0.10, 0.09, 0.10), top),
-        upright([(0, 1.46, 0.05, 0.055), (0, 1.54, 0.05, 0.05)], skin),
+        lathe([(0, 1.46, 0.05, 0.055), (0, 1.54, 0.05, 0.05)], skin),
     ])  # fmt: skip
 
 
 def _torso(top: Surface, lower: Surface) -> Mesh:
     return merge([
-        upright([(0, 0.86, 0.10, 0.15), (0, 0.98, 0.12, 0.17), (0, 1.02, 0.11, 0.15)], lower),
-        upright([(0, 1.00, 0.115, 0.16), (0, 1.15, 0.11, 0.16), (0, 1.32, 0.12, 0.20),
+        lathe([(0, 0.86, 0.10, 0.15), (0, 0.98, 0.12, 0.17), (0, 1.02, 0.11, 0.15)], lower),
+        lathe([(0, 1.00, 0.115, 0.16), (0, 1.15, 0.11, 0.16), (0, 1.32, 0.12, 0.20),
                 (0, 1.42, 0.10, 0.20), (0, 1.48, 0.06, 0.09)], top),
     ])  # fmt: skip
 

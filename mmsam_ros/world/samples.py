@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.world import camera, lidar, thermal
+from mmsam_ros.world import camera, lidar
 from mmsam_ros.world.camera import Picture
 from mmsam_ros.world.lidar import Cloud
 from mmsam_ros.world.raycast import Caster
@@ -44,7 +44,7 @@ class Vehicle:
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image (H, W), hundredths of a kelvin."""
-        return thermal.render(self.caster, self.rig.thermal, time, self._noise(12, time))
+        return camera.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
 
     def _noise(self, sensor: int, time: float) -> Dice:
         return Dice(self.world.seed, sensor, round(time * 1e9))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene: instances (class, shape, motion), lights, the sun and the ego vehicle's path.
+"""The scene: instances (class, shape, motion), lights, weather and the ego vehicle's path.
 
 World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`. Street
 coordinates: s along that line, n to its left. Time in seconds from the start of the scene. How a
@@ -7,16 +7,18 @@ sensor sees the scene is not defined here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmsam_ros._util import check_word
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import SYNTHETIC_CLASSES
 from mmsam_ros.world.meshes import Mesh
-from mmsam_ros.world.style import Floats, Style
-from mmsam_ros.world.weather import Conditions
+from mmsam_ros.world.style import Dice, Floats, Style
 
 Point = tuple[float, float, float]
 
@@ -157,6 +159,103 @@ class Instance:
     lights: tuple[Light, ...] = ()
     origin: Point = (0.0, 0.0, 0.0)  # where its texture starts
     yaw: float = 0.0  # and how it is turned about z
+
+
+CASES = (
+    "ordinary", "motionblur", "overexposure", "underexposure", "lidarjitter", "thermallowres",
+)  # fmt: skip
+
+
+class Sky(NamedTuple):
+    """Light of sun and sky, linear RGB."""
+
+    sun: Sequence[float]  # irradiance of the sun
+    above: Sequence[float]  # irradiance from the sky
+    below: Sequence[float]  # irradiance from the ground
+    low: Sequence[float]  # radiance of the sky at the horizon
+    high: Sequence[float]  # radiance of the sky overhead
+
+
+# sky, sight (metres over which the air takes 63 % of the light), cover, wet, rain, day, contrast;
+# sight, cover and rain are ranges
+_WEATHER = {
+    "sun": (
+        ((2.6, 2.35, 2.0), (0.62, 0.74, 0.95), (0.22, 0.20, 0.17), (1.05, 1.12, 1.18),
+          (0.20, 0.42, 0.88)), (500, 1200), (0.0, 0.7), 0, (0, 0), 1.0, 1.0,
+    ),
+    "cloud": (
+        ((0.0, 0.0, 0.0), (1.30, 1.34, 1.42), (0.35, 0.34, 0.32), (0.95, 0.98, 1.02),
+          (0.62, 0.66, 0.72)), (300, 700), (0.9, 1.0), 0, (0, 0), 0.75, 0.75,
+    ),
+    "fog": (
+        ((0.0, 0.0, 0.0), (1.05, 1.07, 1.10), (0.35, 0.35, 0.35), (0.80, 0.82, 0.84),
+          (0.78, 0.80, 0.83)), (11, 42), (1.0, 1.0), 0.25, (0, 0), 0.5, 0.6,
+    ),
+    "rain": (
+        ((0.0, 0.0, 0.0), (0.72, 0.76, 0.82), (0.20, 0.20, 0.20), (0.52, 0.55, 0.59),
+          (0.34, 0.37, 0.42)), (90, 220), (1.0, 1.0), 1.0, (0.35, 1.0), 0.5, 0.5,
+    ),
+    "night": (
+        ((0.0, 0.0, 0.0), (0.005, 0.0055, 0.0075), (0.005, 0.005, 0.0055),
+          (0.040, 0.033, 0.032), (0.006, 0.008, 0.014)), (500, 1200), (0.0, 0.0), 0, (0, 0),
+        0.0, 1.0,
+    ),
+}  # fmt: skip
+WEATHERS = tuple(_WEATHER)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Weather and case of one scene, as numbers that the sensors' physics use."""
+
+    weather: str
+    sky: Sky
+    fog: float  # extinction of visible light, 1/m
+    cover: float  # share of the sky that clouds cover
+    wet: float  # of the ground, 0..1
+    rain: float  # drops in the air, 0..1
+    day: float  # 1: surfaces have their temperature of the day, 0: of the night
+    contrast: float  # of temperatures, relative to a dry day or night
+    air: float  # kelvin above the materials' nominal temperatures
+    exposure: float  # factor on the metered exposure
+    shutter: float  # seconds
+    shake: tuple[float, float] = (0.0, 0.0)  # the camera's rotation about its x and y axes, rad/s
+    jitter: float = 0.0  # deviation of the LiDAR's beams, degrees
+    coarse: int = 1  # side of the square of thermal pixels of one detector
+
+    @property
+    def night(self) -> bool:
+        return self.weather == "night"
+
+    @property
+    def lamps(self) -> bool:
+        """Whether vehicles have their lights on."""
+        return self.weather in ("night", "fog", "rain")
+
+    @classmethod
+    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Self:
+        """The conditions of a seed's scene; DataError for an unknown weather or case."""
+        check_word("weather", weather, WEATHERS, DataError)
+        check_word("case", case, CASES, DataError)
+        lights, sight, cover, wet, rain, day, contrast = _WEATHER[weather]
+        rng = Dice(seed, 21)
+        shutter, exposure = 1 / 40 if weather == "night" else 1 / 400, 2 ** rng.uniform(-0.5, 0.5)
+        stops, turn, blur = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
+        spoilt: dict[str, dict[str, Any]] = {
+            "ordinary": {},
+            "motionblur": {"shutter": 1 / 14, "shake": (blur * np.sin(turn), blur * np.cos(turn))},
+            "overexposure": {"exposure": 2 ** (2.6 + 1.6 * stops)},
+            "underexposure": {"exposure": 2 ** (-5.0 - 2.5 * stops)},
+            "lidarjitter": {"jitter": 0.5 + 0.9 * stops},
+            "thermallowres": {"coarse": 6},
+        }
+        level, tint = rng.uniform(0.75, 1.2), rng.uniform(0.93, 1.07, 3)
+        sky = Sky(*(np.array(lights) * level * tint).tolist())
+        plain = cls(
+            weather, sky, 1 / rng.uniform(*sight), rng.uniform(*cover), wet, rng.uniform(*rain),
+            day, contrast, rng.uniform(-12, 7), exposure, shutter,
+        )  # fmt: skip
+        return replace(plain, **spoilt[case])
 
 
 @dataclass(frozen=True, eq=False)

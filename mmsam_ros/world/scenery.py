@@ -6,17 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmsam_ros.world.meshes import (
-    Mesh,
-    Surface,
-    box,
-    ellipsoid,
-    merge,
-    mesh,
-    polygon,
-    tube,
-    upright,
-)
+from mmsam_ros.world.meshes import Mesh, Surface, box, ellipsoid, lathe, merge, mesh, polygon, tube
 from mmsam_ros.world.scene import Light
 from mmsam_ros.world.style import RGB, Dice, Floats, Range
 
@@ -132,7 +122,7 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
     foot, top = rng.uniform(0.11, 0.17), rng.uniform(0.06, 0.1)
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
     parts = [
-        upright(post, steel),
+        lathe(post, steel),
         tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04),
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
@@ -144,10 +134,8 @@ def bollard(rng: Dice) -> Mesh:
     """A low post."""
     steel = Surface("steel", rng.colour((0.05, 0.5), (0.0, 0.6)))
     band = Surface("plate", rng.colour((0.5, 0.75), (0.0, 0.9)))
-    return merge([
-        upright([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel),
-        upright([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band),
-    ])  # fmt: skip
+    post = lathe([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel)
+    return merge([post, lathe([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band)])
 
 
 def _plate(outline: ArrayLike, x: float, rgb: RGB) -> Mesh:

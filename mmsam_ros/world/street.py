@@ -13,11 +13,10 @@ from itertools import pairwise
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.world import people, scenery, vehicles
+from mmsam_ros.world import people, scene, scenery, vehicles
 from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
 from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
 from mmsam_ros.world.style import Dice, Range
-from mmsam_ros.world.weather import Conditions
 
 EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
@@ -74,7 +73,7 @@ def build_street(
     sun = np.array([math.cos(bearing) * level, math.sin(bearing) * level, math.sin(height)])
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
     ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
-    conditions = Conditions.draw(seed, weather, case)
+    conditions = scene.Conditions.draw(seed, weather, case)
     return World(seed, conditions, tuple(instances), ego, vehicles.HEADLIGHTS, sun, layout.path)
 
 

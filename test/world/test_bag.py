@@ -27,9 +27,8 @@ from mmsam_ros.world import (
 )
 from mmsam_ros.world.bag import START, TOPICS, write_bag
 from mmsam_ros.world.meshes import Surface, floor
-from mmsam_ros.world.scene import CLASS_IDS, Instance, Limb, Motion
+from mmsam_ros.world.scene import CLASS_IDS, Conditions, Instance, Limb, Motion
 from mmsam_ros.world.style import Dice
-from mmsam_ros.world.weather import Conditions
 
 SECONDS = 1.0
 Records = dict[str, list[tuple[int, Any]]]

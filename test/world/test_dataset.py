@@ -23,7 +23,7 @@ from mmsam_ros.world import samples as drive
 from mmsam_ros.world.dataset import plan, render
 from mmsam_ros.world.difficulty import contrasts, is_hard
 from mmsam_ros.world.lidar import AIR, Cloud
-from mmsam_ros.world.weather import CASES, WEATHERS
+from mmsam_ros.world.scene import CASES, WEATHERS
 
 pytestmark = pytest.mark.slow
 SIZE = (96, 72)

@@ -22,14 +22,22 @@ from mmsam_ros.world import (
     make_rig,
     samples,
 )
-from mmsam_ros.world.camera import view
+from mmsam_ros.world.camera import COUNTS_PER_KELVIN, ZERO_CELSIUS, view
 from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.meshes import Surface, box, floor
 from mmsam_ros.world.people import person
-from mmsam_ros.world.scene import CLASS_IDS, SKY, Instance, Limb, Motion, Path
+from mmsam_ros.world.scene import (
+    CASES,
+    CLASS_IDS,
+    SKY,
+    WEATHERS,
+    Conditions,
+    Instance,
+    Limb,
+    Motion,
+    Path,
+)
 from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, world_seed
-from mmsam_ros.world.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
-from mmsam_ros.world.weather import CASES, WEATHERS, Conditions
 
 
 @pytest.fixture(scope="module")
