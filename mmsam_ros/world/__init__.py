@@ -16,12 +16,12 @@ How its stages fit together, from a seed to files:
 from mmsam_ros.world.camera import Picture
 from mmsam_ros.world.lidar import Cloud
 from mmsam_ros.world.rig import Rig, make_rig
-from mmsam_ros.world.samples import Sample, Vehicle, samples
+from mmsam_ros.world.samples import Sample, Vehicle
 from mmsam_ros.world.scene import CLASSES, World
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import world_seed
 
 __all__ = [
     "CLASSES", "Cloud", "Picture", "Rig", "Sample", "Vehicle", "World", "build_street", "make_rig",
-    "samples", "world_seed",
+    "world_seed",
 ]  # fmt: skip

@@ -21,8 +21,9 @@ from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project
 from mmsam_ros.world.difficulty import is_hard
 from mmsam_ros.world.rig import Rig, make_rig
-from mmsam_ros.world.samples import Sample, samples
+from mmsam_ros.world.samples import Sample, Vehicle
 from mmsam_ros.world.scene import CASES, CLASSES, WEATHERS
+from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import world_seed
 
 
@@ -38,10 +39,9 @@ class Scene:
 
     def samples(self, rig: Rig, interval: float = 0.8) -> Iterator[Sample]:
         """The frames, `interval` seconds apart."""
-        return samples(
-            self.seed, len(self.numbers), weather=self.weather, case=self.case, rig=rig,
-            interval=interval,
-        )  # fmt: skip
+        count = len(self.numbers)
+        world = build_street(self.seed, self.weather, self.case, count * interval)
+        return Vehicle(world, rig).samples(count, interval)
 
 
 def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> list[Scene]:

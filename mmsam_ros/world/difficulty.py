@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hard or easy, as measured on a frame's images; the name of its weather does not matter.
 
-An object is a person, a rider, a bicycle, a vehicle or a traffic sign that covers at least
-`SMALLEST` of the picture. Its contrast in a sensor compares it with the ring around it: the change
-of mean and deviation over all channels, divided by the sensor's noise (`UNITS`). For LiDAR it is
-the gap in range, without echoes of fog and rain, and 0 if there are fewer than `RETURNS` returns.
-An object is visible to a sensor if its contrast is at least 1. A frame is hard if at least `SHARE`
-of its objects are visible to an auxiliary and not to the camera.
+One of `OBJECTS` counts if it covers at least `SMALLEST` of the picture. Its contrast in a sensor
+compares it with the ring around it, a quarter as wide: the change of mean and deviation over all
+channels, divided by the sensor's noise (`UNITS`). For LiDAR it is the gap in range, without echoes
+of fog and rain, and 0 if there are fewer than `RETURNS` returns. An object is visible to a sensor
+if its contrast is at least 1. A frame is hard if at least `SHARE` of its objects are visible to an
+auxiliary and not to the camera.
 """
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from mmsam_ros.world.scene import CLASS_IDS
 from mmsam_ros.world.style import Floats, Mask
 
 OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
-UNITS = {"camera": 8.0, "thermal": 0.7, "lidar": 0.7}  # grey levels, kelvin, metres
+UNITS = 8.0, 0.7, 0.7  # of camera, thermal, LiDAR: grey levels, kelvin, metres
 SMALLEST, RETURNS, SHARE = 4e-4, 3, 0.25
 _KELVIN = np.float32(0.01)  # per count
 
@@ -28,27 +30,27 @@ _KELVIN = np.float32(0.01)  # per count
 def is_hard(sample: Sample) -> bool:
     """Whether the frame is hard, by the rule above."""
     found = contrasts(sample)
-    if not len(found):
-        return False
     lost = (found[:, 0] < 1) & (found[:, 1:].max(1) >= 1)
-    return bool(lost.mean() >= SHARE)
+    return len(lost) > 0 and bool(lost.mean() >= SHARE)
 
 
 def contrasts(sample: Sample) -> NDArray[np.float64]:
     """(objects, 3) contrast of every object in camera, thermal image and LiDAR."""
-    picture = sample.picture
-    heat, reach = thermal_in_view(sample), _ranges(sample)
+    picture, heat, reach = sample.picture, thermal_in_view(sample), _ranges(sample)
     wanted = np.isin(picture.labels, [CLASS_IDS[name] for name in OBJECTS])
     numbers, areas = np.unique(picture.instance[wanted], return_counts=True)
     rows = []
     for number in numbers[areas >= SMALLEST * wanted.size]:
-        inside, ring, window = _surroundings((picture.instance == number) & wanted)
-        rows.append((
-            _change(picture.rgb[window], inside, ring) / UNITS["camera"],
-            _change(heat[window] * _KELVIN, inside, ring) / UNITS["thermal"],
-            _gap(reach[window], inside, ring) / UNITS["lidar"],
-        ))  # fmt: skip
-    return np.array(rows).reshape(-1, 3)
+        mask = (picture.instance == number) & wanted
+        x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+        width = max(2, int(np.sqrt(mask.sum()) / 4))  # of the ring
+        window = np.s_[max(y - width, 0) : y + h + width, max(x - width, 0) : x + w + width]
+        inside, kernel = mask[window], np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+        ring = (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside
+        colour = _change(picture.rgb[window], inside, ring)
+        warmth = _change(heat[window] * _KELVIN, inside, ring)
+        rows.append((colour, warmth, _gap(reach[window], inside, ring)))
+    return np.array(rows).reshape(-1, 3) / UNITS
 
 
 def thermal_in_view(sample: Sample) -> Floats:
@@ -68,32 +70,25 @@ def _ranges(sample: Sample) -> Floats:
     return found
 
 
-def _surroundings(mask: Mask) -> tuple[Mask, Mask, tuple[slice, slice]]:
-    """(mask, ring, window): an object and the ring around it, a quarter as wide, in a window."""
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    width = max(2, int(np.sqrt(mask.sum()) / 4))
-    window = np.s_[max(y - width, 0) : y + h + width, max(x - width, 0) : x + w + width]
-    inside = mask[window]
-    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    return inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside, window
-
-
 def _change(image: NDArray[np.generic], inside: Mask, ring: Mask) -> float:
     """Change of mean and deviation between two regions, over all channels; 0 where unseen."""
-    values = image.astype(np.float64).reshape(*inside.shape, -1)
-    smooth = cv2.GaussianBlur(values, (3, 3), 0.8)  # less of the noise
-    within, around = (smooth[region].reshape(-1, values.shape[2]) for region in (inside, ring))
-    within, around = within[~np.isnan(within[:, 0])], around[~np.isnan(around[:, 0])]
+    smooth = cv2.GaussianBlur(image.astype(np.float64), (3, 3), 0.8)  # less of the noise
+    within, around = _seen(smooth, inside, ring)
     if min(len(within), len(around)) < 4:
         return 0.0
     change = np.stack([within.mean(0) - around.mean(0), within.std(0) - around.std(0)])
-    return float(np.sqrt((change**2).sum() / values.shape[2]))
+    return float(np.sqrt((change**2).sum() / change.shape[1]))
 
 
 def _gap(reach: Floats, inside: Mask, ring: Mask) -> float:
     """Difference (m) of the median range of an object and of the ring around it."""
-    within, around = reach[inside], reach[ring]
-    within, around = within[~np.isnan(within)], around[~np.isnan(around)]
+    within, around = _seen(reach, inside, ring)
     if len(within) < RETURNS:
         return 0.0
     return float(abs(np.median(within) - np.median(around))) if len(around) else np.inf
+
+
+def _seen(image: NDArray[Any], *regions: Mask) -> list[NDArray[Any]]:
+    """Values (N, channels) of each region, without NaN."""
+    values = image.reshape(*image.shape[:2], -1)
+    return [values[region & ~np.isnan(values[..., 0])] for region in regions]

@@ -168,11 +168,8 @@ def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
     return mesh(np.concatenate([rings.reshape(-1, 3), middles]), _skin(count, sides), surface)
 
 
-def tube(
-    a: ArrayLike, b: ArrayLike, surface: Surface, *, radius: float,
-    end_radius: float | None = None, sides: int = 8,
-) -> Mesh:  # fmt: skip
-    """A straight round (or conical) rod from a to b."""
+def tube(a: ArrayLike, b: ArrayLike, surface: Surface, radii: Range, sides: int = 8) -> Mesh:
+    """A straight round (or conical) rod from a to b with its radii there."""
     start, end = np.asarray(a, float), np.asarray(b, float)
     x, y, z = (end - start) / np.linalg.norm(end - start)
     u = np.array([0, z, -y] if abs(x) < 0.9 else [-z, 0, x])  # across the axis
@@ -180,8 +177,7 @@ def tube(
     v = np.array([y * u[2] - z * u[1], z * u[0] - x * u[2], x * u[1] - y * u[0]])
     angle = 2 * np.pi / sides * np.arange(sides)[:, None]
     circle = np.cos(angle) * u + np.sin(angle) * v
-    last = radius if end_radius is None else end_radius
-    return loft(np.stack([start + radius * circle, end + last * circle]), surface)
+    return loft(np.stack([start + radii[0] * circle, end + radii[1] * circle]), surface)
 
 
 def lathe(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:

@@ -36,42 +36,32 @@ def _torso(top: Surface, lower: Surface) -> Mesh:
     ])  # fmt: skip
 
 
-def _leg(side: int, trousers: Surface) -> Mesh:
-    y = 0.09 * side
-    shoe = Surface("shoe", (0.05, 0.04, 0.035))
-    return merge([
-        tube((0, y, 0.92), (0.01, y, 0.48), trousers, radius=0.09, end_radius=0.065),
-        tube((0.01, y, 0.48), (-0.01, y, 0.08), trousers, radius=0.065, end_radius=0.05),
-        box((-0.09, y - 0.045, 0), (0.17, y + 0.045, 0.09), shoe),
-    ])  # fmt: skip
-
-
-def _arm(side: int, sleeve: Surface, skin: Surface) -> Mesh:
-    y = 0.25 * side
-    return merge([
-        tube((0, 0.8 * y, 1.42), (-0.02, y, 1.13), sleeve, radius=0.06, end_radius=0.05),
-        tube((-0.02, y, 1.13), (0.06, y, 0.90), sleeve, radius=0.05, end_radius=0.04),
-        ellipsoid((0.08, y, 0.85), (0.035, 0.03, 0.07), skin, sides=8),
-    ])  # fmt: skip
-
-
 def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
     """A pedestrian of about 1.6 to 1.9 m; the limbs swing when walking."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
+    shoe = Surface("shoe", (0.05, 0.04, 0.035))
     scale = rng.uniform(0.93, 1.08)
     trunk = [_torso(top, trousers), _head(rng, skin, False)]
     if rng.random() < 0.35:
         trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
     limbs = [Limb(merge(trunk).moved(scale=scale))]
     phase, rate = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.0)
+    stride = 0.45 if walking else 0.0
     for side in (-1, 1):
-        stride = 0.45 if walking else 0.0
-        gait = phase + (np.pi if side > 0 else 0.0)
-        limbs += [
-            Limb(_leg(side, trousers).moved(scale=scale), (0, 0, 0.9 * scale), stride, gait, rate),
-            Limb(_arm(side, top, skin).moved(scale=scale), (0, 0, 1.42 * scale), 0.8 * stride,
-                 gait + np.pi, rate),
-        ]  # fmt: skip
+        hip, hand, gait = 0.09 * side, 0.25 * side, phase + (np.pi if side > 0 else 0.0)
+        leg = merge([
+            tube((0, hip, 0.92), (0.01, hip, 0.48), trousers, (0.09, 0.065)),
+            tube((0.01, hip, 0.48), (-0.01, hip, 0.08), trousers, (0.065, 0.05)),
+            box((-0.09, hip - 0.045, 0), (0.17, hip + 0.045, 0.09), shoe),
+        ])  # fmt: skip
+        arm = merge([
+            tube((0, 0.8 * hand, 1.42), (-0.02, hand, 1.13), top, (0.06, 0.05)),
+            tube((-0.02, hand, 1.13), (0.06, hand, 0.90), top, (0.05, 0.04)),
+            ellipsoid((0.08, hand, 0.85), (0.035, 0.03, 0.07), skin, sides=8),
+        ])  # fmt: skip
+        joint, shoulder = (0, 0, 0.9 * scale), (0, 0, 1.42 * scale)
+        limbs.append(Limb(leg.moved(scale=scale), joint, stride, gait, rate))
+        limbs.append(Limb(arm.moved(scale=scale), shoulder, 0.8 * stride, gait + np.pi, rate))
     return tuple(limbs)
 
 
@@ -83,11 +73,11 @@ def bicycle(rng: Dice) -> Mesh:
     rear, front, crank = (-0.53, 0, 0.35), (0.53, 0, 0.35), (-0.06, 0, 0.30)
     seat, head = (-0.2, 0, 0.85), (0.36, 0, 0.86)
     rods = [(rear, crank), (crank, seat), (crank, head), (seat, head), (rear, seat), (head, front)]
-    parts = [tube(a, b, frame, radius=0.03, sides=6) for a, b in rods]
+    parts = [tube(a, b, frame, (0.03, 0.03), sides=6) for a, b in rods]
     parts += [ring(rear, 0.33, 0.035, tyre), ring(front, 0.33, 0.035, tyre)]
     parts += [
-        tube((0.34, -0.27, 1.0), (0.34, 0.27, 1.0), dark, radius=0.02, sides=6),
-        tube(head, (0.34, 0, 1.0), frame, radius=0.022, sides=6),
+        tube((0.34, -0.27, 1.0), (0.34, 0.27, 1.0), dark, (0.02, 0.02), sides=6),
+        tube(head, (0.34, 0, 1.0), frame, (0.022, 0.022), sides=6),
         box((-0.34, -0.07, 0.86), (-0.08, 0.07, 0.92), dark),
     ]
     return merge(parts)
@@ -103,10 +93,10 @@ def rider(rng: Dice) -> tuple[Limb, ...]:
     for side in (-1, 1):
         y = 0.1 * side
         shoulder, hand = (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)
-        arm = tube(shoulder, hand, top, radius=0.055, end_radius=0.035)
+        arm = tube(shoulder, hand, top, (0.055, 0.035))
         leg = merge([
-            tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, radius=0.09, end_radius=0.065),
-            tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, radius=0.065, end_radius=0.05),
+            tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, (0.09, 0.065)),
+            tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, (0.065, 0.05)),
             box((-0.05, y - 0.04, 0.2), (0.19, y + 0.04, 0.28), Surface("shoe", (0.1, 0.1, 0.1))),
         ])  # fmt: skip
         phase = 0.0 if side < 0 else np.pi

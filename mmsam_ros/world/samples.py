@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A vehicle with three sensors in a world: single frames of a sensor, or samples for training."""
+"""A vehicle with three sensors in a world: frames of a sensor at any time, or samples of a drive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from mmsam_ros.world import camera, lidar
 from mmsam_ros.world.camera import Picture
 from mmsam_ros.world.lidar import Cloud
 from mmsam_ros.world.raycast import Caster
-from mmsam_ros.world.rig import OFFSETS, Rig, make_rig
+from mmsam_ros.world.rig import OFFSETS, Rig
 from mmsam_ros.world.scene import World
-from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import Dice
 
 
@@ -46,22 +45,16 @@ class Vehicle:
         """The thermal image (H, W), hundredths of a kelvin."""
         return camera.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
 
+    def samples(self, count: int, interval: float) -> Iterator[Sample]:
+        """`count` pictures, `interval` seconds apart, with the other sensors' frames.
+
+        LiDAR and thermal camera have their own clocks: a sample has their frames nearest in time.
+        """
+        for i in range(count):
+            time = OFFSETS["camera"] + i * interval
+            cloud = self.lidar(self.rig.nearest("lidar", time))
+            heat = self.thermal(self.rig.nearest("thermal", time))
+            yield Sample(self.camera(time), cloud, heat, self.rig)
+
     def _noise(self, sensor: int, time: float) -> Dice:
         return Dice(self.world.seed, sensor, round(time * 1e9))
-
-
-def samples(
-    seed: int, count: int, *, weather: str = "sun", case: str = "ordinary",
-    rig: Rig | None = None, interval: float = 0.5,
-) -> Iterator[Sample]:  # fmt: skip
-    """`count` pictures of one drive, `interval` seconds apart, with the other sensors' frames.
-
-    LiDAR and thermal camera have their own clocks: a sample has their frames nearest in time.
-    """
-    rig = rig or make_rig()
-    vehicle = Vehicle(build_street(seed, weather=weather, case=case, seconds=count * interval), rig)
-    for i in range(count):
-        time = OFFSETS["camera"] + i * interval
-        cloud = vehicle.lidar(rig.nearest("lidar", time))
-        heat = vehicle.thermal(rig.nearest("thermal", time))
-        yield Sample(vehicle.camera(time), cloud, heat, rig)

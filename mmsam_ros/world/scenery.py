@@ -93,7 +93,7 @@ def tree(rng: Dice) -> Mesh:
     green = np.array(plants(rng))
     stem, spread = rng.uniform(2.3, 3.1), rng.uniform(1.5, 2.1)
     lean = rng.uniform(-0.15, 0.15, 2)
-    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, radius=0.17, end_radius=0.10)]
+    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, (0.17, 0.10))]
     count = int(rng.integers(7, 11))
     for i in range(count):
         angle = 2 * np.pi * (i + rng.uniform(-0.3, 0.3)) / (count - 1)
@@ -104,7 +104,7 @@ def tree(rng: Dice) -> Mesh:
         radii = spread * rng.uniform(0.45, 0.65, 3)
         parts.append(_leaves(rng, centre, radii, 190, 0.16, green * rng.uniform(0.85, 1.15)))
         if not top:
-            parts.append(tube((*lean, stem), centre, bark, radius=0.06, end_radius=0.02, sides=6))
+            parts.append(tube((*lean, stem), centre, bark, (0.06, 0.02), sides=6))
     return merge(parts)
 
 
@@ -123,7 +123,7 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
     parts = [
         lathe(post, steel),
-        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04),
+        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, (0.04, 0.04)),
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
     ]
@@ -187,4 +187,5 @@ def guide(rng: Dice) -> tuple[Mesh, Mesh]:
 
 def _post(rng: Dice, height: float) -> Mesh:
     steel = Surface("steel", rng.colour((0.15, 0.5), (0.0, 0.2)))
-    return tube((0, 0, 0), (0, 0, height), steel, radius=rng.uniform(0.045, 0.07))
+    radius = rng.uniform(0.045, 0.07)
+    return tube((0, 0, 0), (0, 0, height), steel, (radius, radius))

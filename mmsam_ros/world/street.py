@@ -54,7 +54,7 @@ class Layout:
 
 
 def build_street(
-    seed: int, *, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
+    seed: int, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
 ) -> World:
     """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
     if not 0 < seconds < math.inf:

@@ -2,6 +2,7 @@
 """Cars and trucks, facing +x, centred over their wheels, which stand at z = 0."""
 
 from collections.abc import Sequence
+from itertools import product
 
 from mmsam_ros.world.meshes import Mesh, Surface, box, merge, mesh, patch, prism, tube
 from mmsam_ros.world.scene import Light
@@ -43,11 +44,11 @@ def _wheels(xs: Sequence[float], outer: float, radius: float, running: bool) -> 
     tyre = Surface("warm_tyre" if running else "tyre", _DARK)
     rim = Surface("rim", (0.45, 0.45, 0.46))
     discs = ((-0.22, 0.0, tyre, 1.0, 18), (0.0, 0.012, rim, 0.62, 10), (0.0, 0.02, tyre, 0.2, 8))
-    return [
-        tube((x, side * outer + a * side, radius), (x, side * outer + b * side, radius), surface,
-             radius=share * radius, sides=sides)
-        for x in xs for side in (-1, 1) for a, b, surface, share, sides in discs
-    ]  # fmt: skip
+    wheels = []
+    for x, side, (a, b, surface, share, sides) in product(xs, (-1, 1), discs):
+        ends = [(x, side * outer + y * side, radius) for y in (a, b)]
+        wheels.append(tube(*ends, surface, (share * radius, share * radius), sides))
+    return wheels
 
 
 def _lamps(x_front: float, x_back: float, y: float, z: float, running: bool) -> list[Mesh]:
@@ -93,11 +94,13 @@ def car(rng: Dice, *, running: bool) -> Mesh:
         *(box((0.72, y, belt), (0.86, y + 0.18, belt + 0.14), paint) for y in (-1.02, 0.84)),
     ]
     axles = (-1.32, 1.38)
-    parts += [tube((x, -0.885, 0.34), (x, 0.885, 0.34), dark, radius=0.38, sides=18) for x in axles]
+    parts += [
+        tube((x, -0.885, 0.34), (x, 0.885, 0.34), dark, (0.38, 0.38), sides=18) for x in axles
+    ]
     parts += _wheels(axles, 0.89, 0.32, running)
     parts += _lamps(2.19, -2.20, 0.62, 0.70, running)
     if running:
-        parts.append(tube((-2.25, -0.5, 0.26), (-2.1, -0.5, 0.26), grille, radius=0.035))
+        parts.append(tube((-2.25, -0.5, 0.26), (-2.1, -0.5, 0.26), grille, (0.035, 0.035)))
     return merge(parts)
 
 

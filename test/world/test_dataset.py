@@ -18,8 +18,8 @@ from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import BENCHMARKS, open_frames
-from mmsam_ros.world import CLASSES, build_street, make_rig, world_seed
-from mmsam_ros.world import samples as drive
+from mmsam_ros.world import CLASSES, Vehicle, build_street, make_rig, world_seed
+from mmsam_ros.world import Sample as WorldSample
 from mmsam_ros.world.dataset import plan, render
 from mmsam_ros.world.difficulty import contrasts, is_hard
 from mmsam_ros.world.lidar import AIR, Cloud
@@ -119,9 +119,13 @@ def test_a_plan_has_every_weather_with_every_case() -> None:
     assert numbers == list(range(208))
 
 
+def _sample(weather: str, case: str = "ordinary") -> WorldSample:
+    vehicle = Vehicle(build_street(31, weather, case, 0.5), make_rig(256, 192))
+    return next(vehicle.samples(1, 0.5))
+
+
 def _one(weather: str, case: str = "ordinary") -> bool:
-    (sample,) = drive(31, 1, weather=weather, case=case, rig=make_rig(256, 192))
-    return is_hard(sample)
+    return is_hard(_sample(weather, case))
 
 
 def test_hard_is_measured_and_follows_what_the_camera_sees() -> None:
@@ -134,7 +138,7 @@ def test_hard_is_measured_and_follows_what_the_camera_sees() -> None:
 
 
 def test_echoes_of_fog_show_no_object() -> None:
-    (sample,) = drive(31, 1, weather="fog", rig=make_rig(256, 192))
+    sample = _sample("fog")
     cloud = sample.cloud
     solid = cloud.label != AIR
     assert 0.01 < 1 - solid.mean() < 0.5
@@ -144,10 +148,7 @@ def test_echoes_of_fog_show_no_object() -> None:
 
 
 def test_contrast_grows_with_what_differs() -> None:
-    bright, dim = (
-        next(drive(31, 1, weather="cloud", case=case, rig=make_rig(256, 192)))
-        for case in ("ordinary", "underexposure")
-    )
+    bright, dim = (_sample("cloud", case) for case in ("ordinary", "underexposure"))
     before, after = contrasts(bright), contrasts(dim)
     assert before.shape == after.shape
     assert len(before) > 3

@@ -20,7 +20,6 @@ from mmsam_ros.world import (
     World,
     build_street,
     make_rig,
-    samples,
 )
 from mmsam_ros.world.camera import COUNTS_PER_KELVIN, ZERO_CELSIUS, view
 from mmsam_ros.world.lidar import AIR
@@ -52,7 +51,7 @@ def vehicle(rig: Rig) -> Vehicle:
 
 @pytest.fixture(scope="module")
 def drive(rig: Rig) -> list[Sample]:
-    return list(samples(2, 10, rig=rig, interval=1.0))
+    return list(Vehicle(build_street(2), rig).samples(10, 1.0))
 
 
 def _plain(weather: str, case: str = "ordinary") -> Conditions:
