@@ -85,7 +85,7 @@ def count(split: str) -> dict[str, NDArray[Any]]:
 def count_scene(scene: Any) -> dict[str, Any]:
     """The counts of one drive."""
     from mmsam_ros.world import CLASSES, make_rig
-    from mmsam_ros.world.difficulty import is_hard, thermal_in_view
+    from mmsam_ros.world.dataset import is_hard, thermal_in_view
 
     rng = np.random.default_rng(scene.seed)
     found: dict[str, Any] = defaultdict(int, hard=[])

@@ -7,6 +7,8 @@ apparent temperature of materials, sun, windows, sky and noise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import radians, tan
 
 import cv2
 import numpy as np
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 
 from mmsam_ros.world.meshes import MATERIALS, by_material
 from mmsam_ros.world.raycast import Caster, Hits, mirrored
-from mmsam_ros.world.rig import PinholeSpec
 from mmsam_ros.world.scene import Conditions, World
 from mmsam_ros.world.style import Dice, Floats
 from mmsam_ros.world.textures import facade, look
@@ -38,6 +39,30 @@ _FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
 
 def _light(rgb: Sequence[float]) -> Floats:
     return np.array(rgb, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class PinholeSpec:
+    """An undistorted camera; pixel i covers [i, i + 1)."""
+
+    width: int
+    height: int
+    fov: float  # horizontal, degrees
+    T_base: NDArray[np.float64]  # base_link <- optical frame
+
+    @property
+    def K(self) -> NDArray[np.float64]:
+        """(3, 3) square pixels, principal point in the middle."""
+        f = self.width / 2 / tan(radians(self.fov / 2))
+        return np.array([[f, 0, self.width / 2], [0, f, self.height / 2], [0, 0, 1]])
+
+    @cached_property
+    def rays(self) -> Floats:
+        """(height * width, 3) unit directions in the optical frame, row by row."""
+        v, u = np.indices((self.height, self.width)).reshape(2, -1) + 0.5
+        (f, _, cx), (_, _, cy) = self.K[:2]
+        rays = np.stack([(u - cx) / f, (v - cy) / f, np.ones_like(u)], 1)
+        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

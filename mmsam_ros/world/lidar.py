@@ -2,13 +2,13 @@
 """The LiDAR's physics: a moving sweep, range noise, intensity, dropout, fog, rain and jitter."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.world.meshes import by_material
 from mmsam_ros.world.raycast import Caster, Hits
-from mmsam_ros.world.rig import LidarSpec
 from mmsam_ros.world.style import Dice, Floats
 from mmsam_ros.world.textures import facade
 
@@ -19,6 +19,23 @@ _GLASS = 0.05  # reflectance of window panes
 _SLICES = 3  # of a turn; moving things are at one place within each
 _HAZE = 0.004  # extinction up to which the air returns no echoes, 1/m
 _PENETRATION = 0.35  # extinction at 905 nm, with multiple echoes, relative to visible light
+
+
+@dataclass(frozen=True, eq=False)
+class LidarSpec:
+    """A spinning LiDAR."""
+
+    elevations: NDArray[np.float64]  # of the beams, degrees, top first
+    steps: int  # a turn
+    T_base: NDArray[np.float64]  # base_link <- lidar
+
+    @cached_property
+    def rays(self) -> Floats:
+        """(steps * beams, 3) unit directions in firing order: clockwise from behind, top first."""
+        azimuth = np.pi - 2 * np.pi * (np.arange(self.steps)[:, None] + 0.5) / self.steps
+        up = np.radians(self.elevations)[None]
+        x, y, z = np.cos(up) * np.cos(azimuth), np.cos(up) * np.sin(azimuth), np.sin(up)
+        return np.stack([x, y, z + 0 * azimuth], -1).reshape(-1, 3).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.world import people, scene, scenery, vehicles
+from mmsam_ros.world import cars, people, scene, scenery
 from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
 from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
 from mmsam_ros.world.style import Dice, Range
@@ -74,7 +74,7 @@ def build_street(
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
     ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
     conditions = scene.Conditions.draw(seed, weather, case)
-    return World(seed, conditions, tuple(instances), ego, vehicles.HEADLIGHTS, sun, layout.path)
+    return World(seed, conditions, tuple(instances), ego, cars.HEADLIGHTS, sun, layout.path)
 
 
 class _Block:
@@ -245,7 +245,7 @@ class _Block:
                     self._stander(s, side * (lay.kerb - 0.8), 0.0)
                 continue
             lorry = rng.random() < lay.trucks and slot % 2 == 0
-            mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=rng.random() < 0.2)
+            mesh = (cars.truck if lorry else cars.car)(rng, running=rng.random() < 0.2)
             yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
             at = (s, side * (lay.kerb - (1.35 if lorry else 1.0)), 0.0)
             self.place("truck" if lorry else "car", mesh, at, yaw)
@@ -335,11 +335,11 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
 
 def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) -> Instance:
     lorry = rng.random() < 0.35
-    mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=True)
+    mesh = (cars.truck if lorry else cars.car)(rng, running=True)
     n, heading = (-layout.lane / 2, 0.0) if ahead else (layout.lane / 2, math.pi)
     motion = Motion((s, n, 0.0), heading, speed, path=layout.path)
     label = CLASS_IDS["truck" if lorry else "car"]
-    return Instance(label, (Limb(mesh),), motion, vehicles.HEADLIGHTS)
+    return Instance(label, (Limb(mesh),), motion, cars.HEADLIGHTS)
 
 
 def _rider(

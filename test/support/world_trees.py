@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.sensors import NO_LABEL, rasterise, register, scale_thermal
 from mmsam_ros.world import Sample, make_rig
-from mmsam_ros.world.dataset import Scene
-from mmsam_ros.world.difficulty import is_hard
+from mmsam_ros.world.dataset import Scene, is_hard
 from mmsam_ros.world.scene import CLASS_IDS
 from support.layouts import write_deliver, write_fmb, write_fmb_lists, write_muses
 

@@ -1,66 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensors' places, optics, rates and clocks. Frames as in ROS (REP 103).
+"""A vehicle in a world: its sensors' places, rates and clocks, and their frames at any time.
 
-`base_link`: on the ground under the rear axle, x forward, y left, z up. `lidar`: same axes.
-`camera_optical`, `thermal_optical`: z forward, x right, y down. Pixel i covers [i, i + 1).
+Frames as in ROS (REP 103). `base_link`: on the ground under the rear axle, x forward, y left, z up.
+`lidar`: same axes. `camera_optical`, `thermal_optical`: z forward, x right, y down.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from math import radians, tan
+from math import radians
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import CameraModel, Registration
-from mmsam_ros.world.scene import pose
-from mmsam_ros.world.style import Floats
+from mmsam_ros.world import camera, lidar
+from mmsam_ros.world.camera import Picture, PinholeSpec
+from mmsam_ros.world.lidar import Cloud, LidarSpec
+from mmsam_ros.world.raycast import Caster
+from mmsam_ros.world.scene import World, pose
+from mmsam_ros.world.style import Dice
 
 OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-
-
-@dataclass(frozen=True, eq=False)
-class PinholeSpec:
-    """An undistorted camera."""
-
-    width: int
-    height: int
-    fov: float  # horizontal, degrees
-    T_base: NDArray[np.float64]  # base_link <- optical frame
-
-    @property
-    def K(self) -> NDArray[np.float64]:
-        """(3, 3) square pixels, principal point in the middle."""
-        f = self.width / 2 / tan(radians(self.fov / 2))
-        return np.array([[f, 0, self.width / 2], [0, f, self.height / 2], [0, 0, 1]])
-
-    @cached_property
-    def rays(self) -> Floats:
-        """(height * width, 3) unit directions in the optical frame, row by row."""
-        v, u = np.indices((self.height, self.width)).reshape(2, -1) + 0.5
-        (f, _, cx), (_, _, cy) = self.K[:2]
-        rays = np.stack([(u - cx) / f, (v - cy) / f, np.ones_like(u)], 1)
-        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class LidarSpec:
-    """A spinning LiDAR."""
-
-    elevations: NDArray[np.float64]  # of the beams, degrees, top first
-    steps: int  # a turn
-    T_base: NDArray[np.float64]  # base_link <- lidar
-
-    @cached_property
-    def rays(self) -> Floats:
-        """(steps * beams, 3) unit directions in firing order: clockwise from behind, top first."""
-        azimuth = np.pi - 2 * np.pi * (np.arange(self.steps)[:, None] + 0.5) / self.steps
-        up = np.radians(self.elevations)[None]
-        x, y, z = np.cos(up) * np.cos(azimuth), np.cos(up) * np.sin(azimuth), np.sin(up)
-        return np.stack([x, y, z + 0 * azimuth], -1).reshape(-1, 3).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +80,54 @@ def make_rig(
     if not camera_rate > 0:
         raise DataError(f"camera rate is {camera_rate}, expected a positive number of Hz")
     place = pose((1.25, 0.0, 1.60), pitch=radians(1.5))
-    camera = PinholeSpec(width, height, 75.0, place @ _OPTICAL)
+    pinhole = PinholeSpec(width, height, 75.0, place @ _OPTICAL)
     place = pose((1.25, -0.2, 1.60), radians(0.8), radians(1.1), radians(0.3))
     thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)
     # denser around the horizon
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
-    lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
-    return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
+    spinning = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
+    return Rig(pinhole, thermal, spinning, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture and the nearest frames of the other sensors; calibration is in `rig`."""
+
+    picture: Picture
+    cloud: Cloud
+    thermal: NDArray[np.uint16]
+    rig: Rig
+
+
+class Vehicle:
+    """Renders any sensor's frame at any time (s); the same time gives the same frame."""
+
+    def __init__(self, world: World, rig: Rig) -> None:
+        self.world, self.rig, self.caster = world, rig, Caster(world)
+
+    def camera(self, time: float) -> Picture:
+        """The camera's picture, with true labels."""
+        return camera.render(self.caster, self.rig.camera, time, self._noise(10, time))
+
+    def lidar(self, time: float) -> Cloud:
+        """The LiDAR's turn that begins at `time`."""
+        turn, noise = 1 / self.rig.rates["lidar"], self._noise(11, time)
+        return lidar.scan(self.caster, self.rig.lidar, time, turn, noise)
+
+    def thermal(self, time: float) -> NDArray[np.uint16]:
+        """The thermal image (H, W), hundredths of a kelvin."""
+        return camera.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
+
+    def samples(self, count: int, interval: float) -> Iterator[Sample]:
+        """`count` pictures, `interval` seconds apart, with the other sensors' frames.
+
+        LiDAR and thermal camera have their own clocks: a sample has their frames nearest in time.
+        """
+        for i in range(count):
+            time = OFFSETS["camera"] + i * interval
+            cloud = self.lidar(self.rig.nearest("lidar", time))
+            heat = self.thermal(self.rig.nearest("thermal", time))
+            yield Sample(self.camera(time), cloud, heat, self.rig)
+
+    def _noise(self, sensor: int, time: float) -> Dice:
+        return Dice(self.world.seed, sensor, round(time * 1e9))

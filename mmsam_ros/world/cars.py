@@ -46,8 +46,8 @@ def _wheels(xs: Sequence[float], outer: float, radius: float, running: bool) -> 
     discs = ((-0.22, 0.0, tyre, 1.0, 18), (0.0, 0.012, rim, 0.62, 10), (0.0, 0.02, tyre, 0.2, 8))
     wheels = []
     for x, side, (a, b, surface, share, sides) in product(xs, (-1, 1), discs):
-        ends = [(x, side * outer + y * side, radius) for y in (a, b)]
-        wheels.append(tube(*ends, surface, (share * radius, share * radius), sides))
+        start, end = ((x, side * outer + y * side, radius) for y in (a, b))
+        wheels.append(tube(start, end, surface, (share * radius, share * radius), sides))
     return wheels
 
 
