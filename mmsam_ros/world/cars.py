@@ -10,6 +10,7 @@ from mmsam_ros.world.style import RGB, Dice, Range
 
 _GLASS = Surface("glass", (0.02, 0.025, 0.03))
 _DARK = (0.025, 0.025, 0.028)
+_TRIM = Surface("trim", _DARK)
 
 HEADLIGHTS = (Light((2.3, 0.0, 0.75), (1.0, -0.01, -0.05), 260.0, 45.0),)  # both as one beam
 # cabins: x of the lower and of the upper ends, lower and upper height
@@ -27,16 +28,15 @@ def _paint(rng: Dice) -> RGB:
 
 def _frustum(
     low: Range, high: Range, z: Range, widths: Range, surface: Surface
-) -> tuple[Mesh, dict[str, list[list[float]]]]:
-    """A box with sloping sides, and its four upright faces counter-clockwise from outside."""
+) -> tuple[Mesh, list[list[list[float]]]]:
+    """A box with sloping sides, and its right, front, left and back face (see `patch`)."""
     (x0, x1), (u0, u1), (z0, z1), (w, v) = low, high, z, widths
     p = [[x0, -w, z0], [x1, -w, z0], [x1, w, z0], [x0, w, z0]]
     q = [[u0, -v, z1], [u1, -v, z1], [u1, v, z1], [u0, v, z1]]
-    tris, faces = [[4, 5, 6], [4, 6, 7]], {}
-    for i, name in enumerate(("right", "front", "left", "back")):
-        j = (i + 1) % 4
+    tris, faces = [[4, 5, 6], [4, 6, 7]], []
+    for i, j in (0, 1), (1, 2), (2, 3), (3, 0):
         tris += [[i, j, 4 + j], [i, 4 + j, 4 + i]]
-        faces[name] = [p[i], p[j], q[j], q[i]]
+        faces.append([p[i], p[j], q[j], q[i]])
     return mesh(p + q, tris, surface), faces
 
 
@@ -56,8 +56,7 @@ def _lamps(x_front: float, x_back: float, y: float, z: float, running: bool) -> 
     back = Surface("tail_lamp_on" if running else "tail_lamp", (0.55, 0.02, 0.02))
     plate = Surface("plate", (0.75, 0.75, 0.72))
     parts = []
-    for side in (-1, 1):
-        low, high = sorted((side * (y - 0.17), side * (y + 0.15)))
+    for low, high in (-y - 0.15, 0.17 - y), (y - 0.17, y + 0.15):
         parts.append(box((x_front - 0.15, low, z - 0.07), (x_front + 0.02, high, z + 0.07), front))
         parts.append(box((x_back - 0.02, low, z - 0.06), (x_back + 0.15, high, z + 0.10), back))
     parts.append(box((x_front, -0.26, 0.40), (x_front + 0.04, 0.26, 0.51), plate))
@@ -65,70 +64,64 @@ def _lamps(x_front: float, x_back: float, y: float, z: float, running: bool) -> 
     return parts
 
 
-def car(rng: Dice, *, running: bool) -> Mesh:
+def _car(rng: Dice, running: bool) -> Mesh:
     """A saloon, estate or van of about 4.4 m; running: warm engine and tyres, lamps on at night."""
-    rgb = _paint(rng)
-    paint = Surface("paint", rgb)
+    paint = Surface("paint", _paint(rng))
+    bonnet = Surface("warm_paint" if running else "paint", paint.rgb)
+    grille = Surface("warm_trim" if running else "trim", _DARK)
     low, high, (belt, top) = _CABINS[rng.choice(3, p=(0.45, 0.4, 0.15))]
-    dark = Surface("trim", _DARK)
     profile = [
         (-2.10, 0.24), (-2.19, 0.42), (-2.20, 0.78), (-2.12, belt), (low[1], belt + 0.01),
         (1.60, belt - 0.06), (1.98, belt - 0.15), (2.17, belt - 0.27), (2.21, 0.42), (2.12, 0.22),
     ]  # fmt: skip
-    shell, faces = _frustum(low, high, (belt, top), (0.85, 0.66), paint)
-    parts = [prism(profile, 0.88, paint), shell]
-    parts += [patch(faces[end], (0.07, 0.93), (0.08, 0.88), _GLASS) for end in ("front", "back")]
-    for side in ("left", "right"):
-        panes = [(0.08, 0.30), (0.33, 0.61), (0.64, 0.93)]
-        parts += [patch(faces[side], pane, (0.06, 0.86), _GLASS) for pane in panes]
-    back = low[1] + 0.1
-    bonnet = [(back, -0.7, belt), (1.6, -0.7, belt - 0.06), (1.6, 0.7, belt - 0.06),
-              (back, 0.7, belt)]  # fmt: skip
-    parts.append(patch(bonnet, (0, 1), (0, 1), Surface("warm_paint" if running else "paint", rgb)))
-    grille = Surface("warm_trim" if running else "trim", _DARK)
-    parts += [
+    shell, (right, front, left, rear) = _frustum(low, high, (belt, top), (0.85, 0.66), paint)
+    panes = product((left, right), [(0.08, 0.30), (0.33, 0.61), (0.64, 0.93)])
+    back, axles = low[1] + 0.1, (-1.32, 1.38)
+    lid = [(back, -0.7, belt), (1.6, -0.7, belt - 0.06), (1.6, 0.7, belt - 0.06), (back, 0.7, belt)]
+    parts = [
+        prism(profile, 0.88, paint),
+        shell,
+        *(patch(face, (0.07, 0.93), (0.08, 0.88), _GLASS) for face in (front, rear)),
+        *(patch(face, pane, (0.06, 0.86), _GLASS) for face, pane in panes),
+        patch(lid, (0, 1), (0, 1), bonnet),
         box((2.0, -0.42, 0.46), (2.225, 0.42, 0.62), grille),
-        box((2.0, -0.75, 0.24), (2.20, 0.75, 0.34), dark),
-        box((-2.205, -0.80, 0.30), (-2.0, 0.80, 0.44), dark),
-        box((-1.0, -0.89, 0.20), (1.0, 0.89, 0.30), dark),
+        box((2.0, -0.75, 0.24), (2.20, 0.75, 0.34), _TRIM),
+        box((-2.205, -0.80, 0.30), (-2.0, 0.80, 0.44), _TRIM),
+        box((-1.0, -0.89, 0.20), (1.0, 0.89, 0.30), _TRIM),
         *(box((0.72, y, belt), (0.86, y + 0.18, belt + 0.14), paint) for y in (-1.02, 0.84)),
+        *(tube((x, -0.885, 0.34), (x, 0.885, 0.34), _TRIM, (0.38, 0.38), 18) for x in axles),
+        *_wheels(axles, 0.89, 0.32, running),
+        *_lamps(2.19, -2.20, 0.62, 0.70, running),
     ]
-    axles = (-1.32, 1.38)
-    parts += [
-        tube((x, -0.885, 0.34), (x, 0.885, 0.34), dark, (0.38, 0.38), sides=18) for x in axles
-    ]
-    parts += _wheels(axles, 0.89, 0.32, running)
-    parts += _lamps(2.19, -2.20, 0.62, 0.70, running)
     if running:
         parts.append(tube((-2.25, -0.5, 0.26), (-2.1, -0.5, 0.26), grille, (0.035, 0.035)))
     return merge(parts)
 
 
-def truck(rng: Dice, *, running: bool) -> Mesh:
+def _truck(rng: Dice, running: bool) -> Mesh:
     """A box truck of about 7 m."""
-    cab_paint = Surface("paint", _paint(rng))
-    load = Surface("paint", rng.colour((0.15, 0.7), (0.0, 0.6)))
-    dark = Surface("trim", _DARK)
-    parts = [
-        box((-3.4, -1.2, 0.95), (1.55, 1.2, 3.25), load),
-        box((-3.42, -1.21, 0.9), (1.56, 1.21, 1.0), dark),
-        box((-3.3, -0.5, 0.55), (3.2, 0.5, 0.95), dark),
-        box((-3.45, -1.1, 0.5), (-3.3, 1.1, 0.62), dark),
-        box((1.7, -1.12, 0.45), (3.45, 1.12, 1.35), cab_paint),
-    ]
-    shell, faces = _frustum((1.7, 3.45), (1.7, 3.1), (1.35, 2.55), (1.12, 1.02), cab_paint)
-    grille = Surface("warm_trim" if running else "trim", _DARK)
+    cab, load = Surface("paint", _paint(rng)), Surface("paint", rng.colour((0.15, 0.7), (0.0, 0.6)))
     stripe = Surface("paint", rng.colour((0.02, 0.6), (0.0, 1.0)))
-    parts += [
+    grille = Surface("warm_trim" if running else "trim", _DARK)
+    widths = (1.12, 1.02)
+    shell, (right, front, left, _) = _frustum((1.7, 3.45), (1.7, 3.1), (1.35, 2.55), widths, cab)
+    return merge([
+        box((-3.4, -1.2, 0.95), (1.55, 1.2, 3.25), load),
+        box((-3.42, -1.21, 0.9), (1.56, 1.21, 1.0), _TRIM),
+        box((-3.3, -0.5, 0.55), (3.2, 0.5, 0.95), _TRIM),
+        box((-3.45, -1.1, 0.5), (-3.3, 1.1, 0.62), _TRIM),
+        box((1.7, -1.12, 0.45), (3.45, 1.12, 1.35), cab),
         shell,
-        patch(faces["front"], (0.06, 0.94), (0.08, 0.86), _GLASS),
-        patch(faces["right"], (0.2, 0.85), (0.06, 0.8), _GLASS),
-        patch(faces["left"], (0.15, 0.8), (0.06, 0.8), _GLASS),
+        patch(front, (0.06, 0.94), (0.08, 0.86), _GLASS),
+        patch(right, (0.2, 0.85), (0.06, 0.8), _GLASS),
+        patch(left, (0.15, 0.8), (0.06, 0.8), _GLASS),
         box((3.3, -0.7, 0.62), (3.47, 0.7, 1.15), grille),
         box((-3.35, -1.207, 1.5), (1.5, 1.207, 1.95), stripe),
-        *(box((-3.41, -1.0, z), (-3.40, 1.0, z + 0.04), dark) for z in (1.6, 2.6)),
-        box((-3.412, -0.02, 1.05), (-3.40, 0.02, 3.2), dark),
-    ]
-    parts += _wheels((-2.5, -1.5, 2.5), 1.15, 0.46, running)
-    parts += _lamps(3.45, -3.44, 0.85, 0.78, running)
-    return merge(parts)
+        *(box((-3.41, -1.0, z), (-3.40, 1.0, z + 0.04), _TRIM) for z in (1.6, 2.6)),
+        box((-3.412, -0.02, 1.05), (-3.40, 0.02, 3.2), _TRIM),
+        *_wheels((-2.5, -1.5, 2.5), 1.15, 0.46, running),
+        *_lamps(3.45, -3.44, 0.85, 0.78, running),
+    ])  # fmt: skip
+
+
+BUILD = {"car": _car, "truck": _truck}

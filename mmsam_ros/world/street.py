@@ -91,11 +91,8 @@ class _Block:
     def build(self) -> list[Instance]:
         self._ground()
         for side in (1, -1):
-            self._frontage(side)
-            self._furniture(side)
-            self._signs(side)
-            self._parked(side)
-            self._walkers(side)
+            for add in self._frontage, self._furniture, self._signs, self._parked, self._walkers:
+                add(side)
         return self.found
 
     def spans(self, gap: float) -> list[Range]:
@@ -119,8 +116,7 @@ class _Block:
     def _ground(self) -> None:
         lay, mid, w = self.layout, self.middle, _SIDE_ROAD
         road = strip((self.start, self.end), (-lay.kerb, lay.kerb), 0, lay.asphalt)
-        walk: list[Mesh] = []
-        land: list[Mesh] = []
+        walk, land = list[Mesh](), list[Mesh]()
         for side in (1, -1):
             far = (side * lay.edge, side * _REACH)
             for span in self.spans(w):
@@ -203,7 +199,7 @@ class _Block:
         rng, lay = self.rng, self.layout
         lamp, light = scenery.street_lamp(rng)
         s, n = self.start + (6.0 if side > 0 else 24.0), side * (lay.kerb + 0.5)
-        x, y, heading = (float(v) for v in lay.path.world(s, n - side * light.position[1]))
+        x, y, heading = map(float, lay.path.world(s, n - side * light.position[1]))
         aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
         placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
         self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, placed)
@@ -242,20 +238,20 @@ class _Block:
                 continue
             if rng.random() > lay.cars:
                 if rng.random() < 0.25:
-                    self._stander(s, side * (lay.kerb - 0.8), 0.0)
+                    self._stander((s, side * (lay.kerb - 0.8), 0.0))
                 continue
-            lorry = rng.random() < lay.trucks and slot % 2 == 0
-            mesh = (cars.truck if lorry else cars.car)(rng, running=rng.random() < 0.2)
+            kind = "truck" if rng.random() < lay.trucks and slot % 2 == 0 else "car"
+            mesh = cars.BUILD[kind](rng, rng.random() < 0.2)
             yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
-            at = (s, side * (lay.kerb - (1.35 if lorry else 1.0)), 0.0)
-            self.place("truck" if lorry else "car", mesh, at, yaw)
+            at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
+            self.place(kind, mesh, at, yaw)
 
     def _walkers(self, side: int) -> None:
         rng, lay = self.rng, self.layout
         for _ in range(rng.poisson(lay.people)):
             s, n = self.start + rng.uniform(0, BLOCK), rng.uniform(lay.kerb + 1.2, lay.edge - 0.3)
             if rng.random() < 0.5:
-                self._stander(s, side * n, STEP)
+                self._stander((s, side * n, STEP))
             else:
                 heading = rng.choice([0.0, math.pi])
                 self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
@@ -268,19 +264,17 @@ class _Block:
 
     def _walker(self, at: Point, heading: float, speed: float) -> None:
         motion = Motion(at, heading, speed, path=self.layout.path)
-        limbs = people.person(self.rng, walking=True)
-        self.found.append(Instance(CLASS_IDS["person"], limbs, motion))
+        self.found.append(Instance(CLASS_IDS["person"], people.person(self.rng), motion))
 
-    def _stander(self, s: float, n: float, z: float) -> None:
+    def _stander(self, at: Point) -> None:
         body = merge([limb.mesh for limb in people.person(self.rng, walking=False)])
-        self.place("person", body, (s, n, z), self.rng.uniform(0, 2 * math.pi))
+        self.place("person", body, at, self.rng.uniform(0, 2 * math.pi))
 
 
 def _placed(path: Path, name: str, mesh: Mesh, at: Point, yaw: float, *lights: Light) -> Instance:
-    x, y, heading = (float(v) for v in path.world(at[0], at[1]))
-    there, turned = (x, y, at[2]), yaw + heading
-    limb = Limb(mesh.moved(there, yaw=turned))
-    return Instance(CLASS_IDS[name], (limb,), None, lights, there, turned)
+    x, y, heading = map(float, path.world(*at[:2]))
+    there, yaw = (x, y, at[2]), yaw + heading
+    return Instance(CLASS_IDS[name], (Limb(mesh.moved(there, yaw=yaw)),), None, lights, there, yaw)
 
 
 def strip(s: Range, n: Range, z: float, surface: Surface) -> list[Mesh]:
@@ -316,37 +310,34 @@ def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]
 def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
     """Moving vehicles and riders for a drive of `distance` metres."""
     rng = Dice(seed, 2)
-    right = -(layout.lane - 0.7)
-    found = _rider(rng, layout, rng.uniform(7, 14), right, rng.uniform(6.4, 7.4))
+    found = _rider(rng, layout, rng.uniform(7, 14), -1, rng.uniform(6.4, 7.4))
     if rng.random() < 0.6:
         gap = rng.uniform(16, 34)
-        found.append(_vehicle(rng, layout, gap, EGO_SPEED + rng.uniform(-0.3, 0.6), ahead=True))
+        found.append(_vehicle(rng, layout, gap, -1, EGO_SPEED + rng.uniform(-0.3, 0.6)))
     s, number = 18.0, 0
     while s < 70 + 2.2 * distance:
         rng = Dice(seed, 3, number)
         s += rng.uniform(12, 36)
         if rng.random() < 0.5:
-            found += _rider(rng, layout, s, -right, rng.uniform(3.5, 6.0), heading=math.pi)
+            found += _rider(rng, layout, s, 1, rng.uniform(3.5, 6.0))
         else:
-            found.append(_vehicle(rng, layout, s, 8.5, ahead=False))
+            found.append(_vehicle(rng, layout, s, 1, 8.5))
         number += 1
     return found
 
 
-def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) -> Instance:
-    lorry = rng.random() < 0.35
-    mesh = (cars.truck if lorry else cars.car)(rng, running=True)
-    n, heading = (-layout.lane / 2, 0.0) if ahead else (layout.lane / 2, math.pi)
-    motion = Motion((s, n, 0.0), heading, speed, path=layout.path)
-    label = CLASS_IDS["truck" if lorry else "car"]
-    return Instance(label, (Limb(mesh),), motion, cars.HEADLIGHTS)
+def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
+    kind = "truck" if rng.random() < 0.35 else "car"
+    body = Limb(cars.BUILD[kind](rng, True))
+    start, heading = (s, side * layout.lane / 2, 0.0), 0.0 if side < 0 else math.pi
+    motion = Motion(start, heading, speed, path=layout.path)
+    return Instance(CLASS_IDS[kind], (body,), motion, cars.HEADLIGHTS)
 
 
-def _rider(
-    rng: Dice, layout: Layout, s: float, n: float, speed: float, heading: float = 0.0
-) -> list[Instance]:
+def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list[Instance]:
     """A rider and the bicycle, which are two instances of two classes."""
-    motion = Motion((s, n, 0.0), heading, speed, 0.08, 5.0, layout.path)
+    start, heading = (s, side * (layout.lane - 0.7), 0.0), 0.0 if side < 0 else math.pi
+    motion = Motion(start, heading, speed, 0.08, 5.0, layout.path)
     return [
         Instance(CLASS_IDS["rider"], people.rider(rng), motion),
         Instance(CLASS_IDS["bicycle"], (Limb(people.bicycle(rng)),), motion),

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import check_word
-from mmsam_ros.data import SPLITS
 from mmsam_ros.data.errors import DataError
 
 Floats = NDArray[np.floating]
@@ -21,9 +20,9 @@ Rows = NDArray[np.intp]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 
-SEEDS = {split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(SPLITS)}
 CELLS = 25
 _OWN = {"train": (0, 1, 2), "val": (3,), "test": (4,)}  # of every five cells
+SEEDS = {split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(_OWN)}
 _TILE = 1024
 
 
