@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A synthetic world for camera, LiDAR and thermal camera, with ground truth; the same for one seed.
 
-`style` draws random numbers by split. `street` builds a scene (`scene`) from `scenery`, `cars` and
-`people`, whose shapes and materials are in `meshes`. `raycast` finds what rays hit. `camera` and
+`style` draws random numbers by split. `street` builds a scene (`scene`) from `scenery` and
+`traffic`, whose shapes and materials are in `meshes`. `raycast` finds what rays hit. `camera` and
 `lidar` are the physics of the sensors, with `textures` on the surfaces. A `vehicle` carries the
 sensors and gives their frames; `bag` and `dataset` write them.
 """

@@ -34,6 +34,7 @@ POINT = np.dtype(
 _FIELD_TYPES = {"<f4": 7, "<u2": 4}  # sensor_msgs/PointField FLOAT32, UINT16
 _FRAMES = {"camera": "camera_optical", "lidar": "lidar", "thermal": "thermal_optical"}
 _STORE = get_typestore(Stores.ROS2_JAZZY)
+_TYPES: Any = _STORE.types  # made at run time, so there are no static types
 _NEVER = qos.QosTime(9223372036, 854775807)
 _QOS = qos.Qos(
     qos.QosHistory.KEEP_LAST, 10, qos.QosReliability.RELIABLE, qos.QosDurability.VOLATILE,
@@ -95,31 +96,25 @@ def _messages(vehicle: Vehicle, sensor: str, nanoseconds: int) -> Iterator[tuple
         yield "/thermal/image_raw", _image(vehicle.thermal(time), "mono16", header)
 
 
-def _make(kind: str, **fields: Any) -> Any:
-    """A message; their classes are made at run time, so there is no static type."""
-    return _STORE.types[kind](**fields)
-
-
 def _header(stamp: int, frame: str) -> Any:
-    time = _make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
-    return _make("std_msgs/msg/Header", stamp=time, frame_id=frame)
+    time = _TYPES["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+    return _TYPES["std_msgs/msg/Header"](stamp=time, frame_id=frame)
 
 
 def _image(image: NDArray[Any], encoding: str, header: Any) -> Any:
     height, width = image.shape[:2]
     data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
-    return _make(
-        "sensor_msgs/msg/Image", header=header, height=height, width=width, encoding=encoding,
-        is_bigendian=0, step=len(data) // height, data=data,
+    return _TYPES["sensor_msgs/msg/Image"](
+        header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
+        step=len(data) // height, data=data,
     )  # fmt: skip
 
 
 def _camera_info(spec: PinholeSpec, header: Any) -> Any:
-    roi = _make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0,
-                do_rectify=False)  # fmt: skip
-    return _make(
-        "sensor_msgs/msg/CameraInfo", header=header, height=spec.height, width=spec.width,
-        distortion_model="plumb_bob", d=np.zeros(5), k=spec.K.reshape(-1), r=np.eye(3).reshape(-1),
+    roi = _TYPES["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, do_rectify=False)
+    return _TYPES["sensor_msgs/msg/CameraInfo"](
+        header=header, height=spec.height, width=spec.width, distortion_model="plumb_bob",
+        d=np.zeros(5), k=spec.K.reshape(-1), r=np.eye(3).reshape(-1),
         p=np.insert(spec.K, 3, 0, axis=1).reshape(-1), binning_x=0, binning_y=0, roi=roi,
     )  # fmt: skip
 
@@ -128,15 +123,15 @@ def _cloud(cloud: Cloud, header: Any) -> Any:
     points = np.zeros(len(cloud.xyz), POINT)
     points["x"], points["y"], points["z"] = cloud.xyz.T
     points["intensity"], points["ring"], points["time"] = cloud.intensity, cloud.ring, cloud.time
+    field = _TYPES["sensor_msgs/msg/PointField"]
     fields = [
-        _make("sensor_msgs/msg/PointField", name=name, offset=offset,
-              datatype=_FIELD_TYPES[dtype.str], count=1)
+        field(name=name, offset=offset, datatype=_FIELD_TYPES[dtype.str], count=1)
         for name, (dtype, offset, *_) in (POINT.fields or {}).items()
-    ]  # fmt: skip
-    return _make(
-        "sensor_msgs/msg/PointCloud2", header=header, height=1, width=len(points), fields=fields,
-        is_bigendian=False, point_step=POINT.itemsize, row_step=POINT.itemsize * len(points),
-        data=points.view(np.uint8).reshape(-1), is_dense=True,
+    ]
+    return _TYPES["sensor_msgs/msg/PointCloud2"](
+        header=header, height=1, width=len(points), fields=fields, is_bigendian=False,
+        point_step=POINT.itemsize, row_step=points.nbytes, data=points.view(np.uint8).reshape(-1),
+        is_dense=True,
     )  # fmt: skip
 
 
@@ -145,9 +140,9 @@ def _transforms(rig: Rig) -> Any:
     header, transforms = _header(START, "base_link"), []
     for sensor, child in _FRAMES.items():
         px, py, pz, x, y, z, w = pose_values(getattr(rig, sensor).T_base)
-        shift = _make("geometry_msgs/msg/Vector3", x=px, y=py, z=pz)
-        turn = _make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w)
-        move = _make("geometry_msgs/msg/Transform", translation=shift, rotation=turn)
+        shift = _TYPES["geometry_msgs/msg/Vector3"](x=px, y=py, z=pz)
+        turn = _TYPES["geometry_msgs/msg/Quaternion"](x=x, y=y, z=z, w=w)
+        move = _TYPES["geometry_msgs/msg/Transform"](translation=shift, rotation=turn)
         kind = "geometry_msgs/msg/TransformStamped"
-        transforms.append(_make(kind, header=header, child_frame_id=child, transform=move))
-    return _make("tf2_msgs/msg/TFMessage", transforms=transforms)
+        transforms.append(_TYPES[kind](header=header, child_frame_id=child, transform=move))
+    return _TYPES["tf2_msgs/msg/TFMessage"](transforms=transforms)

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The physics of both cameras.
-
-Camera: sun and shadows, lamps at night, sky, air, exposure, blur and noise. Thermal camera:
-apparent temperature of materials, sun, windows, sky and noise.
-"""
+"""The physics of the camera and of the thermal camera: light, heat, air, optics and noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -55,7 +55,10 @@ class Cloud:
 def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -> Cloud:
     """One turn of `turn` seconds from `time` on."""
     nominal, beams, ego = spec.rays, len(spec.elevations), caster.world.ego
-    actual = _jittered(nominal, caster.world.conditions.jitter, rng)
+    actual, jitter = nominal, caster.world.conditions.jitter
+    if jitter:  # of the beams; the points are still computed from the nominal directions
+        actual = nominal + np.radians(jitter) * rng.standard_normal(nominal.shape, np.float32)
+        actual = (actual / np.linalg.norm(actual, axis=1, keepdims=True)).astype(np.float32)
     stamped = np.linalg.inv(ego.at(time) @ spec.T_base)
     parts = []
     for rows in np.array_split(np.arange(len(nominal)), _SLICES):
@@ -72,14 +75,6 @@ def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -
     ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
     intensity = np.clip(intensity, 0, 255).astype(np.float32)
     return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
-
-
-def _jittered(rays: Floats, degrees: float, rng: Dice) -> Floats:
-    """Actual directions of the beams; the points are still computed from the nominal ones."""
-    if not degrees:
-        return rays
-    shaken = rays + np.radians(degrees) * rng.standard_normal(rays.shape, np.float32)
-    return (shaken / np.linalg.norm(shaken, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _returns(

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Materials, triangle meshes with a material and a colour per triangle, and basic shapes.
+"""Materials, triangle meshes and basic shapes. Metres; x forward, y left, z up.
 
-Metres; x forward, y left, z up. The order of a triangle's corners does not matter: the ray caster
-turns normals towards the viewer.
+The order of a triangle's corners does not matter: the ray caster turns normals to the viewer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.world.style import RGB, Range
+from mmsam_ros.world.style import Range, Surface
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,6 @@ MATERIAL_IDS = {material.name: index for index, material in enumerate(MATERIALS)
 def by_material(field: str) -> NDArray[np.float32]:
     """One property of all materials, indexed by material id."""
     return np.array([getattr(material, field) for material in MATERIALS], np.float32)
-
-
-class Surface(NamedTuple):
-    """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
-
-    material: str
-    rgb: RGB
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +131,6 @@ _BOX += [[2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
 def box(low: ArrayLike, high: ArrayLike, surface: Surface) -> Mesh:
     """A box along the axes between two opposite corners."""
     return mesh(list(product(*np.array([low, high], float).T)), _BOX, surface)
-
-
-def prism(outline: ArrayLike, half_width: float, surface: Surface) -> Mesh:
-    """An (x, z) outline, star-shaped about its mean, extruded along y to +-half_width."""
-    points = np.asarray(outline, float)
-    sides = [np.insert(points, 1, y, axis=1) for y in (-half_width, half_width)]
-    return loft(np.stack(sides), surface)
 
 
 @cache

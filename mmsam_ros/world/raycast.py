@@ -80,10 +80,8 @@ class Caster:
     ) -> Mask:
         """Whether there is anything within `reach` metres of the hits `at` along `directions`."""
         points = hits.point[at] + 4e-3 * hits.normal[at]
-        # copies: Embree needs writable arrays
-        directions = np.array(np.broadcast_to(directions, points.shape), np.float32, order="C")
-        starts = np.ascontiguousarray(points + 2e-3 * directions, np.float32)
-        limit = np.array(np.broadcast_to(reach, len(at)), np.float32)
+        directions = np.full(points.shape, directions, np.float32)
+        starts, limit = points + 2e-3 * directions, np.full(len(at), reach, np.float32)
         shadow = np.zeros(len(at), bool)
         for scene, _ in self._at(time):
             shadow |= scene.run(starts, directions, limit, query="OCCLUDED") >= 0

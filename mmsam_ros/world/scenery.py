@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmsam_ros.world.meshes import Mesh, Surface, box, ellipsoid, lathe, merge, mesh, polygon, tube
+from mmsam_ros.world.meshes import Mesh, box, ellipsoid, lathe, merge, mesh, polygon, tube
 from mmsam_ros.world.scene import Light
-from mmsam_ros.world.style import RGB, Dice, Floats, Range
+from mmsam_ros.world.style import RGB, Dice, Floats, Range, Surface
 
 BAY, STOREY = 2.4, 3.1  # width and height of a facade's cell, which has one window, metres
 

@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.world import cars, people, scene, scenery
-from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
+from mmsam_ros.world import scene, scenery, traffic
+from mmsam_ros.world.meshes import Mesh, box, floor, merge
 from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
-from mmsam_ros.world.style import Dice, Range
+from mmsam_ros.world.style import Dice, Range, Surface
 
 EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
@@ -74,7 +74,7 @@ def build_street(
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
     ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
     conditions = scene.Conditions.draw(seed, weather, case)
-    return World(seed, conditions, tuple(instances), ego, cars.HEADLIGHTS, sun, layout.path)
+    return World(seed, conditions, tuple(instances), ego, traffic.HEADLIGHTS, sun, layout.path)
 
 
 class _Block:
@@ -214,7 +214,7 @@ class _Block:
             s = self.start + rng.uniform(8, 20)
             for i in range(int(rng.integers(2, 6))):
                 at = (s + 0.75 * i, side * (lay.kerb + 1.3), STEP)
-                self.place("bicycle", people.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
+                self.place("bicycle", traffic.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
 
     def _signs(self, side: int) -> None:
         """Signs that face the traffic on their side."""
@@ -241,7 +241,7 @@ class _Block:
                     self._stander((s, side * (lay.kerb - 0.8), 0.0))
                 continue
             kind = "truck" if rng.random() < lay.trucks and slot % 2 == 0 else "car"
-            mesh = cars.BUILD[kind](rng, rng.random() < 0.2)
+            mesh = traffic.VEHICLES[kind](rng, rng.random() < 0.2)
             yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
             at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
             self.place(kind, mesh, at, yaw)
@@ -264,10 +264,10 @@ class _Block:
 
     def _walker(self, at: Point, heading: float, speed: float) -> None:
         motion = Motion(at, heading, speed, path=self.layout.path)
-        self.found.append(Instance(CLASS_IDS["person"], people.person(self.rng), motion))
+        self.found.append(Instance(CLASS_IDS["person"], traffic.person(self.rng), motion))
 
     def _stander(self, at: Point) -> None:
-        body = merge([limb.mesh for limb in people.person(self.rng, walking=False)])
+        body = merge([limb.mesh for limb in traffic.person(self.rng, walking=False)])
         self.place("person", body, at, self.rng.uniform(0, 2 * math.pi))
 
 
@@ -328,10 +328,10 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
 
 def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
     kind = "truck" if rng.random() < 0.35 else "car"
-    body = Limb(cars.BUILD[kind](rng, True))
+    body = Limb(traffic.VEHICLES[kind](rng, True))
     start, heading = (s, side * layout.lane / 2, 0.0), 0.0 if side < 0 else math.pi
     motion = Motion(start, heading, speed, path=layout.path)
-    return Instance(CLASS_IDS[kind], (body,), motion, cars.HEADLIGHTS)
+    return Instance(CLASS_IDS[kind], (body,), motion, traffic.HEADLIGHTS)
 
 
 def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list[Instance]:
@@ -339,6 +339,6 @@ def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list
     start, heading = (s, side * (layout.lane - 0.7), 0.0), 0.0 if side < 0 else math.pi
     motion = Motion(start, heading, speed, 0.08, 5.0, layout.path)
     return [
-        Instance(CLASS_IDS["rider"], people.rider(rng), motion),
-        Instance(CLASS_IDS["bicycle"], (Limb(people.bicycle(rng)),), motion),
+        Instance(CLASS_IDS["rider"], traffic.rider(rng), motion),
+        Instance(CLASS_IDS["bicycle"], (Limb(traffic.bicycle(rng)),), motion),
     ]

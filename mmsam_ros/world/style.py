@@ -7,6 +7,7 @@ Tyres, glass, shoes and window frames are constants, the same in all splits.
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,14 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
+
+
+class Surface(NamedTuple):
+    """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
+
+    material: str
+    rgb: RGB
+
 
 CELLS = 25
 _OWN = {"train": (0, 1, 2), "val": (3,), "test": (4,)}  # of every five cells

@@ -23,8 +23,7 @@ from mmsam_ros.world import (
 )
 from mmsam_ros.world.camera import COUNTS_PER_KELVIN, ZERO_CELSIUS, view
 from mmsam_ros.world.lidar import AIR
-from mmsam_ros.world.meshes import Surface, box, floor
-from mmsam_ros.world.people import person
+from mmsam_ros.world.meshes import box, floor
 from mmsam_ros.world.scene import (
     CASES,
     CLASS_IDS,
@@ -36,7 +35,8 @@ from mmsam_ros.world.scene import (
     Motion,
     Path,
 )
-from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, world_seed
+from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, Surface, world_seed
+from mmsam_ros.world.traffic import person
 
 
 @pytest.fixture(scope="module")
