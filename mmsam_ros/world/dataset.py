@@ -4,8 +4,7 @@
 The same plan gives the same files: camera images, LiDAR points in the camera's view, thermal
 counts, labels and the calibration.
 
-A frame is hard or easy as measured on its images; the name of its weather does not matter.
-One of `OBJECTS` counts if it covers at least `SMALLEST` of the picture. Its contrast in a sensor
+Hard or easy is measured on a frame's images. One of `OBJECTS` counts if it covers at least `SMALLEST` of the picture. Its contrast in a sensor
 compares it with the ring around it, a quarter as wide: the change of mean and deviation over all
 channels, divided by the sensor's noise (`UNITS`). For LiDAR it is the gap in range, without echoes
 of fog and rain, and 0 if there are fewer than `RETURNS` returns. An object is visible to a sensor
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project, register
-from mmsam_ros.world.lidar import AIR
+from mmsam_ros.world.physics import AIR
 from mmsam_ros.world.scene import CASES, CLASS_IDS, CLASSES, WEATHERS
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import Floats, Mask, world_seed
@@ -121,14 +120,13 @@ def _render_scene(root: Path, scene: Scene, size: tuple[int, int]) -> dict[str, 
 
 
 def _writer(root: Path, rig: Rig) -> FolderWriter:
-    camera, thermal = rig.camera, rig.thermal
+    specs = rig.camera, rig.thermal
+    camera, thermal = ({"width": s.width, "height": s.height, "K": s.K} for s in specs)
     calibration = {
-        "camera": {"width": camera.width, "height": camera.height, "K": camera.K, "D": [],
-                   "model": "plumb_bob"},
+        "camera": {**camera, "D": [], "model": "plumb_bob"},
         "lidar": {"T_camera_lidar": rig.T_camera_lidar},
-        "thermal": {"width": thermal.width, "height": thermal.height, "K": thermal.K,
-                    "R_camera_thermal": rig.T_camera_thermal[:3, :3]},
-    }  # fmt: skip
+        "thermal": {**thermal, "R_camera_thermal": rig.T_camera_thermal[:3, :3]},
+    }
     # frame_gain, because a count means something else in every thermal camera
     encodings = {"lidar": "muses_raw", "thermal": "frame_gain"}
     return FolderWriter(root, CLASSES, encodings, calibration)

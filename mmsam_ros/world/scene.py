@@ -2,8 +2,7 @@
 """The scene: instances (class, shape, motion), lights, weather and the ego vehicle's path.
 
 World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`. Street
-coordinates: s along that line, n to its left. Time in seconds from the start of the scene. How a
-sensor sees the scene is not defined here.
+coordinates: s along that line, n to its left. Time in seconds from the start of the scene.
 """
 
 from collections.abc import Sequence
@@ -242,7 +241,6 @@ class Conditions:
         shutter, exposure = 1 / 40 if weather == "night" else 1 / 400, 2 ** rng.uniform(-0.5, 0.5)
         stops, turn, blur = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
         spoilt: dict[str, dict[str, Any]] = {
-            "ordinary": {},
             "motionblur": {"shutter": 1 / 14, "shake": (blur * np.sin(turn), blur * np.cos(turn))},
             "overexposure": {"exposure": 2 ** (2.6 + 1.6 * stops)},
             "underexposure": {"exposure": 2 ** (-5.0 - 2.5 * stops)},
@@ -255,7 +253,7 @@ class Conditions:
             weather, sky, 1 / rng.uniform(*sight), rng.uniform(*cover), wet, rng.uniform(*rain),
             day, contrast, rng.uniform(-12, 7), exposure, shutter,
         )  # fmt: skip
-        return replace(plain, **spoilt[case])
+        return replace(plain, **spoilt.get(case, {}))
 
 
 @dataclass(frozen=True, eq=False)

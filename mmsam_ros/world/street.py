@@ -8,7 +8,7 @@ park; side streets cross it.
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _BEHIND, _AHEAD = 2, 5  # blocks before the start and after the end of the drive
 _SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
 _REACH = 70.0  # length of side streets, and how far the land beside the street reaches
 _PIECE = 3.0  # the ground follows curves in pieces of this length
+_HEADING = {-1: 0.0, 1: math.pi}  # of the traffic on each side, relative to the street's
 
 
 class Layout:
@@ -62,11 +63,10 @@ def build_street(
     layout, rng = Layout(seed), Dice(seed, 0)
     trees = [scenery.tree(rng) for _ in range(4)]
     last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD
-    instances: list[Instance] = []
-    for index in range(-_BEHIND, last):
-        instances += _Block(seed, index, layout, trees).build()
-    instances += _traffic(seed, EGO_SPEED * seconds, layout)
-    instances += _ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK)
+    blocks = [_Block(seed, index, layout, trees).build() for index in range(-_BEHIND, last)]
+    blocks.append(_traffic(seed, EGO_SPEED * seconds, layout))
+    blocks.append(_ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK))
+    instances = tuple(chain.from_iterable(blocks))
     height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
     bearing += math.pi / 2 * rng.integers(4)
     level = math.cos(height)
@@ -74,7 +74,7 @@ def build_street(
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
     ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
     conditions = scene.Conditions.draw(seed, weather, case)
-    return World(seed, conditions, tuple(instances), ego, traffic.HEADLIGHTS, sun, layout.path)
+    return World(seed, conditions, instances, ego, traffic.HEADLIGHTS, sun, layout.path)
 
 
 class _Block:
@@ -173,8 +173,8 @@ class _Block:
             while (bays := min(int(rng.integers(3, 8)), int((b - 0.2 - s) / scenery.BAY))) >= 2:
                 storeys, half = int(rng.integers(2, 4 if garden else 7)), bays * scenery.BAY / 2
                 house = scenery.building(rng, bays, int(rng.integers(4, 6)), storeys)
-                at, yaw = (s + half, side * setback, STEP), 0.0 if side > 0 else math.pi
-                self.place("building", house.moved((-half, 0, 0)), at, yaw)
+                at = (s + half, side * setback, STEP)
+                self.place("building", house.moved((-half, 0, 0)), at, _HEADING[-side])
                 s += 2 * half + (rng.uniform(1.5, 4.0) if garden else 0.3)
             if garden:
                 self._hedge(side, a + 1.0, b - a - 3.0, self.layout.edge + 0.6)
@@ -202,7 +202,7 @@ class _Block:
         x, y, heading = map(float, lay.path.world(s, n - side * light.position[1]))
         aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
         placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
-        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, placed)
+        self.place("pole", lamp, (s, n, STEP), _HEADING[side], placed)
         for s in np.arange(self.start + rng.uniform(0, 5), self.end, 8.0):
             if not self.blocked(s, _SIDE_ROAD + 5) and rng.random() < lay.trees:
                 self._tree(s, side * (lay.kerb + 1.1), rng.uniform(0.75, 1.05))
@@ -224,9 +224,9 @@ class _Block:
             if self.blocked(s, _SIDE_ROAD + 1.5):
                 continue
             post, plate = scenery.guide(rng) if rng.random() < 0.25 else scenery.sign(rng)
-            at, yaw = (s, side * (self.layout.kerb + 0.45), STEP), 0.0 if side < 0 else math.pi
-            self.place("pole", post, at, yaw)
-            self.place("traffic_sign", plate, at, yaw)
+            at = (s, side * (self.layout.kerb + 0.45), STEP)
+            self.place("pole", post, at, _HEADING[side])
+            self.place("traffic_sign", plate, at, _HEADING[side])
 
     def _parked(self, side: int) -> None:
         rng, lay = self.rng, self.layout
@@ -242,7 +242,7 @@ class _Block:
                 continue
             kind = "truck" if rng.random() < lay.trucks and slot % 2 == 0 else "car"
             mesh = traffic.VEHICLES[kind](rng, rng.random() < 0.2)
-            yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
+            yaw = _HEADING[side] + rng.uniform(-0.03, 0.03)
             at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
             self.place(kind, mesh, at, yaw)
 
@@ -312,8 +312,8 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
     rng = Dice(seed, 2)
     found = _rider(rng, layout, rng.uniform(7, 14), -1, rng.uniform(6.4, 7.4))
     if rng.random() < 0.6:
-        gap = rng.uniform(16, 34)
-        found.append(_vehicle(rng, layout, gap, -1, EGO_SPEED + rng.uniform(-0.3, 0.6)))
+        gap, speed = rng.uniform(16, 34), EGO_SPEED + rng.uniform(-0.3, 0.6)
+        found.append(_vehicle(rng, layout, gap, -1, speed))
     s, number = 18.0, 0
     while s < 70 + 2.2 * distance:
         rng = Dice(seed, 3, number)
@@ -329,15 +329,14 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
 def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
     kind = "truck" if rng.random() < 0.35 else "car"
     body = Limb(traffic.VEHICLES[kind](rng, True))
-    start, heading = (s, side * layout.lane / 2, 0.0), 0.0 if side < 0 else math.pi
-    motion = Motion(start, heading, speed, path=layout.path)
+    motion = Motion((s, side * layout.lane / 2, 0.0), _HEADING[side], speed, path=layout.path)
     return Instance(CLASS_IDS[kind], (body,), motion, traffic.HEADLIGHTS)
 
 
 def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list[Instance]:
     """A rider and the bicycle, which are two instances of two classes."""
-    start, heading = (s, side * (layout.lane - 0.7), 0.0), 0.0 if side < 0 else math.pi
-    motion = Motion(start, heading, speed, 0.08, 5.0, layout.path)
+    start = (s, side * (layout.lane - 0.7), 0.0)
+    motion = Motion(start, _HEADING[side], speed, 0.08, 5.0, layout.path)
     return [
         Instance(CLASS_IDS["rider"], traffic.rider(rng), motion),
         Instance(CLASS_IDS["bicycle"], (Limb(traffic.bicycle(rng)),), motion),

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import CameraModel, Registration
-from mmsam_ros.world import camera, lidar
-from mmsam_ros.world.camera import Picture, PinholeSpec
-from mmsam_ros.world.lidar import Cloud, LidarSpec
+from mmsam_ros.world import physics
+from mmsam_ros.world.physics import Cloud, LidarSpec, Picture, PinholeSpec
 from mmsam_ros.world.raycast import Caster
 from mmsam_ros.world.scene import World, pose
 from mmsam_ros.world.style import Dice
@@ -80,13 +79,13 @@ def make_rig(
     if not camera_rate > 0:
         raise DataError(f"camera rate is {camera_rate}, expected a positive number of Hz")
     place = pose((1.25, 0.0, 1.60), pitch=radians(1.5))
-    pinhole = PinholeSpec(width, height, 75.0, place @ _OPTICAL)
+    camera = PinholeSpec(width, height, 75.0, place @ _OPTICAL)
     place = pose((1.25, -0.2, 1.60), radians(0.8), radians(1.1), radians(0.3))
     thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)
     # denser around the horizon
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
-    spinning = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
-    return Rig(pinhole, thermal, spinning, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
+    lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
+    return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,22 +106,19 @@ class Vehicle:
 
     def camera(self, time: float) -> Picture:
         """The camera's picture, with true labels."""
-        return camera.render(self.caster, self.rig.camera, time, self._noise(10, time))
+        return physics.render_picture(self.caster, self.rig.camera, time, self._noise(10, time))
 
     def lidar(self, time: float) -> Cloud:
         """The LiDAR's turn that begins at `time`."""
         turn, noise = 1 / self.rig.rates["lidar"], self._noise(11, time)
-        return lidar.scan(self.caster, self.rig.lidar, time, turn, noise)
+        return physics.scan(self.caster, self.rig.lidar, time, turn, noise)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image (H, W), hundredths of a kelvin."""
-        return camera.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
+        return physics.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
 
     def samples(self, count: int, interval: float) -> Iterator[Sample]:
-        """`count` pictures, `interval` seconds apart, with the other sensors' frames.
-
-        LiDAR and thermal camera have their own clocks: a sample has their frames nearest in time.
-        """
+        """`count` pictures, `interval` seconds apart, each with the other sensors' nearest frames."""
         for i in range(count):
             time = OFFSETS["camera"] + i * interval
             cloud = self.lidar(self.rig.nearest("lidar", time))

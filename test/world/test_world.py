@@ -21,9 +21,8 @@ from mmsam_ros.world import (
     build_street,
     make_rig,
 )
-from mmsam_ros.world.camera import COUNTS_PER_KELVIN, ZERO_CELSIUS, view
-from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.meshes import box, floor
+from mmsam_ros.world.physics import AIR, COUNTS_PER_KELVIN, ZERO_CELSIUS, view
 from mmsam_ros.world.scene import (
     CASES,
     CLASS_IDS,
