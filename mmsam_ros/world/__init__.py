@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A synthetic world for camera, LiDAR and thermal camera, with ground truth; the same for one seed.
 
-`style` draws random numbers by split. `street` builds a scene (`scene`) from `scenery` and `traffic`,
-whose shapes and materials are in `meshes`. `raycast` finds what rays hit, `textures` how it looks,
-and `physics` what the sensors make of it. A `vehicle` carries the sensors and gives their frames;
-`bag` and `dataset` write them.
+`style` draws random numbers by split. `street` builds a `scene` from `scenery` and `traffic`, whose
+shapes and materials are in `meshes`. `surfaces` finds what rays hit and how it looks, `physics`
+what the sensors make of it. A `vehicle` carries the sensors; `bag` and `dataset` write the frames.
 """
 
 from mmsam_ros.world.physics import Cloud, Picture

@@ -26,10 +26,8 @@ TOPICS = {
     "/thermal/camera_info": "sensor_msgs/msg/CameraInfo",
     "/ground_truth/semantic": "sensor_msgs/msg/Image",
 }
-POINT = np.dtype(
-    [*((name, "<f4") for name in ("x", "y", "z", "intensity")), ("ring", "<u2"), ("time", "<f4")],
-    align=True,
-)
+_NAMES = ("x", "y", "z", "intensity", "ring", "time")
+POINT = np.dtype([(name, "<u2" if name == "ring" else "<f4") for name in _NAMES], align=True)
 _FIELD_TYPES = {"<f4": 7, "<u2": 4}  # sensor_msgs/PointField FLOAT32, UINT16
 _FRAMES = {"camera": "camera_optical", "lidar": "lidar", "thermal": "thermal_optical"}
 _STORE = get_typestore(Stores.ROS2_JAZZY)

@@ -4,12 +4,12 @@
 The same plan gives the same files: camera images, LiDAR points in the camera's view, thermal
 counts, labels and the calibration.
 
-Hard or easy is measured on a frame's images. One of `OBJECTS` counts if it covers at least `SMALLEST` of the picture. Its contrast in a sensor
-compares it with the ring around it, a quarter as wide: the change of mean and deviation over all
-channels, divided by the sensor's noise (`UNITS`). For LiDAR it is the gap in range, without echoes
-of fog and rain, and 0 if there are fewer than `RETURNS` returns. An object is visible to a sensor
-if its contrast is at least 1. A frame is hard if at least `SHARE` of its objects are visible to an
-auxiliary and not to the camera.
+Hard or easy is measured on a frame's images. One of `OBJECTS` counts if it covers at least
+`SMALLEST` of the picture. Its contrast in a sensor compares it with the ring around it, a quarter
+as wide: the change of mean and deviation over all channels, divided by the sensor's noise
+(`UNITS`). For LiDAR it is the gap in range, without echoes of fog and rain, and 0 if there are
+fewer than `RETURNS` returns. An object is visible to a sensor if its contrast is at least 1. A
+frame is hard if at least `SHARE` of its objects are visible to an auxiliary and not to the camera.
 """
 
 import multiprocessing
@@ -63,8 +63,7 @@ def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> li
     Weathers take turns. Every second scene of a weather is ordinary, the other cases take turns in
     between, so that 50 scenes have every pair. `first`: number of every split's first world.
     """
-    scenes: list[Scene] = []
-    number = 0
+    scenes, number = list[Scene](), 0
     for split, count in frames.items():
         for i, start in enumerate(range(number, number + count, per_scene)):
             weather, turn = WEATHERS[i % len(WEATHERS)], i // len(WEATHERS)

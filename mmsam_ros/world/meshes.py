@@ -191,10 +191,7 @@ def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -
 
 
 def patch(corners: ArrayLike, s: Range, t: Range, surface: Surface) -> Mesh:
-    """Part of a quadrilateral, 12 mm off it: s runs along corner 0 -> 1, t along 0 -> 3.
-
-    The corners must be counter-clockwise seen from outside.
-    """
+    """Part of a counter-clockwise quadrilateral, 12 mm off it; s: corner 0 -> 1, t: 0 -> 3."""
     p = np.asarray(corners, float)
     normal = np.cross(p[1] - p[0], p[3] - p[0])
     normal *= 0.012 / np.linalg.norm(normal)

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.world.meshes import MATERIALS, by_material
-from mmsam_ros.world.raycast import Caster, Hits, mirrored
 from mmsam_ros.world.scene import Conditions, World
 from mmsam_ros.world.style import Dice, Floats
-from mmsam_ros.world.textures import facade, look
+from mmsam_ros.world.surfaces import Caster, Hits, facade, look, mirrored
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)

@@ -74,12 +74,6 @@ class Path:
             s = s + along / np.maximum(1 - bend * n, 0.3)
         return s, n
 
-    def bend(self, mesh: Mesh) -> Mesh:
-        """A mesh from street to world coordinates; its edges should be short."""
-        s, n, z = mesh.vertices.T
-        x, y, _ = self.world(s, n)
-        return mesh.at(np.stack([x, y, z], 1))
-
 
 STRAIGHT = Path()
 
@@ -175,32 +169,25 @@ class Sky(NamedTuple):
     high: Sequence[float]  # radiance of the sky overhead
 
 
-# sky, sight (metres over which the air takes 63 % of the light), cover, wet, rain, day, contrast;
-# sight, cover and rain are ranges
-_WEATHER = {
-    "sun": (
-        ((2.6, 2.35, 2.0), (0.62, 0.74, 0.95), (0.22, 0.20, 0.17), (1.05, 1.12, 1.18),
-          (0.20, 0.42, 0.88)), (500, 1200), (0.0, 0.7), 0, (0, 0), 1.0, 1.0,
-    ),
-    "cloud": (
-        ((0.0, 0.0, 0.0), (1.30, 1.34, 1.42), (0.35, 0.34, 0.32), (0.95, 0.98, 1.02),
-          (0.62, 0.66, 0.72)), (300, 700), (0.9, 1.0), 0, (0, 0), 0.75, 0.75,
-    ),
-    "fog": (
-        ((0.0, 0.0, 0.0), (1.05, 1.07, 1.10), (0.35, 0.35, 0.35), (0.80, 0.82, 0.84),
-          (0.78, 0.80, 0.83)), (11, 42), (1.0, 1.0), 0.25, (0, 0), 0.5, 0.6,
-    ),
-    "rain": (
-        ((0.0, 0.0, 0.0), (0.72, 0.76, 0.82), (0.20, 0.20, 0.20), (0.52, 0.55, 0.59),
-          (0.34, 0.37, 0.42)), (90, 220), (1.0, 1.0), 1.0, (0.35, 1.0), 0.5, 0.5,
-    ),
-    "night": (
-        ((0.0, 0.0, 0.0), (0.005, 0.0055, 0.0075), (0.005, 0.005, 0.0055),
-          (0.040, 0.033, 0.032), (0.006, 0.008, 0.014)), (500, 1200), (0.0, 0.0), 0, (0, 0),
-        0.0, 1.0,
-    ),
+_SUN = (2.6, 2.35, 2.0)
+# light by weather: above, below, low, high
+_SKIES = {
+    "sun": ((0.62, 0.74, 0.95), (0.22, 0.20, 0.17), (1.05, 1.12, 1.18), (0.20, 0.42, 0.88)),
+    "cloud": ((1.30, 1.34, 1.42), (0.35, 0.34, 0.32), (0.95, 0.98, 1.02), (0.62, 0.66, 0.72)),
+    "fog": ((1.05, 1.07, 1.10), (0.35, 0.35, 0.35), (0.80, 0.82, 0.84), (0.78, 0.80, 0.83)),
+    "rain": ((0.72, 0.76, 0.82), (0.20, 0.20, 0.20), (0.52, 0.55, 0.59), (0.34, 0.37, 0.42)),
+    "night": ((0.005, 0.0055, 0.0075), (0.005, 0.005, 0.0055),
+              (0.040, 0.033, 0.032), (0.006, 0.008, 0.014)),
 }  # fmt: skip
-WEATHERS = tuple(_WEATHER)
+# ranges of sight (m over which the air takes 63 % of the light), cover, rain; wet, day, contrast
+_AIR = {
+    "sun": ((500, 1200), (0.0, 0.7), (0.0, 0.0), 0.0, 1.0, 1.0),
+    "cloud": ((300, 700), (0.9, 1.0), (0.0, 0.0), 0.0, 0.75, 0.75),
+    "fog": ((11, 42), (1.0, 1.0), (0.0, 0.0), 0.25, 0.5, 0.6),
+    "rain": ((90, 220), (1.0, 1.0), (0.35, 1.0), 1.0, 0.5, 0.5),
+    "night": ((500, 1200), (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, 1.0),
+}
+WEATHERS = tuple(_AIR)
 
 
 @dataclass(frozen=True)
@@ -236,7 +223,7 @@ class Conditions:
         """The conditions of a seed's scene; DataError for an unknown weather or case."""
         check_word("weather", weather, WEATHERS, DataError)
         check_word("case", case, CASES, DataError)
-        lights, sight, cover, wet, rain, day, contrast = _WEATHER[weather]
+        sight, cover, rain, wet, day, contrast = _AIR[weather]
         rng = Dice(seed, 21)
         shutter, exposure = 1 / 40 if weather == "night" else 1 / 400, 2 ** rng.uniform(-0.5, 0.5)
         stops, turn, blur = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
@@ -248,7 +235,8 @@ class Conditions:
             "thermallowres": {"coarse": 6},
         }
         level, tint = rng.uniform(0.75, 1.2), rng.uniform(0.93, 1.07, 3)
-        sky = Sky(*(np.array(lights) * level * tint).tolist())
+        lights = np.array([_SUN if weather == "sun" else (0.0, 0.0, 0.0), *_SKIES[weather]])
+        sky = Sky(*(lights * level * tint).tolist())
         plain = cls(
             weather, sky, 1 / rng.uniform(*sight), rng.uniform(*cover), wet, rng.uniform(*rain),
             day, contrast, rng.uniform(-12, 7), exposure, shutter,

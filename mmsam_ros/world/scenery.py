@@ -35,9 +35,8 @@ def building(rng: Dice, bays: int, deep: int, storeys: int) -> Mesh:
         corners = [(-0.1, -out, h), (w + 0.1, -out, h), (w + 0.1, d + out, h), (-0.1, d + out, h),
                    (-0.1, d / 2, peak), (w + 0.1, d / 2, peak)]  # fmt: skip
         parts.append(mesh(corners, [[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5]], roof))
-        gable = Surface("stone", wall.rgb)
         ends = [(x, y, z) for x in (0, w) for y, z in ((0, h), (d, h), (d / 2, peak - 0.1))]
-        parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], gable))
+        parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], Surface("stone", wall.rgb)))
         parts.append(box((w * 0.3, d * 0.55, h), (w * 0.3 + 0.7, d * 0.55 + 0.7, peak + 0.9), wall))
         gutter = Surface("steel", stone.rgb)
         parts.append(box((0, -out, h - 0.12), (w, -out + 0.14, h + 0.02), gutter))

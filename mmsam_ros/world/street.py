@@ -109,9 +109,12 @@ class _Block:
         self.found.append(_placed(self.layout.path, name, mesh, at, yaw, *lights))
 
     def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
-        """Adds meshes in street coordinates, bent along the street's curve."""
-        limb = Limb(self.layout.path.bend(merge(pieces)))
-        self.found.append(Instance(CLASS_IDS[name], (limb,)))
+        """Adds meshes in street coordinates with short edges, bent along the street's curve."""
+        mesh = merge(pieces)
+        s, n, z = mesh.vertices.T
+        x, y, _ = self.layout.path.world(s, n)
+        bent = Limb(mesh.at(np.stack([x, y, z], 1)))
+        self.found.append(Instance(CLASS_IDS[name], (bent,)))
 
     def _ground(self) -> None:
         lay, mid, w = self.layout, self.middle, _SIDE_ROAD
@@ -255,8 +258,7 @@ class _Block:
             else:
                 heading = rng.choice([0.0, math.pi])
                 self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
-        if self.crossing and rng.random() < 0.8:
-            # crosses the street as the ego vehicle approaches
+        if self.crossing and rng.random() < 0.8:  # cross as the ego vehicle approaches
             s, pace = self.middle - _SIDE_ROAD - rng.uniform(1.2, 3.8), rng.uniform(1.0, 1.5)
             near = max(0.0, (s - 12) / EGO_SPEED)
             n = rng.uniform(-lay.lane, lay.lane) - side * pace * near

@@ -21,18 +21,17 @@ Rows = NDArray[np.intp]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 
+CELLS = 25
+_OWN = {"train": (0, 1, 2), "val": (3,), "test": (4,)}  # of every five cells
+SEEDS = {split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(_OWN)}
+_TILE = 1024
+
 
 class Surface(NamedTuple):
     """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
 
     material: str
     rgb: RGB
-
-
-CELLS = 25
-_OWN = {"train": (0, 1, 2), "val": (3,), "test": (4,)}  # of every five cells
-SEEDS = {split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(_OWN)}
-_TILE = 1024
 
 
 def world_seed(split: str, seed: int) -> int:

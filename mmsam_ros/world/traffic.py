@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmsam_ros.world.meshes import Mesh, box, ellipsoid, lathe, loft, merge, mesh, patch, ring, tube
 from mmsam_ros.world.scene import Light, Limb
@@ -18,8 +19,8 @@ _DARK = (0.025, 0.025, 0.028)
 _TRIM = Surface("trim", _DARK)
 
 HEADLIGHTS = (Light((2.3, 0.0, 0.75), (1.0, -0.01, -0.05), 260.0, 45.0),)  # both as one beam
-# cabins: x of the lower and of the upper ends, lower and upper height
-_CABINS = (
+Cabin = tuple[Range, Range, Range]  # x of the lower and of the upper ends, both heights
+_CABINS: tuple[Cabin, ...] = (
     ((-1.75, 1.00), (-1.20, 0.25), (0.93, 1.44)),  # saloon
     ((-2.05, 1.05), (-1.75, 0.30), (0.93, 1.50)),  # estate
     ((-2.10, 1.45), (-1.95, 0.75), (0.98, 1.80)),  # van
@@ -36,21 +37,18 @@ def _cloth(rng: Dice) -> Surface:
     return Surface("cloth", rng.colour((0.025, 0.66), saturation))
 
 
-def _head(rng: Dice, skin: Surface, helmet: bool) -> Mesh:
-    hair = Surface("hair", rng.colour((0.015, 0.35), (0.0, 0.6), (0.03, 0.12)))
-    top = Surface("trim", rng.colour((0.03, 0.7), (0.0, 0.95))) if helmet else hair
-    return merge([
-        ellipsoid((0.01, 0, 1.62), (0.095, 0.08, 0.125), skin),
-        ellipsoid((-0.02, 0, 1.66), (0.10, 0.09, 0.10), top),
-        lathe([(0, 1.46, 0.05, 0.055), (0, 1.54, 0.05, 0.05)], skin),
-    ])  # fmt: skip
-
-
-def _torso(top: Surface, lower: Surface) -> Mesh:
+def _trunk(rng: Dice, skin: Surface, top: Surface, lower: Surface, helmet: bool) -> Mesh:
+    """Torso and head."""
+    crown = Surface("hair", rng.colour((0.015, 0.35), (0.0, 0.6), (0.03, 0.12)))
+    if helmet:
+        crown = Surface("trim", rng.colour((0.03, 0.7), (0.0, 0.95)))
     return merge([
         lathe([(0, 0.86, 0.10, 0.15), (0, 0.98, 0.12, 0.17), (0, 1.02, 0.11, 0.15)], lower),
         lathe([(0, 1.00, 0.115, 0.16), (0, 1.15, 0.11, 0.16), (0, 1.32, 0.12, 0.20),
                 (0, 1.42, 0.10, 0.20), (0, 1.48, 0.06, 0.09)], top),
+        ellipsoid((0.01, 0, 1.62), (0.095, 0.08, 0.125), skin),
+        ellipsoid((-0.02, 0, 1.66), (0.10, 0.09, 0.10), crown),
+        lathe([(0, 1.46, 0.05, 0.055), (0, 1.54, 0.05, 0.05)], skin),
     ])  # fmt: skip
 
 
@@ -59,7 +57,7 @@ def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     shoe = Surface("shoe", (0.05, 0.04, 0.035))
     scale = rng.uniform(0.93, 1.08)
-    trunk = [_torso(top, trousers), _head(rng, skin, False)]
+    trunk = [_trunk(rng, skin, top, trousers, False)]
     if rng.random() < 0.35:
         trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
     limbs = [Limb(merge(trunk).moved(scale=scale))]
@@ -104,20 +102,17 @@ def rider(rng: Dice) -> tuple[Limb, ...]:
     """A pedalling rider without the bicycle, which is an instance of its own."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
     lean = np.array([[0.86, 0, 0.5], [0, 1, 0], [-0.5, 0, 0.86]])
-    trunk = merge([_torso(top, trousers), _head(rng, skin, True)])
-    leant = (trunk.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98)
-    limbs = [Limb(trunk.at(leant))]
+    trunk = _trunk(rng, skin, top, trousers, True)
+    limbs = [Limb(trunk.at((trunk.vertices - (0, 0, 0.9)) @ lean.T + (-0.22, 0, 0.98)))]
     for side in (-1, 1):
-        y = 0.1 * side
-        shoulder, hand = (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)
+        y, shoulder, hand = 0.1 * side, (0.05, 0.2 * side, 1.40), (0.34, 0.24 * side, 1.03)
         arm = tube(shoulder, hand, top, (0.055, 0.035))
         leg = merge([
             tube((-0.2, y, 0.96), (0.16, y, 0.7), trousers, (0.09, 0.065)),
             tube((0.16, y, 0.70), (0.0, y, 0.28), trousers, (0.065, 0.05)),
             box((-0.05, y - 0.04, 0.2), (0.19, y + 0.04, 0.28), Surface("shoe", (0.1, 0.1, 0.1))),
         ])  # fmt: skip
-        phase = 0.0 if side < 0 else np.pi
-        limbs += [Limb(arm), Limb(leg, (-0.2, 0, 0.96), 0.22, phase, 1.2)]
+        limbs += [Limb(arm), Limb(leg, (-0.2, 0, 0.96), 0.22, 0.0 if side < 0 else np.pi, 1.2)]
     return tuple(limbs)
 
 
@@ -126,14 +121,12 @@ def _paint(rng: Dice) -> RGB:
     return rng.colour((0.02, 0.66), (0.0, 0.12) if rng.random() < 0.6 else (0.4, 0.95))
 
 
-def _frustum(
-    low: Range, high: Range, z: Range, widths: Range, surface: Surface
-) -> tuple[Mesh, list[list[list[float]]]]:
+def _frustum(cabin: Cabin, widths: Range, surface: Surface) -> tuple[Mesh, list[ArrayLike]]:
     """A box with sloping sides, and its right, front, left and back face (see `patch`)."""
-    (x0, x1), (u0, u1), (z0, z1), (w, v) = low, high, z, widths
+    ((x0, x1), (u0, u1), (z0, z1)), (w, v) = cabin, widths
     p = [[x0, -w, z0], [x1, -w, z0], [x1, w, z0], [x0, w, z0]]
     q = [[u0, -v, z1], [u1, -v, z1], [u1, v, z1], [u0, v, z1]]
-    tris, faces = [[4, 5, 6], [4, 6, 7]], []
+    tris, faces = [[4, 5, 6], [4, 6, 7]], list[ArrayLike]()
     for i, j in (0, 1), (1, 2), (2, 3), (3, 0):
         tris += [[i, j, 4 + j], [i, 4 + j, 4 + i]]
         faces.append([p[i], p[j], q[j], q[i]])
@@ -169,12 +162,13 @@ def _car(rng: Dice, running: bool) -> Mesh:
     paint = Surface("paint", _paint(rng))
     bonnet = Surface("warm_paint" if running else "paint", paint.rgb)
     grille = Surface("warm_trim" if running else "trim", _DARK)
-    low, high, (belt, top) = _CABINS[rng.choice(3, p=(0.45, 0.4, 0.15))]
+    cabin = _CABINS[rng.choice(3, p=(0.45, 0.4, 0.15))]
+    low, _, (belt, _) = cabin
     profile = [
         (-2.10, 0.24), (-2.19, 0.42), (-2.20, 0.78), (-2.12, belt), (low[1], belt + 0.01),
         (1.60, belt - 0.06), (1.98, belt - 0.15), (2.17, belt - 0.27), (2.21, 0.42), (2.12, 0.22),
     ]  # fmt: skip
-    shell, (right, front, left, rear) = _frustum(low, high, (belt, top), (0.85, 0.66), paint)
+    shell, (right, front, left, rear) = _frustum(cabin, (0.85, 0.66), paint)
     panes = product((left, right), [(0.08, 0.30), (0.33, 0.61), (0.64, 0.93)])
     back, axles = low[1] + 0.1, (-1.32, 1.38)
     lid = [(back, -0.7, belt), (1.6, -0.7, belt - 0.06), (1.6, 0.7, belt - 0.06), (back, 0.7, belt)]
@@ -203,8 +197,8 @@ def _truck(rng: Dice, running: bool) -> Mesh:
     cab, load = Surface("paint", _paint(rng)), Surface("paint", rng.colour((0.15, 0.7), (0.0, 0.6)))
     stripe = Surface("paint", rng.colour((0.02, 0.6), (0.0, 1.0)))
     grille = Surface("warm_trim" if running else "trim", _DARK)
-    widths = (1.12, 1.02)
-    shell, (right, front, left, _) = _frustum((1.7, 3.45), (1.7, 3.1), (1.35, 2.55), widths, cab)
+    cabin = (1.7, 3.45), (1.7, 3.1), (1.35, 2.55)
+    shell, (right, front, left, _) = _frustum(cabin, (1.12, 1.02), cab)
     return merge([
         box((-3.4, -1.2, 0.95), (1.55, 1.2, 3.25), load),
         box((-3.42, -1.21, 0.9), (1.56, 1.21, 1.0), _TRIM),

@@ -16,9 +16,9 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import CameraModel, Registration
 from mmsam_ros.world import physics
 from mmsam_ros.world.physics import Cloud, LidarSpec, Picture, PinholeSpec
-from mmsam_ros.world.raycast import Caster
 from mmsam_ros.world.scene import World, pose
 from mmsam_ros.world.style import Dice
+from mmsam_ros.world.surfaces import Caster
 
 OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -118,7 +118,7 @@ class Vehicle:
         return physics.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
 
     def samples(self, count: int, interval: float) -> Iterator[Sample]:
-        """`count` pictures, `interval` seconds apart, each with the other sensors' nearest frames."""
+        """`count` pictures, `interval` seconds apart, with the other sensors' nearest frames."""
         for i in range(count):
             time = OFFSETS["camera"] + i * interval
             cloud = self.lidar(self.rig.nearest("lidar", time))
