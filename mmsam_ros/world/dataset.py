@@ -105,8 +105,8 @@ def render(
 
 def _render_scene(root: Path, scene: Scene, size: tuple[int, int]) -> dict[str, dict[str, str]]:
     """Writes the frames of one drive; returns their subsets by name."""
-    rig, found = make_rig(*size), {}
-    writer = _writer(root, rig)
+    rig = make_rig(*size)
+    writer, found = _writer(root, rig), {}
     for number, sample in zip(scene.numbers, scene.samples(rig), strict=True):
         picture, cloud = sample.picture, sample.cloud
         seen = np.sort(project(cloud.xyz, rig.camera_model, rig.T_camera_lidar)[0])

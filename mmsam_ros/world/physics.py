@@ -98,7 +98,8 @@ def render_picture(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) ->
     radiance[solid] = (colour + glow) * clear + _light(world.conditions.sky.low) * (1 - clear)
     radiance[away] = _sky(world, rays[away])
     image = radiance.reshape(*shape, 3)
-    _rain(image, world.conditions, rng)
+    if world.conditions.rain:
+        _rain(image, world.conditions, rng)
     rgb = _expose(_shaken(image, world.conditions, spec), world.conditions, rng)
     labels, instance = caster.label[hits.triangle], caster.instance[hits.triangle]
     distance = hits.distance.reshape(shape)
@@ -198,8 +199,6 @@ def _reflect(world: World, seen: Hits, rays: Floats, gloss: Floats, colour: Floa
 
 def _rain(image: Floats, conditions: Conditions, rng: Dice) -> None:
     """Draws falling drops as bright streaks, in place; near ones are long and out of focus."""
-    if not conditions.rain:
-        return
     height, width = image.shape[:2]
     streaks = np.zeros((height, width), np.float32)
     for _ in range(int(conditions.rain * width * height / 900)):

@@ -75,18 +75,16 @@ class Path:
         return s, n
 
 
-STRAIGHT = Path()
-
-
 def pose(
     position: Sequence[float], yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
 ) -> NDArray[np.float64]:
     """(4, 4) transform parent <- child: turned about x (roll), y (pitch), z (yaw), then shifted."""
     T = np.eye(4)
-    for angle, plane in ((yaw, (0, 1)), (pitch, (2, 0)), (roll, (1, 2))):
-        turn, c, s = np.eye(4), np.cos(angle), np.sin(angle)
-        turn[np.ix_(plane, plane)] = [[c, -s], [s, c]]
-        T = T @ turn
+    for angle, i, j in ((yaw, 0, 1), (pitch, 2, 0), (roll, 1, 2)):
+        if angle:
+            turn, c, s = np.eye(4), np.cos(angle), np.sin(angle)
+            turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
+            T = T @ turn
     T[:3, 3] = position
     return T
 
@@ -100,7 +98,7 @@ class Motion:
     speed: float = 0.0  # m/s
     sway: float = 0.0  # of a slow sideways swing, metres
     period: float = 9.0  # of that swing, seconds
-    path: Path = STRAIGHT
+    path: Path = Path()
 
     def at(self, time: float) -> NDArray[np.float64]:
         """(4, 4) world <- body at `time`."""
@@ -254,7 +252,7 @@ class World:
     ego: Motion
     ego_lights: tuple[Light, ...]
     sun: NDArray[np.float64]  # unit vector towards the sun
-    path: Path = STRAIGHT
+    path: Path = Path()
 
     @cached_property
     def style(self) -> Style:

@@ -38,8 +38,8 @@ def building(rng: Dice, bays: int, deep: int, storeys: int) -> Mesh:
         ends = [(x, y, z) for x in (0, w) for y, z in ((0, h), (d, h), (d / 2, peak - 0.1))]
         parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], Surface("stone", wall.rgb)))
         parts.append(box((w * 0.3, d * 0.55, h), (w * 0.3 + 0.7, d * 0.55 + 0.7, peak + 0.9), wall))
-        gutter = Surface("steel", stone.rgb)
-        parts.append(box((0, -out, h - 0.12), (w, -out + 0.14, h + 0.02), gutter))
+        low, high = (0, -out, h - 0.12), (w, -out + 0.14, h + 0.02)
+        parts.append(box(low, high, Surface("steel", stone.rgb)))
     else:
         parts.append(box((-0.12, -0.12, h), (w + 0.12, d + 0.12, h + 0.5), stone))
         parts.append(box((w * 0.4, d * 0.4, h), (w * 0.4 + 2.4, d * 0.4 + 2.4, h + 2.2), stone))

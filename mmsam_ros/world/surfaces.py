@@ -52,8 +52,7 @@ class Caster:
         self.turn = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         still = sum(thing.motion is None for thing in things)
         self._still = (_embree(merge(meshes[:still])), np.concatenate(rows[:still]))
-        movers = [things[i] for i in order[still:]]  # each with the rows of its triangles
-        self._movers = list(zip(movers, rows[still:], strict=True))
+        self._movers = list(zip([things[i] for i in order[still:]], rows[still:], strict=True))
         self._time, self._scenes = np.nan, [self._still]
 
     def cast(self, origin: Floats, directions: Floats, time: float) -> Hits:

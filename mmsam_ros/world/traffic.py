@@ -55,8 +55,7 @@ def _trunk(rng: Dice, skin: Surface, top: Surface, lower: Surface, helmet: bool)
 def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
     """A pedestrian of about 1.6 to 1.9 m; the limbs swing when walking."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
-    shoe = Surface("shoe", (0.05, 0.04, 0.035))
-    scale = rng.uniform(0.93, 1.08)
+    shoe, scale = Surface("shoe", (0.05, 0.04, 0.035)), rng.uniform(0.93, 1.08)
     trunk = [_trunk(rng, skin, top, trousers, False)]
     if rng.random() < 0.35:
         trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
@@ -84,8 +83,7 @@ def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
 def bicycle(rng: Dice) -> Mesh:
     """A bicycle of 1.75 m, wheels on the ground."""
     frame = Surface("steel", rng.colour((0.02, 0.6), (0.0, 0.95)))
-    tyre = Surface("tyre", (0.03, 0.03, 0.03))
-    dark = Surface("trim", (0.03, 0.03, 0.03))
+    tyre, dark = (Surface(name, (0.03, 0.03, 0.03)) for name in ("tyre", "trim"))
     rear, front, crank = (-0.53, 0, 0.35), (0.53, 0, 0.35), (-0.06, 0, 0.30)
     seat, head = (-0.2, 0, 0.85), (0.36, 0, 0.86)
     rods = [(rear, crank), (crank, seat), (crank, head), (seat, head), (rear, seat), (head, front)]
