@@ -84,15 +84,12 @@ def count(split: str) -> dict[str, NDArray[Any]]:
 
 def count_scene(scene: Any) -> dict[str, Any]:
     """The counts of one drive."""
-    from mmsam_ros.world import CLASSES, make_rig, samples
-    from mmsam_ros.world.difficulty import is_hard, thermal_in_view
+    from mmsam_ros.world import CLASSES, make_rig
+    from mmsam_ros.world.dataset import is_hard, thermal_in_view
 
     rng = np.random.default_rng(scene.seed)
-    first = scene.rows[0]
-    look = {"weather": first.weather, "case": first.case}
-    drive = samples(scene.seed, len(scene.rows), **look, rig=make_rig(*SIZE), interval=2.0)
     found: dict[str, Any] = defaultdict(int, hard=[])
-    for sample in drive:
+    for sample in scene.samples(make_rig(*SIZE), interval=2.0):
         picture, camera = sample.picture, sample.rig.camera
         sky = np.isinf(picture.distance)
         distance = np.where(sky, 0, picture.distance) + rng.normal(0, 0.015, sky.shape)

@@ -3,14 +3,13 @@
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import add_verb, count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
-from mmsam_ros.world.weather import CASES, WEATHERS
+from mmsam_ros.world.scene import CASES, WEATHERS
 
 
 def _frames(text: str) -> dict[str, int]:
@@ -62,7 +61,7 @@ def write_folder(args: argparse.Namespace) -> None:
 
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
     with progress("rendering") as advance:
-        rows = render(args.out, scenes, args.size, workers=args.workers, report=advance)
-    for (split, word), number in Counter((row.split, row.difficulty) for row in rows).items():
+        counts = render(args.out, scenes, args.size, workers=args.workers, report=advance)
+    for (split, word), number in counts.items():
         print(f"{number:6d} {split}, {word}")
     print(f"folder: {args.out}")

@@ -17,19 +17,12 @@ Run = Callable[[Window], Tensor]  # logits of a window
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to frames of one size; all sizes are (height, width).
-
-    Attributes:
-        geometry: what it follows.
-        canvas: size that the camera image and the planes are brought to.
-        padded: canvas with padding at the bottom and right; what the network or its windows see.
-        output: size of the labels.
-    """
+    """What happens to frames of one size; all sizes are (height, width)."""
 
     geometry: Geometry
-    canvas: Size
-    padded: Size
-    output: Size
+    canvas: Size  # that the camera image and the planes are brought to
+    padded: Size  # the canvas padded at the bottom and right; what the network or its windows see
+    output: Size  # of the labels
 
     @classmethod
     def of(cls, geometry: Geometry, native: Size) -> Self:

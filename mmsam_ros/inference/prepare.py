@@ -17,21 +17,13 @@ from mmsam_ros.weights import Spec
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A frame as the network takes it.
+    """A frame as the network takes it; an absent sensor is neither in `used` nor in `refused`."""
 
-    Attributes:
-        inputs: normalised images (1, 3, *plan.padded) by modality.
-        plan: the sizes.
-        used: sensors besides the camera that the inputs were made of.
-        refused: sensors that were left out, and why; one that was not there is in neither.
-        milliseconds: what preparing took.
-    """
-
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor]  # normalised images (1, 3, *plan.padded) by modality
     plan: Plan
-    used: tuple[str, ...]
-    refused: Mapping[str, Refusal]
-    milliseconds: float = 0.0
+    used: tuple[str, ...]  # sensors besides the camera that the inputs were made of
+    refused: Mapping[str, Refusal]  # sensors that were left out, and why
+    milliseconds: float = 0.0  # that preparing took
 
 
 def prepare(

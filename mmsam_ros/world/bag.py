@@ -13,9 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import pose_values
-from mmsam_ros.world.lidar import Cloud
-from mmsam_ros.world.rig import SENSORS, PinholeSpec, Rig
-from mmsam_ros.world.samples import Vehicle
+from mmsam_ros.world.physics import Cloud, PinholeSpec
+from mmsam_ros.world.vehicle import OFFSETS, Rig, Vehicle
 
 START = 1_700_000_000_000_000_000  # stamp of the drive's first instant, nanoseconds
 TOPICS = {
@@ -27,12 +26,19 @@ TOPICS = {
     "/thermal/camera_info": "sensor_msgs/msg/CameraInfo",
     "/ground_truth/semantic": "sensor_msgs/msg/Image",
 }
-POINT = np.dtype(
-    [*((name, "<f4") for name in ("x", "y", "z", "intensity")), ("ring", "<u2"), ("time", "<f4")],
-    align=True,
-)
+_NAMES = ("x", "y", "z", "intensity", "ring", "time")
+POINT = np.dtype([(name, "<u2" if name == "ring" else "<f4") for name in _NAMES], align=True)
 _FIELD_TYPES = {"<f4": 7, "<u2": 4}  # sensor_msgs/PointField FLOAT32, UINT16
+_FRAMES = {"camera": "camera_optical", "lidar": "lidar", "thermal": "thermal_optical"}
 _STORE = get_typestore(Stores.ROS2_JAZZY)
+_TYPES: Any = _STORE.types  # made at run time, so there are no static types
+_NEVER = qos.QosTime(9223372036, 854775807)
+_QOS = qos.Qos(
+    qos.QosHistory.KEEP_LAST, 10, qos.QosReliability.RELIABLE, qos.QosDurability.VOLATILE,
+    _NEVER, _NEVER, qos.QosLiveliness.AUTOMATIC, _NEVER, False,
+)  # fmt: skip
+# as tf2 publishes /tf_static
+_LATCHED = _QOS._replace(depth=1, durability=qos.QosDurability.TRANSIENT_LOCAL)
 
 
 def write_bag(
@@ -44,84 +50,68 @@ def write_bag(
     called with the share that is done. DataError: the folder exists, or `seconds` is too short for
     one camera image.
     """
+    rig = vehicle.rig
     if folder.exists():
         raise DataError(f"{folder} exists, expected a new folder for the bag")
-    if not len(vehicle.rig.stamps("camera", seconds)):
+    if not len(rig.stamps("camera", seconds)):
         raise DataError(f"seconds is {seconds}, expected enough for one camera image")
+    due = sorted((int(ns), sensor) for sensor in OFFSETS for ns in rig.stamps(sensor, seconds))
     counts = dict.fromkeys(TOPICS, 0)
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections = {
-            topic: writer.add_connection(
-                topic, kind, typestore=_STORE, offered_qos_profiles=[_qos(topic == "/tf_static")]
+        connections = {}
+        for topic, kind in TOPICS.items():
+            profiles = [_LATCHED if topic == "/tf_static" else _QOS]
+            connections[topic] = writer.add_connection(
+                topic, kind, typestore=_STORE, offered_qos_profiles=profiles
             )
-            for topic, kind in TOPICS.items()
-        }
-        for share, topic, stamp, message in _messages(vehicle, seconds):
+
+        def write(topic: str, stamp: int, message: Any) -> None:
             writer.write(connections[topic], stamp, _STORE.serialize_cdr(message, TOPICS[topic]))
             counts[topic] += 1
+
+        write("/tf_static", START, _transforms(rig))
+        for done, (time, sensor) in enumerate(due, start=1):
+            for topic, message in _messages(vehicle, sensor, time):
+                write(topic, START + time, message)
             if report:
-                report(share)
+                report(done / len(due))
     return counts
 
 
-def _messages(vehicle: Vehicle, seconds: float) -> Iterator[tuple[float, str, int, Any]]:
-    """All messages in time order as (share that is done, topic, stamp in ns, message)."""
-    rig = vehicle.rig
-    yield 0.0, "/tf_static", START, _transforms(rig)
-    due = sorted((int(ns), sensor) for sensor in SENSORS for ns in rig.stamps(sensor, seconds))
-    for done, (nanoseconds, sensor) in enumerate(due, start=1):
-        share, stamp, time = done / len(due), START + nanoseconds, nanoseconds * 1e-9
-        if sensor == "lidar":
-            message = _cloud(vehicle.lidar(time), _header(stamp, "lidar"))
-            yield share, "/lidar/points", stamp, message
-            continue
-        header = _header(stamp, f"{sensor}_optical")
-        spec = rig.camera if sensor == "camera" else rig.thermal
-        yield share, f"/{sensor}/camera_info", stamp, _camera_info(spec, header)
-        if sensor == "camera":
-            picture = vehicle.camera(time)
-            yield share, "/camera/image_raw", stamp, _image(picture.rgb, "rgb8", header)
-            yield share, "/ground_truth/semantic", stamp, _image(picture.labels, "mono8", header)
-        else:
-            message = _image(vehicle.thermal(time), "mono16", header)
-            yield share, "/thermal/image_raw", stamp, message
-
-
-def _qos(latched: bool) -> qos.Qos:
-    """Reliable; latched: transient local, as tf2 publishes /tf_static."""
-    durability = qos.QosDurability.TRANSIENT_LOCAL if latched else qos.QosDurability.VOLATILE
-    never = qos.QosTime(9223372036, 854775807)
-    return qos.Qos(
-        qos.QosHistory.KEEP_LAST, 1 if latched else 10, qos.QosReliability.RELIABLE, durability,
-        never, never, qos.QosLiveliness.AUTOMATIC, never, False,
-    )  # fmt: skip
-
-
-def _make(kind: str, **fields: Any) -> Any:
-    """A message; their classes are made at run time, so there is no static type."""
-    return _STORE.types[kind](**fields)
+def _messages(vehicle: Vehicle, sensor: str, nanoseconds: int) -> Iterator[tuple[str, Any]]:
+    """Topics and messages of a sensor's frame at a time from the start of the drive."""
+    time, header = nanoseconds * 1e-9, _header(START + nanoseconds, _FRAMES[sensor])
+    if sensor == "lidar":
+        yield "/lidar/points", _cloud(vehicle.lidar(time), header)
+        return
+    yield f"/{sensor}/camera_info", _camera_info(getattr(vehicle.rig, sensor), header)
+    if sensor == "camera":
+        picture = vehicle.camera(time)
+        yield "/camera/image_raw", _image(picture.rgb, "rgb8", header)
+        yield "/ground_truth/semantic", _image(picture.labels, "mono8", header)
+    else:
+        yield "/thermal/image_raw", _image(vehicle.thermal(time), "mono16", header)
 
 
 def _header(stamp: int, frame: str) -> Any:
-    time = _make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
-    return _make("std_msgs/msg/Header", stamp=time, frame_id=frame)
+    time = _TYPES["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+    return _TYPES["std_msgs/msg/Header"](stamp=time, frame_id=frame)
 
 
 def _image(image: NDArray[Any], encoding: str, header: Any) -> Any:
     height, width = image.shape[:2]
     data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
-    return _make(
-        "sensor_msgs/msg/Image", header=header, height=height, width=width, encoding=encoding,
-        is_bigendian=0, step=len(data) // height, data=data,
+    return _TYPES["sensor_msgs/msg/Image"](
+        header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
+        step=len(data) // height, data=data,
     )  # fmt: skip
 
 
 def _camera_info(spec: PinholeSpec, header: Any) -> Any:
-    roi = _make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0,
-                do_rectify=False)  # fmt: skip
-    return _make(
-        "sensor_msgs/msg/CameraInfo", header=header, height=spec.height, width=spec.width,
-        distortion_model="plumb_bob", d=np.zeros(5), k=spec.K.reshape(-1), r=np.eye(3).reshape(-1),
+    roi = _TYPES["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, do_rectify=False)
+    return _TYPES["sensor_msgs/msg/CameraInfo"](
+        header=header, height=spec.height, width=spec.width, distortion_model="plumb_bob",
+        d=np.zeros(5), k=spec.K.reshape(-1), r=np.eye(3).reshape(-1),
         p=np.insert(spec.K, 3, 0, axis=1).reshape(-1), binning_x=0, binning_y=0, roi=roi,
     )  # fmt: skip
 
@@ -130,30 +120,26 @@ def _cloud(cloud: Cloud, header: Any) -> Any:
     points = np.zeros(len(cloud.xyz), POINT)
     points["x"], points["y"], points["z"] = cloud.xyz.T
     points["intensity"], points["ring"], points["time"] = cloud.intensity, cloud.ring, cloud.time
+    field = _TYPES["sensor_msgs/msg/PointField"]
     fields = [
-        _make("sensor_msgs/msg/PointField", name=name, offset=offset,
-              datatype=_FIELD_TYPES[dtype.str], count=1)
+        field(name=name, offset=offset, datatype=_FIELD_TYPES[dtype.str], count=1)
         for name, (dtype, offset, *_) in (POINT.fields or {}).items()
-    ]  # fmt: skip
-    return _make(
-        "sensor_msgs/msg/PointCloud2", header=header, height=1, width=len(points), fields=fields,
-        is_bigendian=False, point_step=POINT.itemsize, row_step=POINT.itemsize * len(points),
-        data=points.view(np.uint8).reshape(-1), is_dense=True,
+    ]
+    return _TYPES["sensor_msgs/msg/PointCloud2"](
+        header=header, height=1, width=len(points), fields=fields, is_bigendian=False,
+        point_step=POINT.itemsize, row_step=points.nbytes, data=points.view(np.uint8).reshape(-1),
+        is_dense=True,
     )  # fmt: skip
 
 
 def _transforms(rig: Rig) -> Any:
     """base_link -> every sensor's frame."""
     header, transforms = _header(START, "base_link"), []
-    places = {"camera_optical": rig.camera.T_base, "lidar": rig.lidar.T_base,
-              "thermal_optical": rig.thermal.T_base}  # fmt: skip
-    for child, T in places.items():
-        px, py, pz, x, y, z, w = pose_values(T)
-        move = _make(
-            "geometry_msgs/msg/Transform",
-            translation=_make("geometry_msgs/msg/Vector3", x=px, y=py, z=pz),
-            rotation=_make("geometry_msgs/msg/Quaternion", x=x, y=y, z=z, w=w),
-        )
+    for sensor, child in _FRAMES.items():
+        px, py, pz, x, y, z, w = pose_values(getattr(rig, sensor).T_base)
+        shift = _TYPES["geometry_msgs/msg/Vector3"](x=px, y=py, z=pz)
+        turn = _TYPES["geometry_msgs/msg/Quaternion"](x=x, y=y, z=z, w=w)
+        move = _TYPES["geometry_msgs/msg/Transform"](translation=shift, rotation=turn)
         kind = "geometry_msgs/msg/TransformStamped"
-        transforms.append(_make(kind, header=header, child_frame_id=child, transform=move))
-    return _make("tf2_msgs/msg/TFMessage", transforms=transforms)
+        transforms.append(_TYPES[kind](header=header, child_frame_id=child, transform=move))
+    return _TYPES["tf2_msgs/msg/TFMessage"](transforms=transforms)

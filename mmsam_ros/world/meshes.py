@@ -1,28 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangle meshes with a material and a colour per triangle, and basic shapes.
+"""Materials, triangle meshes and basic shapes. Metres; x forward, y left, z up.
 
-Metres; x forward, y left, z up. The order of a triangle's corners does not matter: the ray caster
-turns normals towards the viewer.
+The order of a triangle's corners does not matter: the ray caster turns normals to the viewer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsam_ros.world.materials import MATERIAL_IDS
-from mmsam_ros.world.style import RGB, Range
+from mmsam_ros.world.style import Range, Surface
 
 
-class Surface(NamedTuple):
-    """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
+@dataclass(frozen=True)
+class Material:
+    """Properties of a surface besides its albedo; temperatures in Celsius."""
 
-    material: str
-    rgb: RGB
+    name: str
+    reflectance: float  # share of the LiDAR's light (905 nm) sent back at normal incidence, 0..1
+    day: float  # temperature by day, in the shade
+    sun: float  # kelvin gained in full perpendicular sun
+    night: float  # temperature at night
+    gloss: float = 0.0  # share of mirror-like reflection at normal incidence (camera)
+    glow: float = 0.0  # radiance of the surface itself at night, times its albedo (camera)
+    emissivity: float = 0.95  # share of own radiation (thermal); the rest mirrors the sky
+
+
+MATERIALS = (
+    Material("sky", 0.0, 0, 0, 0),
+    Material("asphalt", 0.12, 23, 13, 13.5),
+    Material("marking", 0.75, 22, 9, 12.5),
+    Material("paving", 0.28, 22, 10, 12),
+    Material("kerb", 0.35, 22, 10, 12),
+    Material("grass", 0.45, 18.5, 4, 7.5),
+    Material("bark", 0.30, 19, 6, 10.5),
+    Material("leaves", 0.50, 18, 3, 10),
+    Material("facade", 0.35, 20, 11, 12),
+    Material("stone", 0.40, 20, 10, 11),
+    Material("roof", 0.25, 23, 20, 7),
+    Material("steel", 0.45, 20, 9, 8.5, gloss=0.05),
+    Material("plate", 0.95, 20, 8, 8, gloss=0.03),
+    Material("paint", 0.50, 21, 14, 8.5, gloss=0.10, emissivity=0.9),
+    Material("warm_paint", 0.50, 36, 12, 27, gloss=0.10, emissivity=0.9),
+    Material("trim", 0.10, 22, 8, 10),
+    Material("warm_trim", 0.10, 46, 2, 40),
+    Material("glass", 0.05, 21, 4, 10.5, gloss=0.35, emissivity=0.85),
+    Material("tyre", 0.08, 22, 7, 10),
+    Material("warm_tyre", 0.08, 33, 4, 24),
+    Material("rim", 0.55, 21, 6, 9, gloss=0.10, emissivity=0.8),
+    Material("headlamp", 0.60, 22, 6, 10, gloss=0.20),
+    Material("headlamp_on", 0.60, 34, 4, 30, gloss=0.20, glow=14.0),
+    Material("tail_lamp", 0.70, 22, 6, 10, gloss=0.05),
+    Material("tail_lamp_on", 0.70, 26, 4, 18, gloss=0.05, glow=2.5),
+    Material("street_lamp", 0.30, 20, 8, 38, glow=12.0),
+    Material("skin", 0.45, 33.5, 0.5, 32.0, emissivity=0.98),
+    Material("hair", 0.25, 28, 5, 24),
+    Material("cloth", 0.40, 27.5, 4, 23),
+    Material("canvas", 0.40, 21, 9, 9.5),
+    Material("shoe", 0.20, 25, 4, 17),
+)
+MATERIAL_IDS = {material.name: index for index, material in enumerate(MATERIALS)}
+
+
+def by_material(field: str) -> NDArray[np.float32]:
+    """One property of all materials, indexed by material id."""
+    return np.array([getattr(material, field) for material in MATERIALS], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +113,15 @@ def mesh(vertices: ArrayLike, triangles: ArrayLike, surface: Surface) -> Mesh:
     )
 
 
-def quad(a: ArrayLike, b: ArrayLike, c: ArrayLike, d: ArrayLike, surface: Surface) -> Mesh:
-    """Four corners in order around the edge."""
-    return mesh(np.array([a, b, c, d], float), [[0, 1, 2], [0, 2, 3]], surface)
+def polygon(corners: ArrayLike, surface: Surface) -> Mesh:
+    """A flat convex outline, corners (N, 3) in order around the edge."""
+    points = np.asarray(corners)
+    return mesh(points, [[0, i, i + 1] for i in range(1, len(points) - 1)], surface)
 
 
 def floor(x: Range, y: Range, z: float, surface: Surface) -> Mesh:
     """A level rectangle."""
-    return quad((x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z), surface)
+    return polygon([(x[i], y[j], z) for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))], surface)
 
 
 _BOX = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]]
@@ -84,13 +131,6 @@ _BOX += [[2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
 def box(low: ArrayLike, high: ArrayLike, surface: Surface) -> Mesh:
     """A box along the axes between two opposite corners."""
     return mesh(list(product(*np.array([low, high], float).T)), _BOX, surface)
-
-
-def prism(outline: ArrayLike, half_width: float, surface: Surface) -> Mesh:
-    """An (x, z) outline, star-shaped about its mean, extruded along y to +-half_width."""
-    points = np.asarray(outline, float)
-    sides = [np.insert(points, 1, y, axis=1) for y in (-half_width, half_width)]
-    return loft(np.stack(sides), surface)
 
 
 @cache
@@ -113,11 +153,8 @@ def loft(rings: NDArray[np.float64], surface: Surface) -> Mesh:
     return mesh(np.concatenate([rings.reshape(-1, 3), middles]), _skin(count, sides), surface)
 
 
-def tube(
-    a: ArrayLike, b: ArrayLike, surface: Surface, *, radius: float,
-    end_radius: float | None = None, sides: int = 8,
-) -> Mesh:  # fmt: skip
-    """A straight round (or conical) rod from a to b."""
+def tube(a: ArrayLike, b: ArrayLike, surface: Surface, radii: Range, sides: int = 8) -> Mesh:
+    """A straight round (or conical) rod from a to b with its radii there."""
     start, end = np.asarray(a, float), np.asarray(b, float)
     x, y, z = (end - start) / np.linalg.norm(end - start)
     u = np.array([0, z, -y] if abs(x) < 0.9 else [-z, 0, x])  # across the axis
@@ -125,11 +162,10 @@ def tube(
     v = np.array([y * u[2] - z * u[1], z * u[0] - x * u[2], x * u[1] - y * u[0]])
     angle = 2 * np.pi / sides * np.arange(sides)[:, None]
     circle = np.cos(angle) * u + np.sin(angle) * v
-    last = radius if end_radius is None else end_radius
-    return loft(np.stack([start + radius * circle, end + last * circle]), surface)
+    return loft(np.stack([start + radii[0] * circle, end + radii[1] * circle]), surface)
 
 
-def column(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
+def lathe(sections: Sequence[tuple[float, float, float, float]], surface: Surface) -> Mesh:
     """An upright body of elliptical sections (x, z, radius along x, radius along y)."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     x, z, rx, ry = np.array(sections, float).T[..., None]
@@ -155,16 +191,10 @@ def ring(centre: ArrayLike, radius: float, thickness: float, surface: Surface) -
 
 
 def patch(corners: ArrayLike, s: Range, t: Range, surface: Surface) -> Mesh:
-    """Part of a quadrilateral, 12 mm off it: s runs along corner 0 -> 1, t along 0 -> 3.
-
-    The corners must be counter-clockwise seen from outside.
-    """
+    """Part of a counter-clockwise quadrilateral, 12 mm off it; s: corner 0 -> 1, t: 0 -> 3."""
     p = np.asarray(corners, float)
     normal = np.cross(p[1] - p[0], p[3] - p[0])
     normal *= 0.012 / np.linalg.norm(normal)
-
-    def at(u: float, v: float) -> NDArray[np.float64]:
-        low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])
-        return low + v * (high - low) + normal
-
-    return quad(at(s[0], t[0]), at(s[1], t[0]), at(s[1], t[1]), at(s[0], t[1]), surface)
+    u, v = np.array([s[0], s[1], s[1], s[0]])[:, None], np.repeat(t, 2)[:, None]
+    low, high = p[0] + u * (p[1] - p[0]), p[3] + u * (p[2] - p[3])
+    return polygon(low + v * (high - low) + normal, surface)

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene: instances (class, shape, motion), lights, the sun and the ego vehicle's path.
+"""The scene: instances (class, shape, motion), lights, weather and the ego vehicle's path.
 
 World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`. Street
-coordinates: s along that line, n to its left. Time in seconds from the start of the scene. How a
-sensor sees the scene is not defined here.
+coordinates: s along that line, n to its left. Time in seconds from the start of the scene.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmsam_ros._util import check_word
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import SYNTHETIC_CLASSES
 from mmsam_ros.world.meshes import Mesh
-from mmsam_ros.world.style import Floats, Style
-from mmsam_ros.world.weather import Conditions
+from mmsam_ros.world.style import Dice, Floats, Style
 
 Point = tuple[float, float, float]
 
@@ -73,27 +74,17 @@ class Path:
             s = s + along / np.maximum(1 - bend * n, 0.3)
         return s, n
 
-    def bend(self, mesh: Mesh) -> Mesh:
-        """A mesh from street to world coordinates; its edges should be short."""
-        x, y, _ = self.world(mesh.vertices[:, 0], mesh.vertices[:, 1])
-        return mesh.at(np.stack([x, y, mesh.vertices[:, 2]], 1))
-
-
-STRAIGHT = Path()
-
 
 def pose(
     position: Sequence[float], yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0
 ) -> NDArray[np.float64]:
     """(4, 4) transform parent <- child: turned about x (roll), y (pitch), z (yaw), then shifted."""
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    cr, sr = np.cos(roll), np.sin(roll)
     T = np.eye(4)
-    T[:3, :3] = (
-        np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
-        @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-        @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    )
+    for angle, i, j in ((yaw, 0, 1), (pitch, 2, 0), (roll, 1, 2)):
+        if angle:
+            turn, c, s = np.eye(4), np.cos(angle), np.sin(angle)
+            turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
+            T = T @ turn
     T[:3, 3] = position
     return T
 
@@ -107,7 +98,7 @@ class Motion:
     speed: float = 0.0  # m/s
     sway: float = 0.0  # of a slow sideways swing, metres
     period: float = 9.0  # of that swing, seconds
-    path: Path = STRAIGHT
+    path: Path = Path()
 
     def at(self, time: float) -> NDArray[np.float64]:
         """(4, 4) world <- body at `time`."""
@@ -161,6 +152,96 @@ class Instance:
     yaw: float = 0.0  # and how it is turned about z
 
 
+CASES = (
+    "ordinary", "motionblur", "overexposure", "underexposure", "lidarjitter", "thermallowres",
+)  # fmt: skip
+
+
+class Sky(NamedTuple):
+    """Light of sun and sky, linear RGB."""
+
+    sun: Sequence[float]  # irradiance of the sun
+    above: Sequence[float]  # irradiance from the sky
+    below: Sequence[float]  # irradiance from the ground
+    low: Sequence[float]  # radiance of the sky at the horizon
+    high: Sequence[float]  # radiance of the sky overhead
+
+
+_SUN = (2.6, 2.35, 2.0)
+# light by weather: above, below, low, high
+_SKIES = {
+    "sun": ((0.62, 0.74, 0.95), (0.22, 0.20, 0.17), (1.05, 1.12, 1.18), (0.20, 0.42, 0.88)),
+    "cloud": ((1.30, 1.34, 1.42), (0.35, 0.34, 0.32), (0.95, 0.98, 1.02), (0.62, 0.66, 0.72)),
+    "fog": ((1.05, 1.07, 1.10), (0.35, 0.35, 0.35), (0.80, 0.82, 0.84), (0.78, 0.80, 0.83)),
+    "rain": ((0.72, 0.76, 0.82), (0.20, 0.20, 0.20), (0.52, 0.55, 0.59), (0.34, 0.37, 0.42)),
+    "night": ((0.005, 0.0055, 0.0075), (0.005, 0.005, 0.0055),
+              (0.040, 0.033, 0.032), (0.006, 0.008, 0.014)),
+}  # fmt: skip
+# ranges of sight (m over which the air takes 63 % of the light), cover, rain; wet, day, contrast
+_AIR = {
+    "sun": ((500, 1200), (0.0, 0.7), (0.0, 0.0), 0.0, 1.0, 1.0),
+    "cloud": ((300, 700), (0.9, 1.0), (0.0, 0.0), 0.0, 0.75, 0.75),
+    "fog": ((11, 42), (1.0, 1.0), (0.0, 0.0), 0.25, 0.5, 0.6),
+    "rain": ((90, 220), (1.0, 1.0), (0.35, 1.0), 1.0, 0.5, 0.5),
+    "night": ((500, 1200), (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, 1.0),
+}
+WEATHERS = tuple(_AIR)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Weather and case of one scene, as numbers that the sensors' physics use."""
+
+    weather: str
+    sky: Sky
+    fog: float  # extinction of visible light, 1/m
+    cover: float  # share of the sky that clouds cover
+    wet: float  # of the ground, 0..1
+    rain: float  # drops in the air, 0..1
+    day: float  # 1: surfaces have their temperature of the day, 0: of the night
+    contrast: float  # of temperatures, relative to a dry day or night
+    air: float  # kelvin above the materials' nominal temperatures
+    exposure: float  # factor on the metered exposure
+    shutter: float  # seconds
+    shake: tuple[float, float] = (0.0, 0.0)  # the camera's rotation about its x and y axes, rad/s
+    jitter: float = 0.0  # deviation of the LiDAR's beams, degrees
+    coarse: int = 1  # side of the square of thermal pixels of one detector
+
+    @property
+    def night(self) -> bool:
+        return self.weather == "night"
+
+    @property
+    def lamps(self) -> bool:
+        """Whether vehicles have their lights on."""
+        return self.weather in ("night", "fog", "rain")
+
+    @classmethod
+    def draw(cls, seed: int, weather: str = "sun", case: str = "ordinary") -> Self:
+        """The conditions of a seed's scene; DataError for an unknown weather or case."""
+        check_word("weather", weather, WEATHERS, DataError)
+        check_word("case", case, CASES, DataError)
+        sight, cover, rain, wet, day, contrast = _AIR[weather]
+        rng = Dice(seed, 21)
+        shutter, exposure = 1 / 40 if weather == "night" else 1 / 400, 2 ** rng.uniform(-0.5, 0.5)
+        stops, turn, blur = rng.uniform(0, 1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
+        spoilt: dict[str, dict[str, Any]] = {
+            "motionblur": {"shutter": 1 / 14, "shake": (blur * np.sin(turn), blur * np.cos(turn))},
+            "overexposure": {"exposure": 2 ** (2.6 + 1.6 * stops)},
+            "underexposure": {"exposure": 2 ** (-5.0 - 2.5 * stops)},
+            "lidarjitter": {"jitter": 0.5 + 0.9 * stops},
+            "thermallowres": {"coarse": 6},
+        }
+        level, tint = rng.uniform(0.75, 1.2), rng.uniform(0.93, 1.07, 3)
+        lights = np.array([_SUN if weather == "sun" else (0.0, 0.0, 0.0), *_SKIES[weather]])
+        sky = Sky(*(lights * level * tint).tolist())
+        plain = cls(
+            weather, sky, 1 / rng.uniform(*sight), rng.uniform(*cover), wet, rng.uniform(*rain),
+            day, contrast, rng.uniform(-12, 7), exposure, shutter,
+        )  # fmt: skip
+        return replace(plain, **spoilt.get(case, {}))
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """The scene of one seed: all that the sensors render; `style` has its textures."""
@@ -171,7 +252,7 @@ class World:
     ego: Motion
     ego_lights: tuple[Light, ...]
     sun: NDArray[np.float64]  # unit vector towards the sun
-    path: Path = STRAIGHT
+    path: Path = Path()
 
     @cached_property
     def style(self) -> Style:
@@ -181,12 +262,11 @@ class World:
         """Lit lights at `time` as (position, unit direction, light); none in daylight."""
         if not self.conditions.night:
             return []
-        owners = [(thing.motion, thing.lights) for thing in self.instances if thing.lights]
-        found = []
+        owners = [(thing.motion, thing.lights) for thing in self.instances]
+        found: list[tuple[Floats, Floats, Light]] = []
         for motion, lights in [(self.ego, self.ego_lights), *owners]:
-            T = np.eye(4) if motion is None else motion.at(time)
             for light in lights:
-                aim = T[:3, :3] @ np.asarray(light.direction)
-                position = T[:3, :3] @ np.asarray(light.position) + T[:3, 3]
+                T = np.eye(4) if motion is None else motion.at(time)
+                aim, position = T[:3, :3] @ light.direction, T[:3, :3] @ light.position + T[:3, 3]
                 found.append((position, aim / np.linalg.norm(aim), light))
         return found

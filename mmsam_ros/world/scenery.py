@@ -4,11 +4,11 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mmsam_ros.world.meshes import Mesh, Surface, box, column, ellipsoid, merge, mesh, tube
+from mmsam_ros.world.meshes import Mesh, box, ellipsoid, lathe, merge, mesh, polygon, tube
 from mmsam_ros.world.scene import Light
-from mmsam_ros.world.style import RGB, Dice, Floats, Range
+from mmsam_ros.world.style import RGB, Dice, Floats, Range, Surface
 
 BAY, STOREY = 2.4, 3.1  # width and height of a facade's cell, which has one window, metres
 
@@ -35,12 +35,11 @@ def building(rng: Dice, bays: int, deep: int, storeys: int) -> Mesh:
         corners = [(-0.1, -out, h), (w + 0.1, -out, h), (w + 0.1, d + out, h), (-0.1, d + out, h),
                    (-0.1, d / 2, peak), (w + 0.1, d / 2, peak)]  # fmt: skip
         parts.append(mesh(corners, [[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5]], roof))
-        gable = Surface("stone", wall.rgb)
         ends = [(x, y, z) for x in (0, w) for y, z in ((0, h), (d, h), (d / 2, peak - 0.1))]
-        parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], gable))
+        parts.append(mesh(ends, [[0, 1, 2], [3, 4, 5]], Surface("stone", wall.rgb)))
         parts.append(box((w * 0.3, d * 0.55, h), (w * 0.3 + 0.7, d * 0.55 + 0.7, peak + 0.9), wall))
-        gutter = Surface("steel", stone.rgb)
-        parts.append(box((0, -out, h - 0.12), (w, -out + 0.14, h + 0.02), gutter))
+        low, high = (0, -out, h - 0.12), (w, -out + 0.14, h + 0.02)
+        parts.append(box(low, high, Surface("steel", stone.rgb)))
     else:
         parts.append(box((-0.12, -0.12, h), (w + 0.12, d + 0.12, h + 0.5), stone))
         parts.append(box((w * 0.4, d * 0.4, h), (w * 0.4 + 2.4, d * 0.4 + 2.4, h + 2.2), stone))
@@ -93,7 +92,7 @@ def tree(rng: Dice) -> Mesh:
     green = np.array(plants(rng))
     stem, spread = rng.uniform(2.3, 3.1), rng.uniform(1.5, 2.1)
     lean = rng.uniform(-0.15, 0.15, 2)
-    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, radius=0.17, end_radius=0.10)]
+    parts = [tube((0, 0, 0), (*lean, stem + 0.8), bark, (0.17, 0.10))]
     count = int(rng.integers(7, 11))
     for i in range(count):
         angle = 2 * np.pi * (i + rng.uniform(-0.3, 0.3)) / (count - 1)
@@ -104,7 +103,7 @@ def tree(rng: Dice) -> Mesh:
         radii = spread * rng.uniform(0.45, 0.65, 3)
         parts.append(_leaves(rng, centre, radii, 190, 0.16, green * rng.uniform(0.85, 1.15)))
         if not top:
-            parts.append(tube((*lean, stem), centre, bark, radius=0.06, end_radius=0.02, sides=6))
+            parts.append(tube((*lean, stem), centre, bark, (0.06, 0.02), sides=6))
     return merge(parts)
 
 
@@ -122,8 +121,8 @@ def street_lamp(rng: Dice) -> tuple[Mesh, Light]:
     foot, top = rng.uniform(0.11, 0.17), rng.uniform(0.06, 0.1)
     post = [(0, 0, foot, foot), (0, 0.9, foot, foot), (0, 1.0, top, top), (0, 6.0, top, top)]
     parts = [
-        column(post, steel),
-        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, radius=0.04),
+        lathe(post, steel),
+        tube((0, 0, 5.95), (0, 1.5, 6.3), steel, (0.04, 0.04)),
         box((-0.13, 1.05, 6.24), (0.13, 1.75, 6.36), steel),
         box((-0.10, 1.10, 6.20), (0.10, 1.70, 6.24), Surface("street_lamp", (1.0, 0.78, 0.45))),
     ]
@@ -134,19 +133,18 @@ def bollard(rng: Dice) -> Mesh:
     """A low post."""
     steel = Surface("steel", rng.colour((0.05, 0.5), (0.0, 0.6)))
     band = Surface("plate", rng.colour((0.5, 0.75), (0.0, 0.9)))
-    body = column([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel)
-    return merge([body, column([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band)])
+    post = lathe([(0, 0, 0.08, 0.08), (0, 0.92, 0.08, 0.08), (0, 0.97, 0.04, 0.04)], steel)
+    return merge([post, lathe([(0, 0.74, 0.084, 0.084), (0, 0.82, 0.084, 0.084)], band)])
 
 
-def _plate(outline: NDArray[np.float64], x: float, rgb: RGB) -> Mesh:
+def _plate(outline: ArrayLike, x: float, rgb: RGB) -> Mesh:
     """A flat outline (y, z) facing -x at the given x."""
-    fan = [[0, i, i + 1] for i in range(1, len(outline) - 1)]
-    return mesh(np.insert(outline, 0, x, axis=1), fan, Surface("plate", rgb))
+    return polygon(np.insert(np.asarray(outline), 0, x, axis=1), Surface("plate", rgb))
 
 
 def _panel(y: Range, z: Range, x: float, rgb: RGB) -> Mesh:
     """A rectangle facing -x."""
-    return _plate(np.array([(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]), x, rgb)
+    return _plate([(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])], x, rgb)
 
 
 def sign(rng: Dice) -> tuple[Mesh, Mesh]:
@@ -188,4 +186,5 @@ def guide(rng: Dice) -> tuple[Mesh, Mesh]:
 
 def _post(rng: Dice, height: float) -> Mesh:
     steel = Surface("steel", rng.colour((0.15, 0.5), (0.0, 0.2)))
-    return tube((0, 0, 0), (0, 0, height), steel, radius=rng.uniform(0.045, 0.07))
+    radius = rng.uniform(0.045, 0.07)
+    return tube((0, 0, 0), (0, 0, height), steel, (radius, radius))

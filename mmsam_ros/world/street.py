@@ -3,21 +3,20 @@
 
 Every block has its own random numbers, so a longer drive begins with the same street. It has two
 lanes, then on each side a parking strip (or none), a kerb, a pavement, and houses, gardens or a
-park; side streets cross it. `Layout` has the widths and densities.
+park; side streets cross it.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.world import people, scenery, vehicles
-from mmsam_ros.world.meshes import Mesh, Surface, box, floor, merge
+from mmsam_ros.world import scene, scenery, traffic
+from mmsam_ros.world.meshes import Mesh, box, floor, merge
 from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
-from mmsam_ros.world.style import Dice, Range
-from mmsam_ros.world.weather import Conditions
+from mmsam_ros.world.style import Dice, Range, Surface
 
 EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
@@ -26,6 +25,7 @@ _BEHIND, _AHEAD = 2, 5  # blocks before the start and after the end of the drive
 _SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
 _REACH = 70.0  # length of side streets, and how far the land beside the street reaches
 _PIECE = 3.0  # the ground follows curves in pieces of this length
+_HEADING = {-1: 0.0, 1: math.pi}  # of the traffic on each side, relative to the street's
 
 
 class Layout:
@@ -55,7 +55,7 @@ class Layout:
 
 
 def build_street(
-    seed: int, *, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
+    seed: int, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
 ) -> World:
     """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
     if not 0 < seconds < math.inf:
@@ -63,19 +63,18 @@ def build_street(
     layout, rng = Layout(seed), Dice(seed, 0)
     trees = [scenery.tree(rng) for _ in range(4)]
     last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD
-    instances: list[Instance] = []
-    for index in range(-_BEHIND, last):
-        instances += _Block(seed, index, layout, trees).build()
-    instances += _traffic(seed, EGO_SPEED * seconds, layout)
-    instances += _ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK)
+    blocks = [_Block(seed, index, layout, trees).build() for index in range(-_BEHIND, last)]
+    blocks.append(_traffic(seed, EGO_SPEED * seconds, layout))
+    blocks.append(_ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK))
+    instances = tuple(chain.from_iterable(blocks))
     height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
     bearing += math.pi / 2 * rng.integers(4)
     level = math.cos(height)
     sun = np.array([math.cos(bearing) * level, math.sin(bearing) * level, math.sin(height)])
     start, sway = (0.0, -layout.lane / 2, 0.0), rng.uniform(0.05, 0.35)
-    ego = Motion(start, speed=EGO_SPEED, sway=sway, path=layout.path)
-    conditions = Conditions.draw(seed, weather, case)
-    return World(seed, conditions, tuple(instances), ego, vehicles.HEADLIGHTS, sun, layout.path)
+    ego = Motion(start, 0.0, EGO_SPEED, sway, path=layout.path)
+    conditions = scene.Conditions.draw(seed, weather, case)
+    return World(seed, conditions, instances, ego, traffic.HEADLIGHTS, sun, layout.path)
 
 
 class _Block:
@@ -92,11 +91,8 @@ class _Block:
     def build(self) -> list[Instance]:
         self._ground()
         for side in (1, -1):
-            self._frontage(side)
-            self._furniture(side)
-            self._signs(side)
-            self._parked(side)
-            self._walkers(side)
+            for add in self._frontage, self._furniture, self._signs, self._parked, self._walkers:
+                add(side)
         return self.found
 
     def spans(self, gap: float) -> list[Range]:
@@ -113,15 +109,17 @@ class _Block:
         self.found.append(_placed(self.layout.path, name, mesh, at, yaw, *lights))
 
     def lay(self, name: str, pieces: Sequence[Mesh]) -> None:
-        """Adds meshes in street coordinates, bent along the street's curve."""
-        mesh = self.layout.path.bend(merge(pieces))
-        self.found.append(Instance(CLASS_IDS[name], (Limb(mesh),)))
+        """Adds meshes in street coordinates with short edges, bent along the street's curve."""
+        mesh = merge(pieces)
+        s, n, z = mesh.vertices.T
+        x, y, _ = self.layout.path.world(s, n)
+        bent = Limb(mesh.at(np.stack([x, y, z], 1)))
+        self.found.append(Instance(CLASS_IDS[name], (bent,)))
 
     def _ground(self) -> None:
         lay, mid, w = self.layout, self.middle, _SIDE_ROAD
         road = strip((self.start, self.end), (-lay.kerb, lay.kerb), 0, lay.asphalt)
-        walk: list[Mesh] = []
-        land: list[Mesh] = []
+        walk, land = list[Mesh](), list[Mesh]()
         for side in (1, -1):
             far = (side * lay.edge, side * _REACH)
             for span in self.spans(w):
@@ -178,8 +176,8 @@ class _Block:
             while (bays := min(int(rng.integers(3, 8)), int((b - 0.2 - s) / scenery.BAY))) >= 2:
                 storeys, half = int(rng.integers(2, 4 if garden else 7)), bays * scenery.BAY / 2
                 house = scenery.building(rng, bays, int(rng.integers(4, 6)), storeys)
-                at, yaw = (s + half, side * setback, STEP), 0.0 if side > 0 else math.pi
-                self.place("building", house.moved((-half, 0, 0)), at, yaw)
+                at = (s + half, side * setback, STEP)
+                self.place("building", house.moved((-half, 0, 0)), at, _HEADING[-side])
                 s += 2 * half + (rng.uniform(1.5, 4.0) if garden else 0.3)
             if garden:
                 self._hedge(side, a + 1.0, b - a - 3.0, self.layout.edge + 0.6)
@@ -204,10 +202,10 @@ class _Block:
         rng, lay = self.rng, self.layout
         lamp, light = scenery.street_lamp(rng)
         s, n = self.start + (6.0 if side > 0 else 24.0), side * (lay.kerb + 0.5)
-        x, y, heading = (float(v) for v in lay.path.world(s, n - side * light.position[1]))
+        x, y, heading = map(float, lay.path.world(s, n - side * light.position[1]))
         aim = (0.15 * side * math.sin(heading), -0.15 * side * math.cos(heading), -1.0)
         placed = Light((x, y, light.position[2] + STEP), aim, light.power, light.focus)
-        self.place("pole", lamp, (s, n, STEP), math.pi if side > 0 else 0.0, placed)
+        self.place("pole", lamp, (s, n, STEP), _HEADING[side], placed)
         for s in np.arange(self.start + rng.uniform(0, 5), self.end, 8.0):
             if not self.blocked(s, _SIDE_ROAD + 5) and rng.random() < lay.trees:
                 self._tree(s, side * (lay.kerb + 1.1), rng.uniform(0.75, 1.05))
@@ -219,7 +217,7 @@ class _Block:
             s = self.start + rng.uniform(8, 20)
             for i in range(int(rng.integers(2, 6))):
                 at = (s + 0.75 * i, side * (lay.kerb + 1.3), STEP)
-                self.place("bicycle", people.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
+                self.place("bicycle", traffic.bicycle(rng), at, 1.2 + rng.uniform(-0.3, 0.3))
 
     def _signs(self, side: int) -> None:
         """Signs that face the traffic on their side."""
@@ -229,9 +227,9 @@ class _Block:
             if self.blocked(s, _SIDE_ROAD + 1.5):
                 continue
             post, plate = scenery.guide(rng) if rng.random() < 0.25 else scenery.sign(rng)
-            at, yaw = (s, side * (self.layout.kerb + 0.45), STEP), 0.0 if side < 0 else math.pi
-            self.place("pole", post, at, yaw)
-            self.place("traffic_sign", plate, at, yaw)
+            at = (s, side * (self.layout.kerb + 0.45), STEP)
+            self.place("pole", post, at, _HEADING[side])
+            self.place("traffic_sign", plate, at, _HEADING[side])
 
     def _parked(self, side: int) -> None:
         rng, lay = self.rng, self.layout
@@ -243,25 +241,24 @@ class _Block:
                 continue
             if rng.random() > lay.cars:
                 if rng.random() < 0.25:
-                    self._stander(s, side * (lay.kerb - 0.8), 0.0)
+                    self._stander((s, side * (lay.kerb - 0.8), 0.0))
                 continue
-            lorry = rng.random() < lay.trucks and slot % 2 == 0
-            mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=rng.random() < 0.2)
-            yaw = (0.0 if side < 0 else math.pi) + rng.uniform(-0.03, 0.03)
-            at = (s, side * (lay.kerb - (1.35 if lorry else 1.0)), 0.0)
-            self.place("truck" if lorry else "car", mesh, at, yaw)
+            kind = "truck" if rng.random() < lay.trucks and slot % 2 == 0 else "car"
+            mesh = traffic.VEHICLES[kind](rng, rng.random() < 0.2)
+            yaw = _HEADING[side] + rng.uniform(-0.03, 0.03)
+            at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
+            self.place(kind, mesh, at, yaw)
 
     def _walkers(self, side: int) -> None:
         rng, lay = self.rng, self.layout
         for _ in range(rng.poisson(lay.people)):
             s, n = self.start + rng.uniform(0, BLOCK), rng.uniform(lay.kerb + 1.2, lay.edge - 0.3)
             if rng.random() < 0.5:
-                self._stander(s, side * n, STEP)
+                self._stander((s, side * n, STEP))
             else:
                 heading = rng.choice([0.0, math.pi])
                 self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
-        if self.crossing and rng.random() < 0.8:
-            # crosses the street as the ego vehicle approaches
+        if self.crossing and rng.random() < 0.8:  # cross as the ego vehicle approaches
             s, pace = self.middle - _SIDE_ROAD - rng.uniform(1.2, 3.8), rng.uniform(1.0, 1.5)
             near = max(0.0, (s - 12) / EGO_SPEED)
             n = rng.uniform(-lay.lane, lay.lane) - side * pace * near
@@ -269,19 +266,17 @@ class _Block:
 
     def _walker(self, at: Point, heading: float, speed: float) -> None:
         motion = Motion(at, heading, speed, path=self.layout.path)
-        limbs = people.person(self.rng, walking=True)
-        self.found.append(Instance(CLASS_IDS["person"], limbs, motion))
+        self.found.append(Instance(CLASS_IDS["person"], traffic.person(self.rng), motion))
 
-    def _stander(self, s: float, n: float, z: float) -> None:
-        body = merge([limb.mesh for limb in people.person(self.rng, walking=False)])
-        self.place("person", body, (s, n, z), self.rng.uniform(0, 2 * math.pi))
+    def _stander(self, at: Point) -> None:
+        body = merge([limb.mesh for limb in traffic.person(self.rng, walking=False)])
+        self.place("person", body, at, self.rng.uniform(0, 2 * math.pi))
 
 
 def _placed(path: Path, name: str, mesh: Mesh, at: Point, yaw: float, *lights: Light) -> Instance:
-    x, y, heading = (float(v) for v in path.world(at[0], at[1]))
-    there, turned = (x, y, at[2]), yaw + heading
-    limb = Limb(mesh.moved(there, yaw=turned))
-    return Instance(CLASS_IDS[name], (limb,), None, lights, there, turned)
+    x, y, heading = map(float, path.world(*at[:2]))
+    there, yaw = (x, y, at[2]), yaw + heading
+    return Instance(CLASS_IDS[name], (Limb(mesh.moved(there, yaw=yaw)),), None, lights, there, yaw)
 
 
 def strip(s: Range, n: Range, z: float, surface: Surface) -> list[Mesh]:
@@ -317,38 +312,34 @@ def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]
 def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
     """Moving vehicles and riders for a drive of `distance` metres."""
     rng = Dice(seed, 2)
-    right = -(layout.lane - 0.7)
-    found = _rider(rng, layout, rng.uniform(7, 14), right, rng.uniform(6.4, 7.4))
+    found = _rider(rng, layout, rng.uniform(7, 14), -1, rng.uniform(6.4, 7.4))
     if rng.random() < 0.6:
-        gap = rng.uniform(16, 34)
-        found.append(_vehicle(rng, layout, gap, EGO_SPEED + rng.uniform(-0.3, 0.6), ahead=True))
+        gap, speed = rng.uniform(16, 34), EGO_SPEED + rng.uniform(-0.3, 0.6)
+        found.append(_vehicle(rng, layout, gap, -1, speed))
     s, number = 18.0, 0
     while s < 70 + 2.2 * distance:
         rng = Dice(seed, 3, number)
         s += rng.uniform(12, 36)
         if rng.random() < 0.5:
-            found += _rider(rng, layout, s, -right, rng.uniform(3.5, 6.0), heading=math.pi)
+            found += _rider(rng, layout, s, 1, rng.uniform(3.5, 6.0))
         else:
-            found.append(_vehicle(rng, layout, s, 8.5, ahead=False))
+            found.append(_vehicle(rng, layout, s, 1, 8.5))
         number += 1
     return found
 
 
-def _vehicle(rng: Dice, layout: Layout, s: float, speed: float, *, ahead: bool) -> Instance:
-    lorry = rng.random() < 0.35
-    mesh = (vehicles.truck if lorry else vehicles.car)(rng, running=True)
-    n, heading = (-layout.lane / 2, 0.0) if ahead else (layout.lane / 2, math.pi)
-    motion = Motion((s, n, 0.0), heading, speed, path=layout.path)
-    label = CLASS_IDS["truck" if lorry else "car"]
-    return Instance(label, (Limb(mesh),), motion, vehicles.HEADLIGHTS)
+def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
+    kind = "truck" if rng.random() < 0.35 else "car"
+    body = Limb(traffic.VEHICLES[kind](rng, True))
+    motion = Motion((s, side * layout.lane / 2, 0.0), _HEADING[side], speed, path=layout.path)
+    return Instance(CLASS_IDS[kind], (body,), motion, traffic.HEADLIGHTS)
 
 
-def _rider(
-    rng: Dice, layout: Layout, s: float, n: float, speed: float, heading: float = 0.0
-) -> list[Instance]:
+def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list[Instance]:
     """A rider and the bicycle, which are two instances of two classes."""
-    motion = Motion((s, n, 0.0), heading, speed, 0.08, 5.0, layout.path)
+    start = (s, side * (layout.lane - 0.7), 0.0)
+    motion = Motion(start, _HEADING[side], speed, 0.08, 5.0, layout.path)
     return [
-        Instance(CLASS_IDS["rider"], people.rider(rng), motion),
-        Instance(CLASS_IDS["bicycle"], (Limb(people.bicycle(rng)),), motion),
+        Instance(CLASS_IDS["rider"], traffic.rider(rng), motion),
+        Instance(CLASS_IDS["bicycle"], (Limb(traffic.bicycle(rng)),), motion),
     ]

@@ -6,8 +6,8 @@ cells. Each split draws from its own cells, which are interleaved: same ranges, 
 Tyres, glass, shoes and window frames are constants, the same in all splits.
 """
 
-from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,17 @@ Rows = NDArray[np.intp]
 Range = tuple[float, float]
 RGB = tuple[float, float, float]
 
-SEEDS: Mapping[str, range] = {
-    split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(("train", "val", "test"))
-}
 CELLS = 25
-CELLS_OF: Mapping[str, tuple[int, ...]] = {
-    "train": tuple(c for c in range(CELLS) if c % 5 < 3),
-    "val": tuple(range(3, CELLS, 5)),
-    "test": tuple(range(4, CELLS, 5)),
-}
+_OWN = {"train": (0, 1, 2), "val": (3,), "test": (4,)}  # of every five cells
+SEEDS = {split: range(i * 10**6, (i + 1) * 10**6) for i, split in enumerate(_OWN)}
 _TILE = 1024
+
+
+class Surface(NamedTuple):
+    """What a shape is made of: name of a material and linear RGB albedo in 0..1."""
+
+    material: str
+    rgb: RGB
 
 
 def world_seed(split: str, seed: int) -> int:
@@ -54,7 +55,8 @@ class Dice(np.random.Generator):
 
     def __init__(self, seed: int, *key: int) -> None:
         super().__init__(np.random.PCG64(np.random.SeedSequence([seed, *key])))
-        self._cells = CELLS_OF[split_of(seed)]
+        own = _OWN[split_of(seed)]
+        self._cells = [cell for cell in range(CELLS) if cell % 5 in own]
 
     def tone(self, low: float, high: float) -> float:
         """A value of a texture or a colour: uniform over this split's cells of [low, high)."""
@@ -69,34 +71,31 @@ class Dice(np.random.Generator):
         return red, green, blue
 
 
-TEXTURES: Mapping[str, Range] = {
+# parameters of the patterns and their ranges
+TEXTURES: dict[str, Range] = {
     "grain": (0.04, 0.12), "stain": (0.02, 0.10), "grit": (0.06, 0.22), "track": (0.0, 0.18),
     "crack": (0.15, 0.6), "patches": (0.0, 0.12), "wear": (0.8, 2.2), "slab_x": (0.3, 1.1),
     "slab_y": (0.25, 0.7), "slab": (0.05, 0.35), "joint": (0.15, 0.55), "tuft": (0.15, 0.4),
     "meadow": (0.08, 0.25), "leaf": (0.12, 0.32), "brick_x": (0.24, 0.6), "brick_y": (0.09, 0.22),
     "mortar": (0.2, 0.45), "brick": (0.15, 0.45), "plaster": (0.02, 0.1), "tile": (0.15, 0.45),
 }  # fmt: skip
-"""Parameters of the patterns and their ranges."""
 
 
-class Style:
+class Style(dict[str, float]):
     """A scene's textures: the values of `TEXTURES` by name, and noise."""
 
     def __init__(self, seed: int) -> None:
         rng = Dice(seed, 20)
-        self._values = {name: rng.tone(*limits) for name, limits in TEXTURES.items()}
-        self._shift = (rng.uniform(0, 500), rng.uniform(0, 500))
+        super().__init__({name: rng.tone(*limits) for name, limits in TEXTURES.items()})
+        self._shift = rng.uniform(0, 500, 2).astype(np.float32)
         self._salt, self._split = int(rng.integers(1 << 30)), split_of(seed)
-
-    def __getitem__(self, name: str) -> float:
-        return self._values[name]
 
     def noise(self, u: Floats, v: Floats, period: float) -> Floats:
         """Fractal noise over a plane (mean 0, deviation 1), repeating every `period` metres."""
         scale = np.float32(_TILE / period)
-        i = ((u + np.float32(self._shift[0])) * scale).astype(np.int32)
-        j = ((v + np.float32(self._shift[1])) * scale).astype(np.int32)
-        return _tile(self._split).take((i & (_TILE - 1)) * _TILE + (j & (_TILE - 1)))
+        i = ((u + self._shift[0]) * scale).astype(np.int32) & (_TILE - 1)
+        j = ((v + self._shift[1]) * scale).astype(np.int32) & (_TILE - 1)
+        return _tile(self._split).take(i * _TILE + j)
 
     def hash01(self, *keys: NDArray[np.generic] | int) -> Floats:
         """A pseudo-random number in [0, 1) that depends on the scene and the integers only."""
@@ -114,7 +113,7 @@ def _tile(split: str) -> Floats:
     """A split's noise, periodic without seams: 1/f spectrum, mean 0, deviation 1."""
     rng = np.random.default_rng([7, SEEDS[split].start])
     spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE)))
-    fx, fy = np.meshgrid(np.fft.fftfreq(_TILE), np.fft.fftfreq(_TILE))
-    spectrum /= np.maximum(np.hypot(fx, fy), 2.0 / _TILE) ** 1.1
+    rate = np.fft.fftfreq(_TILE)
+    spectrum /= np.maximum(np.hypot(rate, rate[:, None]), 2.0 / _TILE) ** 1.1
     noise = np.fft.ifft2(spectrum).real
     return ((noise - noise.mean()) / noise.std()).astype(np.float32).ravel()

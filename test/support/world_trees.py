@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.sensors import NO_LABEL, rasterise, register, scale_thermal
-from mmsam_ros.world import Sample, make_rig, samples
-from mmsam_ros.world.dataset import INTERVAL, Row, Scene
-from mmsam_ros.world.difficulty import is_hard
+from mmsam_ros.world import Sample, make_rig
+from mmsam_ros.world.dataset import Scene, is_hard
 from mmsam_ros.world.scene import CLASS_IDS
 from support.layouts import write_deliver, write_fmb, write_fmb_lists, write_muses
 
@@ -59,48 +58,43 @@ def id_map(kind: str) -> NDArray[np.uint8]:
 def make_world(top: Path, scenes: Sequence[Scene], size: tuple[int, int]) -> None:
     """The frames of a plan as top/deliver, top/fmb and top/muses."""
     listed = []
-    for number, scene in enumerate(scenes):
-        first, rig = scene.rows[0], make_rig(*size)
-        drive = samples(
-            scene.seed, len(scene.rows), weather=first.weather, case=first.case, rig=rig,
-            interval=INTERVAL,
-        )  # fmt: skip
-        for row, sample in zip(scene.rows, drive, strict=True):
+    for index, scene in enumerate(scenes):
+        for number, sample in zip(scene.numbers, scene.samples(make_rig(*size)), strict=True):
             difficulty = "hard" if is_hard(sample) else "easy"
-            listed.append((row.split, row.number, difficulty))
-            _deliver(top / "deliver", row, number, sample)
-            _fmb(top / "fmb", row, difficulty, sample)
-            _muses(top / "muses", row, number, sample)
+            listed.append((scene.split, number, difficulty))
+            _deliver(top / "deliver", scene, index, number, sample)
+            _fmb(top / "fmb", scene, difficulty, number, sample)
+            _muses(top / "muses", scene, index, number, sample)
     write_fmb_lists(top / "fmb", listed)
 
 
-def _deliver(root: Path, row: Row, scene: int, sample: Sample) -> None:
-    sequence = f"MAP_{1 + ('train', 'val', 'test').index(row.split)}_point{scene}"
-    sequence += f"_{row.case}" if row.case not in ("ordinary", "thermallowres") else ""
+def _deliver(root: Path, scene: Scene, index: int, number: int, sample: Sample) -> None:
+    sequence = f"MAP_{1 + ('train', 'val', 'test').index(scene.split)}_point{index}"
+    sequence += f"_{scene.case}" if scene.case not in ("ordinary", "thermallowres") else ""
     raster = _raster(sample)
     low, high = np.array([0, 0, -3], np.float32), np.array([100, 255, 7], np.float32)
     share = np.clip((raster - low) / (high - low), 1 / 255, 1) * (raster[..., :1] > 0)
     sources = {"lidar": np.round(255 * share).astype(np.uint8)}
     rgb, label = sample.picture.rgb, id_map("deliver")[sample.picture.labels]
-    frame = f"{row.number:06d}"
-    write_deliver(root, row.split, row.weather, sequence, frame, rgb, label, sources)
+    frame = f"{number:06d}"
+    write_deliver(root, scene.split, scene.weather, sequence, frame, rgb, label, sources)
 
 
-def _fmb(root: Path, row: Row, difficulty: str, sample: Sample) -> None:
+def _fmb(root: Path, scene: Scene, difficulty: str, number: int, sample: Sample) -> None:
     heat = scale_thermal(sample.thermal, "mono16", LIMITS).astype(np.float32)
     rgb, label = sample.picture.rgb, id_map("fmb")[sample.picture.labels]
     seen, _ = register(heat, sample.rig.registration, label.shape, label.shape)
     thermal = np.round(seen).astype(np.uint8)
-    write_fmb(root, row.split, row.number, difficulty, rgb, label, thermal)
+    write_fmb(root, scene.split, number, difficulty, rgb, label, thermal)
 
 
-def _muses(root: Path, row: Row, scene: int, sample: Sample) -> None:
+def _muses(root: Path, scene: Scene, index: int, number: int, sample: Sample) -> None:
     """Rain and fog fall by day."""
-    weather = row.weather if row.weather in ("fog", "rain") else "clear"
-    time = "night" if row.weather == "night" else "day"
-    name = f"REC{scene:04d}_frame_{row.number:06d}"
+    weather = scene.weather if scene.weather in ("fog", "rain") else "clear"
+    time = "night" if scene.weather == "night" else "day"
+    name = f"REC{index:04d}_frame_{number:06d}"
     rgb, label = sample.picture.rgb, id_map("muses")[sample.picture.labels]
-    write_muses(root, row.split, weather, time, name, rgb, label, {"lidar": _raster(sample)})
+    write_muses(root, scene.split, weather, time, name, rgb, label, {"lidar": _raster(sample)})
 
 
 def _raster(sample: Sample) -> NDArray[np.float32]:

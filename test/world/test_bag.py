@@ -23,13 +23,12 @@ from mmsam_ros.world import (
     World,
     build_street,
     make_rig,
-    people,
 )
 from mmsam_ros.world.bag import START, TOPICS, write_bag
-from mmsam_ros.world.meshes import Surface, floor
-from mmsam_ros.world.scene import CLASS_IDS, Instance, Limb, Motion
-from mmsam_ros.world.style import Dice
-from mmsam_ros.world.weather import Conditions
+from mmsam_ros.world.meshes import floor
+from mmsam_ros.world.scene import CLASS_IDS, Conditions, Instance, Limb, Motion
+from mmsam_ros.world.style import Dice, Surface
+from mmsam_ros.world.traffic import person
 
 SECONDS = 1.0
 Records = dict[str, list[tuple[int, Any]]]
@@ -43,7 +42,7 @@ def rig() -> Rig:
 @pytest.fixture(scope="module")
 def vehicle(rig: Rig) -> Vehicle:
     lawn = floor((-100, 300), (-200, 200), 0.0, Surface("grass", (0.1, 0.2, 0.05)))
-    figure = people.person(Dice(3))
+    figure = person(Dice(3))
     instances = (
         Instance(CLASS_IDS["terrain"], (Limb(lawn),)),
         Instance(CLASS_IDS["person"], figure, Motion((6.0, 0.0, 0.0), np.pi / 2, 1.0)),

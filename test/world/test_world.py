@@ -20,16 +20,22 @@ from mmsam_ros.world import (
     World,
     build_street,
     make_rig,
-    samples,
 )
-from mmsam_ros.world.camera import view
-from mmsam_ros.world.lidar import AIR
-from mmsam_ros.world.meshes import Surface, box, floor
-from mmsam_ros.world.people import person
-from mmsam_ros.world.scene import CLASS_IDS, SKY, Instance, Limb, Motion, Path
-from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, world_seed
-from mmsam_ros.world.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
-from mmsam_ros.world.weather import CASES, WEATHERS, Conditions
+from mmsam_ros.world.meshes import box, floor
+from mmsam_ros.world.physics import AIR, COUNTS_PER_KELVIN, ZERO_CELSIUS, view
+from mmsam_ros.world.scene import (
+    CASES,
+    CLASS_IDS,
+    SKY,
+    WEATHERS,
+    Conditions,
+    Instance,
+    Limb,
+    Motion,
+    Path,
+)
+from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, Surface, world_seed
+from mmsam_ros.world.traffic import person
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def vehicle(rig: Rig) -> Vehicle:
 
 @pytest.fixture(scope="module")
 def drive(rig: Rig) -> list[Sample]:
-    return list(samples(2, 10, rig=rig, interval=1.0))
+    return list(Vehicle(build_street(2), rig).samples(10, 1.0))
 
 
 def _plain(weather: str, case: str = "ordinary") -> Conditions:
@@ -101,7 +107,7 @@ def test_points_land_on_pixels_of_their_own_class(vehicle: Vehicle, rig: Rig) ->
     camera = rig.camera_model
     own: list[bool] = []
     close: list[bool] = []
-    front = 0.5 / rig.lidar_rate  # a turn begins behind the vehicle
+    front = 0.5 / rig.rates["lidar"]  # a turn begins behind the vehicle
     for s in (0.0, 20.0, 40.0, 60.0):
         ego = replace(vehicle.world.ego, start=(s, -1.7, 0.0), speed=0.0, sway=0.0)
         parked = Vehicle(replace(vehicle.world, ego=ego), rig)
@@ -128,7 +134,7 @@ def test_the_cloud_is_one_plausible_turn(vehicle: Vehicle, rig: Rig) -> None:
     assert cloud.intensity.min() >= 0
     assert cloud.intensity.max() <= 255
     assert np.all(np.diff(cloud.time) >= 0)
-    assert 0 <= cloud.time.min() <= cloud.time.max() < 1 / rig.lidar_rate
+    assert 0 <= cloud.time.min() <= cloud.time.max() < 1 / rig.rates["lidar"]
     mark, road = (
         np.median(cloud.intensity[cloud.label == CLASS_IDS[name]]) for name in ("lane_mark", "road")
     )

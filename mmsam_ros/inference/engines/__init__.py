@@ -9,13 +9,9 @@ from torch import Tensor
 
 
 class Engine(Protocol):
-    """A network on a device.
+    """A network on a device."""
 
-    Attributes:
-        device: where inputs have to be, and logits are.
-    """
-
-    device: torch.device
+    device: torch.device  # where inputs have to be, and logits are
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Normalised images (B, 3, h, w) by modality, absent ones missing -> float32 logits

@@ -15,12 +15,7 @@ PRECISIONS = ("fp32", "bf16")
 class TorchEngine:
     """The network in PyTorch's eager mode, with autocast for bf16.
 
-    Args:
-        model: the network; put on the device and into eval mode.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        precision: "fp32" or "bf16".
-
-    InferenceError where there is no such device or precision.
+    Arguments and errors as of `Segmenter`; the model is put on the device and into eval mode.
     """
 
     def __init__(

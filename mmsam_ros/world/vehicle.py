@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vehicle in a world: its sensors' places, rates and clocks, and their frames at any time.
+
+Frames as in ROS (REP 103). `base_link`: on the ground under the rear axle, x forward, y left, z up.
+`lidar`: same axes. `camera_optical`, `thermal_optical`: z forward, x right, y down.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import radians
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.sensors import CameraModel, Registration
+from mmsam_ros.world import physics
+from mmsam_ros.world.physics import Cloud, LidarSpec, Picture, PinholeSpec
+from mmsam_ros.world.scene import World, pose
+from mmsam_ros.world.style import Dice
+from mmsam_ros.world.surfaces import Caster
+
+OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
+_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """All sensors of the vehicle."""
+
+    camera: PinholeSpec
+    thermal: PinholeSpec
+    lidar: LidarSpec
+    rates: Mapping[str, float]  # of every sensor, Hz
+
+    @property
+    def T_camera_lidar(self) -> NDArray[np.float64]:
+        """(4, 4) camera_optical <- lidar."""
+        return np.linalg.inv(self.camera.T_base) @ self.lidar.T_base
+
+    @property
+    def T_camera_thermal(self) -> NDArray[np.float64]:
+        """(4, 4) camera_optical <- thermal_optical."""
+        return np.linalg.inv(self.camera.T_base) @ self.thermal.T_base
+
+    @property
+    def camera_model(self) -> CameraModel:
+        """The camera as `sensors` describes it."""
+        size = self.camera.width, self.camera.height
+        return CameraModel(*size, self.camera.K, np.zeros(0), "none", np.eye(3), np.zeros(3))
+
+    @property
+    def registration(self) -> Registration:
+        """The thermal camera's registration by rotation."""
+        R = self.T_camera_thermal[:3, :3]
+        return Registration.from_rotation(self.camera.K, R, self.thermal.K)
+
+    def stamps(self, sensor: str, seconds: float) -> NDArray[np.int64]:
+        """Times of a sensor's frames within `seconds`, nanoseconds from the start."""
+        rate, start = self.rates[sensor], OFFSETS[sensor]
+        count = max(0, int(np.ceil((seconds - start) * rate - 1e-9)))
+        return np.round((start + np.arange(count) / rate) * 1e9).astype(np.int64)
+
+    def nearest(self, sensor: str, time: float) -> float:
+        """Time (s) of a sensor's frame that is nearest to `time`."""
+        rate, start = self.rates[sensor], OFFSETS[sensor]
+        return float(start + max(0, round((time - start) * rate)) / rate)
+
+
+def make_rig(
+    width: int = 640, height: int = 480, *, steps: int = 1024, camera_rate: float = 5.0
+) -> Rig:
+    """The standard rig; the thermal camera has half the camera's resolution, the LiDAR 32 beams.
+
+    DataError: a size below 32 pixels or a rate that is not positive.
+    """
+    if min(width, height) < 32:
+        raise DataError(f"size is {width}x{height}, expected at least 32x32")
+    if not camera_rate > 0:
+        raise DataError(f"camera rate is {camera_rate}, expected a positive number of Hz")
+    camera = PinholeSpec(width, height, 75.0, pose((1.25, 0.0, 1.6), pitch=radians(1.5)) @ _OPTICAL)
+    place = pose((1.25, -0.2, 1.60), radians(0.8), radians(1.1), radians(0.3))
+    thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)
+    # denser around the horizon
+    bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
+    lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
+    return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture and the nearest frames of the other sensors; calibration is in `rig`."""
+
+    picture: Picture
+    cloud: Cloud
+    thermal: NDArray[np.uint16]
+    rig: Rig
+
+
+class Vehicle:
+    """Renders any sensor's frame at any time (s); the same time gives the same frame."""
+
+    def __init__(self, world: World, rig: Rig) -> None:
+        self.world, self.rig, self.caster = world, rig, Caster(world)
+
+    def camera(self, time: float) -> Picture:
+        """The camera's picture, with true labels."""
+        return physics.render_picture(self.caster, self.rig.camera, time, self._noise(10, time))
+
+    def lidar(self, time: float) -> Cloud:
+        """The LiDAR's turn that begins at `time`."""
+        turn, noise = 1 / self.rig.rates["lidar"], self._noise(11, time)
+        return physics.scan(self.caster, self.rig.lidar, time, turn, noise)
+
+    def thermal(self, time: float) -> NDArray[np.uint16]:
+        """The thermal image (H, W), hundredths of a kelvin."""
+        return physics.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
+
+    def samples(self, count: int, interval: float) -> Iterator[Sample]:
+        """`count` pictures, `interval` seconds apart, with the other sensors' nearest frames."""
+        for i in range(count):
+            time = OFFSETS["camera"] + i * interval
+            cloud = self.lidar(self.rig.nearest("lidar", time))
+            heat = self.thermal(self.rig.nearest("thermal", time))
+            yield Sample(self.camera(time), cloud, heat, self.rig)
+
+    def _noise(self, sensor: int, time: float) -> Dice:
+        return Dice(self.world.seed, sensor, round(time * 1e9))
