@@ -12,18 +12,10 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics
 from mmsam_ros.model.common import initialise
 from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, TrunkConfig
-from mmsam_ros.model.fusion import (
-    Combination,
-    CoordinateAttention,
-    Part,
-    Recalibration,
-    ReliabilityGate,
-    RoadFusion,
-    Rows,
-    image_statistics,
-)
+from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion, Rows
 
 Inputs = Mapping[str, Tensor]
 Present = Mapping[str, Tensor]

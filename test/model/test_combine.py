@@ -15,7 +15,7 @@ from mmsam_ros.model import (
     ModelConfig,
     build_model,
 )
-from mmsam_ros.model.fusion import Part, image_statistics
+from mmsam_ros.model.combine import Part, image_statistics
 
 SENSORS = ("lidar", "thermal")
 EVERYONE = slice(None)

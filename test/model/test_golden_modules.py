@@ -17,17 +17,11 @@ from torch import Tensor, nn
 
 from mmsam_ros.inference.geometry import Window, average_windows, slide_windows
 from mmsam_ros.model.config import FusionConfig, HeadConfig, InteractionConfig, TrunkConfig
+from mmsam_ros.model.deformable import deformable_sample, reference_points
 from mmsam_ros.model.encoder import resize_pos_embed
 from mmsam_ros.model.fusion import RoadFusion
-from mmsam_ros.model.interaction import (
-    ConvFFN,
-    Extractor,
-    Injector,
-    TokenGrids,
-    deformable_sample,
-    reference_points,
-)
-from mmsam_ros.model.network import SegFormerHead
+from mmsam_ros.model.head import SegFormerHead
+from mmsam_ros.model.interaction import ConvFFN, Extractor, Injector, TokenGrids
 from mmsam_ros.model.prior import ConvNeXtTrunk
 from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights.foreign import released_name

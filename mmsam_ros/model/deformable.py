@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-scale deformable attention (arXiv 2010.04159) in pure PyTorch.
+
+Q queries, S value tokens of all levels, M heads, L levels, P points, E channels of a head.
+Locations are (x, y) in [0, 1] over a level's map; u is pixel u * W - 0.5.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.model.config import InteractionConfig
+
+Shapes = list[tuple[int, int]]
+
+
+def token_maps(tokens_BSC: Tensor, shapes: Shapes) -> list[Tensor]:
+    """Tokens of several grids (h, w), one after the other -> maps (B, C, h, w)."""
+    parts = tokens_BSC.transpose(1, 2).split([h * w for h, w in shapes], dim=-1)
+    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def reference_points(shapes: Shapes, device: torch.device) -> Tensor:
+    """Cell centres (x, y) of the grids one after the other, (1, Q, 1, 2) in [0, 1], float32."""
+    grids = []
+    for h, w in shapes:
+        y = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h
+        x = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w
+        grids.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1))
+    return torch.cat(grids)[None, :, None]
+
+
+def deformable_sample(
+    value_BSME: Tensor, shapes: Shapes, locations_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Weighted bilinear samples of the values, zero outside -> (B, Q, M * E), head-major."""
+    B, _, M, E = value_BSME.shape
+    Q = locations_BQMLP2.shape[1]
+    grid = 2 * locations_BQMLP2 - 1
+    sampled = []
+    for level, value in enumerate(token_maps(value_BSME.flatten(2), shapes)):
+        value = value.reshape(B * M, E, *shapes[level])
+        at = grid[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B M, Q, P, 2)
+        sampled.append(F.grid_sample(value, at, align_corners=False))  # (B M, E, Q, P)
+    weights = weights_BQMLP.permute(0, 2, 1, 3, 4).reshape(B * M, 1, Q, -1)
+    out = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B M, E, Q)
+    return out.view(B, M * E, Q).transpose(1, 2)
+
+
+class DeformableAttention(nn.Module):
+    """Attention of each query to a few points around its own place in every value level."""
+
+    def __init__(self, dim: int, num_levels: int, config: InteractionConfig) -> None:
+        super().__init__()
+        heads, points = config.num_heads, config.num_points
+        samples, value_dim = heads * num_levels * points, int(dim * config.value_ratio)
+        self.num_heads, self.num_levels, self.num_points = heads, num_levels, points
+        self.sampling_offsets = nn.Linear(dim, samples * 2)
+        self.attention_weights = nn.Linear(dim, samples)
+        self.value_proj = nn.Linear(dim, value_dim)
+        self.output_proj = nn.Linear(value_dim, dim)
+
+    def reset_parameters(self) -> None:
+        """Offsets start on rays around the query, one direction a head, one step a point."""
+        M, L, P = self.num_heads, self.num_levels, self.num_points
+        angle = torch.arange(M) * (2 * math.pi / M)
+        ray = torch.stack([angle.cos(), angle.sin()], dim=-1)  # (M, 2)
+        ray = ray / ray.abs().max(dim=-1, keepdim=True).values
+        steps = torch.arange(1, P + 1)[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.view(M, L, P, 2).copy_(ray[:, None, None] * steps)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self, query_BQC: Tensor, points_1Q12: Tensor, feat_BSC: Tensor, shapes: Shapes
+    ) -> Tensor:
+        """Queries (B, Q, C) at their reference points read `feat` (B, S, C) -> (B, Q, C)."""
+        B, Q, _ = query_BQC.shape
+        M, L, P = self.num_heads, self.num_levels, self.num_points
+        value = self.value_proj(feat_BSC).unflatten(-1, (M, -1))
+        offsets = self.sampling_offsets(query_BQC).view(B, Q, M, L, P, 2)  # in pixels
+        weights = self.attention_weights(query_BQC).view(B, Q, M, L * P)
+        with torch.autocast(query_BQC.device.type, enabled=False):
+            # locations in half precision would be off by whole cells
+            scale = torch.tensor([(w, h) for h, w in shapes], device=offsets.device)  # (L, 2)
+            offsets = at_least_float32(offsets) / scale[:, None]
+            locations = points_1Q12[:, :, None, :, None] + offsets
+            weights = at_least_float32(weights).softmax(dim=-1).view(B, Q, M, L, P)
+            sampled = deformable_sample(at_least_float32(value), shapes, locations, weights)
+        return self.output_proj(sampled.to(value.dtype))
