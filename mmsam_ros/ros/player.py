@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
 from typing import cast
 
 import rclpy
@@ -24,10 +26,10 @@ from rosbags import interfaces as bag
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
+from mmsam_ros._util import require
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
-from mmsam_ros.ros.replay import ReplayConfig
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -35,6 +37,27 @@ LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
 SETTLED = 0.5  # seconds without a new subscription after which all are taken to be there
 FLUSH = 5.0  # seconds that reliable subscribers get to acknowledge the last messages
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What to play and how. Seconds; those of `start` and `duration` are bag time."""
+
+    bag: Path
+    rate: float = 1.0
+    loop: bool = False
+    start: float = 0.0
+    duration: float | None = None
+    remap: Sequence[str] = ()
+    clock: bool = False
+    wait: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate", self.rate), ("duration", self.duration)):
+            fits = value is None or 0 < value < inf
+            require(fits, f"--{name}", value, "a number above 0", RosError)
+        for name, value in (("start", self.start), ("wait", self.wait)):
+            require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
 
 
 @dataclass

@@ -6,11 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
-from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
 
 
@@ -29,38 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            help="wait for subscribers at most this long before starting (default: 10)")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ReplayConfig:
-    """What to play and how. Seconds; those of `start` and `duration` are bag time."""
-
-    bag: Path
-    rate: float = 1.0
-    loop: bool = False
-    start: float = 0.0
-    duration: float | None = None
-    remap: Sequence[str] = ()
-    clock: bool = False
-    wait: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate), ("duration", self.duration)):
-            fits = value is None or 0 < value < inf
-            require(fits, f"--{name}", value, "a number above 0", RosError)
-        for name, value in (("start", self.start), ("wait", self.wait)):
-            require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
-
-
 def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
     """Play as `add_arguments` has parsed; in the main thread, as Ctrl-C and SIGTERM stop it.
 
     `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
     option is not usable.
     """
-    config = ReplayConfig(**{name: getattr(args, name) for name in ReplayConfig.__annotations__})
     try:
-        from mmsam_ros.ros.player import play_bag
+        from mmsam_ros.ros.player import ReplayConfig, play_bag
     except ImportError as error:
         raise RosError(f"replay needs ROS 2 (rclpy) and rosbags: {error}") from error
+    config = ReplayConfig(**{name: getattr(args, name) for name in ReplayConfig.__annotations__})
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}

@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_arrows(root: Path, room: str) -> None:
         for module in imported(path):
             if module.startswith("mmsam_ros.") and module != "mmsam_ros.__version__":
                 assert f"{module}.".startswith(allowed), f"{path}: {module}"
+
+
+def test_no_circle_between_files(root: Path) -> None:
+    files = sorted((root / "mmsam_ros").rglob("*.py"))
+    parts = {path: path.relative_to(root).with_suffix("").parts for path in files}
+    names = {path: ".".join(p[: -1 if p[-1] == "__init__" else None]) for path, p in parts.items()}
+    known = set(names.values()) - {"mmsam_ros"}  # holds the version alone
+    graph: dict[str, set[str]] = {}
+    for path, name in names.items():
+        modules = set(imported(path))
+        modules |= {module.rpartition(".")[0] for module in modules - known}
+        graph[name] = modules & known
+    TopologicalSorter(graph).prepare()  # CycleError names the files
 
 
 def test_every_room_is_known(root: Path) -> None:

@@ -39,7 +39,7 @@ from rosbags.rosbag2 import StoragePlugin
 from mmsam_ros.ros import player
 from mmsam_ros.ros.bags import open_raw
 from mmsam_ros.ros.interface import message_class
-from mmsam_ros.ros.replay import ReplayConfig
+from mmsam_ros.ros.player import ReplayConfig
 
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))
