@@ -47,9 +47,9 @@ def environment(domain: int) -> dict[str, str]:
     }
 
 
-def nano_weights(path: Path, setting: str) -> Path:
-    """Randomised `nano` weights of a setting."""
-    spec = spec_of(setting, recipe="randomised")
+def nano_weights(path: Path, network: str) -> Path:
+    """Randomised `nano` weights of one of `NETWORKS`."""
+    spec = spec_of(network, recipe="randomised")
     save_model(path, random_network(spec), spec)
     return path
 

@@ -34,7 +34,7 @@ from mmsam_ros.sensors import SYNTHETIC_CLASSES, topic_names
 
 pytestmark = pytest.mark.dds
 SIZE = 1024  # pixels a side: 1 MP
-SETTING = "synthetic_rgb_lidar_thermal"
+NETWORK = "synthetic_rgb_lidar_thermal"
 STEP = 100_000_000  # ns between frames
 CLASSES = topic_names(SYNTHETIC_CLASSES)
 
@@ -111,7 +111,7 @@ def pixels(message: Image) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nano_weights(tmp_path_factory.mktemp("weights") / "nano.safetensors", SETTING)
+    return nano_weights(tmp_path_factory.mktemp("weights") / "nano.safetensors", NETWORK)
 
 
 @pytest.fixture(scope="module")

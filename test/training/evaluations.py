@@ -30,9 +30,9 @@ def prepared(folder: Path, kind: str, **changes: Any) -> EvalConfig:
     return EvalConfig(**{**values, **changes})
 
 
-def random_weights(folder: Path, setting: str, size: tuple[int, int]) -> str:
-    """A nano network with random weights for a published setting, at a size (height, width)."""
-    spec = spec_of(setting, image_size=size)
+def random_weights(folder: Path, network: str, size: tuple[int, int]) -> str:
+    """Random weights of one of `NETWORKS`, as `nano`, for images of a size (height, width)."""
+    spec = spec_of(network, image_size=size)
     path = folder / "w.safetensors"
     save_model(path, random_network(spec, seed=0), spec)
     return str(path)

@@ -290,12 +290,12 @@ def original_name(name: str) -> str:
 
 def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
     """An RGB network's encoder and trunk start one with two auxiliaries."""
-    setting = "synthetic_rgb_lidar_thermal"
-    spec = spec_of(setting, rgb_only=True)
+    name = "synthetic_rgb_lidar_thermal"
+    spec = spec_of(name, rgb_only=True)
     first = randomise(build_model(spec.config), seed=4)
     path = tmp_path / "rgb.safetensors"
     save_model(path, first, spec)
-    model = network_of(setting)
+    model = network_of(name)
     load_sam_encoder(model, path)
     load_convnext(model, str(path))
     state = model.state_dict()

@@ -27,7 +27,7 @@ from mmsam_ros.world.scene import CASES, WEATHERS
 pytestmark = pytest.mark.slow
 SIZE = (96, 72)
 FRAMES = {"train": 4, "val": 2, "test": 2}
-SOURCES = {
+SENSORS = {
     "folder": ("lidar", "thermal"), "deliver": ("lidar",), "fmb": ("thermal",),
     "muses": ("lidar",),
 }  # fmt: skip
@@ -39,35 +39,35 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top, scenes = tmp_path_factory.mktemp("synthetic"), plan(FRAMES, per_scene=2)
     render(top / "folder", scenes, SIZE, workers=2)
     make_world(top, scenes, SIZE)
-    return {kind: top / kind for kind in SOURCES}
+    return {dataset: top / dataset for dataset in SENSORS}
 
 
-def _frames(roots: dict[str, Path], kind: str) -> dict[str, list[Sample]]:
-    lists = roots[kind] / "lists" if kind == "fmb" else None
+def _frames(roots: dict[str, Path], dataset: str) -> dict[str, list[Sample]]:
+    lists = roots[dataset] / "lists" if dataset == "fmb" else None
     found = {}
     for split in FRAMES:
-        frames = open_frames(kind, roots[kind], split, SOURCES[kind], lists or "")
+        frames = open_frames(dataset, roots[dataset], split, SENSORS[dataset], lists or "")
         # names sort by weather in DeLiVER; the number of the frame is their last part
         order = sorted(range(len(frames)), key=lambda i: int(frames.records[i].name.split("_")[-1]))
         found[split] = [frames.sample(frames[i]) for i in order]
     return found
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-def test_the_check_finds_no_fault(roots: dict[str, Path], kind: str) -> None:
-    lists = roots[kind] / "lists" if kind == "fmb" else ""
-    report = check_dataset(kind, roots[kind], SOURCES[kind], lists)
+@pytest.mark.parametrize("dataset", SENSORS)
+def test_the_check_finds_no_fault(roots: dict[str, Path], dataset: str) -> None:
+    lists = roots[dataset] / "lists" if dataset == "fmb" else ""
+    report = check_dataset(dataset, roots[dataset], SENSORS[dataset], lists)
     assert report.faults == []
     assert {split: counts["all"] for split, counts in report.counts.items()} == FRAMES
-    assert set(report.forms) == {"rgb", "label", *SOURCES[kind]}
+    assert set(report.forms) == {"rgb", "label", *SENSORS[dataset]}
 
 
-@pytest.mark.parametrize("kind", ["deliver", "fmb", "muses"])
+@pytest.mark.parametrize("dataset", ["deliver", "fmb", "muses"])
 def test_layouts_hold_the_same_pictures_and_labels_by_the_class_map(
-    roots: dict[str, Path], kind: str
+    roots: dict[str, Path], dataset: str
 ) -> None:
-    own, other = _frames(roots, "folder"), _frames(roots, kind)
-    table = id_map(kind)
+    own, other = _frames(roots, "folder"), _frames(roots, dataset)
+    table = id_map(dataset)
     for split in FRAMES:
         for ours, theirs in zip(own[split], other[split], strict=True):
             np.testing.assert_array_equal(ours["rgb"], theirs["rgb"])
@@ -75,7 +75,7 @@ def test_layouts_hold_the_same_pictures_and_labels_by_the_class_map(
 
 
 def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str, Path]) -> None:
-    folder, muses, fmb = (_frames(roots, kind) for kind in ("folder", "muses", "fmb"))
+    folder, muses, fmb = (_frames(roots, dataset) for dataset in ("folder", "muses", "fmb"))
     for ours, raster, heat in zip(folder["train"], muses["train"], fmb["train"], strict=True):
         np.testing.assert_array_equal(ours["planes"]["lidar"], raster["planes"]["lidar"])
         assert (ours["planes"]["lidar"][0] > 0).float().mean() > 0.05
@@ -99,11 +99,11 @@ def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
 
 
 def test_every_class_has_a_word_in_every_layout() -> None:
-    for kind, words in CLASS_MAPS.items():
+    for dataset, words in CLASS_MAPS.items():
         assert set(words) == {info.topic for info in CLASSES}
-        known = {info.name for info in BENCHMARKS[kind].classes}
+        known = {info.name for info in BENCHMARKS[dataset].classes}
         assert {word for word in words.values() if word} <= known
-        assert id_map(kind)[len(CLASSES) :].min() == 255
+        assert id_map(dataset)[len(CLASSES) :].min() == 255
 
 
 def test_a_plan_has_every_weather_with_every_case() -> None:
