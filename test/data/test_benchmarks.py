@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.trees import make_folder
 
-from mmsam_ros.cli import data
+from mmsam_ros.cli.main import main
 from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark, Published
 from mmsam_ros.data.check import check_dataset, count_notes
@@ -301,9 +300,7 @@ def test_a_benchmark_in_the_registry_is_one_for_every_verb(
         "val: 2 frames of all, published are 9", "6 toys in box",
         "6 RGB images are 96x64 RGB, 8 bit, published is 97x64",
     }  # fmt: skip
-    parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
-    assert data.run(parser.parse_args(["check", "--dataset", "toy", "--root", str(root)])) == 0
+    assert main(["data", "check", "--dataset", "toy", "--root", str(root)]) == 0
     printed = capsys.readouterr().out
     assert "lidar: 6 of" in printed
     assert "6 toys in box" in printed

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,14 @@ import numpy as np
 import pytest
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
-from mmsam_ros.cli import data
+from mmsam_ros.cli.main import main
 from mmsam_ros.data.check import Report, check_dataset
 
 DELIVER = ("depth", "event", "lidar")
 
 
 def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
-    return data.run(parser.parse_args(["check", *argv]))
+    return main(["data", "check", *argv])
 
 
 @pytest.mark.parametrize(
