@@ -2,6 +2,7 @@
 """`mmsam bag`: reads the calibration of a recording."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import add_out, add_verb
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     text = "write the calibration of a recording as a parameter file of the node"
     calib = add_verb(verbs, "calib", write_calibration, text)
-    calib.add_argument("bag", type=Path, help="rosbag2 folder, or a bare .mcap or .db3 file")
+    calib.add_argument("bag", type=Path, help="rosbag2 folder, a bare .mcap or .db3 file, or a ROS 1 .bag")
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
     calib.add_argument("--lidar", metavar="TOPIC", help="PointCloud2")
@@ -25,7 +26,11 @@ def write_calibration(args: argparse.Namespace) -> None:
     from mmsam_ros.ros.bags import parameters_yaml, read_parameters
 
     parameters = read_parameters(
-        args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar
+        args.bag,
+        camera_info=args.camera_info,
+        thermal_info=args.thermal_info,
+        lidar=args.lidar,
+        note=lambda text: print(f"mmsam: note: {text}", file=sys.stderr),
     )
     text = parameters_yaml(parameters)
     if args.out is None:

@@ -1,97 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 recordings read with `rosbags`, and their calibration as parameters of the node, for
-sensors that run without CameraInfo or TF. Needs no ROS.
+"""The calibration of a recording as parameters of the node, for sensors that run without
+CameraInfo or TF. Needs no ROS.
 """
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import yaml
-from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
-from rosbags.rosbag2 import reader as rosbag2
-from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.calibration import INFO_FIELDS, Matrix, camera_model, transform_matrix
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO
+from mmsam_ros.ros.recording import Recording
 from mmsam_ros.sensors import SensorError, pose_values
 
-R = TypeVar("R", Reader, AnyReader)
 # child frame -> its parent and the matrix (4, 4) parent <- child (metres)
 Transforms = Mapping[str, tuple[str, Matrix]]
 
 NODE = "/**/mmsam"  # in any namespace
 THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
-SUFFIXES = (".mcap", ".db3")
-# What rosbags raises for a damaged file; lz4 has no error of its own.
-_DAMAGED = (AnyReaderError, ReaderError, rosbag2.zstd.ZstdError, struct.error, EOFError,
-            LookupError, OSError, RuntimeError, TypeError, ValueError)  # fmt: skip
-_ZSTD = b"\x28\xb5\x2f\xfd"
-
-
-def open_raw(path: Path) -> AbstractContextManager[Reader]:
-    """A reader of serialised messages; RosError if the bag cannot be read."""
-    return _opened(path, Reader)
-
-
-def open_decoded(path: Path) -> AbstractContextManager[AnyReader]:
-    """A reader that decodes; a bag without type definitions is read with those of Jazzy."""
-    types = get_typestore(Stores.ROS2_JAZZY)
-    return _opened(path, lambda bag: AnyReader([bag], default_typestore=types))
-
-
-@contextmanager
-def _opened(path: Path, make: Callable[[Path], R]) -> Iterator[R]:
-    _check_path(path)
-    try:
-        reader = make(path)
-        reader.open()
-    except _DAMAGED as error:
-        raise RosError(f"{path}: not a readable rosbag2: {error}") from error
-    with closing(reader):
-        for connection in reader.connections:
-            if connection.msgtype.count("/") != 2:
-                raise RosError(
-                    f"{path}: topic {connection.topic} has type {connection.msgtype!r}, expected "
-                    "package/msg/Name; the bag is from an old ROS 2, convert or record it again"
-                )
-        yield reader
-
-
-def _check_path(path: Path) -> None:
-    if not path.exists():
-        raise RosError(f"{path}: no such file or folder")
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        found = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-        hint = f"give one of its files instead ({', '.join(found)})" if found else "no bag files"
-        raise RosError(f"{path}: a rosbag2 folder needs a metadata.yaml, found none; {hint}")
-    if path.is_file() and path.suffix not in SUFFIXES:
-        hint = "; convert ROS 1 bags with rosbags-convert" if path.suffix == ".bag" else ""
-        raise RosError(f"{path}: expected a folder or a file {' or '.join(SUFFIXES)}{hint}")
-
-
-def read_messages(
-    reader: Reader | AnyReader, connections: list[Connection], *window: int, **limits: int
-) -> Iterator[tuple[Connection, int, bytes]]:
-    """The reader's messages, (connection, time, data); RosError for one that cannot be read."""
-    try:
-        for connection, stamp, data in reader.messages(connections, *window, **limits):
-            if data[:4] == _ZSTD:
-                raise RosError(
-                    f"messages of {connection.topic} are compressed one by one; give the folder "
-                    "with the metadata.yaml that says so, not the file"
-                )
-            yield connection, stamp, data
-    except RosError:
-        raise
-    except _DAMAGED as error:
-        raise RosError(f"a message of the bag cannot be read: {error}") from error
 
 
 def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
@@ -123,15 +54,17 @@ def read_parameters(
     camera_info: str | None = None,
     thermal_info: str | None = None,
     lidar: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """The node's parameters, nested by the dots of their names.
 
     `camera.info`, `thermal.info`: fields of the first CameraInfo; `lidar.extrinsics`,
     `thermal.extrinsics`: [x, y, z, qx, qy, qz, qw], pose of the sensor's frame in the camera's.
     Topics that are not given are found by type, thermal cameras also by name. RosError if several
-    topics fit, something is missing or a message is not usable.
+    topics fit, something is missing or a message is not usable. `note` is told what the recording
+    lacks or contradicts.
     """
-    with open_decoded(bag) as reader:
+    with Recording(bag) as reader:
         infos = _topics(reader, INFO)
         thermals = [t for t in infos if any(name in t for name in THERMAL_NAMES)]
         if thermal_info is None:
@@ -144,18 +77,18 @@ def read_parameters(
         clouds = _topics(reader, CLOUD)
         lidar = _choose(bag, "--lidar", lidar, clouds, clouds)
         firsts = {t: _first(reader, bag, t) for t in (camera_info, thermal_info, lidar) if t}
-        transforms = _static_transforms(reader)
-
-    def pose(topic: str) -> list[float]:
-        frames = (firsts[name].header.frame_id.lstrip("/") for name in (camera_info, topic))
-        return pose_values(transform_chain(transforms, *frames))
+        frames = {topic: message.header.frame_id.lstrip("/") for topic, message in firsts.items()}
+        camera_frame = frames.pop(camera_info)
+        poses = _poses(reader, camera_frame, frames, note)
+        for text in (*reader.notes, *reader.faults):
+            note(text)
 
     parameters: dict[str, Any] = {"camera": {"info": _info(firsts[camera_info], camera_info)}}
     if lidar:
-        parameters["lidar"] = {"extrinsics": pose(lidar)}
+        parameters["lidar"] = {"extrinsics": poses[lidar]}
     if thermal_info:
         info = _info(firsts[thermal_info], thermal_info)
-        parameters["thermal"] = {"info": info, "extrinsics": pose(thermal_info)}
+        parameters["thermal"] = {"info": info, "extrinsics": poses[thermal_info]}
     return parameters
 
 
@@ -165,8 +98,9 @@ def parameters_yaml(parameters: Mapping[str, Any]) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=10_000)
 
 
-def _topics(reader: AnyReader, msgtype: str) -> list[str]:
-    return sorted({c.topic for c in reader.connections if c.msgtype == msgtype and c.msgcount})
+def _topics(reader: Recording, msgtype: str) -> list[str]:
+    found = (c for c in reader.connections if c.msgtype == msgtype and c.msgcount)
+    return sorted({c.topic for c in found if c.id not in reader.unreadable})
 
 
 def _choose(
@@ -180,34 +114,72 @@ def _choose(
     return given or next(iter(candidates), None)
 
 
-def _first(reader: AnyReader, bag: Path, topic: str) -> Any:
+def _decoded(reader: Recording, connections: list[Connection]) -> Iterator[tuple[str, Any]]:
+    """(topic, message) of some connections; RosError for one that cannot be read."""
+    for connection, _, data in reader.messages(connections) if connections else ():
+        try:
+            yield connection.topic, reader.deserialize(data, connection.msgtype)
+        except RosError as error:
+            raise RosError(f"{connection.topic}: {error}") from error
+
+
+def _first(reader: Recording, bag: Path, topic: str) -> Any:
     """The first message on a topic, which names its frame."""
     connections = [connection for connection in reader.connections if connection.topic == topic]
-    for connection, _, data in read_messages(reader, connections):
-        message: Any = reader.deserialize(data, connection.msgtype)
+    for _, message in _decoded(reader, connections):
         if not message.header.frame_id.lstrip("/"):
             raise RosError(f"{topic}: header.frame_id is empty, expected the sensor's frame")
         return message
-    raise RosError(f"{bag}: no message on {topic}")
+    raise RosError("; ".join([f"{bag}: no message on {topic}", *reader.faults]))
 
 
-def _static_transforms(reader: AnyReader) -> Transforms:
-    """The newest transform of each child, as in tf2."""
-    static = [c for c in reader.connections if c.topic.endswith("/tf_static")]
-    transforms = {}
-    for connection, _, data in read_messages(reader, static) if static else ():
-        message: Any = reader.deserialize(data, connection.msgtype)
+def _poses(
+    reader: Recording, camera: str, frames: Mapping[str, str], note: Callable[[str], object]
+) -> dict[str, list[float]]:
+    """The pose in the camera's frame of each topic's frame.
+
+    By the static transforms; where they do not connect the frames, by those of /tf that never
+    change, too: `static_transform_publisher` of ROS 1 sends them there.
+    """
+    transforms, _ = _transforms(reader, "tf_static")
+    try:
+        return {t: pose_values(transform_chain(transforms, camera, f)) for t, f in frames.items()}
+    except RosError as error:
+        moving, changed = _transforms(reader, "tf")
+        constant = {child: pose for child, pose in moving.items() if child not in changed}
+        try:
+            chains = {t: transform_chain({**constant, **transforms}, camera, f)
+                      for t, f in frames.items()}  # fmt: skip
+        except RosError:
+            raise RosError("; ".join([str(error), *reader.faults])) from error
+        note("poses are from transforms on /tf, which never change in this recording")
+        return {topic: pose_values(chain) for topic, chain in chains.items()}
+
+
+def _transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
+    """The newest transform of each child, as in tf2, and the children whose transform changes."""
+    connections = [c for c in reader.connections if c.topic.split("/")[-1] == name]
+    connections = [c for c in connections if c.msgtype == "tf2_msgs/msg/TFMessage"]
+    transforms: dict[str, tuple[str, Matrix]] = {}
+    changed = set()
+    for topic, message in _decoded(reader, connections):
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
             try:
-                transforms[child] = parent, transform_matrix(stamped.transform)
+                pose = parent, transform_matrix(stamped.transform)
             except SensorError as error:
-                raise RosError(f"{connection.topic}: {parent!r} to {child!r}: {error}") from error
-    return transforms
+                raise RosError(f"{topic}: {parent!r} to {child!r}: {error}") from error
+            before = transforms.setdefault(child, pose)
+            if before[0] != parent or not np.allclose(before[1], pose[1], atol=1e-9):
+                changed.add(child)
+            transforms[child] = pose
+    return transforms, changed
 
 
 def _info(message: Any, topic: str) -> dict[str, Any]:
     """One CameraInfo as parameters; an empty d is left out (an empty list has no ROS type)."""
+    # D, K, R, P: their names in ROS 1, which converted bags keep
+    message = SimpleNamespace(**{name.lower(): value for name, value in vars(message).items()})
     roi = message.roi
     view = (roi.x_offset, roi.y_offset, roi.width, roi.height)
     if max(message.binning_x, message.binning_y) > 1 or any(view):
