@@ -16,15 +16,16 @@ from recorder import labels, stamp
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mmsam_ros.ros.bags import open_decoded, open_raw, read_parameters
+from mmsam_ros.ros.bags import read_parameters
 from mmsam_ros.ros.calibration import camera_model
 from mmsam_ros.ros.messages import camera_rgb, cloud_points, thermal_counts
+from mmsam_ros.ros.recording import Recording
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage, pose_matrix
 
 
 def read_topic(bag: Path, topic: str) -> list[tuple[int, Any]]:
     """Stamps (ns) and messages of a topic."""
-    with open_decoded(bag) as reader:
+    with Recording(bag) as reader:
         connections = [c for c in reader.connections if c.topic == topic]
         messages = (
             reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)
@@ -69,7 +70,7 @@ def write_labelled_bag(source: Path, target: Path, outputs: Mapping[str, list[An
     """
     store = get_typestore(Stores.ROS2_JAZZY)
     with (
-        open_raw(source) as reader,
+        Recording(source) as reader,
         Writer(target, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
     ):
         added = []

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     text = "write the calibration of a recording as a parameter file of the node"
     calib = add_verb(verbs, "calib", write_calibration, text)
-    calib.add_argument("bag", type=Path, help="rosbag2 folder, a bare .mcap or .db3 file, or a ROS 1 .bag")
+    calib.add_argument("bag", type=Path, help="rosbag2 folder or file, or a ROS 1 .bag")
     calib.add_argument("--camera-info", metavar="TOPIC", help="CameraInfo of the colour camera")
     calib.add_argument("--thermal-info", metavar="TOPIC", help="CameraInfo of the thermal camera")
     calib.add_argument("--lidar", metavar="TOPIC", help="PointCloud2")

@@ -71,7 +71,7 @@ def message_class(name: str) -> Any | None:
     package, _, kind = name.split("/")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), kind, None)
-    except ModuleNotFoundError:
+    except ImportError:  # not there, or its libraries are not
         return None
 
 

@@ -76,8 +76,8 @@ def locate(folder: Path, listed: Sequence[str]) -> tuple[list[Path], list[str]]:
         plain = base
         for end in PACKED:
             plain = plain.removesuffix(end)
-        tries = [folder / name, folder / base, folder / plain, *(folder / (plain + e) for e in PACKED)]
-        path = next((path for path in tries if path.is_file()), None)
+        names = [name, base, plain, *(plain + end for end in PACKED)]
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             missing.append(base)
         elif path not in found:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays a rosbag2 recording into ROS 2, without rosbag2 or the `ros2` command.
+"""Plays a recording into ROS 2, without rosbag2 or the `ros2` command.
 
 Publishes the bag's serialised bytes, paced on the steady clock by their receive times.
 """
@@ -19,23 +19,30 @@ from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosbags import interfaces as bag
-from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from mmsam_ros._util import require
-from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
+from mmsam_ros.ros.recording import Recording
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
 LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the first of the next
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
-SETTLED = 0.5  # seconds without a new subscription after which all are taken to be there
+SETTLED = 1.0  # seconds without a new node or subscription after which all are taken to be there
+MAX_GAP = 3600.0  # seconds of bag time without a message that are waited for
 FLUSH = 5.0  # seconds that reliable subscribers get to acknowledge the last messages
 
 
@@ -51,6 +58,7 @@ class ReplayConfig:
     remap: Sequence[str] = ()
     clock: bool = False
     wait: float = 10.0
+    wait_for: Sequence[str] = ()  # topics
 
     def __post_init__(self) -> None:
         for name, value in (("rate", self.rate), ("duration", self.duration)):
@@ -64,6 +72,7 @@ class ReplayConfig:
 class Summary:
     """What a replay did. `latest`: seconds by which the latest message was behind its time."""
 
+    recorded: int = 0  # messages, also of topics that are skipped
     published: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # topic -> reason
     loops: int = 0
@@ -75,14 +84,16 @@ class Summary:
         skipped = ", ".join(f"{topic} ({why})" for topic, why in sorted(self.skipped.items()))
         return (
             f"played {self.published.total()} messages in {self.seconds:.2f} s, "
-            f"{self.loops} time(s): {topics or 'none'}; skipped: {skipped or 'none'}; "
-            f"late at worst {self.latest * 1e3:.1f} ms"
+            f"{self.loops} time(s), of {self.recorded} recorded: {topics or 'none'}; skipped: "
+            f"{skipped or 'none'}; late at worst {self.latest * 1e3:.1f} ms"
         )
 
 
 def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> None:
     """Play `config.bag` until its end or until `stop` is set; see `mmsam_ros.ros.replay.play`."""
-    with open_raw(config.bag) as reader:
+    with Recording(config.bag) as recording:
+        for text in (*recording.notes, *recording.faults):
+            _say(f"note: {text}")
         try:
             rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:  # rclpy's own have no other base
@@ -91,15 +102,17 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
             closing.callback(rclpy.try_shutdown)
             node = rclpy.create_node(NODE, start_parameter_services=False)
             closing.callback(node.destroy_node)
-            summary = Player(config, reader, node, stop).run()
-    _say(str(summary))
+            player = Player(config, recording, node, stop)
+            _say(str(player.run()))
+        if loss := player.loss():
+            raise RosError(f"{config.bag}: {loss}")
 
 
 def _say(text: str) -> None:
     print(f"replay: {text}", flush=True)
 
 
-def parse_remaps(config: ReplayConfig, reader: Reader) -> dict[str, str]:
+def parse_remaps(config: ReplayConfig, reader: Recording) -> dict[str, str]:
     """FROM -> TO; RosError if one is not FROM:=TO, or names a topic that is not in the bag."""
     names = {}
     for remap in config.remap:
@@ -119,11 +132,14 @@ def offered_qos(connection: bag.Connection) -> QoSProfile:
     whole: it holds what all publishers together kept, such as one transform each.
     """
     offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
-    latched = connection.topic.split("/")[-1] == "tf_static"
+    static = connection.topic.split("/")[-1] == "tf_static"
+    latched = static
     if offers:
         latched = all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
     depths = [offer.depth for offer in offers]
-    depth = min(sum(depths), MAX_QUEUE) if latched else max(depths, default=0)
+    if static:  # a recorder that merged many broadcasters notes one queue
+        depths.append(connection.msgcount)
+    depth = min(sum(depths) if latched and not static else max(depths, default=0), MAX_QUEUE)
     weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
     everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
     return QoSProfile(
@@ -134,10 +150,10 @@ def offered_qos(connection: bag.Connection) -> QoSProfile:
     )
 
 
-def window(config: ReplayConfig, reader: Reader) -> tuple[int, int]:
+def window(config: ReplayConfig, reader: Recording) -> tuple[int, int]:
     """First bag time to play and first one not to play (ns)."""
     if not reader.message_count:
-        raise RosError(f"{config.bag}: the bag has no messages")
+        raise RosError("; ".join([f"{config.bag}: the bag has no messages", *reader.faults]))
     begin, end = reader.start_time + round(config.start * 1e9), reader.end_time
     if begin >= end:
         length = (end - reader.start_time) / 1e9
@@ -148,18 +164,21 @@ def window(config: ReplayConfig, reader: Reader) -> tuple[int, int]:
 
 
 class Player:
-    """An open bag and its publishers on `node`; `stop` ends it early."""
+    """An open recording and its publishers on `node`; `stop` ends it early."""
 
     def __init__(
-        self, config: ReplayConfig, reader: Reader, node: Node, stop: threading.Event
+        self, config: ReplayConfig, reader: Recording, node: Node, stop: threading.Event
     ) -> None:
         self.config, self.reader, self.node, self.stop = config, reader, node, stop
         self.begin, self.end = window(config, reader)
-        self.summary = Summary()
+        self.whole = not config.start and config.duration is None
+        self.summary = Summary(reader.message_count)
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
+        self.offers: dict[int, QoSProfile] = {}
         self.latched: list[bag.Connection] = []
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
+        self.notes: set[str] = set()
         self.clock: Publisher | None = None
         if config.clock:
             if any(publisher.topic_name == "/clock" for publisher in self.publishers.values()):
@@ -167,24 +186,35 @@ class Player:
             self.clock = node.create_publisher(Clock, "/clock", 10)
 
     def _advertise(self) -> None:
-        names = parse_remaps(self.config, self.reader)
-        for connection in self.reader.connections:
-            kind = message_class(connection.msgtype)
+        names, skipped = parse_remaps(self.config, self.reader), self.summary.skipped
+        played: set[str] = set()
+        # of a topic with two types, which no middleware takes, the one with more messages
+        for connection in sorted(self.reader.connections, key=lambda c: -c.msgcount):
+            topic, reason = connection.topic, self.reader.unreadable.get(connection.id)
+            kind = None if reason else message_class(connection.msgtype)
             if kind is None:
-                self.summary.skipped[connection.topic] = f"{connection.msgtype} is not installed"
+                skipped[topic] = reason or f"{connection.msgtype} is not installed"
                 continue
-            qos, topic = offered_qos(connection), names.get(connection.topic, connection.topic)
+            if topic in played:
+                skipped[f"{topic} as {connection.msgtype}"] = "the topic has another type, too"
+                continue
+            qos = offered_qos(connection)
             try:
-                publisher = self.node.create_publisher(kind, topic, qos)
+                publisher = self.node.create_publisher(kind, names.get(topic, topic), qos)
             except InvalidTopicNameException as error:
-                raise RosError(f"cannot publish on {topic!r}: {error}") from error
-            self.publishers[connection.id] = publisher
+                if topic in names:
+                    raise RosError(f"cannot publish on {names[topic]!r}: {error}") from error
+                skipped[topic] = "ROS 2 has no such name; give it one with --remap"
+                continue
+            played.add(topic)
+            self.publishers[connection.id], self.offers[connection.id] = publisher, qos
             if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
                 self.latched.append(connection)
-        for topic, why in sorted(self.summary.skipped.items()):
+        for topic, why in sorted(skipped.items()):
             _say(f"skipping {topic}: {why}")
         if not self.publishers:
-            raise RosError(f"{self.config.bag}: none of its message types is installed")
+            reasons = "; ".join(f"{topic}: {why}" for topic, why in sorted(skipped.items()))
+            raise RosError(f"{self.config.bag}: none of its topics can be played: {reasons}")
 
     def run(self) -> Summary:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
@@ -197,33 +227,38 @@ class Player:
         self._flush()
         return self.summary
 
-    def _wait_for_subscribers(self) -> None:
-        """Until there are subscriptions and no new one appears, at most `wait` seconds."""
-        begin = since = time.monotonic()
-        count = 0
-        while (now := time.monotonic()) < begin + self.config.wait and not self.stop.is_set():
-            found = sum(p.get_subscription_count() for p in self.publishers.values())
-            if found != count:
-                count, since = found, now
-            elif count and now - since >= SETTLED:
-                break
-            self.stop.wait(0.02)
-        _say(f"{count} matched subscription(s) after {time.monotonic() - begin:.1f} s, starting")
+    def loss(self) -> str:
+        """What the recording lost or did not give, of a replay that was not stopped; else empty."""
+        if self.stop.is_set():
+            return ""
+        played, there = self.summary.published.total(), sum(c.msgcount for c in self.connections)
+        if not (self.reader.faults or (self.whole and played < there)):
+            return ""
+        text = f"a part could not be played: {played} messages were, {there} are known of"
+        return "; ".join([text, *self.reader.faults])
 
     def _messages(self) -> Iterator[tuple[bag.Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
+        if self.whole:  # whatever the file says of its beginning and end
+            yield from self.reader.messages(self.connections)
+            return
         if self.latched and self.begin > self.reader.start_time:
-            for connection, _, data in read_messages(self.reader, self.latched, stop=self.begin):
+            for connection, _, data in self.reader.messages(self.latched, stop=self.begin):
                 yield connection, self.begin, data
-        yield from read_messages(self.reader, self.connections, self.begin, self.end)
+        yield from self.reader.messages(self.connections, self.begin, self.end)
 
     def _play_once(self) -> None:
         self.summary.loops += 1
         origin: float | None = None
+        begin = previous = self.begin  # bag time that is due at the origin
         for connection, stamp, data in self._messages():
             if origin is None:  # opening the first chunk of the bag is not lateness
                 origin = time.monotonic()
-            due = origin + (stamp - self.begin) / 1e9 / self.config.rate
+            if stamp - previous > MAX_GAP * 1e9:
+                self._note_gap(connection.topic, stamp - previous)
+                begin += stamp - previous
+            previous = stamp
+            due = origin + (stamp - begin) / 1e9 / self.config.rate
             self._wait_until(due, stamp)
             if self.stop.is_set():
                 return
@@ -231,6 +266,78 @@ class Player:
             publisher = self.publishers[connection.id]
             publisher.publish(data)
             self.summary.published[publisher.topic_name] += 1
+
+    def _note_gap(self, topic: str, nanoseconds: int) -> None:
+        self._note(
+            f"{nanoseconds / 3.6e12:.1f} hours without a message before one on {topic} are left "
+            "out; was the clock set while recording?"
+        )
+
+    def _note(self, text: str) -> None:
+        """Say it, once."""
+        if text not in self.notes:
+            self.notes.add(text)
+            _say(f"note: {text}")
+
+    def _wait_for_subscribers(self) -> None:
+        """Until subscribers are there and no node or subscription appears any more, at most `wait`
+        seconds. RosError if one of `wait_for` has none then.
+        """
+        begin = since = time.monotonic()
+        names = self._awaited()
+        before, audience = None, _Audience()
+        while not self.stop.is_set():
+            now = time.monotonic()
+            audience = self._audience()
+            if audience != before:
+                before, since = audience, now
+            missing = [topic for topic, number in names.items() if not audience.matched[number]]
+            if now >= begin + self.config.wait:
+                if missing:
+                    raise RosError(
+                        f"--wait-for: nobody subscribes to {', '.join(missing)} after "
+                        f"{self.config.wait:g} s"
+                    )
+                break
+            if audience.is_complete and not missing and now - since >= SETTLED:
+                break
+            self.stop.wait(0.02)
+        for text in sorted(audience.refused):
+            self._note(text)
+        found = sum(audience.matched.values())
+        alone = sorted(
+            self.publishers[i].topic_name for i, count in audience.matched.items() if not count
+        )
+        nobody = f"; nobody subscribes to {', '.join(alone)}" if alone else ""
+        _say(
+            f"{found} matched subscription(s) after {time.monotonic() - begin:.1f} s, "
+            f"starting{nobody}"
+        )
+
+    def _awaited(self) -> dict[str, int]:
+        """The publisher of each topic of `wait_for`; RosError for one that is not played."""
+        numbers = {publisher.topic_name: i for i, publisher in self.publishers.items()}
+        numbers |= {c.topic: c.id for c in self.reader.connections if c.id in self.publishers}
+        for topic in self.config.wait_for:
+            if topic not in numbers:
+                found = ", ".join(sorted(numbers))
+                raise RosError(f"--wait-for: found topic {topic!r}, but these are played: {found}")
+        return {topic: numbers[topic] for topic in self.config.wait_for}
+
+    def _audience(self) -> "_Audience":
+        """Who listens now."""
+        audience = _Audience(nodes=frozenset(self.node.get_node_names_and_namespaces()))
+        for number, publisher in self.publishers.items():
+            topic = publisher.topic_name
+            audience.matched[number] = publisher.get_subscription_count()
+            for info in self.node.get_subscriptions_info_by_topic(topic):
+                fits, why = qos_check_compatible(self.offers[number], info.qos_profile)
+                if fits == QoSCompatibility.ERROR:
+                    name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                    audience.refused.add(f"{name} gets nothing of {topic}: {why}")
+                else:
+                    audience.known[number] += 1
+        return audience
 
     def _wait_until(self, due: float, stamp: int) -> None:
         """Sleep; with --clock the bag's time goes on meanwhile and ends at `stamp`."""
@@ -249,3 +356,18 @@ class Player:
             left = max(0.0, end - time.monotonic())
             if not publisher.wait_for_all_acked(Duration(seconds=left)) and left:
                 _say(f"{publisher.topic_name}: a subscriber has not acknowledged the last messages")
+
+
+@dataclass
+class _Audience:
+    """Subscriptions by the id of what is published, and all nodes."""
+
+    matched: Counter[int] = field(default_factory=Counter)
+    known: Counter[int] = field(default_factory=Counter)  # that match, sooner or later
+    refused: set[str] = field(default_factory=set)  # what the others do not get, and why
+    nodes: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are subscriptions, and none that still has to be matched."""
+        return self.matched.total() > 0 and self.matched >= self.known

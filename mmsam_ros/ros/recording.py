@@ -5,6 +5,7 @@ Every file is opened as what its content says, and metadata.yaml is checked agai
 topic, message or file that cannot be read does not spoil the others.
 """
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -35,6 +36,7 @@ from mmsam_ros.ros.storage_ros1 import Ros1Converter, Ros1File
 from mmsam_ros.ros.storage_sqlite import SqliteFile
 
 _ZSTD = b"\x28\xb5\x2f\xfd"  # no serialised message begins so
+_CDR_HEADER = 4  # bytes
 _IDL_RULE = "=" * 80 + "\n"  # between the definitions of several types
 
 
@@ -56,6 +58,7 @@ class Recording:
         self._lost: Counter[tuple[str, str]] = Counter()  # messages by topic and reason
         self._stores: dict[str, Typestore] = {}
         self._converters: dict[int, Ros1Converter] = {}
+        self._metadata: Metadata | None = None
         self._closing = ExitStack()
         try:
             self._storages = self._open()
@@ -121,6 +124,8 @@ class Recording:
                     data = zstd.decompress(data)
                 if connection.id in self._converters:
                     data = self._converters[connection.id](data)
+                if len(data) < _CDR_HEADER:
+                    raise ValueError(f"it has {len(data)} bytes")
             except (zstd.ZstdError, SerdeError, ValueError, LookupError) as error:
                 self._lost[connection.topic, str(error)] += 1
                 continue
@@ -171,7 +176,6 @@ class Recording:
 
     def _open(self) -> list[Storage]:
         """All files of the recording that can be opened."""
-        self._metadata: Metadata | None = None
         if not self.path.exists():
             raise RosError(f"{self.path}: no such file or folder")
         if self.path.name == NAME:
@@ -270,7 +274,7 @@ class Recording:
 
     def _as_ros2(self, connection: Connection) -> Connection:
         """The connection with the type that its messages have once they are read."""
-        encoding, topic = _encoding(connection), connection.topic
+        encoding = _encoding(connection)
         if encoding == ROS1:
             try:
                 converter = self._converters[connection.id] = Ros1Converter(connection)
@@ -280,7 +284,7 @@ class Recording:
                 return connection._replace(msgtype=converter.msgtype)
         elif encoding != "cdr":
             self.unreadable[connection.id] = f"its messages are {encoding or 'of no encoding'}"
-        elif connection.msgtype.count("/") != 2:
+        elif not re.fullmatch(r"\w+/\w+/\w+", connection.msgtype):
             found = repr(connection.msgtype) if connection.msgtype else "no type"
             self.unreadable[connection.id] = f"found {found}, expected package/msg/Name"
         return connection

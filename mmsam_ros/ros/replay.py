@@ -14,7 +14,7 @@ from mmsam_ros.ros.errors import RosError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ReplayConfig`."""
     option = parser.add_argument
-    option("bag", type=Path, help="rosbag2 folder, or a single .mcap or .db3 file")
+    option("bag", type=Path, help="rosbag2 folder or file, or a ROS 1 .bag")
     option("--rate", type=float, default=1.0, help="speed; 2 is twice as fast")
     option("--loop", action="store_true", help="play again and again")
     option("--start", type=float, default=0.0, metavar="S", help="seconds of the bag to skip")
@@ -22,15 +22,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--remap", nargs="+", action="extend", default=[], metavar="FROM:=TO",
            help="rename topics")  # fmt: skip
     option("--clock", action="store_true", help="publish the bag's time on /clock")
-    option("--wait", type=float, default=10.0, metavar="S",
-           help="wait for subscribers at most this long before starting (default: 10)")  # fmt: skip
+    option(
+        "--wait",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="wait for subscribers at most this long before starting (default: 10)",
+    )
+    option("--wait-for", nargs="+", action="extend", default=[], metavar="TOPIC",
+           help="start when each of these has a subscriber; else end with an error")  # fmt: skip
 
 
 def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
     """Play as `add_arguments` has parsed; in the main thread, as Ctrl-C and SIGTERM stop it.
 
     `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
-    option is not usable.
+    option is not usable, and after all else if a part of the bag could not be played.
     """
     try:
         from mmsam_ros.ros.player import ReplayConfig, play_bag
@@ -64,7 +71,7 @@ def split_ros_args(args: Sequence[str]) -> tuple[list[str], list[str]]:
 def main(args: list[str] | None = None) -> int:
     """Entry point of `ros2 run mmsam_ros replay`; ROS arguments may follow the own ones."""
     own, ros = split_ros_args(sys.argv[1:] if args is None else args)
-    parser = argparse.ArgumentParser("replay", description="Plays a rosbag2 recording.")
+    parser = argparse.ArgumentParser("replay", description="Plays a recording.")
     add_arguments(parser)
     try:
         play(parser.parse_args(own), ros)

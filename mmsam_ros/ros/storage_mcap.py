@@ -24,7 +24,6 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.reader import zstd
 from rosbags.rosbag2.storage_mcap import decompress
 
-from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.storage import FORMATS, MCAP_MAGIC, Entry, read_offers, type_name
 from mmsam_ros.ros.storage_ros1 import LATCHED
 
@@ -100,9 +99,7 @@ class _Contents:
             if metadata.get("latching") == "1":  # converted from ROS 1
                 offers = LATCHED
             ext = ConnectionExtRosbag2(encoding, offers)
-            self.channels[number] = Connection(
-                number, topic, msgtype, definition, "", 0, ext, None
-            )
+            self.channels[number] = Connection(number, topic, msgtype, definition, "", 0, ext, None)
 
     def count(self, channel: int, time: int) -> None:
         """Note a message."""
@@ -198,7 +195,8 @@ class McapFile:
         (begin,) = struct.unpack_from("<Q", footer, 9)
         if not len(MCAP_MAGIC) < begin < end:
             return None
-        contents, claimed = _Contents(), None
+        contents = _Contents()
+        claimed: tuple[int, ...] = ()
         try:
             for op, data in _records(memoryview(self._read(begin, end - begin)), whole=True):
                 record = _Cursor(data)
@@ -214,14 +212,14 @@ class McapFile:
                     contents.counts = dict(struct.iter_unpack("<HQ", record.prefixed()))
         except _DAMAGED:
             return None
-        if claimed is None:
+        if not claimed:
             return None
-        messages, _, channels, _, _, chunks, first, last = claimed
+        messages, _, known, _, _, chunks, first, last = claimed
         contents.times = (first, last) if messages else (0, -1)
         complete = (
             messages > 0
             and chunks == len(contents.chunks) > 0
-            and channels == len(contents.channels)
+            and known == len(contents.channels)
             and sum(contents.counts.values()) == messages
             and all(channel in contents.channels for channel in contents.counts)
             and all(channel.msgtype for channel in contents.channels.values())

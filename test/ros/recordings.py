@@ -19,7 +19,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mmsam_ros.ros.bags import open_raw
+from mmsam_ros.ros.recording import Recording
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T = STORE.types
@@ -106,7 +106,7 @@ def write_bag(
 def content(path: Path) -> dict[str, list[tuple[float, bytes]]]:
     """topic -> (seconds after the start, serialised message) of a bag."""
     messages: dict[str, list[tuple[float, bytes]]] = {}
-    with open_raw(path) as reader:
+    with Recording(path) as reader:
         for connection, stamp, data in reader.messages():
             messages.setdefault(connection.topic, []).append(((stamp - START) / 1e9, data))
     return messages

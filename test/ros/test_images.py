@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsam_ros.ros.bags import open_decoded
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import (
     camera_rgb,
@@ -23,6 +22,7 @@ from mmsam_ros.ros.messages import (
     raster_values,
     thermal_counts,
 )
+from mmsam_ros.ros.recording import Recording
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -234,7 +234,7 @@ def test_cv_bridge_is_refused_where_it_is_not_installed() -> None:
 
 def read_bag(shared: Path) -> dict[str, list[Any]]:
     messages: dict[str, list[Any]] = {}
-    with open_decoded(shared / "data/rgb_thermal_mcap") as reader:
+    with Recording(shared / "data/rgb_thermal_mcap") as reader:
         for connection, _, raw in reader.messages():
             decoded = reader.deserialize(raw, connection.msgtype)
             messages.setdefault(connection.topic, []).append(decoded)

@@ -37,9 +37,9 @@ from recordings import (
 from rosbags.rosbag2 import StoragePlugin
 
 from mmsam_ros.ros import player
-from mmsam_ros.ros.bags import open_raw
 from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.player import ReplayConfig
+from mmsam_ros.ros.recording import Recording
 
 PROFILE = Path(__file__).parents[2] / "config" / "fastdds_shm.xml"
 DOMAIN = str(free_domain(6))
@@ -170,7 +170,7 @@ def test_every_message_has_its_time(
     monkeypatch.setattr(player, "time", clock)
     bag = write_bag(tmp_path / "bag")
     sent: list[tuple[str, float]] = []
-    with open_raw(bag) as reader:
+    with Recording(bag) as reader:
         played = player.Player(ReplayConfig(bag, rate), reader, ears.node, stop)
         for connection in played.connections:
             topic = connection.topic
