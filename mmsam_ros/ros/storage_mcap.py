@@ -107,6 +107,11 @@ class _Contents:
         self.times = (min(first, time), max(last, time)) if self.counts else (time, time)
         self.counts[channel] = self.counts.get(channel, 0) + 1
 
+    def drop_last(self) -> None:
+        """Forget the message before zeros, which a full disk leaves: it may end in some, too."""
+        if self.loose:
+            self.counts[self.loose.pop()[1]] -= 1
+
 
 class McapFile:
     """An open file; see `Storage`. RosError if not even its header can be read."""
@@ -172,6 +177,8 @@ class McapFile:
             content, whole = _unpacked(memoryview(self._read(offset, size)))
             yield from _records(content, whole)
         except _DAMAGED as error:
+            if offset + size >= self._size:
+                return  # it is the one that is cut
             self._fault(
                 f"the chunk at byte {offset} is damaged ({error}); its messages are missing, "
                 "`mcap recover` may find some of them"
@@ -250,6 +257,8 @@ class McapFile:
             elif op in (_SCHEMA, _CHANNEL) and whole:
                 self._take(contents, op, begin + 9, size)
             if not whole:
+                if len(head) == 9 and op == 0:
+                    contents.drop_last()
                 self._fault(
                     f"it is cut at byte {begin} of {self._size}; if messages are missing, "
                     "`mcap recover` may find more"
