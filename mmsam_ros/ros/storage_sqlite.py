@@ -149,6 +149,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     """Open and read a first page, which is when SQLite looks at the journal."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
     try:
+        database.execute("PRAGMA writable_schema = ON")  # else files that are cut are refused
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:
         database.close()

@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings that contradict themselves, are old, cut, packed or of ROS 1: what is sound in them is
+played, and what is not is named.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.reader import zstd
+from rosbags.typesys import Stores, get_typestore
+
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.recording import Recording
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+STRING = "std_msgs/msg/String"
+EACH = 4  # messages in a file
+TEXTS = [f"text {i}" for i in range(3 * EACH)]
+PLUGINS = [StoragePlugin.MCAP, StoragePlugin.SQLITE3]
+START = 1_700_000_000_000_000_000
+
+
+def cdr(value: str) -> bytes:
+    return bytes(STORE.serialize_cdr(STORE.types[STRING](value), STRING))
+
+
+def write_file(
+    folder: Path,
+    texts: list[str],
+    plugin: StoragePlugin = StoragePlugin.SQLITE3,
+    *,
+    topic: str = "/a",
+    begin: int = START,
+    step: int = 1_000_000,
+    compress: CompressionMode | None = None,
+) -> Path:
+    """One bag with texts; returns its storage file."""
+    writer = Writer(folder, version=9, storage_plugin=plugin)
+    if compress:
+        writer.set_compression(compress, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection(topic, STRING, typestore=STORE)
+        for index, value in enumerate(texts):
+            writer.write(connection, begin + index * step, cdr(value))
+    (file,) = (path for path in folder.iterdir() if path.name != "metadata.yaml")
+    return file
+
+
+def split_bag(folder: Path, plugin: StoragePlugin) -> Path:
+    """Three files with metadata.yaml, as rosbag2 splits a recording."""
+    folder.mkdir()
+    names = []
+    for number in range(3):
+        part = folder.parent / f"part_{number}"
+        texts = TEXTS[number * EACH : (number + 1) * EACH]
+        file = write_file(part, texts, plugin, begin=START + number * EACH * 1_000_000)
+        names.append(f"rec_{number}{file.suffix}")
+        file.rename(folder / names[-1])
+        shutil.rmtree(part)
+    topic = {"name": "/a", "type": STRING, "serialization_format": "cdr",
+             "offered_qos_profiles": ""}  # fmt: skip
+    table: dict[str, Any] = {
+        "version": 5,
+        "storage_identifier": plugin.name.lower(),
+        "relative_file_paths": names,
+        "duration": {"nanoseconds": 11_000_000},
+        "starting_time": {"nanoseconds_since_epoch": START},
+        "message_count": 12,
+        "topics_with_message_count": [{"topic_metadata": topic, "message_count": 12}],
+        "compression_format": "",
+        "compression_mode": "",
+    }
+    write_metadata(folder, table)
+    return folder
+
+
+def write_metadata(folder: Path, table: dict[str, Any]) -> None:
+    text = yaml.safe_dump({"rosbag2_bagfile_information": table})
+    (folder / "metadata.yaml").write_text(text)
+
+
+def edit(**change: Any) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        table = yaml.safe_load((folder / "metadata.yaml").read_text())
+        write_metadata(folder, table["rosbag2_bagfile_information"] | change)
+
+    return apply
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        table = yaml.safe_load((folder / "metadata.yaml").read_text())
+        del table["rosbag2_bagfile_information"][key]
+        write_metadata(folder, table["rosbag2_bagfile_information"])
+
+    return apply
+
+
+def replace_metadata(content: bytes) -> Callable[[Path], None]:
+    return lambda folder: void((folder / "metadata.yaml").write_bytes(content))
+
+
+def void(_: object) -> None:
+    pass
+
+
+def rename_paths(form: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        table = yaml.safe_load((folder / "metadata.yaml").read_text())
+        names = table["rosbag2_bagfile_information"]["relative_file_paths"]
+        edit(relative_file_paths=[form.format(name) for name in names])(folder)
+
+    return apply
+
+
+def rename_files(folder: Path) -> None:
+    for file in folder.glob("rec_*"):
+        file.rename(folder / file.name.replace("rec", "drive"))
+
+
+def unlist(folder: Path) -> None:
+    names = sorted(file.name for file in folder.glob("rec_*"))
+    edit(relative_file_paths=names[:1], message_count=4)(folder)
+
+
+def read(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Texts in the order in which they are played, notes and faults."""
+    with Recording(path) as recording:
+        texts = [
+            recording.deserialize(data, connection.msgtype).data  # type: ignore[attr-defined]
+            for connection, _, data in recording.messages()
+        ]
+        return texts, recording.notes, recording.faults
+
+
+# metadata.yaml
+
+LIES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "is right": (edit(), ""),
+    "empty storage": (edit(storage_identifier=""), ""),
+    "another storage": (edit(storage_identifier="leveldb"), ""),
+    "a version to come": (edit(version=99), ""),
+    "compression claimed": (edit(compression_format="zstd", compression_mode="MESSAGE"), ""),
+    "files said to be packed": (edit(compression_format="zstd", compression_mode="FILE"), ""),
+    "compression of no name": (edit(compression_format="lz4", compression_mode="FILE"), ""),
+    "fewer messages": (edit(message_count=3), "3 messages, the files have 12"),
+    "no messages": (edit(message_count=0), "0 messages, the files have 12"),
+    "more messages": (edit(message_count=900), "900 messages, the files have 12"),
+    "a late start": (edit(starting_time={"nanoseconds_since_epoch": START + 5}), "the start"),
+    "a short duration": (edit(duration={"nanoseconds": 100}), "a duration of 100 ns"),
+    "a start that is a word": (edit(starting_time={"nanoseconds_since_epoch": "now"}), ""),
+    "no topics": (edit(topics_with_message_count=[]), ""),
+    "topics are no list": (edit(topics_with_message_count=7), "cannot be read"),
+    "no count": (without("message_count"), ""),
+    "no start": (without("starting_time"), ""),
+    "no file list": (without("relative_file_paths"), "lists no files"),
+    "nothing": (replace_metadata(b""), "cannot be read"),
+    "half": (replace_metadata(b"rosbag2_bagfile_information:\n  version"), "cannot be read"),
+    "no YAML": (replace_metadata(b"a: [}"), "cannot be read"),
+    "no text": (replace_metadata(b"\xff\xfe\x00"), "cannot be read"),
+    "another YAML": (replace_metadata(b"- 1\n- 2\n"), "cannot be read"),
+    "is not there": (lambda folder: (folder / "metadata.yaml").unlink(), "no metadata.yaml"),
+    "names with the folder": (rename_paths("bag/{}"), ""),
+    "names of another machine": (rename_paths("/home/robot/bag/{}"), ""),
+    "names of Windows": (rename_paths("C:\\bags\\{}"), ""),
+    "names before packing": (rename_paths("{}.zstd"), ""),
+    "renamed files": (rename_files, "read as well"),
+    "files that are not listed": (unlist, "rec_1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize(("lie", "noted"), LIES.values(), ids=LIES)
+def test_metadata_is_checked_and_not_believed(
+    tmp_path: Path, plugin: StoragePlugin, lie: Callable[[Path], None], noted: str
+) -> None:
+    folder = split_bag(tmp_path / "bag", plugin)
+    lie(folder)
+    texts, notes, faults = read(folder)
+    assert texts == TEXTS
+    assert faults == []
+    assert noted in "\n".join(notes)
+    assert bool(notes) == bool(noted)
+
+
+def test_the_recorded_split_bag(shared: Path) -> None:
+    """Its metadata.yaml gives a start and a duration that the files contradict."""
+    with Recording(shared / "cases/rosbag2_split_mcap") as recording:
+        assert sum(1 for _ in recording.messages()) == recording.message_count == 6074
+        assert (recording.start_time, recording.end_time - 1) == (1000, 2998)
+        assert recording.faults == []
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_missing_file_is_named_and_the_others_are_read(
+    tmp_path: Path, plugin: StoragePlugin
+) -> None:
+    folder = split_bag(tmp_path / "bag", plugin)
+    (gone,) = folder.glob("rec_1*")
+    gone.unlink()
+    texts, _, faults = read(folder)
+    assert texts == TEXTS[:EACH] + TEXTS[2 * EACH :]
+    assert faults == [f"{gone.name}: listed in metadata.yaml, and not there"]
+
+
+def test_a_copy_beside_is_not_played_twice(tmp_path: Path) -> None:
+    folder = split_bag(tmp_path / "bag", StoragePlugin.MCAP)
+    shutil.copy(folder / "rec_1.mcap", folder / "rec_1_recovered.mcap")
+    texts, notes, faults = read(folder)
+    assert texts == TEXTS
+    assert faults == []
+    assert "rec_1_recovered.mcap is not listed in metadata.yaml and left out" in notes[0]
+
+
+def test_files_of_one_time_are_merged(tmp_path: Path) -> None:
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    for number, name in enumerate(("one", "two")):
+        texts = TEXTS[number::2]
+        part = tmp_path / name
+        file = write_file(part, texts, topic=f"/{name}", begin=START + number, step=10)
+        file.rename(folder / file.name)
+    assert read(folder)[0] == TEXTS
+
+
+def test_one_file_that_is_no_bag_spoils_no_other(tmp_path: Path) -> None:
+    folder = split_bag(tmp_path / "bag", StoragePlugin.SQLITE3)
+    (folder / "rec_0.db3").write_bytes(b"\0" * 5000)
+    texts, _, (fault,) = read(folder)
+    assert texts == TEXTS[EACH:]
+    assert "rec_0.db3: not a readable recording" in fault
+
+
+def test_folders_without_a_bag_say_so(tmp_path: Path) -> None:
+    split_bag(tmp_path / "bag", StoragePlugin.MCAP)
+    with pytest.raises(RosError, match=r"without files of a bag; give one of .*: .*/bag$"):
+        Recording(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RosError, match=r"without files of a bag$"):
+        Recording(tmp_path / "empty")
+    assert read(tmp_path / "bag/metadata.yaml")[0] == TEXTS
+
+
+# compression
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize("mode", list(CompressionMode))
+def test_packed_recordings_are_read_by_folder_and_by_file(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
+) -> None:
+    if mode == CompressionMode.STORAGE and plugin == StoragePlugin.SQLITE3:
+        pytest.skip("SQLite has no compression of its own")
+    file = write_file(tmp_path / "bag", TEXTS, plugin, compress=mode)
+    for path in (file.parent, file):
+        assert read(path) == (TEXTS, [], [])
+    (tmp_path / "bag/metadata.yaml").unlink()
+    assert read(file.parent)[0] == TEXTS
+
+
+def test_a_message_that_cannot_be_unpacked_costs_itself(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "bag", TEXTS, compress=CompressionMode.MESSAGE)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET data = substr(data, 1, 9) WHERE id = 3")
+        database.execute("UPDATE messages SET data = x'' WHERE id = 5")
+        database.execute("UPDATE messages SET data = 'text' WHERE id = 6")
+    texts, _, faults = read(file)
+    assert texts == [TEXTS[i] for i in range(12) if i not in (2, 4, 5)]
+    assert len(faults) == 3
+    assert "bag.db3: 1 messages cannot be read (no data)" in faults
+
+
+def test_a_packed_file_is_read_up_to_where_it_is_cut(tmp_path: Path) -> None:
+    values = [f"{i} {os.urandom(5000).hex()}" for i in range(200)]
+    for plugin in PLUGINS:
+        file = write_file(tmp_path / plugin.name, values, plugin)
+        packed = tmp_path / f"{file.name}.zstd"
+        data = zstd.compress(file.read_bytes())
+        packed.write_bytes(data[: len(data) * 2 // 3])
+        texts, _, faults = read(packed)
+        assert texts == values[: len(texts)]
+        assert 60 < len(texts) < 140
+        assert any("cut" in fault for fault in faults)
+
+
+# databases
+
+
+def old_schema(file: Path) -> None:
+    """As rosbag2 of 2019 wrote it."""
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "CREATE TABLE old(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, "
+            "serialization_format TEXT NOT NULL);"
+            "INSERT INTO old SELECT id, name, replace(type, '/msg/', '/'), 'cdr' FROM topics;"
+            "DROP TABLE topics; ALTER TABLE old RENAME TO topics; DROP TABLE schema;"
+            "DROP TABLE message_definitions; DROP TABLE metadata;"
+        )
+
+
+def foxy_schema(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "DROP TABLE schema; DROP TABLE metadata; DROP TABLE message_definitions;"
+            "ALTER TABLE topics DROP COLUMN type_description_hash"
+        )
+
+
+def no_index(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute("DROP INDEX timestamp_idx")
+
+
+def out_of_order(file: Path) -> None:
+    """Rows as they were written late; their times are what counts."""
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "UPDATE messages SET id = id + 100; UPDATE messages SET id = 113 - id"
+        )
+
+
+@pytest.mark.parametrize("change", [old_schema, foxy_schema, no_index, out_of_order])
+def test_databases_of_every_year(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    file = write_file(tmp_path / "bag", TEXTS)
+    change(file)
+    assert read(file) == (TEXTS, [], [])
+    with Recording(file) as recording:
+        assert [c.msgtype for c in recording.connections] == [STRING]
+
+
+def test_the_recorded_old_database(shared: Path) -> None:
+    with Recording(shared / "cases/types_without_msg/old.db3") as recording:
+        found = [(c.topic, c.msgtype, time) for c, time, _ in recording.messages()]
+    assert [(topic, kind) for topic, kind, _ in found] == [("/image", "sensor_msgs/msg/Image")] * 3
+
+
+def test_the_journal_of_a_killed_recorder_is_read(tmp_path: Path) -> None:
+    """A write-ahead log holds the newest messages until the recorder ends."""
+    file = write_file(tmp_path / "bag", TEXTS[:5])
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode=WAL")
+    rows = [(START + i * 1_000_000, cdr(TEXTS[i])) for i in range(5, 12)]
+    database.executemany("INSERT INTO messages(topic_id, timestamp, data) VALUES(1, ?, ?)", rows)
+    database.commit()
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for end in ("", "-wal"):
+        shutil.copy(f"{file}{end}", killed)
+    database.close()
+    assert read(killed / "bag.db3") == (TEXTS, [], [])
+
+
+def test_a_transaction_that_was_not_finished_is_undone(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "bag", TEXTS)
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("PRAGMA cache_size=1")
+    database.execute("BEGIN")
+    database.execute("UPDATE messages SET data = zeroblob(90000)")
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for end in ("", "-journal"):
+        shutil.copy(f"{file}{end}", killed)
+    database.close()
+    before = (killed / "bag.db3").read_bytes()
+    assert read(killed / "bag.db3") == (TEXTS, [], [])
+    assert (killed / "bag.db3").read_bytes() == before  # the recording itself is not touched
+
+
+def test_a_cut_database_is_read_up_to_the_cut(tmp_path: Path) -> None:
+    values = [f"{i} {'x' * 3000}" for i in range(100)]
+    whole = write_file(tmp_path / "bag", values).read_bytes()
+    counts = []
+    for tenth in range(1, 10):
+        file = tmp_path / "cut.db3"
+        file.write_bytes(whole[: len(whole) * tenth // 10])
+        try:
+            texts, _, faults = read(file)
+        except RosError as error:
+            texts, faults = [], [str(error)]
+        assert texts == values[: len(texts)]
+        assert "`sqlite3 cut.db3 .recover`" in faults[0]
+        counts.append(len(texts))
+    assert counts == sorted(counts)
+    assert counts[4] > 40
+
+
+@pytest.mark.parametrize("name", ["a b", "äöü", "50%", "what?", "no #1", "x;y", "a&b=c", "%41"])
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_any_name_of_a_folder(tmp_path: Path, name: str, plugin: StoragePlugin) -> None:
+    folder = write_file(tmp_path / "bag", TEXTS, plugin).parent.rename(tmp_path / name)
+    (file,) = (path for path in folder.iterdir() if path.name != "metadata.yaml")
+    file = file.rename(folder / f"{name}{file.suffix}")
+    for path in (file, folder):
+        texts, _, faults = read(path)
+        assert (texts, faults) == (TEXTS, [])
+
+
+def test_files_may_have_any_ending(tmp_path: Path) -> None:
+    for plugin in PLUGINS:
+        file = write_file(tmp_path / plugin.name, TEXTS, plugin)
+        assert read(file.rename(tmp_path / f"recording.{plugin.name}.bak"))[0] == TEXTS
+
+
+def test_messages_of_no_topic_are_named(tmp_path: Path) -> None:
+    file = write_file(tmp_path / "bag", TEXTS)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET topic_id = 9 WHERE id > 10")
+    texts, _, faults = read(file)
+    assert texts == TEXTS[:10]
+    assert faults == ["bag.db3: 2 messages belong to no topic"]
+
+
+def test_databases_of_something_else_say_so(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "x.db3") as database:
+        database.execute("CREATE TABLE places(x)")
+    with pytest.raises(RosError, match="a database without the table messages and topics"):
+        Recording(tmp_path / "x.db3")
+
+
+def test_a_topic_without_messages_has_none(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        writer.add_connection("/empty", STRING, typestore=STORE)
+        full = writer.add_connection("/full", STRING, typestore=STORE)
+        writer.write(full, 5, cdr("a"))
+    with Recording(tmp_path / "bag") as recording:
+        assert {c.topic: c.msgcount for c in recording.connections} == {"/empty": 0, "/full": 1}
+        assert [c.topic for c, _, _ in recording.messages()] == ["/full"]
