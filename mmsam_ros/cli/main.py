@@ -20,7 +20,7 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "muses-project": "project MUSES's LiDAR and events into the camera image",
     "synth": "make synthetic data with labels",
     "bag": "read the calibration of a recording",
-    "replay": "play a rosbag2 recording into ROS 2",
+    "replay": "play a recording into ROS 2",
 }
 
 

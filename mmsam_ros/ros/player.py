@@ -126,26 +126,31 @@ def parse_remaps(config: ReplayConfig, reader: Recording) -> dict[str, str]:
 
 
 def offered_qos(connection: bag.Connection) -> QoSProfile:
-    """What all recorded publishers offered, else reliable with depth 10.
+    """What all recorded publishers offered, else reliable with depth 10; for static transforms what
+    tf2 asks for.
 
     A queue below 10 is enlarged, but not that of a latched topic, which late subscribers get as a
     whole: it holds what all publishers together kept, such as one transform each.
     """
     offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
     static = connection.topic.split("/")[-1] == "tf_static"
-    latched = static
-    if offers:
-        latched = all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
+    latched = static or (
+        bool(offers)
+        and all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
+    )
     depths = [offer.depth for offer in offers]
-    if static:  # a recorder that merged many broadcasters notes one queue
-        depths.append(connection.msgcount)
-    depth = min(sum(depths) if latched and not static else max(depths, default=0), MAX_QUEUE)
+    depth = sum(depths) if latched else max(depths, default=0)
+    if static:  # also where a recorder merged many broadcasters, or notes no QoS
+        depth = max(depth, connection.msgcount)
+    depth = min(depth, MAX_QUEUE)
     weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
     everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
     return QoSProfile(
         history=HistoryPolicy.KEEP_ALL if everything else HistoryPolicy.KEEP_LAST,
         depth=depth if latched and depth else max(depth, 10),
-        reliability=ReliabilityPolicy.BEST_EFFORT if weak else ReliabilityPolicy.RELIABLE,
+        reliability=ReliabilityPolicy.BEST_EFFORT
+        if weak and not static
+        else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 

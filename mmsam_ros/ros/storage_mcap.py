@@ -255,7 +255,7 @@ class McapFile:
             elif op == _CHUNK:
                 self._scan_chunk(contents, begin + 9, min(size, self._size - begin - 9))
             elif op in (_SCHEMA, _CHANNEL) and whole:
-                self._take(contents, op, begin + 9, size)
+                self._take(contents, op, memoryview(self._read(begin + 9, size)))
             if not whole:
                 if len(head) == 9 and op == 0:
                     contents.drop_last()
@@ -274,16 +274,16 @@ class McapFile:
                 channels.add(channel)
                 contents.count(channel, time)
             elif op in (_SCHEMA, _CHANNEL):
-                contents.take(op, data)
+                self._take(contents, op, data)
         if times:
             chunk = _Chunk(offset, size, min(times), max(times), channels)
             contents.chunks.append(chunk)
 
-    def _take(self, contents: _Contents, op: int, offset: int, size: int) -> None:
+    def _take(self, contents: _Contents, op: int, data: memoryview) -> None:
         try:
-            contents.take(op, memoryview(self._read(offset, size)))
+            contents.take(op, data)
         except _DAMAGED as error:
-            self._fault(f"the record at byte {offset} is damaged: {error}")
+            self._fault(f"a definition of topics is damaged: {error}")
 
 
 def _records(data: memoryview, whole: bool) -> Iterator[tuple[int, memoryview]]:

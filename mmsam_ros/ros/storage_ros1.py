@@ -22,7 +22,8 @@ from mmsam_ros.ros.storage import Entry
 LATCHED = [LATCH[0]._replace(depth=1)]  # QoS of a latched topic
 ENCODING = "ros1"  # of serialised messages
 _HEADER = "std_msgs/msg/Header"
-_DAMAGED = (ReaderError, struct.error, EOFError, LookupError, OSError, RuntimeError, ValueError)
+_DAMAGED = (ReaderError, struct.error, AssertionError, EOFError, LookupError, OSError,
+            RuntimeError, ValueError)  # fmt: skip
 
 
 class Ros1File:

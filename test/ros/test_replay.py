@@ -239,6 +239,37 @@ def test_recorded_quality_of_service_is_offered(ears: Ears, tmp_path: Path) -> N
 
 
 @pytest.mark.dds
+def test_the_first_message_waits_for_the_topics_that_are_named(ears: Ears, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    ears.listen("sensor_msgs/msg/Image", IMAGE)
+    played = ears.play(bag, "--wait-for", IMAGE, CLOUD, "--wait", GUARD)
+    publishers = ears.node.get_publishers_info_by_topic
+    ears.until(lambda: bool(publishers(IMAGE)), "the publisher")
+    # longer than it takes to start without the option
+    end = time.monotonic() + 2 * player.SETTLED
+    ears.until(lambda: time.monotonic() > end, "the time that subscriptions settle in")
+    assert played.poll() is None
+    assert not ears.heard
+    ears.listen("sensor_msgs/msg/PointCloud2", CLOUD)
+    assert ears.finish(played).code == 0
+    ears.until(lambda: ears.topics() == {IMAGE: FRAMES, CLOUD: FRAMES}, "every message")
+
+
+@pytest.mark.dds
+def test_a_subscriber_that_cannot_match_is_named(ears: Ears, tmp_path: Path) -> None:
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+    bag = write_bag(tmp_path / "bag", image_qos=(BEST_EFFORT,))
+    qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+    ears.listen("sensor_msgs/msg/Image", IMAGE, qos)
+    ears.listen("sensor_msgs/msg/PointCloud2", CLOUD)
+    result = ears.finish(ears.play(bag))
+    assert result.code == 0
+    assert f"note: /ears gets nothing of {IMAGE}: " in result.out
+    assert f"nobody subscribes to {LATCHED}, {IMAGE}" in result.out.replace("/tf_static, ", "")
+
+
+@pytest.mark.dds
 def test_start_and_duration(ears: Ears, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag")
     for topic, kind in ((IMAGE, "Image"), (CLOUD, "PointCloud2")):

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import lz4.frame
+from rosbags.rosbag1.writer import lz4_compress
 from rosbags.rosbag2.reader import zstd
 
 MAGIC = b"\x89MCAP0\r\n"
-PACK = {"": bytes, "lz4": lz4.frame.compress, "zstd": zstd.compress}
+PACK = {"": bytes, "lz4": lz4_compress, "zstd": zstd.compress}
 
 
 @dataclass(frozen=True)
