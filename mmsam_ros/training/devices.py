@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lightning Fabric for a run, and what of the network depends on the machine."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from mmsam_ros.model.interaction import Extractor, Injector
 from mmsam_ros.training.config import DeviceConfig, TrainConfig, TrainingError
 
 _SHARDED = (Block, ConvNeXtBlock)
+_OF_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")  # set for each process of a job
 _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
 
@@ -33,6 +35,7 @@ def start_fabric(device: DeviceConfig) -> Fabric:
 
     cuDNN is deterministic. TrainingError where the machine cannot do what is asked for.
     """
+    _check_slurm()
     sharded = ModelParallelStrategy(_shard, save_distributed_checkpoint=False)
     try:
         fabric = Fabric(
@@ -48,6 +51,26 @@ def start_fabric(device: DeviceConfig) -> Fabric:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     return fabric
+
+
+def _check_slurm() -> None:
+    """TrainingError in a SLURM job whose processes neither srun nor torchrun has started: Fabric
+    would wait for the others forever, or miss its variables.
+    """
+    tasks = os.environ.get("SLURM_NTASKS")
+    own_launch = "TORCHELASTIC_RUN_ID" in os.environ or (
+        os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Fabric ignores SLURM there
+    )
+    if tasks is None or own_launch:
+        return
+    missing = [name for name in _OF_TASK if name not in os.environ]
+    if tasks != "1" and "SLURM_STEP_ID" not in os.environ:
+        missing.append("SLURM_STEP_ID")
+    if missing:
+        raise TrainingError(
+            f"found SLURM_NTASKS {tasks}, but not {', '.join(missing)}, which srun sets: start "
+            "with srun (srun mmsam ...), or unset SLURM_NTASKS to use this machine alone"
+        )
 
 
 def is_sharded(fabric: Fabric) -> bool:
