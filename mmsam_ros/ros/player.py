@@ -259,6 +259,8 @@ class Player:
         for connection, stamp, data in self._messages():
             if origin is None:  # opening the first chunk of the bag is not lateness
                 origin = time.monotonic()
+                if self.whole:
+                    begin = previous = stamp
             if stamp - previous > MAX_GAP * 1e9:
                 self._note_gap(connection.topic, stamp - previous)
                 begin += stamp - previous

@@ -65,6 +65,9 @@ class Recording:
             if not self._storages:
                 raise RosError("; ".join(self._faults))
             self._merge_connections()
+        except OSError as error:
+            self.close()
+            raise RosError(f"{path}: {error.strerror or error}") from error
         except BaseException:
             self.close()
             raise

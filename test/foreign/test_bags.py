@@ -5,15 +5,18 @@ played, and what is not is named.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import yaml
+from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.reader import zstd
 from rosbags.typesys import Stores, get_typestore
@@ -424,6 +427,31 @@ def test_databases_of_something_else_say_so(tmp_path: Path) -> None:
         database.execute("CREATE TABLE places(x)")
     with pytest.raises(RosError, match="a database without the table messages and topics"):
         Recording(tmp_path / "x.db3")
+
+
+@pytest.mark.parametrize("name", ["db3", "mcap", "bag"])
+def test_damage_anywhere_is_a_fault_or_a_refusal(tmp_path: Path, name: str) -> None:
+    """Never another error, and never a message too many."""
+    if name == "bag":
+        writer = Ros1Writer(tmp_path / "x.bag")
+        with writer:
+            connection = writer.add_connection(
+                "/a", STRING, typestore=get_typestore(Stores.ROS1_NOETIC)
+            )
+            for index, value in enumerate(TEXTS):
+                writer.write(connection, index, len(value).to_bytes(4, "little") + value.encode())
+        file = tmp_path / "x.bag"
+    else:
+        file = write_file(tmp_path / "bag", TEXTS, PLUGINS[name == "db3"])
+    whole, random = file.read_bytes(), Random(0)
+    assert read(file) == (TEXTS, [], [])
+    for index in range(60):
+        data = bytearray(whole[: random.randrange(len(whole)) if index % 2 else len(whole)])
+        for _ in range(random.choice([0, 1, 3, 30]) if data else 0):
+            data[random.randrange(len(data))] = random.randrange(256)
+        file.write_bytes(data)
+        with contextlib.suppress(RosError), Recording(file) as recording:
+            assert sum(1 for _ in recording.messages()) <= len(TEXTS)
 
 
 def test_a_topic_without_messages_has_none(tmp_path: Path) -> None:

@@ -149,6 +149,22 @@ def test_messages_become_those_of_ros2(tmp_path: Path, compression: str) -> None
     assert qos["/cam/image_raw"] == []
 
 
+def test_ros2_itself_reads_what_is_published(tmp_path: Path) -> None:
+    serialization = pytest.importorskip("rclpy.serialization")
+    from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+    kinds = {kind.__name__: kind for kind in (CameraInfo, Image, PointCloud2)}
+    found = []
+    with Recording(write(tmp_path / "x.bag", *drive("/tf_static", "tf/msg/tfMessage"))) as bag:
+        for connection, _, data in bag.messages():
+            if kind := kinds.get(connection.msgtype.split("/")[-1]):
+                found.append(serialization.deserialize_message(data, kind))
+    info, first, points, second = found
+    assert (list(info.k), list(info.p), info.header.frame_id) == (list(K), list(P), "/camera")
+    assert bytes(first.data) == bytes(second.data) == bytes(range(24))
+    assert (points.width, points.point_step, points.is_dense) == (2, 12, True)
+
+
 def test_a_type_of_ones_own_keeps_its_fields(tmp_path: Path) -> None:
     scan = T["acme_msgs/msg/Scan"](header("scanner"), 9, "front")
     bag = write(tmp_path / "x.bag", ("/scan", "acme_msgs/msg/Scan", scan, False))
