@@ -45,7 +45,7 @@ def read_frames(bag: Path) -> Iterator[tuple[int, Frame]]:
         for pose in (calibration[sensor]["extrinsics"] for sensor in ("lidar", "thermal"))
     )
     camera, thermal = (
-        camera_model(read_topic(bag, f"/{sensor}/camera_info")[0][1], None)
+        camera_model(read_topic(bag, f"/{sensor}/camera_info")[0][1])
         for sensor in ("camera", "thermal")
     )
     rotation = Registration.from_rotation(camera.K, T_camera_thermal[:3, :3], thermal.K)

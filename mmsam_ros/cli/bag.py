@@ -2,6 +2,7 @@
 """`mmsam bag`: reads the calibration of a recording."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import add_out, add_verb
@@ -22,11 +23,13 @@ def write_calibration(args: argparse.Namespace) -> None:
     """Write a ROS 2 parameter file with the camera models of a recording and the sensors' poses in
     the camera frame. Topics that are not named are found by type.
     """
-    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
+    from mmsam_ros.ros.bags import parameter_doubts, parameters_yaml, read_parameters
 
     parameters = read_parameters(
         args.bag, camera_info=args.camera_info, thermal_info=args.thermal_info, lidar=args.lidar
     )
+    for doubt in parameter_doubts(parameters):
+        print(f"warning: {args.bag}: {doubt}", file=sys.stderr)
     text = parameters_yaml(parameters)
     if args.out is None:
         print(text, end="")

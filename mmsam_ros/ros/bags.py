@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,13 @@ from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2 import reader as rosbag2
 from rosbags.typesys import Stores, get_typestore
 
-from mmsam_ros.ros.calibration import INFO_FIELDS, Matrix, camera_model, transform_matrix
+from mmsam_ros.ros.calibration import (
+    INFO_FIELDS,
+    Matrix,
+    camera_doubts,
+    camera_model,
+    transform_matrix,
+)
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO
 from mmsam_ros.sensors import SensorError, pose_values
@@ -159,6 +166,19 @@ def read_parameters(
     return parameters
 
 
+def parameter_doubts(parameters: Mapping[str, Any]) -> list[str]:
+    """What in the CameraInfo of `read_parameters` may be meant otherwise, with what to set."""
+    found = []
+    for name in ("camera", "thermal"):
+        values = parameters.get(name, {}).get("info")
+        if values:
+            defaults = {"d": [], "r": [0.0] * 9, "p": [0.0] * 12}
+            texts = camera_doubts(SimpleNamespace(**defaults | values))
+            parameter = f"parameter {name}.image"
+            found += [f"{name}.info: {t.replace('the image parameter', parameter)}" for t in texts]
+    return found
+
+
 def parameters_yaml(parameters: Mapping[str, Any]) -> str:
     """A ROS 2 parameter file for the node; floats stay doubles, also 1.0 and 1e16."""
     document = {NODE: {"ros__parameters": dict(parameters)}}
@@ -215,7 +235,7 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{topic}: binning {message.binning_x}x{message.binning_y} and region of interest "
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
-    camera_model(message, None, topic)  # raises if it is not usable
+    camera_model(message, where=topic)  # raises if it is not usable
     values = {name: np.asarray(getattr(message, name)).tolist() for name in INFO_FIELDS}
     values["frame_id"] = message.header.frame_id.lstrip("/")
     return {name: value for name, value in values.items() if value != []}

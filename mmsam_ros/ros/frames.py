@@ -49,18 +49,18 @@ class FrameBuilder:
         """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
-        frame_id = entry.message.header.frame_id
+        frame_id, stamp = entry.message.header.frame_id, entry.message.header.stamp
         if isinstance(entry.decoded, tuple):
             camera()
             xyz, intensity = entry.decoded
-            pose = self.poses.lookup(entry.stream, camera_frame, frame_id)
+            pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
         if self.thermal is not None:
             return SensorImage(entry.decoded, self.thermal)
         thermal = self.infos.model("thermal", *entry.decoded.shape)
-        pose = self.poses.lookup("thermal", camera_frame, frame_id)
+        pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
         return SensorImage(entry.decoded, registration)

@@ -134,6 +134,16 @@ def _transport(name: str) -> ParameterRow:
     )  # fmt: skip
 
 
+def _image(name: str) -> ParameterRow:
+    return _choice(
+        f"{name}.image", ("auto", "rectified", "rectified_frame", "raw"), f"What the {name} image "
+        "is: rectified (R and P of its CameraInfo are used); rectified_frame (the same, where TF "
+        "and extrinsics lead into the rectified camera itself, as in KITTI recordings: R and the "
+        "baseline in P are not used); raw (K and D are used). auto: rectified if D is zero and P "
+        "is set.",
+    )  # fmt: skip
+
+
 def _info(name: str) -> tuple[ParameterRow, ...]:
     topic, info = f"{name}/camera_info", f"{name}.info"
     return (
@@ -141,7 +151,7 @@ def _info(name: str) -> tuple[ParameterRow, ...]:
                      "these parameters.", "pixels", 0, 16384),
         ParameterRow(f"{info}.height", 0, "Height of the full image.", "pixels", 0, 16384),
         ParameterRow(f"{info}.distortion_model", "plumb_bob",
-                     "plumb_bob, rational_polynomial or equidistant."),
+                     "plumb_bob, rational_polynomial, equidistant or none."),
         ParameterRow(f"{info}.d", None, "Distortion coefficients, as in CameraInfo."),
         ParameterRow(f"{info}.k", None, "Intrinsics of the raw image, row by row.", length=9),
         ParameterRow(f"{info}.r", None, "Rectification, row by row. Not set: none.", length=9),
@@ -189,15 +199,14 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: as the publishers offer."),
     _transport("camera"),
-    _choice("camera.image", ("auto", "rectified", "raw"), "Whether the camera image is rectified "
-            "(P of its CameraInfo is used) or raw (K and D are used). auto: rectified if D is zero "
-            "and P is set."),
+    _image("camera"),
     *_info("camera"),
     *_sensor("lidar"),
     *_sensor("thermal"),
     _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
             "brought into the camera's view. none: it has the same view; homography: "
             "thermal.homography; rotation: calibration and extrinsics, without parallax."),
+    _image("thermal"),
     ParameterRow("thermal.homography", None, "From thermal to camera pixels, row by row, as OpenCV "
                  "finds it. Only with thermal.registration homography.", length=9),
     *_info("thermal"),

@@ -49,7 +49,7 @@ class SegmentNode(Node):
         self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
-        self._infos = setup.make_camera_infos(parameters)
+        self._infos = setup.make_camera_infos(parameters, self.get_logger().warning)
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = setup.make_frame_builder(parameters, spec, self._infos, poses)
         outputs = Outputs(self, spec)

@@ -4,7 +4,7 @@
 They are read once, at start. RosError names a parameter that is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,18 +109,17 @@ def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synch
     return (StockSynchroniser if stock else Synchroniser)(config)
 
 
-def make_camera_infos(parameters: Parameters) -> CameraInfos:
-    """The camera models; those that the parameters give are fixed."""
-    camera_rectified = {"auto": None, "rectified": True, "raw": False}[parameters["camera.image"]]
+def make_camera_infos(parameters: Parameters, warn: Callable[[str], Any]) -> CameraInfos:
+    """The calibrations; those that the parameters give are fixed."""
+    images = {name: parameters[f"{name}.image"] for name in (CAMERA, "thermal")}
     fixed = {}
-    for name in ("camera", "thermal"):
+    for name, image in images.items():
         given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
         if given["width"]:
-            given["r"] = given["r"] or np.eye(3).flatten().tolist()
             info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
-            rectified = camera_rectified if name == CAMERA else None
-            fixed[name] = camera_model(info, rectified, f"parameter {name}.info")
-    return CameraInfos(camera_rectified, fixed)
+            camera_model(info, image, f"parameter {name}.info")  # raises if it is not usable
+            fixed[name] = info
+    return CameraInfos(images, fixed, warn)
 
 
 def make_frame_builder(

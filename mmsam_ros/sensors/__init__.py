@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
-from mmsam_ros.sensors.camera import CameraModel, check_size
+from mmsam_ros.sensors.camera import CameraModel
+from mmsam_ros.sensors.camera_info import check_size
 from mmsam_ros.sensors.classes import (
     NO_LABEL,
     SYNTHETIC_CLASSES,
