@@ -18,7 +18,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.bags import open_decoded, open_raw, read_parameters
 from mmsam_ros.ros.calibration import camera_model
-from mmsam_ros.ros.messages import camera_rgb, cloud_points, thermal_counts
+from mmsam_ros.ros.clouds import cloud_points
+from mmsam_ros.ros.messages import camera_rgb, thermal_counts
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage, pose_matrix
 
 

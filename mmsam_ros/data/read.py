@@ -27,6 +27,8 @@ from mmsam_ros.sensors import (
     check_size,
     decode_image,
     decode_raster,
+    to_8_bits,
+    to_single,
 )
 
 Array = NDArray[Any]
@@ -73,10 +75,11 @@ def read_array(path: Path) -> Array:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """An RGB image (H, W, 3); alpha is dropped, a single channel is replicated."""
-    image = _three_channels(read_image(path))
-    if image.dtype != np.uint8:
-        raise DataError(f"{path}: RGB image is {image.dtype}, expected uint8")
+    """An RGB image (H, W, 3) uint8; alpha is dropped, a single channel is replicated, 16 bits
+    become 8.
+    """
+    with naming(path, SensorError):
+        image = to_8_bits(_three_channels(read_image(path)))
     return np.ascontiguousarray(image)
 
 
@@ -202,9 +205,7 @@ def read_sensor(
         elif encoding == "png8":
             stored = _three_channels(stored)
         elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
-            if (stored[..., :3] != stored[..., :1]).any():
-                raise SensorError(f"{encoding} image has colours, expected a grey one")
-            stored = stored[..., 0]
+            stored = to_single(stored)
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image

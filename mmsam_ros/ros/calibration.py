@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.sensors import CameraModel, SensorError, camera_info, pose_matrix
 
 Matrix = NDArray[np.float64]
@@ -57,13 +58,12 @@ def camera_doubts(info: Any, image: str = "auto") -> list[str]:
 
 @dataclass
 class CameraInfos:
-    """The newest calibrations of "camera" and "thermal". `warn` gets each doubt about them once."""
+    """The newest calibrations of "camera" and "thermal"; doubts about them are noted."""
 
     images: Mapping[str, str] = field(default_factory=dict)  # what each image is, see `IMAGES`
     fixed: Mapping[str, Any] = field(default_factory=dict)  # CameraInfo, preferred to topics
-    warn: Callable[[str], Any] = str  # says nothing
+    notes: Notes = field(default_factory=Notes)
     _received: dict[str, Any] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
 
     def update(self, name: str, message: Any) -> None:
         """Store a CameraInfo; it is checked when an image needs it."""
@@ -91,9 +91,7 @@ class CameraInfos:
             )
         for doubt in camera_doubts(info, image):
             text = f"{where}: {doubt}".replace("the image parameter", f"parameter {name}.image")
-            if text not in self._said:
-                self._said.add(text)
-                self.warn(text)
+            self.notes.warning(text)
         return model
 
 

@@ -2,15 +2,25 @@
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from mmsam_ros.ros import messages
 from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics
+from mmsam_ros.ros.clouds import AUTO, cloud_points
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
-from mmsam_ros.sensors import Frame, LidarPoints, Refusal, Registration, SensorError, SensorImage
+from mmsam_ros.sensors import (
+    DEPTH_METRES,
+    Frame,
+    LidarPoints,
+    Refusal,
+    Registration,
+    SensorError,
+    SensorImage,
+)
 from mmsam_ros.weights import Spec
 
 
@@ -23,13 +33,15 @@ class FrameBuilder:
     poses: Extrinsics
     thermal: Registration | None  # None: made of the camera models and the pose at each message
     read: messages.Reader = messages.read_pixels
+    intensity_field: str = AUTO  # of clouds
+    notes: Notes = field(default_factory=Notes)
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
         """The frame of a set, and the sensors left out of it; RosError if the camera image is not
         usable.
         """
         message = synced.camera.message
-        rgb = messages.camera_rgb(message, self.read)
+        rgb = messages.camera_rgb(message, self.read, self.notes)
         camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
@@ -69,6 +81,10 @@ class FrameBuilder:
         """xyz and intensity of a cloud, or the pixels of an image."""
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
-            return messages.cloud_points(message, needs_intensity=needed)
-        decode = messages.thermal_counts if stream == "thermal" else messages.raster_values
-        return decode(message, self.read)
+            name, notes = self.intensity_field, self.notes
+            return cloud_points(message, needs_intensity=needed, intensity_field=name, notes=notes)
+        if stream == "thermal":
+            return messages.thermal_counts(message, self.read)
+        if self.spec.encodings[stream] == DEPTH_METRES:
+            return messages.depth_values(message, self.read)
+        return messages.raster_values(message, self.read)

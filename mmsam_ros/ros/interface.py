@@ -202,6 +202,9 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     _image("camera"),
     *_info("camera"),
     *_sensor("lidar"),
+    ParameterRow("lidar.intensity_field", "auto", "Field of the cloud that is read as intensity. "
+                 "auto: the first of intensity, i, intensities, reflectivity, reflectance, signal "
+                 "that is there; the log says which."),
     *_sensor("thermal"),
     _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
             "brought into the camera's view. none: it has the same view; homography: "

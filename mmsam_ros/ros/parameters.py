@@ -4,7 +4,7 @@
 They are read once, at start. RosError names a parameter that is wrong.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
 from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
@@ -109,7 +110,7 @@ def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synch
     return (StockSynchroniser if stock else Synchroniser)(config)
 
 
-def make_camera_infos(parameters: Parameters, warn: Callable[[str], Any]) -> CameraInfos:
+def make_camera_infos(parameters: Parameters, notes: Notes) -> CameraInfos:
     """The calibrations; those that the parameters give are fixed."""
     images = {name: parameters[f"{name}.image"] for name in (CAMERA, "thermal")}
     fixed = {}
@@ -119,11 +120,11 @@ def make_camera_infos(parameters: Parameters, warn: Callable[[str], Any]) -> Cam
             info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
             camera_model(info, image, f"parameter {name}.info")  # raises if it is not usable
             fixed[name] = info
-    return CameraInfos(images, fixed, warn)
+    return CameraInfos(images, fixed, notes)
 
 
 def make_frame_builder(
-    parameters: Parameters, spec: Spec, infos: CameraInfos, poses: Extrinsics
+    parameters: Parameters, spec: Spec, infos: CameraInfos, poses: Extrinsics, notes: Notes
 ) -> FrameBuilder:
     """The frame builder, with registration and image backend of the parameters."""
     mode = parameters["thermal.registration"]
@@ -131,7 +132,8 @@ def make_frame_builder(
     if mode == "homography":
         thermal = opencv_homography(parameters["thermal.homography"])
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
-    return FrameBuilder(spec, infos, poses, thermal, read)
+    field = parameters["lidar.intensity_field"]
+    return FrameBuilder(spec, infos, poses, thermal, read, field, notes)
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:

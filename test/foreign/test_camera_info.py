@@ -14,8 +14,9 @@ import pytest
 
 from mmsam_ros.ros.bags import open_decoded, read_parameters
 from mmsam_ros.ros.calibration import CameraInfos, camera_doubts, camera_model
+from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.messages import cloud_points
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.sensors import CameraModel, SensorError, pose_matrix, project
 
 K = np.array([[410.0, 0, 322.5], [0, 405.0, 236.0], [0, 0, 1]])
@@ -188,7 +189,7 @@ def test_doubts(changes: dict[str, Any], image: str, text: str) -> None:
 
 def test_doubts_are_said_once() -> None:
     said: list[str] = []
-    infos = CameraInfos(warn=said.append)
+    infos = CameraInfos(notes=Notes(log_warning=said.append))
     infos.update("camera", message(**COLUMN))
     for _ in range(3):
         infos.model("camera", 480, 640)
