@@ -205,7 +205,7 @@ def read_sensor(
         elif encoding == "png8":
             stored = _three_channels(stored)
         elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
-            stored = to_single(stored)
+            stored = to_single(stored, encoding)
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image

@@ -117,25 +117,25 @@ def camera_rgb(
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
     """A thermal Image or CompressedImage -> (h, w) uint8, uint16 or float32, as sent."""
     if hasattr(message, "format"):
-        return _single(message, _as_deep_as_sent(message))
-    return _single(message, *read(message, THERMAL_PIXELS))
+        return _single(_as_deep_as_sent(message), str(message.format))
+    return _single(*read(message, THERMAL_PIXELS))
 
 
 def depth_values(message: Any, read: Reader = read_pixels) -> Array:
     """A depth Image or CompressedImage -> (h, w), uint16 millimetres or float32 metres, as sent."""
     if not hasattr(message, "format"):
         return read(message, DEPTH_PIXELS)[0]
-    pixels = _single(message, _as_deep_as_sent(message))
+    pixels = _single(_as_deep_as_sent(message), str(message.format))
     if pixels.dtype == np.uint8:
         _refuse_encoding(str(message.format), DEPTH_PIXELS)
     return pixels
 
 
-def _single(message: Any, pixels: Array, encoding: str = "") -> Array:
+def _single(pixels: Array, encoding: str) -> Array:
     try:
         return to_single(pixels, encoding)
     except SensorError as error:
-        raise RosError(f"{_named(message)}: {error}", "encoding") from error
+        raise RosError(str(error), "encoding") from error
 
 
 def raster_values(message: Any, read: Reader = read_pixels) -> Array:
@@ -191,7 +191,7 @@ def cv_bridge_reader() -> Reader:
 
 
 def _named(message: Any) -> str:
-    """What a message says of its pixels."""
+    """The encoding or format of a message."""
     return str(message.format if hasattr(message, "format") else message.encoding)
 
 

@@ -20,7 +20,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
-from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
 from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
@@ -110,7 +110,7 @@ def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synch
     return (StockSynchroniser if stock else Synchroniser)(config)
 
 
-def make_camera_infos(parameters: Parameters, notes: Notes) -> CameraInfos:
+def make_camera_infos(parameters: Parameters, notes: Notes = SILENT) -> CameraInfos:
     """The calibrations; those that the parameters give are fixed."""
     images = {name: parameters[f"{name}.image"] for name in (CAMERA, "thermal")}
     fixed = {}
@@ -124,7 +124,11 @@ def make_camera_infos(parameters: Parameters, notes: Notes) -> CameraInfos:
 
 
 def make_frame_builder(
-    parameters: Parameters, spec: Spec, infos: CameraInfos, poses: Extrinsics, notes: Notes
+    parameters: Parameters,
+    spec: Spec,
+    infos: CameraInfos,
+    poses: Extrinsics,
+    notes: Notes = SILENT,
 ) -> FrameBuilder:
     """The frame builder, with registration and image backend of the parameters."""
     mode = parameters["thermal.registration"]

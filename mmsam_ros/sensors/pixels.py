@@ -161,8 +161,8 @@ def picture_rgb(pixels: Array, sent: str = "") -> NDArray[np.uint8]:
 def to_single(pixels: Array, encoding: str = "") -> Array:
     """One channel (H, W) of an image whose colours, if it can have some, are all grey.
 
-    encoding: of sensor_msgs; only those with chroma need it. SensorError where it has colours: what
-    a palette makes of counts is no measurement.
+    encoding: of sensor_msgs where there is chroma, else for the error alone. SensorError where it
+    has colours: what a palette makes of counts is no measurement.
     """
     packing = PACKINGS.get(encoding)
     if packing is not None and encoding in _YUV:
@@ -180,7 +180,7 @@ def to_single(pixels: Array, encoding: str = "") -> Array:
         return pixels
     if not grey:
         raise SensorError(
-            "image has colours, expected a grey one: false colours are no measurement; set the "
-            "driver to mono8 or mono16"
+            f"{encoding} image has colours, expected a grey one: false colours are no measurement; "
+            "set the driver to mono8 or mono16"
         )
     return np.ascontiguousarray(single)

@@ -98,7 +98,7 @@ CASES = [
     Case("camera_short_data", "camera", "data_length", _cut(1)),
     Case("camera_long_data", "camera", "data_length", _cut(-7)),
     Case("camera_no_data", "camera", "data_length", _set(data=EMPTY)),
-    Case("thermal_color", "thermal", "encoding", _set(encoding="rgb8")),
+    Case("thermal_mosaic", "thermal", "encoding", _set(encoding="bayer_rggb8")),
     Case("thermal_raster", "thermal", "encoding", _set(encoding="32FC3")),
     Case("thermal_8_bit_for_16_bit_weights", "thermal", "weights", _set(encoding="mono8")),
     Case("thermal_odd_step", "thermal", "step", _set(step=641)),
