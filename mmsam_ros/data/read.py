@@ -24,11 +24,11 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
     check_pose,
+    check_principal_point,
     check_size,
     decode_image,
     decode_raster,
     to_8_bits,
-    to_single,
 )
 
 Array = NDArray[Any]
@@ -143,6 +143,7 @@ class _Thermal:
             )
         check_size("thermal", self.width, self.height)
         registration = Registration.from_rotation(K_camera, self.R_camera_thermal, self.K)
+        check_principal_point("thermal.K", self.K, (self.width, self.height))
         return registration, (self.height, self.width)
 
 
@@ -205,7 +206,9 @@ def read_sensor(
         elif encoding == "png8":
             stored = _three_channels(stored)
         elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
-            stored = to_single(stored, encoding)
+            if (stored[..., :3] != stored[..., :1]).any():
+                raise SensorError(f"{encoding} image has colours, expected a grey one")
+            stored = stored[..., 0]
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image

@@ -23,6 +23,8 @@ from mmsam_ros.sensors import (
 )
 from mmsam_ros.weights import Spec
 
+_BEND = 0.02  # share of the width by which distortion may move the edge of an image unnoticed
+
 
 @dataclass(frozen=True)
 class FrameBuilder:
@@ -75,6 +77,14 @@ class FrameBuilder:
         pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
+        for name, model in ((CAMERA, camera()), ("thermal", thermal)):
+            if model.bend > _BEND * model.width:
+                self.notes.warning(
+                    f"{name}: the lens moves the edge of the image by up to {model.bend:.0f} "
+                    "pixels, which thermal.registration 'rotation' leaves out; publish the "
+                    f"rectified image and set {name}.image to rectified",
+                    f"bend of {name}",
+                )
         return SensorImage(entry.decoded, registration)
 
     def _decode(self, stream: str, message: Any) -> Any:

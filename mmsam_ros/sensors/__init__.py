@@ -2,7 +2,7 @@
 """Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
 from mmsam_ros.sensors.camera import CameraModel
-from mmsam_ros.sensors.camera_info import check_size
+from mmsam_ros.sensors.camera_info import check_principal_point, check_size
 from mmsam_ros.sensors.classes import (
     NO_LABEL,
     SYNTHETIC_CLASSES,
@@ -34,7 +34,8 @@ from mmsam_ros.sensors.registration import HALF_PIXEL, Registration, register
 __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "DEPTH_METRES", "ENCODINGS", "FIELDS", "HALF_PIXEL",
     "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints",
-    "Modality", "Refusal", "Registration", "SensorError", "SensorImage", "check_pose", "check_size",
+    "Modality", "Refusal", "Registration", "SensorError", "SensorImage", "check_pose",
+    "check_principal_point", "check_size",
     "class_table", "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette",
     "picture_rgb", "plain_modality", "pose_matrix", "pose_values", "project", "rasterise",
     "register", "scale_thermal", "to_8_bits", "to_single", "topic_names",

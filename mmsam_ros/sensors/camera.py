@@ -133,6 +133,18 @@ class CameraModel:
         return x, y, depth, valid
 
     @cached_property
+    def bend(self) -> float:
+        """By how many pixels the distortion moves corners and sides of the image, at most."""
+        if self.distortion == "none":
+            return 0.0
+        (fx, _, cx), (_, fy, cy) = self.K[:2]
+        u, v = np.meshgrid((0, cx, self.width), (0, cy, self.height))
+        x, y = (u - cx) / fx, (v - cy) / fy
+        bent_x, bent_y, inside = self._distort(x, y)
+        moved = np.hypot(fx * (bent_x - x), fy * (bent_y - y))[inside]
+        return float(moved.max(initial=0.0))
+
+    @cached_property
     def limit(self) -> float:
         """Largest usable undistorted radius (equidistant: angle in radians), exclusive; or inf."""
         if self.distortion == "none":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_intrinsics, finite_array
@@ -147,14 +148,15 @@ def check_matrices(
         )
 
 
-def check_principal_point(name: str, matrix: Array, size: tuple[int, int]) -> None:
+def check_principal_point(name: str, matrix: ArrayLike, size: tuple[int, int]) -> None:
     """SensorError where the principal point of a (3, 3) matrix is out of the image (width, height),
     or so near to its corner that the matrix is one for an image of another size.
     """
-    share = matrix[:2, 2] / size
+    centre = np.asarray(matrix, np.float64)[:2, 2]
+    share = centre / size
     cornered = (np.abs(share - 0.5) > 0.5 - _CORNER).all() and np.ptp(share) < _CORNER
     if not ((share >= 0) & (share <= 1)).all() or cornered:
-        x, y = matrix[:2, 2]
+        x, y = centre
         raise SensorError(
             f"{name} has its principal point at {x:g}, {y:g}, expected one within the image of "
             f"{size[0]}x{size[1]} pixels; it is the calibration of another image size"

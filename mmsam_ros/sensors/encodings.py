@@ -178,26 +178,29 @@ def scale_thermal(
     mono8: uint8 as it is. mono16: uint16 counts or a float32 temperature, fixed limits (low, high)
     in its unit to 0 and 255, clipped. frame_gain: any of these, the frame's own 1st and 99th
     percentile to 0 and 255, clipped; a frame whose contrast is the noise of its last bits gives 0.
-    SensorError where dtype, shape or limits do not fit the encoding, or a value is not finite.
+    What is not finite becomes 0. SensorError where dtype, shape or limits do not fit the encoding,
+    or most values are not finite.
     """
     if encoding not in ENCODINGS["thermal"]:
         expected = ", ".join(ENCODINGS["thermal"])
         raise SensorError(f"thermal encoding is {encoding!r}, expected one of {expected}")
     check_image(image, encoding)
     check_limits("thermal limits", encoding, limits)
-    scaled = image.astype(np.float32)
-    is_float = image.dtype.kind == "f"
-    unusable = ~(np.abs(scaled) <= MAX_VALUE)
-    if unusable.any():
-        raise SensorError(
-            f"thermal image: {unusable.sum()} of {scaled.size} values are NaN or infinite, "
-            "expected a temperature everywhere"
-        )
     if encoding == "mono8":
-        return scaled
-    low, high = limits or map(float, np.percentile(scaled, (1.0, 99.0)))
+        return image.astype(np.float32)
+    is_float = image.dtype.kind == "f"
+    known = image[np.abs(image) <= MAX_VALUE] if is_float else image
+    if 2 * known.size < image.size:
+        raise SensorError(
+            f"thermal image: {image.size - known.size} of {image.size} values are NaN or infinite, "
+            "expected a temperature"
+        )
+    low, high = limits or map(float, np.percentile(known.astype(np.float32), (1.0, 99.0)))
     if limits is None and high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
-        return np.zeros_like(scaled)
+        return np.zeros(image.shape, np.float32)
+    scaled = image.astype(np.float32)
+    if is_float:
+        scaled[~(np.abs(scaled) <= MAX_VALUE)] = low
     scaled -= low
     scaled *= 255.0 / (high - low)
     return np.clip(scaled, 0.0, 255.0, out=scaled)

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.read import Calibration
 from mmsam_ros.ros.bags import open_decoded, read_parameters
 from mmsam_ros.ros.calibration import CameraInfos, camera_doubts, camera_model
 from mmsam_ros.ros.clouds import cloud_points
@@ -220,3 +222,24 @@ def test_kitti_converter(shared: Path) -> None:
     for image in ("auto", "rectified"):
         assert error(image) > 5
         assert "rectified_frame" in camera_doubts(info, image)[0]
+
+
+def test_thermal_calibration_of_another_size_on_disk() -> None:
+    turned = {"width": 320, "height": 240, "K": K.tolist(), "R_camera_thermal": np.eye(3).tolist()}
+    camera = {"width": 640, "height": 480, "K": K.tolist(), "D": [0.0] * 5, "model": "radtan"}
+    with pytest.raises(DataError, match=r"calib\.json: thermal\.K has its principal point at"):
+        Calibration.from_values({"camera": camera, "thermal": turned}, Path("calib.json"))
+    half = {**camera, "width": 320, "height": 240}
+    with pytest.raises(DataError, match=r"calib\.json: CameraInfo\.k has its principal point at"):
+        Calibration.from_values({"camera": half}, Path("calib.json"))
+
+
+@pytest.mark.parametrize("d", [RADIAL, RATIONAL + PRISM, [0.01, 0, 0, 0, 0]])
+def test_how_far_a_lens_moves_the_edge(d: list[float]) -> None:
+    camera = CameraModel.from_info(**fields(d=d))
+    u, v = np.meshgrid([0, 322.5, 640], [0, 236.0, 480])
+    rays = np.stack([(u - 322.5) / 410, (v - 236) / 405, np.ones_like(u)], -1).reshape(-1, 3)
+    x, y, _, valid = camera.image_points(rays)
+    moved = np.hypot(x - u.ravel(), y - v.ravel())[valid]
+    assert camera.bend == pytest.approx(moved.max(), rel=1e-6)
+    assert CameraModel.from_info(**fields()).bend == 0.0

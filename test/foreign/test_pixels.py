@@ -277,9 +277,15 @@ def test_degrees_and_kelvin_give_the_same_picture(offset: float) -> None:
 def test_floats_without_contrast_and_without_values() -> None:
     flat = RNG.normal(20, 0.02, (20, 20)).astype(np.float32)
     assert not scale_thermal(flat, "frame_gain").any()
-    flat[3, 4] = np.nan
-    with pytest.raises(SensorError, match="1 of 400 values are NaN"):
-        scale_thermal(flat, "frame_gain")
+    ramp = np.linspace(0, 50, 400, dtype=np.float32).reshape(20, 20)
+    spoilt = ramp.copy()
+    spoilt[3, 4] = np.nan  # a dead pixel
+    scaled = scale_thermal(spoilt, "frame_gain")
+    assert scaled[3, 4] == 0
+    np.testing.assert_allclose(scaled[10:], scale_thermal(ramp, "frame_gain")[10:], atol=1)
+    spoilt[:11] = np.nan
+    with pytest.raises(SensorError, match="220 of 400 values are NaN"):
+        scale_thermal(spoilt, "frame_gain")
 
 
 # depth
