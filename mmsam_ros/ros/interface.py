@@ -30,21 +30,22 @@ class Topic:
 # Which of them are read depends on the weights; camera/image always is. The subscriptions take
 # the QoS that the publishers offer (parameter input_reliability).
 INPUTS = (
-    Topic("camera/image", IMAGE, "rgb8, bgr8, rgba8, bgra8, mono8 or 8-bit Bayer; compressed: JPEG "
-          "or PNG.", compressed=True),
+    Topic("camera/image", IMAGE, "Colours, grey or Bayer of 8 or 16 bits, yuv422, yuv422_yuy2, "
+          "nv12 or nv21; compressed: JPEG or PNG.", compressed=True),
     Topic("camera/camera_info", INFO, "plumb_bob, rational_polynomial or equidistant; binning and "
           "region of interest are taken into account. Needed for lidar/points and for "
           "thermal.registration rotation. Not read if camera.info.width is set."),
-    Topic("lidar/points", CLOUD, "Fields x, y, z and, if the weights read it, intensity (or i, or "
-          "reflectivity). The node projects the points into the camera image."),
+    Topic("lidar/points", CLOUD, "Fields x, y, z and, if the weights read it, an intensity "
+          "(lidar.intensity_field). The node projects the points into the camera image."),
     Topic("lidar/image", IMAGE, "Instead of points: a LiDAR raster in the camera's view, as 32FC3, "
           "16UC3 or rgb8, as the weights say.", compressed=True),
-    Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1 or 16UC1; compressed: PNG, or JPEG for 8 "
-          "bits.", compressed=True),
+    Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1, 16UC1, 32FC1, or colours that are grey; "
+          "compressed: PNG, or JPEG for 8 bits.", compressed=True),
     Topic("thermal/camera_info", INFO, "Read for thermal.registration rotation, unless "
           "thermal.info.width is set."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
-    Topic("depth/image", IMAGE, "Depth raster in the camera's view.", compressed=True),
+    Topic("depth/image", IMAGE, "Depth in the camera's view: 16UC1 (millimetres) or 32FC1 "
+          "(metres), also as compressedDepth, or a picture of it, as the weights say.", compressed=True),
 )  # fmt: skip
 
 # Images have the stamp, frame and size of the camera image. All outputs are reliable.

@@ -19,6 +19,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import camera_rgb, depth_values, raster_values, thermal_counts
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.sensors import (
+    FIELDS,
     Frame,
     LidarPoints,
     SensorError,
@@ -28,6 +29,7 @@ from mmsam_ros.sensors import (
     plain_modality,
     scale_thermal,
 )
+from mmsam_ros.sensors.pixels import PACKINGS
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -361,3 +363,10 @@ def test_depth_on_disk(tmp_path: Path) -> None:
         planes = frame_planes(frame, {"depth": plain_modality("depth_metres")}, (4, 8))
         np.testing.assert_allclose(planes.auxiliaries["depth"][..., 0], METRES, atol=1e-6)
     assert not isinstance(stored, LidarPoints)
+
+
+def test_the_documentation_has_every_encoding(root: Path) -> None:
+    text = (root / "docs/sensors.md").read_text(encoding="utf-8")
+    table = text[text.index("## Encodings") :]
+    words = {*PACKINGS, *FIELDS}
+    assert not [word for word in words if f"`{word}`" not in table]
