@@ -45,7 +45,8 @@ INPUTS = (
           "thermal.info.width is set."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
     Topic("depth/image", IMAGE, "Depth in the camera's view: 16UC1 (millimetres) or 32FC1 "
-          "(metres), also as compressedDepth, or a picture of it, as the weights say.", compressed=True),
+          "(metres), also as compressedDepth, or a picture of it, as the weights say.",
+          compressed=True),
 )  # fmt: skip
 
 # Images have the stamp, frame and size of the camera image. All outputs are reliable.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +13,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from support.networks import spec_of
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.read import read_rgb, read_sensor
+from mmsam_ros.ros.calibration import CameraInfos, Extrinsics
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.messages import camera_rgb, depth_values, raster_values, thermal_counts
 from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import (
     FIELDS,
     Frame,
     LidarPoints,
+    Registration,
     SensorError,
     SensorImage,
     decode_raster,
@@ -370,3 +376,34 @@ def test_the_documentation_has_every_encoding(root: Path) -> None:
     table = text[text.index("## Encodings") :]
     words = {*PACKINGS, *FIELDS}
     assert not [word for word in words if f"`{word}`" not in table]
+
+
+@pytest.mark.parametrize("form", ["16UC1", "32FC1", "compressedDepth"])
+def test_depth_reaches_the_network_in_metres(form: str) -> None:
+    """From a message to the planes of a node whose weights read depth_metres."""
+    given = {
+        "16UC1": message(MILLIMETRES, "16UC1"),
+        "32FC1": message(METRES, "32FC1"),
+        "compressedDepth": compressed(bytes(12) + png(MILLIMETRES), "16UC1; compressedDepth png"),
+    }[form]
+    colours = message(np.zeros((4, 8, 3), np.uint8), "rgb8")
+    for sent in (given, colours):
+        sent.header = SimpleNamespace(frame_id="camera", stamp=SimpleNamespace(sec=0, nanosec=0))
+    spec, depth = spec_of("deliver_rgb_depth"), plain_modality("depth_metres")
+    config = dataclasses.replace(spec.config, empty=depth.empty)
+    inputs = {**spec.inputs, "depth": depth}
+    spec = dataclasses.replace(spec, inputs=inputs, config=config)
+    builder = FrameBuilder(spec, CameraInfos(), Extrinsics(Quiet(), {}), Registration())
+    entries = {"depth": Entry("depth", 0, given, 0)}
+    frame, refused = builder.build(SyncedSet(Entry("camera", 0, colours, 0), entries, frozenset()))
+    assert refused == {}
+    planes = frame_planes(frame, spec.modalities, (4, 8))
+    assert planes.refused == {}
+    np.testing.assert_allclose(planes.auxiliaries["depth"][..., 0], METRES, atol=1e-6)
+
+
+class Quiet:
+    """A node for `Extrinsics` where nobody asks for a pose."""
+
+    def get_logger(self) -> Any:
+        return SimpleNamespace(warning=lambda text: None, info=lambda text: None)
