@@ -19,6 +19,7 @@ Array = NDArray[Any]
 _PNG = b"\x89PNG"
 _LOW_BITS = 4096  # counts; a 16-bit picture without a higher one has 10 or 12 bits at its low end
 _NO_COLOUR = 128  # chroma of grey
+_JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
 _DEPTH_HEADER = 12  # bytes before the PNG of compressedDepth: format, two parameters
 
 
@@ -155,7 +156,12 @@ def picture_rgb(pixels: Array, sent: str = "") -> NDArray[np.uint8]:
     depth = "16" if pixels.dtype == np.uint16 else "8"
     if pixels.ndim == 3:
         return to_rgb(pixels, ("bgra" if pixels.shape[2] == 4 else "bgr") + depth)
-    return to_rgb(pixels, sent if sent.startswith("bayer_") else f"mono{depth}")
+    if not sent.startswith("bayer_"):
+        return to_rgb(pixels, f"mono{depth}")
+    if sent not in PACKINGS:
+        known = ", ".join(name for name in PACKINGS if name.startswith("bayer_"))
+        raise SensorError(f"encoding is {sent!r}, expected one of {known}")
+    return to_rgb(pixels, sent)
 
 
 def to_single(pixels: Array, encoding: str = "") -> Array:
@@ -174,8 +180,11 @@ def to_single(pixels: Array, encoding: str = "") -> Array:
             single, chroma = pixels[..., first], pixels[..., 1 - first]
         grey = bool((np.abs(chroma.astype(np.int16) - _NO_COLOUR) <= 1).all())
     elif pixels.ndim == 3:
-        single = pixels[..., 0]
-        grey = bool((pixels[..., :3] == pixels[..., :1]).all())
+        colours = pixels[..., :3]
+        spread = colours.max(axis=2) - colours.min(axis=2)
+        single, grey = colours[..., 0], bool((spread <= _JPEG_SPREAD).all())
+        if grey and spread.any():
+            single = np.rint(colours.mean(axis=2)).astype(pixels.dtype)
     else:
         return pixels
     if not grey:

@@ -41,6 +41,7 @@ RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
 BGR = np.ascontiguousarray(RGB[..., ::-1])
 ALPHA = RNG.integers(0, 256, (6, 8, 1), np.uint8)
+GREY = RNG.integers(0, 256, (4, 8), np.uint8)
 
 
 def message(
@@ -169,6 +170,7 @@ def test_step_of_planes_is_not_believed(step: int) -> None:
         (message(np.zeros((4, 8, 3), np.uint8), "RGB8"), "encoding"),
         (compressed(png(np.zeros((4, 8), np.uint16)), "16UC1; compressedDepth png"), "compressed"),
         (compressed(b"II*\0" + bytes(50), "tiff"), "compressed"),
+        (compressed(png(GREY), "bayer_rggb12; png compressed "), "encoding"),
     ],
 )
 def test_no_camera_image(given: Any, reason: str) -> None:
@@ -226,7 +228,6 @@ def test_files_are_read_as_messages_are(kind: str, tmp_path: Path) -> None:
 # thermal
 
 COUNTS = RNG.integers(0, 65536, (4, 8), np.uint16)
-GREY = RNG.integers(0, 256, (4, 8), np.uint8)
 DEGREES = RNG.uniform(-20, 90, (4, 8)).astype(np.float32)
 THERMAL = {
     "mono8": (GREY, GREY),
@@ -294,6 +295,16 @@ def test_floats_without_contrast_and_without_values() -> None:
     spoilt[:11] = np.nan
     with pytest.raises(SensorError, match="220 of 400 values are NaN"):
         scale_thermal(spoilt, "frame_gain")
+
+
+def test_grey_jpegs_in_colour() -> None:
+    """Some encoders leave a trace of colour; their mean is read."""
+    grey = cv2.GaussianBlur(RNG.integers(0, 256, (40, 60), np.uint8), (0, 0), 3)
+    traced = np.dstack([grey, grey + 2, grey + 4])
+    found = thermal_counts(message(traced, "rgb8"))
+    assert np.array_equal(found, grey + 2)
+    sent = cv2.imencode(".jpg", np.repeat(grey[..., None], 3, 2))[1].tobytes()
+    assert np.abs(thermal_counts(compressed(sent, "jpeg")).astype(int) - grey).max() <= 8
 
 
 # depth
