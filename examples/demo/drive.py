@@ -18,7 +18,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.bags import read_parameters
 from mmsam_ros.ros.calibration import camera_model
-from mmsam_ros.ros.messages import camera_rgb, cloud_points, thermal_counts
+from mmsam_ros.ros.clouds import cloud_points
+from mmsam_ros.ros.messages import camera_rgb, thermal_counts
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage, pose_matrix
 
@@ -46,7 +47,7 @@ def read_frames(bag: Path) -> Iterator[tuple[int, Frame]]:
         for pose in (calibration[sensor]["extrinsics"] for sensor in ("lidar", "thermal"))
     )
     camera, thermal = (
-        camera_model(read_topic(bag, f"/{sensor}/camera_info")[0][1], None)
+        camera_model(read_topic(bag, f"/{sensor}/camera_info")[0][1])
         for sensor in ("camera", "thermal")
     )
     rotation = Registration.from_rotation(camera.K, T_camera_thermal[:3, :3], thermal.K)

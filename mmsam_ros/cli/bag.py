@@ -23,7 +23,7 @@ def write_calibration(args: argparse.Namespace) -> None:
     """Write a ROS 2 parameter file with the camera models of a recording and the sensors' poses in
     the camera frame. Topics that are not named are found by type.
     """
-    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
+    from mmsam_ros.ros.bags import parameter_doubts, parameters_yaml, read_parameters
 
     parameters = read_parameters(
         args.bag,
@@ -32,6 +32,8 @@ def write_calibration(args: argparse.Namespace) -> None:
         lidar=args.lidar,
         note=lambda text: print(f"mmsam: note: {text}", file=sys.stderr),
     )
+    for doubt in parameter_doubts(parameters):
+        print(f"warning: {args.bag}: {doubt}", file=sys.stderr)
     text = parameters_yaml(parameters)
     if args.out is None:
         print(text, end="")

@@ -24,9 +24,11 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
     check_pose,
+    check_principal_point,
     check_size,
     decode_image,
     decode_raster,
+    to_8_bits,
 )
 
 Array = NDArray[Any]
@@ -73,10 +75,11 @@ def read_array(path: Path) -> Array:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """An RGB image (H, W, 3); alpha is dropped, a single channel is replicated."""
-    image = _three_channels(read_image(path))
-    if image.dtype != np.uint8:
-        raise DataError(f"{path}: RGB image is {image.dtype}, expected uint8")
+    """An RGB image (H, W, 3) uint8; alpha is dropped, a single channel is replicated, 16 bits
+    become 8.
+    """
+    with naming(path, SensorError):
+        image = to_8_bits(_three_channels(read_image(path)))
     return np.ascontiguousarray(image)
 
 
@@ -140,6 +143,7 @@ class _Thermal:
             )
         check_size("thermal", self.width, self.height)
         registration = Registration.from_rotation(K_camera, self.R_camera_thermal, self.K)
+        check_principal_point("thermal.K", self.K, (self.width, self.height))
         return registration, (self.height, self.width)
 
 

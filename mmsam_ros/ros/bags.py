@@ -12,7 +12,13 @@ import numpy as np
 import yaml
 from rosbags.interfaces import Connection
 
-from mmsam_ros.ros.calibration import INFO_FIELDS, Matrix, camera_model, transform_matrix
+from mmsam_ros.ros.calibration import (
+    INFO_FIELDS,
+    Matrix,
+    camera_doubts,
+    camera_model,
+    transform_matrix,
+)
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO
 from mmsam_ros.ros.recording import Recording
@@ -90,6 +96,19 @@ def read_parameters(
         info = _info(firsts[thermal_info], thermal_info)
         parameters["thermal"] = {"info": info, "extrinsics": poses[thermal_info]}
     return parameters
+
+
+def parameter_doubts(parameters: Mapping[str, Any]) -> list[str]:
+    """What in the CameraInfo of `read_parameters` may be meant otherwise, with what to set."""
+    found = []
+    for name in ("camera", "thermal"):
+        values = parameters.get(name, {}).get("info")
+        if values:
+            defaults = {"d": [], "r": [0.0] * 9, "p": [0.0] * 12}
+            texts = camera_doubts(SimpleNamespace(**defaults | values))
+            parameter = f"parameter {name}.image"
+            found += [f"{name}.info: {t.replace('the image parameter', parameter)}" for t in texts]
+    return found
 
 
 def parameters_yaml(parameters: Mapping[str, Any]) -> str:
@@ -187,7 +206,7 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
             f"{topic}: binning {message.binning_x}x{message.binning_y} and region of interest "
             f"{view} have no parameters, expected a full image; use the live topic instead"
         )
-    camera_model(message, None, topic)  # raises if it is not usable
+    camera_model(message, where=topic)  # raises if it is not usable
     values = {name: np.asarray(getattr(message, name)).tolist() for name in INFO_FIELDS}
     values["frame_id"] = message.header.frame_id.lstrip("/")
     return {name: value for name, value in values.items() if value != []}

@@ -3,7 +3,9 @@
 parameters. Messages may be those of rclpy or of `rosbags`; importing it needs no ROS.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,32 +13,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.sensors import CAMERA, CameraModel, SensorError, pose_matrix
+from mmsam_ros.ros.notes import Notes
+from mmsam_ros.sensors import CameraModel, SensorError, camera_info, pose_matrix
 
 Matrix = NDArray[np.float64]
 # of a CameraInfo: those that are parameters `<camera>.info.*` too
 INFO_FIELDS = ("width", "height", "distortion_model", "d", "k", "r", "p")
+# What an image is (parameter `<camera>.image`) -> whether it is rectified (None: as its CameraInfo
+# says), and whether poses lead into the rectified camera's own frame.
+IMAGES: Mapping[str, tuple[bool | None, bool]] = {
+    "auto": (None, False), "rectified": (True, False), "rectified_frame": (True, True),
+    "raw": (False, False),
+}  # fmt: skip
+REFRESH = 1.0  # seconds after which a static transform is asked for again
+LATE = 100_000_000  # nanoseconds by which the newest transform may be older than a message
 
 
-def camera_model(info: Any, rectified: bool | None, where: str = "camera_info") -> CameraModel:
-    """The camera model of a sensor_msgs/CameraInfo. `rectified`: whether the image is; None: as the
-    message says. RosError (reason "camera_info") for zero K, wrong lengths and the like; its text
-    begins with `where`, the topic or parameter that the values come from.
+def camera_model(info: Any, image: str = "auto", where: str = "camera_info") -> CameraModel:
+    """The camera model of a sensor_msgs/CameraInfo for an image of `IMAGES`. RosError (reason
+    "camera_info") for zero K, wrong lengths, contradictions and the like; its text begins with
+    `where`, the topic or parameter that the values come from.
     """
     values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+    rectified, own_frame = IMAGES[image]
     try:
-        return CameraModel.from_info(**values, roi=roi, rectified=rectified)
+        return CameraModel.from_info(
+            **values, roi=roi, rectified=rectified, rectified_frame=own_frame
+        )
     except SensorError as error:
         raise RosError(f"{where}: {error}", "camera_info") from error
 
 
+def camera_doubts(info: Any, image: str = "auto") -> list[str]:
+    """What in a CameraInfo that `camera_model` reads may be meant otherwise, and what to set."""
+    rectified, own_frame = IMAGES[image]
+    d, p = np.asarray(info.d, np.float64).ravel(), np.reshape(info.p, (3, 4))
+    taken = camera_info.decide(rectified, info.distortion_model, d, p)
+    return camera_info.doubts(
+        width=info.width, height=info.height, k=info.k, r=info.r, p=p, taken=taken,
+        settled=own_frame or rectified is False,
+    )  # fmt: skip
+
+
 @dataclass
 class CameraInfos:
-    """The newest calibrations of "camera" and "thermal"."""
+    """The newest calibrations of "camera" and "thermal"; doubts about them are noted."""
 
-    rectified: bool | None = None  # the camera image; None: decided from its CameraInfo
-    fixed: Mapping[str, CameraModel] = field(default_factory=dict)  # preferred to topics
+    images: Mapping[str, str] = field(default_factory=dict)  # what each image is, see `IMAGES`
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # CameraInfo, preferred to topics
+    notes: Notes = field(default_factory=Notes)
     _received: dict[str, Any] = field(default_factory=dict)
 
     def update(self, name: str, message: Any) -> None:
@@ -47,23 +73,25 @@ class CameraInfos:
         """The model of "camera" or "thermal" for an image of this size; RosError if there is none
         yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").
         """
-        if name in self.fixed:
-            model, where = self.fixed[name], f"parameter {name}.info"
-        elif name in self._received:
-            where, rectified = f"{name}/camera_info", self.rectified if name == CAMERA else None
-            model = camera_model(self._received[name], rectified, where)
-        else:
+        image, fixed = self.images.get(name, "auto"), name in self.fixed
+        where = f"parameter {name}.info" if fixed else f"{name}/camera_info"
+        info = self.fixed[name] if fixed else self._received.get(name)
+        if info is None:
             raise RosError(
                 f"no CameraInfo received on {name}/camera_info; publish or remap it, or set the "
                 f"parameters {name}.info",
                 "no_camera_info",
             )
+        model = camera_model(info, image, where)
         if (model.width, model.height) != (width, height):
             raise RosError(
                 f"{where} is for an image of {model.width}x{model.height} pixels, the image has "
                 f"{width}x{height}; publish the CameraInfo of this image",
                 "camera_info",
             )
+        for doubt in camera_doubts(info, image):
+            text = f"{where}: {doubt}".replace("the image parameter", f"parameter {name}.image")
+            self.notes.warning(text)
         return model
 
 
@@ -76,45 +104,119 @@ def transform_matrix(transform: Any) -> Matrix:
 class Extrinsics:
     """Looks up extrinsics in TF, if tf2_ros is installed, then in `poses`: the parameters
     `<sensor>.extrinsics` by sensor. RosError if one is no pose.
+
+    Logged is where a pose comes from when that changes: TF, or the parameter because TF has none.
     """
 
     def __init__(self, node: Any, poses: Mapping[str, Sequence[float] | None]) -> None:
-        self._fixed = {}
+        self._log = node.get_logger()
+        self._fixed: dict[str, Matrix] = {}
         for sensor, values in poses.items():
             try:
                 if values:
                     self._fixed[sensor] = pose_matrix(values[:3], values[3:])
             except SensorError as error:
                 raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
-        self._buffer: Any = None
+        # frames -> when TF was asked, and its answer
+        self._static: dict[tuple[str, str], tuple[float, Matrix]] = {}
+        self._origin: dict[str, str] = {}  # of each sensor's newest pose
+        self._said: set[str] = set()
+        self._transforms: _Transforms | None = None
         self.source = "parameters"
         try:
-            from rclpy.time import Time
-            from tf2_ros import Buffer, TransformException, TransformListener
+            self._transforms = _Transforms(node)
         except ImportError as error:
-            node.get_logger().warning(
+            self._log.warning(
                 "tf2_ros is not installed: extrinsics are read from the parameters "
                 f"<sensor>.extrinsics only ({error})"
             )
-            return
-        self.source = "TF, else parameters"
-        self._failure, self._latest = TransformException, Time()
+        else:
+            self.source = "TF, else parameters"
+
+    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any) -> Matrix:
+        """(4, 4), camera <- sensor at the stamp (builtin_interfaces/Time) of the sensor's message;
+        RosError (reason "no_extrinsics") if it is not known.
+        """
+        # tf2 takes no leading slashes, but drivers of ROS 1 times still write them
+        frames = camera_frame.lstrip("/"), sensor_frame.lstrip("/")
+        path = f"from frame {frames[1]!r} to frame {frames[0]!r}"
+        try:
+            found = self._of_tf(sensor, frames, stamp)
+        except RosError as error:
+            if sensor in self._fixed:
+                text = f"{sensor}: no pose {path} in TF: parameter {sensor}.extrinsics is used"
+                if self._transforms is not None:
+                    self._note(sensor, text, self._log.warning, f" ({error})")
+                return self._fixed[sensor]
+            self._origin.pop(sensor, None)
+            raise RosError(
+                f"no transform {path} ({error}); publish it on /tf_static or set the parameter "
+                f"{sensor}.extrinsics",
+                "no_extrinsics",
+            ) from error
+        self._note(sensor, f"{sensor}: pose found {path}", self._log.info)
+        return found
+
+    def _of_tf(self, sensor: str, frames: tuple[str, str], stamp: Any) -> Matrix:
+        """The pose that needs no parameter; RosError with the reason why there is none."""
+        if frames[0] == frames[1] != "" and sensor not in self._fixed:
+            return np.eye(4)
+        if self._transforms is None:
+            raise RosError("tf2_ros is not installed")
+        if not all(frames) or frames[0] == frames[1]:
+            raise RosError("header.frame_id is empty or that of the camera")
+        asked, matrix = self._static.get(frames, (-math.inf, np.eye(4)))
+        now = time.monotonic()
+        if now < asked + REFRESH:
+            return matrix
+        matrix, static = self._transforms.find(*frames, stamp)
+        if static:
+            self._static[frames] = now, matrix
+        return matrix
+
+    def _note(self, sensor: str, text: str, log: Callable[[str], Any], why: str = "") -> None:
+        """Log where a pose comes from when that changes, the same thing at most twice."""
+        before = self._origin.get(sensor)
+        self._origin[sensor] = text
+        key = text if before is None else f"{text}, before: {before}"
+        if text != before and key not in self._said:
+            self._said.add(key)
+            log(text + why)
+
+
+class _Transforms:
+    """What the node hears of TF; ImportError without tf2_ros."""
+
+    def __init__(self, node: Any) -> None:
+        from rclpy.time import Time
+        from tf2_ros import Buffer, ExtrapolationException, TransformException, TransformListener
+
+        self._time, self._too_early, self._failure = (
+            Time,
+            ExtrapolationException,
+            TransformException,
+        )
         self._buffer = Buffer(node=node)
         self._listener = TransformListener(self._buffer, node)
 
-    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str) -> Matrix:
-        """(4, 4), camera <- sensor; RosError (reason "no_extrinsics") if it is not known."""
-        why = "tf2_ros is not installed"
-        if self._buffer is not None:
+    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
+        """(4, 4), target <- source at the stamp, and whether it never changes; RosError if TF does
+        not have it. It does not wait: a transform that is `LATE` or less behind will do.
+        """
+        try:
+            latest = self._buffer.lookup_transform(target, source, self._time())
+            if _nanoseconds(latest.header.stamp) == 0:  # of static transforms only
+                return transform_matrix(latest.transform), True
             try:
-                stamped = self._buffer.lookup_transform(camera_frame, sensor_frame, self._latest)
-                return transform_matrix(stamped.transform)
-            except self._failure as error:
-                why = f"TF says: {error}"
-        if sensor in self._fixed:
-            return self._fixed[sensor]
-        raise RosError(
-            f"no transform from frame {sensor_frame!r} to frame {camera_frame!r} ({why}); publish "
-            f"it on /tf_static or set the parameter {sensor}.extrinsics",
-            "no_extrinsics",
-        )
+                found = self._buffer.lookup_transform(target, source, self._time.from_msg(stamp))
+            except self._too_early:
+                if abs(_nanoseconds(latest.header.stamp) - _nanoseconds(stamp)) > LATE:
+                    raise
+                found = latest
+            return transform_matrix(found.transform), False
+        except (self._failure, SensorError) as error:
+            raise RosError(f"TF says: {error}") from error
+
+
+def _nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -2,16 +2,28 @@
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from mmsam_ros.ros import messages
 from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics
+from mmsam_ros.ros.clouds import AUTO, cloud_points
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
-from mmsam_ros.sensors import Frame, LidarPoints, Refusal, Registration, SensorError, SensorImage
+from mmsam_ros.sensors import (
+    DEPTH_METRES,
+    Frame,
+    LidarPoints,
+    Refusal,
+    Registration,
+    SensorError,
+    SensorImage,
+)
 from mmsam_ros.weights import Spec
+
+_BEND = 0.02  # share of the width by which distortion may move the edge of an image unnoticed
 
 
 @dataclass(frozen=True)
@@ -23,13 +35,15 @@ class FrameBuilder:
     poses: Extrinsics
     thermal: Registration | None  # None: made of the camera models and the pose at each message
     read: messages.Reader = messages.read_pixels
+    intensity_field: str = AUTO  # of clouds
+    notes: Notes = field(default_factory=Notes)
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
         """The frame of a set, and the sensors left out of it; RosError if the camera image is not
         usable.
         """
         message = synced.camera.message
-        rgb = messages.camera_rgb(message, self.read)
+        rgb = messages.camera_rgb(message, self.read, self.notes)
         camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
@@ -49,26 +63,38 @@ class FrameBuilder:
         """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
-        frame_id = entry.message.header.frame_id
+        frame_id, stamp = entry.message.header.frame_id, entry.message.header.stamp
         if isinstance(entry.decoded, tuple):
             camera()
             xyz, intensity = entry.decoded
-            pose = self.poses.lookup(entry.stream, camera_frame, frame_id)
+            pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
         if self.thermal is not None:
             return SensorImage(entry.decoded, self.thermal)
         thermal = self.infos.model("thermal", *entry.decoded.shape)
-        pose = self.poses.lookup("thermal", camera_frame, frame_id)
+        pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
+        for name, model in ((CAMERA, camera()), ("thermal", thermal)):
+            if model.bend > _BEND * model.width:
+                self.notes.warning(
+                    f"{name}: the lens moves the edge of the image by up to {model.bend:.0f} "
+                    "pixels, which thermal.registration 'rotation' leaves out; publish the "
+                    f"rectified image and set {name}.image to rectified",
+                    f"bend of {name}",
+                )
         return SensorImage(entry.decoded, registration)
 
     def _decode(self, stream: str, message: Any) -> Any:
         """xyz and intensity of a cloud, or the pixels of an image."""
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
-            return messages.cloud_points(message, needs_intensity=needed)
-        decode = messages.thermal_counts if stream == "thermal" else messages.raster_values
-        return decode(message, self.read)
+            name, notes = self.intensity_field, self.notes
+            return cloud_points(message, needs_intensity=needed, intensity_field=name, notes=notes)
+        if stream == "thermal":
+            return messages.thermal_counts(message, self.read)
+        if self.spec.encodings[stream] == DEPTH_METRES:
+            return messages.depth_values(message, self.read)
+        return messages.raster_values(message, self.read)

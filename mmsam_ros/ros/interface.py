@@ -30,21 +30,23 @@ class Topic:
 # Which of them are read depends on the weights; camera/image always is. The subscriptions take
 # the QoS that the publishers offer (parameter input_reliability).
 INPUTS = (
-    Topic("camera/image", IMAGE, "rgb8, bgr8, rgba8, bgra8, mono8 or 8-bit Bayer; compressed: JPEG "
-          "or PNG.", compressed=True),
+    Topic("camera/image", IMAGE, "Colours, grey or Bayer of 8 or 16 bits, yuv422, yuv422_yuy2, "
+          "nv12 or nv21; compressed: JPEG or PNG.", compressed=True),
     Topic("camera/camera_info", INFO, "plumb_bob, rational_polynomial or equidistant; binning and "
           "region of interest are taken into account. Needed for lidar/points and for "
           "thermal.registration rotation. Not read if camera.info.width is set."),
-    Topic("lidar/points", CLOUD, "Fields x, y, z and, if the weights read it, intensity (or i, or "
-          "reflectivity). The node projects the points into the camera image."),
+    Topic("lidar/points", CLOUD, "Fields x, y, z and, if the weights read it, an intensity "
+          "(lidar.intensity_field). The node projects the points into the camera image."),
     Topic("lidar/image", IMAGE, "Instead of points: a LiDAR raster in the camera's view, as 32FC3, "
           "16UC3 or rgb8, as the weights say.", compressed=True),
-    Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1 or 16UC1; compressed: PNG, or JPEG for 8 "
-          "bits.", compressed=True),
+    Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1, 16UC1, 32FC1, or colours that are grey; "
+          "compressed: PNG, or JPEG for 8 bits.", compressed=True),
     Topic("thermal/camera_info", INFO, "Read for thermal.registration rotation, unless "
           "thermal.info.width is set."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
-    Topic("depth/image", IMAGE, "Depth raster in the camera's view.", compressed=True),
+    Topic("depth/image", IMAGE, "Depth in the camera's view: 16UC1 (millimetres) or 32FC1 "
+          "(metres), also as compressedDepth, or a picture of it, as the weights say.",
+          compressed=True),
 )  # fmt: skip
 
 # Images have the stamp, frame and size of the camera image. All outputs are reliable.
@@ -134,6 +136,16 @@ def _transport(name: str) -> ParameterRow:
     )  # fmt: skip
 
 
+def _image(name: str) -> ParameterRow:
+    return _choice(
+        f"{name}.image", ("auto", "rectified", "rectified_frame", "raw"), f"What the {name} image "
+        "is: rectified (R and P of its CameraInfo are used); rectified_frame (the same, where TF "
+        "and extrinsics lead into the rectified camera itself, as in KITTI recordings: R and the "
+        "baseline in P are not used); raw (K and D are used). auto: rectified if D is zero and P "
+        "is set.",
+    )  # fmt: skip
+
+
 def _info(name: str) -> tuple[ParameterRow, ...]:
     topic, info = f"{name}/camera_info", f"{name}.info"
     return (
@@ -141,7 +153,7 @@ def _info(name: str) -> tuple[ParameterRow, ...]:
                      "these parameters.", "pixels", 0, 16384),
         ParameterRow(f"{info}.height", 0, "Height of the full image.", "pixels", 0, 16384),
         ParameterRow(f"{info}.distortion_model", "plumb_bob",
-                     "plumb_bob, rational_polynomial or equidistant."),
+                     "plumb_bob, rational_polynomial, equidistant or none."),
         ParameterRow(f"{info}.d", None, "Distortion coefficients, as in CameraInfo."),
         ParameterRow(f"{info}.k", None, "Intrinsics of the raw image, row by row.", length=9),
         ParameterRow(f"{info}.r", None, "Rectification, row by row. Not set: none.", length=9),
@@ -189,15 +201,17 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: as the publishers offer."),
     _transport("camera"),
-    _choice("camera.image", ("auto", "rectified", "raw"), "Whether the camera image is rectified "
-            "(P of its CameraInfo is used) or raw (K and D are used). auto: rectified if D is zero "
-            "and P is set."),
+    _image("camera"),
     *_info("camera"),
     *_sensor("lidar"),
+    ParameterRow("lidar.intensity_field", "auto", "Field of the cloud that is read as intensity. "
+                 "auto: the first of intensity, i, intensities, reflectivity, reflectance, signal "
+                 "that is there; the log says which."),
     *_sensor("thermal"),
     _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
             "brought into the camera's view. none: it has the same view; homography: "
             "thermal.homography; rotation: calibration and extrinsics, without parallax."),
+    _image("thermal"),
     ParameterRow("thermal.homography", None, "From thermal to camera pixels, row by row, as OpenCV "
                  "finds it. Only with thermal.registration homography.", length=9),
     *_info("thermal"),

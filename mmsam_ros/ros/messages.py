@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image, CompressedImage and PointCloud2 to arrays, and arrays to Image. Needs no ROS.
+"""Image and CompressedImage to arrays, and arrays to Image. Needs no ROS.
 
 Messages may be those of rclpy or of `rosbags`. They are checked before they are used: a malformed
-one raises `RosError` with reason "encoding", "size", "step", "data_length", "compressed", "fields"
-or "intensity".
+one raises `RosError` with reason "encoding", "size", "step", "data_length" or "compressed".
 """
 
 import array
@@ -15,60 +14,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.sensors import SensorError, decode_image
+from mmsam_ros.ros.notes import SILENT, Notes
+from mmsam_ros.sensors import SensorError, decode_image, picture_rgb, to_single
+from mmsam_ros.sensors.pixels import (
+    CAMERA_PIXELS,
+    DEPTH_PIXELS,
+    PACKINGS,
+    RASTER_PIXELS,
+    THERMAL_PIXELS,
+    decode_depth,
+    is_picture,
+    to_rgb,
+)
 
 Array = NDArray[Any]
 MAX_SIDE = 16384  # pixels
-MAX_POINT_STEP = 4096  # bytes
-
-# encoding: (type, channels), as in sensor_msgs/image_encodings.hpp
-ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
-    "rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "rgba8": (np.uint8, 4), "bgra8": (np.uint8, 4),
-    "mono8": (np.uint8, 1), "mono16": (np.uint16, 1), "8UC1": (np.uint8, 1), "8UC3": (np.uint8, 3),
-    "16UC1": (np.uint16, 1), "16UC3": (np.uint16, 3),
-    "32FC1": (np.float32, 1), "32FC3": (np.float32, 3),
-    "bayer_rggb8": (np.uint8, 1), "bayer_bggr8": (np.uint8, 1),
-    "bayer_gbrg8": (np.uint8, 1), "bayer_grbg8": (np.uint8, 1),
-}  # fmt: skip
-
-# OpenCV names a Bayer pattern by the second and third pixel of its second row.
-_TO_RGB: dict[str, int] = {
-    "bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB, "8UC1": cv2.COLOR_GRAY2RGB,
-    "bayer_rggb8": cv2.COLOR_BayerBG2RGB, "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB, "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
-}  # fmt: skip
-_CAMERA = ("rgb8", *_TO_RGB)
-_THERMAL = ("mono8", "mono16", "8UC1", "16UC1")
-_RASTER = ("rgb8", "bgr8", "mono8", "8UC1", "8UC3", "16UC3", "32FC3")
-_INTENSITY = ("intensity", "i", "reflectivity")  # names of its field
-_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
 
 # (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
 Reader = Callable[[Any, tuple[str, ...]], tuple[Array, str]]
 
 
 def read_pixels(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
-    """The pixels of an Image, (H, W) or (H, W, C), and their encoding.
+    """The pixels of an Image, (H, W) or (H, W, C), and their encoding; (1.5 H, W) for luma and
+    chroma in planes.
 
     Not copied unless rows are padded or the byte order is not the machine's.
     """
     encoding = str(message.encoding)
     if encoding not in allowed:
         _refuse_encoding(encoding, allowed)
-    kind, channels = ENCODINGS[encoding]
+    packing = PACKINGS[encoding]
+    kind, channels = packing.kind, packing.channels
     height, width, item = int(message.height), int(message.width), np.dtype(kind).itemsize
     _check_sides(height, width)
+    if packing.planes:
+        return _planes(message, height, width), encoding
+    if channels == 2 and width % 2:
+        raise RosError(f"size is {width}x{height}, expected an even width for {encoding}", "size")
     if message.step % item:
         raise RosError(f"step is {message.step}, expected a multiple of {item}", "step")
     content = f"{width} pixels of {encoding}"
-    rows = _unpadded_rows(message, width * channels * item, "step", content)
+    rows = unpadded_rows(message, width * channels * item, "step", content)
     sent = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     pixels = rows.view(sent).astype(kind, copy=False)
     return (pixels.reshape(height, width, channels) if channels > 1 else pixels), encoding
 
 
-def _unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDArray[np.uint8]:
+def unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDArray[np.uint8]:
     """The first `row` bytes of each row of the data, (height, row); `content` is for errors."""
     height, step = int(message.height), int(getattr(message, step_name))
     if step < row:
@@ -83,33 +75,67 @@ def _unpadded_rows(message: Any, row: int, step_name: str, content: str) -> NDAr
     return np.ascontiguousarray(data.reshape(height, step)[:, :row])
 
 
-def camera_rgb(message: Any, read: Reader = read_pixels) -> NDArray[np.uint8]:
+def _planes(message: Any, height: int, width: int) -> Array:
+    """Luma above chroma, (1.5 H, W). Publishers do not agree on what step means here, so that data
+    without padding is read whatever it says.
+    """
+    if height % 2 or width % 2:
+        found = f"size is {width}x{height}"
+        raise RosError(f"{found}, expected even sides for {message.encoding}", "size")
+    data, rows, step = np.frombuffer(message.data, np.uint8), height * 3 // 2, int(message.step)
+    if data.size == rows * width:
+        return data.reshape(rows, width)
+    if step < width or data.size != rows * step:
+        raise RosError(
+            f"data has {data.size} bytes, expected {rows * width} ({height} rows of {width} pixels "
+            "and half as many of chroma)",
+            "data_length",
+        )
+    return np.ascontiguousarray(data.reshape(rows, step)[:, :width])
+
+
+def camera_rgb(
+    message: Any, read: Reader = read_pixels, notes: Notes = SILENT
+) -> NDArray[np.uint8]:
     """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8."""
-    if not hasattr(message, "format"):  # only a CompressedImage has one
-        pixels, encoding = read(message, _CAMERA)
-        return pixels if encoding == "rgb8" else _converted(pixels, encoding)
-    sent = _sent_encoding(message)
-    is_bayer = sent.startswith("bayer_")  # png holds the mosaic, jpeg colours
-    pixels = _decompress(message, cv2.IMREAD_UNCHANGED if is_bayer else cv2.IMREAD_COLOR)
-    encoding = "bgr8" if pixels.ndim == 3 else sent
-    if pixels.dtype != np.uint8 or encoding not in _TO_RGB:
-        _refuse_encoding(sent, _CAMERA)
-    return _converted(pixels, encoding)
+    try:
+        if hasattr(message, "format"):  # only a CompressedImage has one
+            if "compressedDepth" in message.format:
+                raise RosError(f"format is {message.format!r}, expected jpeg or png", "compressed")
+            return picture_rgb(_decompress(message), _sent_encoding(message))
+        pixels, encoding = read(message, CAMERA_PIXELS)
+        if encoding in ("8UC3", "8UC4"):
+            notes.warning(
+                f"camera: the encoding {encoding} names no order of colours; taken is blue, green, "
+                "red. If red and blue are swapped, set the driver to rgb8"
+            )
+        return to_rgb(pixels, encoding)
+    except SensorError as error:
+        raise RosError(f"{_named(message)}: {error}", "encoding") from error
 
 
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:
-    """A thermal Image or CompressedImage -> (h, w) uint8 or uint16, as sent."""
+    """A thermal Image or CompressedImage -> (h, w) uint8, uint16 or float32, as sent."""
+    if hasattr(message, "format"):
+        return _single(_as_deep_as_sent(message), str(message.format))
+    return _single(*read(message, THERMAL_PIXELS))
+
+
+def depth_values(message: Any, read: Reader = read_pixels) -> Array:
+    """A depth Image or CompressedImage -> (h, w), uint16 millimetres or float32 metres, as sent."""
     if not hasattr(message, "format"):
-        return read(message, _THERMAL)[0]
-    pixels = _as_deep_as_sent(message)
-    if pixels.ndim == 3 and pixels.dtype == np.uint8 and bool((pixels == pixels[..., :1]).all()):
-        pixels = np.ascontiguousarray(pixels[..., 0])  # a grey picture stored as colour
-    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
-        raise RosError(
-            f"image data is {pixels.dtype} {pixels.shape}, expected one channel of 8 or 16 bits",
-            "encoding",
-        )
+        return read(message, DEPTH_PIXELS)[0]
+    pixels = _single(_as_deep_as_sent(message), str(message.format))
+    if pixels.dtype == np.uint8:
+        _refuse_encoding(str(message.format), DEPTH_PIXELS)
     return pixels
+
+
+def _single(pixels: Array, encoding: str) -> Array:
+    try:
+        return to_single(pixels, encoding)
+    except SensorError as error:
+        raise RosError(str(error), "encoding") from error
 
 
 def raster_values(message: Any, read: Reader = read_pixels) -> Array:
@@ -121,7 +147,7 @@ def raster_values(message: Any, read: Reader = read_pixels) -> Array:
         pixels, encoding = _as_deep_as_sent(message), "bgr8"
         pixels = pixels[..., :3] if pixels.ndim == 3 else pixels  # without alpha
     else:
-        pixels, encoding = read(message, _RASTER)
+        pixels, encoding = read(message, RASTER_PIXELS)
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels[..., ::-1]) if encoding == "bgr8" else pixels
@@ -152,13 +178,21 @@ def cv_bridge_reader() -> Reader:
     bridge = CvBridge()
 
     def read(message: Any, allowed: tuple[str, ...]) -> tuple[Array, str]:
-        read_pixels(message, allowed)  # cv_bridge crashes on sizes that contradict each other
+        # cv_bridge crashes on sizes that contradict each other
+        pixels, encoding = read_pixels(message, allowed)
+        if PACKINGS[encoding].planes:
+            return pixels, encoding  # cv_bridge does not know them
         try:
-            return np.asarray(bridge.imgmsg_to_cv2(message)), str(message.encoding)
+            return np.asarray(bridge.imgmsg_to_cv2(message)), encoding
         except CvBridgeError as error:
             raise RosError(f"cv_bridge: {error}", "encoding") from error
 
     return read
+
+
+def _named(message: Any) -> str:
+    """The encoding or format of a message."""
+    return str(message.format if hasattr(message, "format") else message.encoding)
 
 
 def _sent_encoding(message: Any) -> str:
@@ -166,14 +200,21 @@ def _sent_encoding(message: Any) -> str:
     return str(message.format).partition(";")[0].strip()
 
 
-def _decompress(message: Any, flags: int) -> Array:
-    """The pixels of a CompressedImage as OpenCV gives them (B, G, R)."""
-    form = str(message.format)
-    known = any(kind in form.lower() for kind in ("jpeg", "jpg", "png"))
-    if not known or "compressedDepth" in form:
-        raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
+def _decompress(message: Any) -> Array:
+    """The pixels of a CompressedImage as OpenCV gives them (B, G, R), or depth.
+
+    What the data begins with counts: drivers leave the format empty or invent names.
+    """
+    form, data = str(message.format), bytes(message.data)
+    known = is_picture(data) or any(kind in form.lower() for kind in ("jpeg", "jpg", "png"))
     try:
-        pixels = decode_image(bytes(message.data), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        if "compressedDepth" in form:
+            pixels = decode_depth(data, _sent_encoding(message))
+        elif known:
+            # unchanged: in all its bits, and without the turn that EXIF may ask for
+            pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
+        else:
+            raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
     except SensorError as error:
         raise RosError(f"{form} data {error}", "compressed") from error
     _check_sides(*pixels.shape[:2])
@@ -182,18 +223,14 @@ def _decompress(message: Any, flags: int) -> Array:
 
 def _as_deep_as_sent(message: Any) -> Array:
     """The pixels, unless compression has lost bits: jpeg has 8 only."""
-    pixels, sent = _decompress(message, cv2.IMREAD_UNCHANGED), _sent_encoding(message)
-    if sent in ENCODINGS and pixels.dtype.itemsize < np.dtype(ENCODINGS[sent][0]).itemsize:
+    pixels, sent = _decompress(message), _sent_encoding(message)
+    if sent in PACKINGS and pixels.dtype.itemsize < np.dtype(PACKINGS[sent].kind).itemsize:
         raise RosError(
             f"format is {message.format!r}, but the data is {pixels.dtype}: its values are lost; "
             "set the publisher's image_transport parameter compressed.format to png",
             "encoding",
         )
     return pixels
-
-
-def _converted(pixels: Array, encoding: str) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding]), np.uint8)
 
 
 def _check_sides(height: int, width: int) -> None:
@@ -203,51 +240,3 @@ def _check_sides(height: int, width: int) -> None:
 
 def _refuse_encoding(encoding: str, allowed: tuple[str, ...]) -> NoReturn:
     raise RosError(f"encoding is {encoding!r}, expected one of {', '.join(allowed)}", "encoding")
-
-
-def cloud_points(message: Any, *, needs_intensity: bool) -> tuple[Array, Array]:
-    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
-
-    Without an intensity field the intensity is 0, or RosError if the weights read it.
-    """
-    fields = {str(f.name): f for f in message.fields}
-    if not {"x", "y", "z"} <= fields.keys():
-        raise RosError(f"fields are {sorted(fields)}, expected x, y and z among them", "fields")
-    intensity = next((name for name in _INTENSITY if name in fields), None)
-    if intensity is None and needs_intensity:
-        raise RosError(
-            f"fields are {sorted(fields)}, expected one of {', '.join(_INTENSITY)} among them, "
-            "which these weights read",
-            "intensity",
-        )
-    names = ["x", "y", "z", *([intensity] if intensity else [])]
-    points = _structured(message, [fields[name] for name in names])
-    xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
-    values = points[intensity] if intensity else np.zeros(len(xyz))
-    return xyz, values.astype(np.float32)
-
-
-def _structured(message: Any, fields: list[Any]) -> NDArray[np.void]:
-    """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
-    width, point_step = int(message.width), int(message.point_step)
-    formats = []
-    for field in fields:
-        if field.datatype not in _DATATYPES:
-            raise RosError(
-                f"field {field.name!r} has datatype {field.datatype}, expected 1 to 8", "fields"
-            )
-        formats.append((">" if message.is_bigendian else "<") + _DATATYPES[field.datatype])
-        end = int(field.offset) + np.dtype(formats[-1]).itemsize
-        if end > point_step:
-            raise RosError(
-                f"field {field.name!r} ends at byte {end}, expected within point_step {point_step}",
-                "fields",
-            )
-    if point_step > MAX_POINT_STEP:
-        raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
-    content = f"{width} points of {point_step} bytes"
-    rows = _unpadded_rows(message, width * point_step, "row_step", content)
-    names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
-    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
-    kind = np.dtype(layout)  # type: ignore[call-overload]
-    return rows.view(kind).reshape(-1) if rows.size else np.empty(0, kind)

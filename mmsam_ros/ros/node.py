@@ -26,6 +26,7 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import Input, Outputs, advertise
 from mmsam_ros.ros.worker import Processor, Worker
@@ -49,9 +50,10 @@ class SegmentNode(Node):
         self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
-        self._infos = setup.make_camera_infos(parameters)
+        notes = Notes(self.get_logger().info, self.get_logger().warning)
+        self._infos = setup.make_camera_infos(parameters, notes)
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
-        builder = setup.make_frame_builder(parameters, spec, self._infos, poses)
+        builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._monitor = Monitor(self.get_logger().warning)
@@ -124,8 +126,10 @@ class SegmentNode(Node):
         for sensor in (CAMERA, *self._sensors):
             raw = topics[f"{sensor}/image"]
             name = f"{self.resolve_topic_name(raw.name)}/compressed"
-            compressed = replace(raw, name=name, type=COMPRESSED)
-            images = {"auto": [raw, compressed], "raw": [raw], "compressed": [compressed]}
+            packed = [replace(raw, name=name, type=COMPRESSED)]
+            if sensor == "depth":
+                packed.insert(0, replace(packed[0], name=f"{name}Depth"))  # keeps all bits
+            images = {"auto": [raw, *packed], "raw": [raw], "compressed": packed}
             candidates = images[parameters[f"{sensor}.transport"]]
             if sensor == "lidar":
                 # points come first, unless the weights read a raster that points cannot give

@@ -20,6 +20,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
+from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
 from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
@@ -109,22 +110,25 @@ def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synch
     return (StockSynchroniser if stock else Synchroniser)(config)
 
 
-def make_camera_infos(parameters: Parameters) -> CameraInfos:
-    """The camera models; those that the parameters give are fixed."""
-    camera_rectified = {"auto": None, "rectified": True, "raw": False}[parameters["camera.image"]]
+def make_camera_infos(parameters: Parameters, notes: Notes = SILENT) -> CameraInfos:
+    """The calibrations; those that the parameters give are fixed."""
+    images = {name: parameters[f"{name}.image"] for name in (CAMERA, "thermal")}
     fixed = {}
-    for name in ("camera", "thermal"):
+    for name, image in images.items():
         given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
         if given["width"]:
-            given["r"] = given["r"] or np.eye(3).flatten().tolist()
             info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
-            rectified = camera_rectified if name == CAMERA else None
-            fixed[name] = camera_model(info, rectified, f"parameter {name}.info")
-    return CameraInfos(camera_rectified, fixed)
+            camera_model(info, image, f"parameter {name}.info")  # raises if it is not usable
+            fixed[name] = info
+    return CameraInfos(images, fixed, notes)
 
 
 def make_frame_builder(
-    parameters: Parameters, spec: Spec, infos: CameraInfos, poses: Extrinsics
+    parameters: Parameters,
+    spec: Spec,
+    infos: CameraInfos,
+    poses: Extrinsics,
+    notes: Notes = SILENT,
 ) -> FrameBuilder:
     """The frame builder, with registration and image backend of the parameters."""
     mode = parameters["thermal.registration"]
@@ -132,7 +136,8 @@ def make_frame_builder(
     if mode == "homography":
         thermal = opencv_homography(parameters["thermal.homography"])
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
-    return FrameBuilder(spec, infos, poses, thermal, read)
+    field = parameters["lidar.intensity_field"]
+    return FrameBuilder(spec, infos, poses, thermal, read, field, notes)
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
-from mmsam_ros.sensors.camera import CameraModel, check_size
+from mmsam_ros.sensors.camera import CameraModel
+from mmsam_ros.sensors.camera_info import check_principal_point, check_size
 from mmsam_ros.sensors.classes import (
     NO_LABEL,
     SYNTHETIC_CLASSES,
@@ -13,11 +14,11 @@ from mmsam_ros.sensors.classes import (
 from mmsam_ros.sensors.encodings import (
     AUXILIARY_SENSORS,
     CAMERA,
+    DEPTH_METRES,
     ENCODINGS,
     FIELDS,
     RGB,
     Modality,
-    decode_image,
     decode_raster,
     made_of_points,
     plain_modality,
@@ -25,15 +26,17 @@ from mmsam_ros.sensors.encodings import (
 )
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
+from mmsam_ros.sensors.pixels import decode_image, picture_rgb, to_8_bits, to_single
 from mmsam_ros.sensors.planes import BLANK, Frame, LidarPoints, Refusal, SensorImage, frame_planes
 from mmsam_ros.sensors.projection import project, rasterise
 from mmsam_ros.sensors.registration import HALF_PIXEL, Registration, register
 
 __all__ = [
-    "AUXILIARY_SENSORS", "BLANK", "CAMERA", "ENCODINGS", "FIELDS", "HALF_PIXEL", "NO_LABEL", "RGB",
-    "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints", "Modality", "Refusal",
-    "Registration", "SensorError", "SensorImage", "check_pose", "check_size", "class_table",
-    "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette", "plain_modality",
-    "pose_matrix", "pose_values", "project", "rasterise", "register", "scale_thermal",
-    "topic_names",
+    "AUXILIARY_SENSORS", "BLANK", "CAMERA", "DEPTH_METRES", "ENCODINGS", "FIELDS", "HALF_PIXEL",
+    "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints",
+    "Modality", "Refusal", "Registration", "SensorError", "SensorImage", "check_pose",
+    "check_principal_point", "check_size",
+    "class_table", "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette",
+    "picture_rgb", "plain_modality", "pose_matrix", "pose_values", "project", "rasterise",
+    "register", "scale_thermal", "to_8_bits", "to_single", "topic_names",
 ]  # fmt: skip

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.polynomial import polynomial as poly
 from numpy.typing import ArrayLike, NDArray
 
+from mmsam_ros.sensors.camera_info import check_matrices, check_size, decide, published_view
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_intrinsics, check_rotation, finite_array
 
-# Model -> lengths that D may have.
+# Model -> lengths that D may have. The 12 of a rational polynomial end with the thin prism.
 _LENGTHS: Mapping[str, tuple[int, ...]] = {
-    "none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8,), "equidistant": (4,)
+    "none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12), "equidistant": (4,)
 }  # fmt: skip
-_MESSAGE_MODELS = tuple(name for name in _LENGTHS if name != "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class CameraModel:
             known = ", ".join(_LENGTHS)
             raise SensorError(f"camera distortion is {self.distortion!r}, expected one of {known}")
         coefficients = np.asarray(self.D, np.float64)
-        _check_coefficients("camera D", coefficients, self.distortion)
+        _check_coefficients(coefficients, self.distortion)
         object.__setattr__(self, "D", coefficients)
         if self.distortion != "none" and (self.offset.any() or not np.allclose(self.R, np.eye(3))):
             raise SensorError(
@@ -67,34 +67,39 @@ class CameraModel:
         cls, *, width: int, height: int, k: ArrayLike, d: ArrayLike, distortion_model: str,
         r: ArrayLike = (1, 0, 0, 0, 1, 0, 0, 0, 1), p: ArrayLike = (0,) * 12, binning_x: int = 0,
         binning_y: int = 0, roi: Sequence[int] = (0, 0, 0, 0), rectified: bool | None = None,
+        rectified_frame: bool = False,
     ) -> Self:  # fmt: skip
         """The camera of an image from the fields of its sensor_msgs/CameraInfo.
 
-        width, height: the full, unbinned size. k (9), r (9), p (12): row-major. roi: (x_offset,
-        y_offset, width, height) in full, unbinned pixels; all zero means the full image. A binning
-        of 0 means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None
-        decides: rectified where D is empty or zero and P is filled in. (Four zeros under
-        "equidistant" still are a fisheye lens, so raw.)
+        width, height: the full, unbinned size. k (9), r (9), p (12): row-major; an r of zeros is
+        the identity. distortion_model and d: see `camera_info.lens`. roi: (x_offset, y_offset,
+        width, height) in full, unbinned pixels; all zero means the full image. A binning of 0
+        means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None decides:
+        rectified where D is empty or zero and P is filled in. (Four zeros under "equidistant" still
+        are a fisheye lens, so raw.) rectified_frame: of a rectified image, the poses of points are
+        those in the rectified camera's own frame: R and the baseline in P's fourth column are not
+        used.
 
         SensorError names the field, what it holds and what was expected.
         """
         check_size("CameraInfo", width, height)
-        coefficients = np.asarray(d, np.float64).ravel()
         k_matrix = _reshape("CameraInfo.k", k, (3, 3))
         r_matrix = _reshape("CameraInfo.r", r, (3, 3))
         p_matrix = _reshape("CameraInfo.p", p, (3, 4))
-        distortion = "none" if rectified else _distortion(distortion_model, coefficients)
-        if rectified is None:
-            rectified = p_matrix[0, 0] != 0 and (distortion == "none" or coefficients.size == 0)
-        view, size = _view(width, height, binning_x, binning_y, roi)
-        if rectified:
-            check_intrinsics("CameraInfo.p", p_matrix[:, :3])
-            matrix = view @ finite_array("CameraInfo.p", p_matrix, (3, 4))
-            return cls(*size, matrix[:, :3], np.zeros(0), "none", r_matrix, matrix[:, 3])
-        check_intrinsics("CameraInfo.k", k_matrix)
-        _check_coefficients("CameraInfo.d", coefficients, distortion_model, distortion)
-        used = np.zeros(0) if distortion == "none" else coefficients
-        return cls(*size, view @ k_matrix, used, distortion, np.eye(3), np.zeros(3))
+        if not r_matrix.any():
+            r_matrix = np.eye(3)  # not filled in
+        taken = decide(rectified, distortion_model, np.asarray(d, np.float64).ravel(), p_matrix)
+        view, published = published_view(width, height, binning_x, binning_y, roi)
+        check_matrices(k_matrix, p_matrix, r_matrix, (width, height), taken, rectified is not None)
+        if not taken.rectified:
+            matrix = view @ k_matrix
+            return cls(*published, matrix, taken.d, taken.distortion, np.eye(3), np.zeros(3))
+        matrix = view @ p_matrix
+        if rectified_frame:
+            r_matrix = np.eye(3)
+            # the frame is moved along the baseline; KITTI's small rest stays in the column
+            matrix[np.argmax(np.abs(matrix[:2, 3])), 3] = 0
+        return cls(*published, matrix[:, :3], np.zeros(0), "none", r_matrix, matrix[:, 3])
 
     def scaled(self, width: int, height: int) -> Self:
         """The same camera for its whole image resized to width x height pixels."""
@@ -126,6 +131,18 @@ class CameraModel:
                 valid &= inside
             valid &= np.isfinite(x) & np.isfinite(y)
         return x, y, depth, valid
+
+    @cached_property
+    def bend(self) -> float:
+        """By how many pixels the distortion moves corners and sides of the image, at most."""
+        if self.distortion == "none":
+            return 0.0
+        (fx, _, cx), (_, fy, cy) = self.K[:2]
+        u, v = np.meshgrid((0, cx, self.width), (0, cy, self.height))
+        x, y = (u - cx) / fx, (v - cy) / fy
+        bent_x, bent_y, inside = self._distort(x, y)
+        moved = np.hypot(fx * (bent_x - x), fy * (bent_y - y))[inside]
+        return float(moved.max(initial=0.0))
 
     @cached_property
     def limit(self) -> float:
@@ -161,6 +178,10 @@ class CameraModel:
         p1, p2 = self.D[2:4]
         xd = x * factor + 2 * p1 * x * y + p2 * (square + 2 * x * x)
         yd = y * factor + p1 * (square + 2 * y * y) + 2 * p2 * x * y
+        if self.D.size > 8:
+            s1, s2, s3, s4 = self.D[8:]  # thin prism
+            xd = xd + s1 * square + s2 * square * square
+            yd = yd + s3 * square + s4 * square * square
         return xd, yd, square < self.limit**2
 
 
@@ -179,47 +200,10 @@ def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:
     return array.reshape(shape)
 
 
-def check_size(name: str, width: object, height: object) -> None:
-    """Raise SensorError unless both are whole numbers of pixels, and at least one."""
-    for side, value in (("width", width), ("height", height)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            found = f"{name}.{side} is {value!r}"
-            raise SensorError(f"{found}, expected a whole number of at least 1 pixel")
-
-
-def _check_coefficients(name: str, d: Array, model: str, used: str | None = None) -> None:
-    """D must be finite and have a length that its model has (none at all where it is not used)."""
-    lengths = (0, *_LENGTHS.get(model, ())) if used == "none" else _LENGTHS[model]
-    if d.ndim != 1 or d.size not in lengths:
-        expected = " or ".join(map(str, lengths))
-        raise SensorError(f"{name} has {d.size} values for {model!r}, expected {expected}")
+def _check_coefficients(d: Array, model: str) -> None:
+    """D must be finite and have a length that its model has."""
+    if d.ndim != 1 or d.size not in _LENGTHS[model]:
+        expected = " or ".join(map(str, _LENGTHS[model]))
+        raise SensorError(f"camera D has {d.size} values for {model!r}, expected {expected}")
     if not np.isfinite(d).all():
-        raise SensorError(f"{name} is {d.tolist()}, expected finite values")
-
-
-def _distortion(model: str, d: Array) -> str:
-    """The model that applies: "none" where the coefficients say that nothing is distorted."""
-    if model not in _MESSAGE_MODELS and (model or d.any()):
-        raise SensorError(
-            f"CameraInfo.distortion_model is {model!r}, expected one of "
-            f"{', '.join(_MESSAGE_MODELS)} (or empty with an empty d)"
-        )
-    return model if d.any() or model == "equidistant" else "none"
-
-
-def _view(
-    width: int, height: int, binning_x: int, binning_y: int, roi: Sequence[int]
-) -> tuple[Array, tuple[int, int]]:
-    """Region of interest, then binning: matrix on homogeneous pixels, and the published size."""
-    if len(roi) != 4:
-        raise SensorError(f"CameraInfo.roi has {len(roi)} values, expected 4 (x, y, width, height)")
-    x, y, w, h = roi if any(roi) else (0, 0, width, height)
-    if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
-        found, image = f"CameraInfo.roi is {tuple(roi)}", f"{width}x{height} image"
-        raise SensorError(f"{found}, expected a part of the {image}")
-    if min(binning_x, binning_y) < 0 or binning_x > w or binning_y > h:
-        found = f"CameraInfo.binning is {binning_x}x{binning_y}"
-        raise SensorError(f"{found}, expected 0 up to the size {w}x{h}")
-    bx, by = max(binning_x, 1), max(binning_y, 1)
-    view = np.array([[1 / bx, 0, -x / bx], [0, 1 / by, -y / by], [0, 0, 1]])
-    return view, (w // bx, h // by)
+        raise SensorError(f"camera D is {d.tolist()}, expected finite values")

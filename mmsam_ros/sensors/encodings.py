@@ -4,9 +4,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from mmsam_ros.sensors.errors import SensorError
 Limits = tuple[float, float]
 Triple = tuple[float, float, float]
 _COLOUR, _RASTER, _SINGLE = ("red", "green", "blue"), ("range", "intensity", "height"), ("value",)
+DEPTH_METRES = "depth_metres"
 
 # Encoding -> the names of its channels, and the dtypes that it may have.
 _STORED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -25,8 +25,9 @@ _STORED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "muses_png16": (_RASTER, ("uint16", "float32")),  # float32 holds metres already
     "event_counts": (("positive", "negative", "zero"), ("uint8",)),
     "mono8": (_SINGLE, ("uint8",)),
-    "mono16": (_SINGLE, ("uint16",)),
-    "frame_gain": (_SINGLE, ("uint8", "uint16")),
+    "mono16": (_SINGLE, ("uint16", "float32")),  # float32: a temperature
+    "frame_gain": (_SINGLE, ("uint8", "uint16", "float32")),
+    DEPTH_METRES: (("depth",), ("uint16", "float32")),  # uint16 holds millimetres
 }
 
 FIELDS: Mapping[str, tuple[str, ...]] = {name: fields for name, (fields, _) in _STORED.items()}
@@ -37,15 +38,15 @@ ENCODINGS: Mapping[str, tuple[str, ...]] = {
     "lidar": ("muses_raw", "png8", "muses_png16"),
     "thermal": ("mono8", "mono16", "frame_gain"),
     "event": ("png8", "event_counts"),
-    "depth": ("png8",),
+    "depth": ("png8", DEPTH_METRES),
 }
 """Sensor -> the encodings that it may have."""
 
 CAMERA, RGB = "camera", "rgb"
 AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
 MAX_POINT_SIZE = 31  # pixels
-_JPEG, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_LEAST_CONTRAST = 4.0  # counts; stretched to 0..255, less would be a picture of noise
+# Stretched to 0..255, less would be a picture of noise: counts, and degrees of a float image.
+_LEAST_CONTRAST, _LEAST_DEGREES = 4.0, 0.2
 MAX_VALUE = 1e9  # no sensor measures more; its square fits float32, within the network as well
 
 
@@ -123,7 +124,7 @@ class Modality(Checked):
 
 
 # How far apart the values of a field lie; a plane without data stays 0.
-_SPREAD = {"range": 20.0, "intensity": 50.0}
+_SPREAD = {"range": 20.0, "intensity": 50.0, "depth": 20.0}
 _SPREAD |= dict.fromkeys(("height", "positive", "negative", "zero"), 1.0)
 
 
@@ -143,35 +144,22 @@ def made_of_points(encoding: str) -> bool:
     return FIELDS[encoding] == FIELDS["muses_raw"]
 
 
-def decode_image(data: bytes, flags: int) -> NDArray[Any]:
-    """A whole JPEG or PNG file to pixels (H, W) or (H, W, C) in the order B, G, R.
-
-    `flags` are those of `cv2.imdecode`. SensorError where the data is empty, broken or cut off.
-    """
-    if not data:
-        raise SensorError("is empty")
-    # OpenCV 4 fills up a JPEG that was cut off; entropy-coded data never holds these two markers
-    if data.startswith(_JPEG) and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
-        raise SensorError(f"of {len(data)} bytes is cut off")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise SensorError(f"of {len(data)} bytes is broken ({error})") from error
-    if pixels is None:
-        raise SensorError(f"of {len(data)} bytes cannot be decoded")
-    return np.asarray(pixels)
-
-
 def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float32]:
     """Stored image -> channel values, float32 (H, W, C), channels as `FIELDS[encoding]` names them.
 
     `muses_png16` becomes metres and raw intensity (v / 150 - 100, so a stored 15000 is empty);
+    `depth_metres` becomes metres, 0 where nothing was measured (stored as 0, NaN or infinite);
     every other encoding keeps its numbers (8-bit ones 0..255, thermal ones unscaled counts: those
     are scaled by `scale_thermal`). SensorError where dtype or shape do not fit the encoding, or a
     value is not finite.
     """
     check_image(image, encoding)
     values = np.array(image, np.float32)
+    if encoding == DEPTH_METRES:
+        if image.dtype.kind == "u":
+            values /= 1000.0
+        else:
+            values[~np.isfinite(values)] = 0.0
     if image.dtype.kind == "f" and not (np.abs(values) <= MAX_VALUE).all():
         raise SensorError(
             f"{encoding} image holds NaN or infinite values or some beyond {MAX_VALUE:g}, "
@@ -187,22 +175,32 @@ def scale_thermal(
 ) -> NDArray[np.float32]:
     """Thermal image (h, w) as published -> float32 (h, w) in 0..255, as the weights' encoding says.
 
-    mono8: uint8 as it is. mono16: uint16 counts, fixed limits (low, high) to 0 and 255, clipped.
-    frame_gain: uint8 or uint16, the frame's own 1st and 99th percentile to 0 and 255, clipped; a
-    frame whose contrast is the noise of its last bits gives 0. SensorError where dtype, shape or
-    limits do not fit the encoding.
+    mono8: uint8 as it is. mono16: uint16 counts or a float32 temperature, fixed limits (low, high)
+    in its unit to 0 and 255, clipped. frame_gain: any of these, the frame's own 1st and 99th
+    percentile to 0 and 255, clipped; a frame whose contrast is the noise of its last bits gives 0.
+    What is not finite becomes 0. SensorError where dtype, shape or limits do not fit the encoding,
+    or most values are not finite.
     """
     if encoding not in ENCODINGS["thermal"]:
         expected = ", ".join(ENCODINGS["thermal"])
         raise SensorError(f"thermal encoding is {encoding!r}, expected one of {expected}")
     check_image(image, encoding)
     check_limits("thermal limits", encoding, limits)
-    scaled = image.astype(np.float32)
     if encoding == "mono8":
-        return scaled
-    low, high = limits or map(float, np.percentile(scaled, (1.0, 99.0)))
-    if limits is None and high - low < _LEAST_CONTRAST:
-        return np.zeros_like(scaled)
+        return image.astype(np.float32)
+    is_float = image.dtype.kind == "f"
+    known = image[np.abs(image) <= MAX_VALUE] if is_float else image
+    if 2 * known.size < image.size:
+        raise SensorError(
+            f"thermal image: {image.size - known.size} of {image.size} values are NaN or infinite, "
+            "expected a temperature"
+        )
+    low, high = limits or map(float, np.percentile(known.astype(np.float32), (1.0, 99.0)))
+    if limits is None and high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
+        return np.zeros(image.shape, np.float32)
+    scaled = image.astype(np.float32)
+    if is_float:
+        scaled[~(np.abs(scaled) <= MAX_VALUE)] = low
     scaled -= low
     scaled *= 255.0 / (high - low)
     return np.clip(scaled, 0.0, 255.0, out=scaled)

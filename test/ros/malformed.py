@@ -70,11 +70,23 @@ def _behind(message: Any) -> Any:
     return message
 
 
+def _fill(value: float, column: int | None = None) -> Callable[[Any], Any]:
+    """Points (N, 4) of one value, in all columns or in one."""
+
+    def spoil(message: Any) -> Any:
+        points = np.frombuffer(message.data, np.float32).reshape(-1, 4).copy()
+        points[:, slice(None) if column is None else column] = value
+        message.data = array.array("B", points.tobytes())
+        return message
+
+    return spoil
+
+
 EMPTY = array.array("B")
 CASES = [
     Case("camera_unknown_encoding", "camera", "encoding", _set(encoding="yuv999")),
     Case("camera_empty_encoding", "camera", "encoding", _set(encoding="")),
-    Case("camera_thermal_encoding", "camera", "encoding", _set(encoding="mono16")),
+    Case("camera_depth_encoding", "camera", "encoding", _set(encoding="16UC1")),
     Case("camera_zero_height", "camera", "size", _set(height=0, data=EMPTY)),
     Case("camera_zero_width", "camera", "size", _set(width=0)),
     Case("camera_huge_height", "camera", "size", _set(height=2**32 - 1)),
@@ -86,8 +98,8 @@ CASES = [
     Case("camera_short_data", "camera", "data_length", _cut(1)),
     Case("camera_long_data", "camera", "data_length", _cut(-7)),
     Case("camera_no_data", "camera", "data_length", _set(data=EMPTY)),
-    Case("thermal_color", "thermal", "encoding", _set(encoding="rgb8")),
-    Case("thermal_float", "thermal", "encoding", _set(encoding="32FC1")),
+    Case("thermal_mosaic", "thermal", "encoding", _set(encoding="bayer_rggb8")),
+    Case("thermal_raster", "thermal", "encoding", _set(encoding="32FC3")),
     Case("thermal_8_bit_for_16_bit_weights", "thermal", "weights", _set(encoding="mono8")),
     Case("thermal_odd_step", "thermal", "step", _set(step=641)),
     Case("thermal_short_data", "thermal", "data_length", _cut(2)),
@@ -108,7 +120,19 @@ CASES = [
         _fields(lambda f: [_with(f[0], offset=14), *f[1:]]),
     ),
     Case("cloud_point_step_zero", "lidar", "fields", _set(point_step=0)),
-    Case("cloud_row_step_too_small", "lidar", "step", _set(row_step=16)),
+    Case("cloud_field_twice", "lidar", "fields", _fields(lambda f: [*f, f[0]])),
+    Case(
+        "cloud_field_of_three", "lidar", "fields", _fields(lambda f: [_with(f[0], count=3), *f[1:]])
+    ),
+    Case(
+        "cloud_fields_overlap",
+        "lidar",
+        "fields",
+        _fields(lambda f: [_with(f[0], offset=2), *f[1:]]),
+    ),
+    Case("cloud_of_nan", "lidar", "no_returns", _fill(np.nan)),
+    Case("cloud_of_zeros", "lidar", "no_returns", _fill(0.0)),
+    Case("cloud_without_intensities", "lidar", "no_intensity", _fill(np.nan, column=3)),
     Case("cloud_short_data", "lidar", "data_length", _cut(5)),
     Case("cloud_point_step_huge", "lidar", "step", _set(point_step=2**32 - 1)),
     Case("cloud_too_many_points", "lidar", "step", _set(width=2**31)),

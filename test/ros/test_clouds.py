@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.messages import cloud_points
 
 CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 

@@ -33,7 +33,9 @@ class Poses:
     def __init__(self, matrix: NDArray[np.float64]) -> None:
         self.matrix = matrix
 
-    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str) -> NDArray[np.float64]:
+    def lookup(
+        self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any
+    ) -> NDArray[np.float64]:
         if sensor_frame == "lost":
             raise RosError("no pose", "no_extrinsics")
         return self.matrix

@@ -195,7 +195,7 @@ def expected_mask(rig: Rig, weights: Path, *, without: tuple[str, ...] = ()) -> 
     frame = Frame(
         rig.rgb,
         {k: v for k, v in sensors.items() if k not in without},
-        camera_model(camera_info(0, SIZE, SIZE), None),
+        camera_model(camera_info(0, SIZE, SIZE)),
     )
     return Segmenter.load(weights, device="cpu")(frame).labels
 

@@ -88,7 +88,7 @@ def test_a_calibration_is_a_fixed_camera_model(context: Context) -> None:
     assert set(infos.fixed) == {"camera"}
     model = infos.model("camera", 480, 640)
     assert (model.K[0, 0], model.distortion) == (500.0, "none")
-    assert infos.rectified is None
+    assert infos.images == {"camera": "auto", "thermal": "auto"}
     with pytest.raises(RosError, match=r"parameter camera\.info: CameraInfo\.k is"):
         make_camera_infos(read(context, camera__info__width=640, camera__info__height=480))
     with pytest.raises(RosError, match=r"parameter camera\.info: CameraInfo\.p is"):

@@ -36,7 +36,7 @@ COUNTS = RNG.integers(24000, 33000, (60, 80), np.uint16)
 class Poses:
     """The LiDAR looks where the camera looks."""
 
-    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str) -> Any:
+    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any) -> Any:
         return pose_matrix([0.0, 0.2, 0.0], [0.5, -0.5, 0.5, 0.5])
 
 

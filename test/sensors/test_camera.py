@@ -28,7 +28,7 @@ def info(**changes: Any) -> dict[str, Any]:
         "d": [],
         "distortion_model": "plumb_bob",
         "r": np.eye(3).ravel(),
-        "p": [300.0, 0, 310, -30, 0, 302, 230, 6, 0, 0, 1, 0.002],
+        "p": [400.0, 0, 325, -30, 0, 402, 232, 6, 0, 0, 1, 0.002],
         "binning_x": 0,
         "binning_y": 0,
         "roi": (0, 0, 0, 0),
@@ -60,7 +60,7 @@ def test_agrees_with_opencv(model: str, d: list[float]) -> None:
     u, v, depth, valid = raw(d=d, distortion_model=model).image_points(points)
     expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, np.array(d or [0.0] * 4))[0]
     assert valid.all()
-    np.testing.assert_allclose(np.stack([u, v], 1), expected[:, 0], atol=1e-6)
+    np.testing.assert_allclose(np.stack([u, v], 1), expected[:, 0], atol=1e-9)
     np.testing.assert_array_equal(depth, points[:, 2])
 
 
@@ -140,7 +140,7 @@ def test_rectified_uses_r_and_all_of_p() -> None:
 def test_a_rectified_image_may_come_of_any_lens() -> None:
     """Its distortion is not used, so that the model need not be one that we know."""
     camera = CameraModel.from_info(**info(d=[0.1] * 5, distortion_model="omni", rectified=True))
-    assert (camera.distortion, camera.K[0, 0]) == ("none", 300.0)
+    assert (camera.distortion, camera.K[0, 0]) == ("none", 400.0)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_rectified_image_may_come_of_any_lens() -> None:
 )
 def test_auto_decides_between_raw_and_rectified(changes: dict, rectified: bool) -> None:
     camera = CameraModel.from_info(**info(**changes))
-    assert camera.K[0, 0] == (300.0 if rectified else 410.0)
+    assert camera.K[0, 0] == (400.0 if rectified else 410.0)
     assert camera.offset.any() == rectified
 
 
@@ -205,11 +205,10 @@ def test_scaled_stretches_the_image() -> None:
         ({"p": [0.0] * 12, "rectified": True}, "CameraInfo.p is"),
         ({"p": [300, 0, 310, np.nan, 0, 300, 2, 0, 0, 0, 1, 0], "rectified": True}, "CameraInfo.p"),
         ({"p": [0.0] * 9}, "CameraInfo.p has 9 values, expected 12"),
-        ({"r": [0.0] * 9, "rectified": True}, "R is .* expected a rotation"),
+        ({"r": [0.1] * 9, "rectified": True}, "R is .* expected a rotation"),
         ({"r": [0.0] * 4}, "CameraInfo.r has 4 values, expected 9"),
         ({"width": 0}, "CameraInfo.width is 0, expected"),
-        ({"d": [0.1, 0.2, 0.3]}, "CameraInfo.d has 3 values for 'plumb_bob', expected 4 or 5"),
-        ({"d": [0.0] * 3}, "CameraInfo.d has 3 values"),
+        ({"d": [0.1, 0.2, 0.3]}, "CameraInfo.d has 3 values for 'plumb_bob', expected one of"),
         ({"d": [0.1] * 5, "distortion_model": "equidistant"}, "5 values for 'equidistant'"),
         ({"d": [], "distortion_model": "equidistant"}, "0 values for 'equidistant', expected 4"),
         ({"d": [0.1, np.nan, 0, 0]}, "CameraInfo.d is .*nan"),

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PointCloud2 to arrays. Needs no ROS.
+
+Messages may be those of rclpy or of `rosbags`. They are checked before they are used: a malformed
+one raises `RosError` with reason "fields", "step", "data_length", "intensity" (there is none),
+"no_intensity" (it is NaN) or "no_returns" (no point was measured).
+"""
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.messages import unpadded_rows
+from mmsam_ros.ros.notes import SILENT, Notes
+
+Array = NDArray[Any]
+MAX_POINT_STEP = 4096  # bytes
+
+AUTO = "auto"
+# Names of a cloud's intensity, in order of preference; others are given by parameter.
+_INTENSITY = ("intensity", "i", "intensities", "reflectivity", "reflectance", "signal")
+_DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
+_PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
+
+
+def cloud_points(
+    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT
+) -> tuple[Array, Array]:
+    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
+
+    `intensity_field` names the field that is taken as intensity; "auto": the first one of those
+    that are known. Without one the intensity is 0, or RosError if the weights read it.
+    """
+    fields = _named_fields(message)
+    intensity = _intensity_name(fields, intensity_field, needs_intensity, notes)
+    names = ["x", "y", "z", *([intensity] if intensity else [])]
+    points = _structured(message, [fields[name] for name in names], notes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
+        values = points[intensity] if intensity else np.zeros(len(xyz))
+        values = values.astype(np.float32)
+    measured = np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)
+    if len(xyz) and not measured.any():
+        raise RosError(
+            f"all {len(xyz)} points are NaN or at 0, 0, 0: the sensor is covered, starting or has "
+            "nothing in reach",
+            "no_returns",
+        )
+    if intensity and needs_intensity:
+        _check_intensity(intensity, values[measured], fields, notes)
+    return xyz, values
+
+
+def _check_intensity(name: str, values: Array, fields: dict[str, Any], notes: Notes) -> None:
+    """RosError where no point has an intensity; a note where many have none."""
+    missing = int(np.isnan(values).sum())
+    found = f"field {name!r} is NaN in {missing} of {len(values)} points"
+    if missing and missing == len(values):
+        raise RosError(
+            f"{found}, and these weights read it; set lidar.intensity_field to another one of "
+            f"{', '.join(fields)}",
+            "no_intensity",
+        )
+    if 2 * missing > len(values):
+        notes.warning(f"lidar: {found}; these points are not used", "NaN intensity")
+
+
+def _named_fields(message: Any) -> dict[str, Any]:
+    """The fields by name, x, y and z among them and none of them twice."""
+    count = Counter(str(f.name) for f in message.fields)
+    twice = [name for name, times in count.items() if times > 1 and name not in _PADDING]
+    if twice:
+        raise RosError(f"field {twice[0]!r} is there {count[twice[0]]} times, expected 1", "fields")
+    fields = {str(f.name): f for f in message.fields}
+    if not {"x", "y", "z"} <= fields.keys():
+        raise RosError(f"fields are {sorted(fields)}, expected x, y, z among them", "fields")
+    return fields
+
+
+def _intensity_name(fields: dict[str, Any], wanted: str, needed: bool, notes: Notes) -> str | None:
+    """The field that is taken as intensity; None: there is none, and none is needed."""
+    known = _INTENSITY if wanted == AUTO else (wanted,)
+    found = [name for name in known if name in fields]
+    if needed and not found:
+        raise RosError(
+            f"fields are {sorted(fields)}, expected one of {', '.join(known)} among them, "
+            "which these weights read; set lidar.intensity_field",
+            "intensity",
+        )
+    if needed:
+        others = f" (not {', '.join(found[1:])})" if found[1:] else ""
+        notes.info(f"lidar: intensity is read from the field {found[0]!r}{others}")
+    return found[0] if found else None
+
+
+def _structured(message: Any, fields: list[Any], notes: Notes) -> NDArray[np.void]:
+    """The points as a structured array of the chosen fields, (N,), without a copy if unpadded."""
+    point_step = int(message.point_step)
+    formats = []
+    for field in fields:
+        if field.datatype not in _DATATYPES:
+            raise RosError(
+                f"field {field.name!r} has datatype {field.datatype}, expected 1 to 8", "fields"
+            )
+        if field.count > 1:
+            raise RosError(f"field {field.name!r} has {field.count} values, expected 1", "fields")
+        formats.append((">" if message.is_bigendian else "<") + _DATATYPES[field.datatype])
+        end = int(field.offset) + np.dtype(formats[-1]).itemsize
+        if end > point_step:
+            raise RosError(
+                f"field {field.name!r} ends at byte {end}, expected within point_step {point_step}",
+                "fields",
+            )
+    if point_step > MAX_POINT_STEP:
+        raise RosError(f"point_step is {point_step}, expected at most {MAX_POINT_STEP}", "step")
+    _check_overlap(fields, formats)
+    names, offsets = [str(f.name) for f in fields], [int(f.offset) for f in fields]
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": point_step}
+    kind = np.dtype(layout)  # type: ignore[call-overload]
+    rows = _rows(message, notes)
+    return rows.view(kind).reshape(-1) if rows.size else np.empty(0, kind)
+
+
+def _check_overlap(fields: list[Any], formats: list[str]) -> None:
+    """RosError where two fields share bytes."""
+    spans = sorted(
+        (int(field.offset), int(field.offset) + np.dtype(form).itemsize, str(field.name))
+        for field, form in zip(fields, formats, strict=True)
+    )
+    for (_, end, name), (start, _, other) in pairwise(spans):
+        if start < end:
+            raise RosError(f"fields {name!r} and {other!r} share bytes, expected none", "fields")
+
+
+def _rows(message: Any, notes: Notes) -> NDArray[np.uint8]:
+    """The rows of points without padding, (height, width point_step)."""
+    height, width, step = int(message.height), int(message.width), int(message.row_step)
+    row = width * int(message.point_step)
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != height * row:
+        content = f"{width} points of {message.point_step} bytes"
+        return unpadded_rows(message, row, "row_step", content)
+    if height and step != row:
+        notes.warning(
+            f"lidar: row_step is {step}, but the data holds {height} rows of {row} bytes, and is "
+            "read so",
+            "row_step",
+        )
+    return data.reshape(height, row)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How pixels are packed in messages and files, and what is made of them: colours, one channel.
+
+The names are those of sensor_msgs/image_encodings.hpp. Image and CompressedImage messages and the
+files of a data set go through the same functions.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.sensors import jpeg
+from mmsam_ros.sensors.errors import SensorError
+
+Array = NDArray[Any]
+_PNG = b"\x89PNG"
+_LOW_BITS = 4096  # counts; a 16-bit picture without a higher one has 10 or 12 bits at its low end
+_NO_COLOUR = 128  # chroma of grey
+_JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
+_DEPTH_HEADER = 12  # bytes before the PNG of compressedDepth: format, two parameters
+
+
+class Packing(NamedTuple):
+    """How the pixels of an encoding lie in memory."""
+
+    kind: type[np.generic]
+    channels: int  # values of a pixel, side by side
+    to_rgb: int | None  # OpenCV's conversion; None: R, G, B already, or no colours
+    planes: str = ""  # luma in full, then chroma at half the size: its order; else empty
+
+
+# OpenCV names a Bayer pattern by the second and third pixel of its second row.
+_BAYER = {"rggb": cv2.COLOR_BayerBG2RGB, "bggr": cv2.COLOR_BayerRG2RGB,
+          "gbrg": cv2.COLOR_BayerGR2RGB, "grbg": cv2.COLOR_BayerGB2RGB}  # fmt: skip
+_UYVY, _YUYV = cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2
+_BGR, _BGRA, _RGBA = cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB, cv2.COLOR_RGBA2RGB
+_GREY = cv2.COLOR_GRAY2RGB
+
+PACKINGS: Mapping[str, Packing] = {
+    "rgb8": Packing(np.uint8, 3, None), "rgb16": Packing(np.uint16, 3, None),
+    "bgr8": Packing(np.uint8, 3, _BGR), "bgr16": Packing(np.uint16, 3, _BGR),
+    "rgba8": Packing(np.uint8, 4, _RGBA), "rgba16": Packing(np.uint16, 4, _RGBA),
+    "bgra8": Packing(np.uint8, 4, _BGRA), "bgra16": Packing(np.uint16, 4, _BGRA),
+    "mono8": Packing(np.uint8, 1, _GREY), "mono16": Packing(np.uint16, 1, _GREY),
+    # without a meaning; of three or four channels OpenCV's order, as in RViz
+    "8UC1": Packing(np.uint8, 1, _GREY), "8UC3": Packing(np.uint8, 3, _BGR),
+    "8UC4": Packing(np.uint8, 4, _BGRA),
+    "16UC1": Packing(np.uint16, 1, None), "16UC3": Packing(np.uint16, 3, None),
+    "32FC1": Packing(np.float32, 1, None), "32FC3": Packing(np.float32, 3, None),
+    **{f"bayer_{p}8": Packing(np.uint8, 1, code) for p, code in _BAYER.items()},
+    **{f"bayer_{p}16": Packing(np.uint16, 1, code) for p, code in _BAYER.items()},
+    "yuv422": Packing(np.uint8, 2, _UYVY), "uyvy": Packing(np.uint8, 2, _UYVY),
+    "yuv422_yuy2": Packing(np.uint8, 2, _YUYV), "yuyv": Packing(np.uint8, 2, _YUYV),
+    "nv12": Packing(np.uint8, 1, cv2.COLOR_YUV2RGB_NV12, "uv"),
+    "nv21": Packing(np.uint8, 1, cv2.COLOR_YUV2RGB_NV21, "vu"),
+}  # fmt: skip
+"""Encoding of sensor_msgs/Image -> how its pixels are packed."""
+
+CAMERA_PIXELS = ("rgb8", "rgb16", *(name for name, p in PACKINGS.items() if p.to_rgb is not None))
+"""Encodings that a camera image may have."""
+_COLOURS = ("rgb8", "bgr8", "rgba8", "bgra8", "8UC3", "8UC4")
+_YUV = tuple(name for name, p in PACKINGS.items() if p.planes or p.channels == 2)
+THERMAL_PIXELS = ("mono8", "mono16", "8UC1", "16UC1", "32FC1", *_COLOURS, *_YUV)
+"""Encodings that a thermal image may have; those with colours only if it is grey."""
+RASTER_PIXELS = ("rgb8", "bgr8", "mono8", "8UC1", "8UC3", "16UC3", "32FC3")
+"""Encodings that a raster of three channels may have."""
+DEPTH_PIXELS = ("16UC1", "mono16", "32FC1")
+"""Encodings that depth may have: millimetres, or metres as float."""
+
+
+def decode_image(data: bytes, flags: int) -> Array:
+    """A whole JPEG or PNG file to pixels (H, W) or (H, W, C) in the order B, G, R.
+
+    `flags` are those of `cv2.imdecode`. SensorError where the data is empty, broken or cut off,
+    whatever OpenCV makes of it.
+    """
+    if not data:
+        raise SensorError("is empty")
+    end = jpeg.check_whole(data) if data.startswith(jpeg.START) else None
+    pixels = _decode(data, flags)
+    more = None if end is None else jpeg.with_more_data(data, end, pixels)
+    if more is not None and not np.array_equal(_decode(more, flags), pixels):
+        raise SensorError(f"of {len(data)} bytes is damaged: parts of it are missing")
+    return pixels
+
+
+def _decode(data: bytes, flags: int) -> Array:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise SensorError(f"of {len(data)} bytes is broken ({error})") from error
+    if pixels is None:
+        raise SensorError(f"of {len(data)} bytes cannot be decoded")
+    return np.asarray(pixels)
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether the data begins like a JPEG or PNG file."""
+    return data.startswith((jpeg.START, _PNG))
+
+
+def decode_depth(data: bytes, encoding: str) -> Array:
+    """compressedDepth of image_transport -> depth (H, W): uint16 millimetres for "16UC1", float32
+    metres for "32FC1" (NaN where there is none). SensorError for RVL and broken data.
+    """
+    header, picture = data[:_DEPTH_HEADER], data[_DEPTH_HEADER:]
+    if not picture.startswith(_PNG):
+        raise SensorError(
+            f"of {len(data)} bytes is no PNG (RVL is not read); set the publisher's parameter "
+            "<topic>.compressedDepth.format to png"
+        )
+    stored = decode_image(picture, cv2.IMREAD_UNCHANGED)
+    if stored.ndim != 2 or stored.dtype != np.uint16:
+        raise SensorError(f"holds {stored.dtype} {stored.shape}, expected 16 bits and one channel")
+    if encoding != "32FC1":
+        return stored
+    a, b = np.frombuffer(header[4:], "<f4")  # inverse depth in steps: a / (count - b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        metres = a / (stored.astype(np.float32) - b)
+    return np.where(stored == 0, np.float32(np.nan), metres).astype(np.float32)
+
+
+def to_8_bits(pixels: Array) -> NDArray[np.uint8]:
+    """A picture of 8 or 16 bits -> 8 bits, 65535 to 255. SensorError where 16 bits are used at
+    their low end only: 10 or 12 bits that are not scaled would be a black picture.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype != np.uint16:
+        raise SensorError(f"picture is {pixels.dtype}, expected uint8 or uint16")
+    highest = int(pixels.max(initial=0))
+    if 0 < highest < _LOW_BITS:
+        raise SensorError(
+            f"picture of 16 bits has no value above {highest}, expected the whole range up to "
+            "65535; shift 10 or 12 bits to the upper end, or store 8 bits"
+        )
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257))  # rounds
+
+
+def to_rgb(pixels: Array, encoding: str) -> NDArray[np.uint8]:
+    """Pixels of one of `CAMERA_PIXELS` -> rgb (H, W, 3) uint8, without a copy for rgb8."""
+    code = PACKINGS[encoding].to_rgb
+    if code is not None:
+        pixels = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), code))
+    return to_8_bits(pixels)
+
+
+def picture_rgb(pixels: Array, sent: str = "") -> NDArray[np.uint8]:
+    """A picture as `decode_image` gives it unchanged -> rgb (H, W, 3) uint8; alpha is dropped.
+
+    sent: the encoding before compression. A PNG of a Bayer camera holds the mosaic.
+    """
+    depth = "16" if pixels.dtype == np.uint16 else "8"
+    if pixels.ndim == 3:
+        return to_rgb(pixels, ("bgra" if pixels.shape[2] == 4 else "bgr") + depth)
+    if not sent.startswith("bayer_"):
+        return to_rgb(pixels, f"mono{depth}")
+    if sent not in PACKINGS:
+        known = ", ".join(name for name in PACKINGS if name.startswith("bayer_"))
+        raise SensorError(f"encoding is {sent!r}, expected one of {known}")
+    return to_rgb(pixels, sent)
+
+
+def to_single(pixels: Array, encoding: str = "") -> Array:
+    """One channel (H, W) of an image whose colours, if it can have some, are all grey.
+
+    encoding: of sensor_msgs where there is chroma, else for the error alone. SensorError where it
+    has colours: what a palette makes of counts is no measurement.
+    """
+    packing = PACKINGS.get(encoding)
+    if packing is not None and encoding in _YUV:
+        if packing.planes:
+            height = len(pixels) * 2 // 3
+            single, chroma = pixels[:height], pixels[height:]
+        else:
+            first = 1 if packing.to_rgb == _UYVY else 0
+            single, chroma = pixels[..., first], pixels[..., 1 - first]
+        grey = bool((np.abs(chroma.astype(np.int16) - _NO_COLOUR) <= 1).all())
+    elif pixels.ndim == 3:
+        colours = pixels[..., :3]
+        spread = colours.max(axis=2) - colours.min(axis=2)
+        single, grey = colours[..., 0], bool((spread <= _JPEG_SPREAD).all())
+        if grey and spread.any():
+            single = np.rint(colours.mean(axis=2)).astype(pixels.dtype)
+    else:
+        return pixels
+    if not grey:
+        raise SensorError(
+            f"{encoding} image has colours, expected a grey one: false colours are no measurement; "
+            "set the driver to mono8 or mono16"
+        )
+    return np.ascontiguousarray(single)

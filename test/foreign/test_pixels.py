@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as drivers send and store them: every encoding, as message and as file."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support.networks import spec_of
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.read import read_rgb, read_sensor
+from mmsam_ros.ros.calibration import CameraInfos, Extrinsics
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.messages import camera_rgb, depth_values, raster_values, thermal_counts
+from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.sets import Entry, SyncedSet
+from mmsam_ros.sensors import (
+    FIELDS,
+    Frame,
+    LidarPoints,
+    Registration,
+    SensorError,
+    SensorImage,
+    decode_raster,
+    frame_planes,
+    plain_modality,
+    scale_thermal,
+)
+from mmsam_ros.sensors.pixels import PACKINGS
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
+BGR = np.ascontiguousarray(RGB[..., ::-1])
+ALPHA = RNG.integers(0, 256, (6, 8, 1), np.uint8)
+GREY = RNG.integers(0, 256, (4, 8), np.uint8)
+
+
+def message(
+    pixels: np.ndarray, encoding: str, height: int = 0, *, padding: int = 0, big: bool = False,
+    step: int | None = None,
+) -> Any:  # fmt: skip
+    """An Image; `height`: of the picture, where planes lie below it."""
+    if big:
+        pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return SimpleNamespace(
+        height=height or pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=int(big),
+        step=rows.shape[1] if step is None else step,
+        data=array.array("B", rows.tobytes()),
+    )
+
+
+def compressed(data: bytes, form: str) -> Any:
+    return SimpleNamespace(format=form, data=array.array("B", data))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def deep(pixels: np.ndarray) -> np.ndarray:
+    """16 bits whose upper ones are the picture, the lower ones at most half a step off."""
+    return (
+        (pixels.astype(np.int32) * 257 + RNG.integers(-100, 100, pixels.shape))
+        .clip(0, 65535)
+        .astype(np.uint16)
+    )
+
+
+COLOURS = {
+    "rgb8": RGB,
+    "bgr8": BGR,
+    "8UC3": BGR,
+    "rgba8": np.dstack([RGB, ALPHA]),
+    "bgra8": np.dstack([BGR, ALPHA]),
+    "8UC4": np.dstack([BGR, ALPHA]),
+    "rgb16": deep(RGB),
+    "bgr16": deep(BGR),
+    "rgba16": np.dstack([deep(RGB), deep(ALPHA)]),
+    "bgra16": np.dstack([deep(BGR), deep(ALPHA)]),
+}
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", sorted(COLOURS))
+def test_colours(encoding: str, padding: int, big: bool) -> None:
+    found = camera_rgb(message(COLOURS[encoding], encoding, padding=padding, big=big))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, RGB)
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16"])
+def test_grey(encoding: str) -> None:
+    pixels = deep(RGB[..., 0]) if encoding == "mono16" else RGB[..., 0]
+    assert np.array_equal(camera_rgb(message(pixels, encoding)), np.repeat(RGB[..., :1], 3, 2))
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer(pattern: str, bits: int, big: bool) -> None:
+    """A picture of one colour, seen through each mosaic, comes back as that colour."""
+    tile = np.array([{"r": 200, "g": 120, "b": 40}[c] for c in pattern], np.uint16).reshape(2, 2)
+    mosaic = np.tile(tile, (4, 4)) * np.uint16(257 if bits == 16 else 1)
+    mosaic = mosaic.astype(f"u{bits // 8}")
+    for given in (
+        message(mosaic, f"bayer_{pattern}{bits}", big=big),
+        compressed(png(mosaic), f"bayer_{pattern}{bits}; png compressed "),
+    ):
+        rgb = camera_rgb(given)
+        assert np.abs(rgb[2:-2, 2:-2].astype(int) - (200, 120, 40)).max() <= 1
+
+
+# Y, U, V of BT.601 in the range of video, and the colour that it stands for
+YUV = {(16, 128, 128): (0, 0, 0), (235, 128, 128): (255, 255, 255), (126, 128, 128): (128,) * 3,
+       (81, 90, 240): (255, 0, 0), (145, 54, 34): (0, 255, 0),
+       (41, 240, 110): (0, 0, 255)}  # fmt: skip
+
+
+def packed(encoding: str, y: int, u: int, v: int) -> np.ndarray:
+    """A picture of 4x8 pixels of one colour."""
+    if encoding in ("nv12", "nv21"):
+        chroma = (u, v) if encoding == "nv12" else (v, u)
+        return np.vstack([np.full((4, 8), y), np.tile(chroma, (2, 4))]).astype(np.uint8)
+    pair = [(u, y), (v, y)] if encoding in ("yuv422", "uyvy") else [(y, u), (y, v)]
+    return np.tile(np.array(pair, np.uint8), (4, 4, 1))
+
+
+FORMS = ["yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21"]
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("encoding", FORMS)
+@pytest.mark.parametrize("yuv", list(YUV))
+def test_luma_and_chroma(encoding: str, yuv: tuple[int, int, int], padding: int) -> None:
+    rgb = camera_rgb(message(packed(encoding, *yuv), encoding, 4, padding=padding))
+    assert rgb.shape == (4, 8, 3)
+    assert np.abs(rgb.astype(int) - YUV[yuv]).max() <= 2
+
+
+@pytest.mark.parametrize("step", [0, 8, 12, 16])
+def test_step_of_planes_is_not_believed(step: int) -> None:
+    given = message(packed("nv12", 81, 90, 240), "nv12", 4, step=step)
+    assert np.abs(camera_rgb(given).astype(int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (message(np.zeros((6, 8), np.uint8), "nv12", 5), "size"),
+        (message(np.zeros((6, 7), np.uint8), "nv21", 4), "size"),
+        (message(np.zeros((5, 8), np.uint8), "nv21", 4), "data_length"),
+        (message(np.zeros((4, 7, 2), np.uint8), "yuv422"), "size"),
+        (message(np.zeros((4, 8), np.uint16), "16UC1"), "encoding"),  # depth is no picture
+        (message(np.zeros((4, 8), np.float32), "32FC1"), "encoding"),
+        (message(np.zeros((4, 8, 3), np.uint8), "RGB8"), "encoding"),
+        (compressed(png(np.zeros((4, 8), np.uint16)), "16UC1; compressedDepth png"), "compressed"),
+        (compressed(b"II*\0" + bytes(50), "tiff"), "compressed"),
+        (compressed(png(GREY), "bayer_rggb12; png compressed "), "encoding"),
+    ],
+)
+def test_no_camera_image(given: Any, reason: str) -> None:
+    with pytest.raises(RosError) as caught:
+        camera_rgb(given)
+    assert caught.value.reason == reason
+
+
+def test_the_order_of_8uc3_is_said() -> None:
+    said: list[str] = []
+    notes = Notes(log_warning=said.append)
+    for _ in range(3):
+        camera_rgb(message(BGR, "8UC3"), notes=notes)
+    assert len(said) == 1
+    assert "blue, green, red" in said[0]
+
+
+@pytest.mark.parametrize("top", [1023, 4095])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16"])
+def test_low_bits_are_no_black_picture(encoding: str, top: int, tmp_path: Path) -> None:
+    """10 or 12 bits as some drivers copy them: scaled as 16 bits they would all be black."""
+    shape = (6, 8, 3) if encoding == "rgb16" else (6, 8)
+    counts = np.full(shape, top, np.uint16)
+    with pytest.raises(RosError, match=f"no value above {top}, expected the whole range") as caught:
+        camera_rgb(message(counts, encoding))
+    assert caught.value.reason == "encoding"
+    cv2.imwrite(str(tmp_path / "a.png"), counts)
+    with pytest.raises(DataError, match=f"a.png: .*no value above {top}"):
+        read_rgb(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("form", ["png", "", "rgb8; png compressed bgr8", "PNG", "bgr8"])
+def test_what_the_data_begins_with_counts(form: str) -> None:
+    assert np.array_equal(camera_rgb(compressed(png(BGR), form)), RGB)
+
+
+STORED = {
+    "colours": (BGR, RGB),
+    "alpha": (np.dstack([BGR, ALPHA]), RGB),
+    "colours of 16 bits": (deep(BGR), RGB),
+    "alpha of 16 bits": (np.dstack([deep(BGR), deep(ALPHA)]), RGB),
+    "grey": (RGB[..., 0], np.repeat(RGB[..., :1], 3, 2)),
+    "grey of 16 bits": (deep(RGB[..., 0]), np.repeat(RGB[..., :1], 3, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(STORED))
+def test_files_are_read_as_messages_are(kind: str, tmp_path: Path) -> None:
+    pixels, expected = STORED[kind]
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), expected)
+    assert np.array_equal(camera_rgb(compressed(png(pixels), "png")), expected)
+
+
+# thermal
+
+COUNTS = RNG.integers(0, 65536, (4, 8), np.uint16)
+DEGREES = RNG.uniform(-20, 90, (4, 8)).astype(np.float32)
+THERMAL = {
+    "mono8": (GREY, GREY),
+    "8UC1": (GREY, GREY),
+    "mono16": (COUNTS, COUNTS),
+    "16UC1": (COUNTS, COUNTS),
+    "32FC1": (DEGREES, DEGREES),
+    **{name: (np.repeat(GREY[..., None], 3, 2), GREY) for name in ("rgb8", "bgr8", "8UC3")},
+    **{name: (np.dstack([*[GREY] * 3, COUNTS.astype(np.uint8)]), GREY) for name in
+       ("rgba8", "bgra8")},
+    **{name: (np.dstack([np.full_like(GREY, 128), GREY]), GREY) for name in ("yuv422", "uyvy")},
+    **{name: (np.dstack([GREY, np.full_like(GREY, 128)]), GREY) for name in ("yuyv",)},
+    "nv12": (np.vstack([GREY, np.full((2, 8), 128, np.uint8)]), GREY),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("encoding", sorted(THERMAL))
+def test_thermal(encoding: str, big: bool) -> None:
+    pixels, expected = THERMAL[encoding]
+    found = thermal_counts(message(pixels, encoding, 4, big=big))
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        message(RGB, "rgb8"),
+        message(packed("yuv422", 81, 90, 240), "yuv422"),
+        message(packed("nv12", 81, 90, 240), "nv12", 4),
+        compressed(png(BGR), "png"),
+    ],
+)
+def test_false_colours_are_refused(given: Any) -> None:
+    with pytest.raises(RosError, match="false colours are no measurement") as caught:
+        thermal_counts(given)
+    assert caught.value.reason == "encoding"
+
+
+def test_a_grey_png_with_alpha() -> None:
+    pixels = np.dstack([np.repeat(GREY[..., None], 3, 2), COUNTS.astype(np.uint8)])
+    assert np.array_equal(thermal_counts(compressed(png(pixels), "png")), GREY)
+
+
+@pytest.mark.parametrize("offset", [0.0, 273.15])
+def test_degrees_and_kelvin_give_the_same_picture(offset: float) -> None:
+    """frame_gain takes any unit; limits are in the unit of the image."""
+    ramp = np.linspace(0, 50, 101, dtype=np.float32).reshape(1, -1) + np.float32(offset)
+    gain = scale_thermal(ramp, "frame_gain")
+    np.testing.assert_allclose(gain[0, [0, 1, 50, 99, 100]], [0, 0, 127.5, 255, 255], atol=0.01)
+    fixed = scale_thermal(ramp, "mono16", (offset, 50 + offset))
+    np.testing.assert_allclose(fixed[0, [0, 50, 100]], [0, 127.5, 255], atol=0.01)
+
+
+def test_floats_without_contrast_and_without_values() -> None:
+    flat = RNG.normal(20, 0.02, (20, 20)).astype(np.float32)
+    assert not scale_thermal(flat, "frame_gain").any()
+    ramp = np.linspace(0, 50, 400, dtype=np.float32).reshape(20, 20)
+    spoilt = ramp.copy()
+    spoilt[3, 4] = np.nan  # a dead pixel
+    scaled = scale_thermal(spoilt, "frame_gain")
+    assert scaled[3, 4] == 0
+    np.testing.assert_allclose(scaled[10:], scale_thermal(ramp, "frame_gain")[10:], atol=1)
+    spoilt[:11] = np.nan
+    with pytest.raises(SensorError, match="220 of 400 values are NaN"):
+        scale_thermal(spoilt, "frame_gain")
+
+
+def test_grey_jpegs_in_colour() -> None:
+    """Some encoders leave a trace of colour; their mean is read."""
+    grey = cv2.GaussianBlur(RNG.integers(0, 256, (40, 60), np.uint8), (0, 0), 3)
+    traced = np.dstack([grey, grey + 2, grey + 4])
+    found = thermal_counts(message(traced, "rgb8"))
+    assert np.array_equal(found, grey + 2)
+    sent = cv2.imencode(".jpg", np.repeat(grey[..., None], 3, 2))[1].tobytes()
+    assert np.abs(thermal_counts(compressed(sent, "jpeg")).astype(int) - grey).max() <= 8
+
+
+# depth
+
+MILLIMETRES = RNG.integers(300, 20_000, (4, 8)).astype(np.uint16)
+MILLIMETRES[0, :2] = 0
+METRES = MILLIMETRES / np.float32(1000)
+
+
+def quantised(metres: np.ndarray, a: float, b: float) -> bytes:
+    """compressedDepth of floats: a / depth + b in a PNG, behind format, a and b."""
+    with np.errstate(divide="ignore"):
+        counts = np.where(metres > 0, a / metres + b, 0).astype(np.uint16)
+    return struct.pack("<iff", 1, a, b) + png(counts)
+
+
+@pytest.mark.parametrize(
+    ("given", "tolerance"),
+    [
+        (message(MILLIMETRES, "16UC1"), 0),
+        (message(MILLIMETRES, "16UC1", big=True), 0),
+        (message(MILLIMETRES, "mono16"), 0),
+        (message(np.where(METRES > 0, METRES, np.float32(np.nan)), "32FC1"), 0),
+        (message(np.where(METRES > 0, METRES, np.float32(np.inf)), "32FC1"), 0),
+        (compressed(png(MILLIMETRES), "16UC1; png compressed "), 0),
+        (compressed(struct.pack("<iff", 0, 0, 0) + png(MILLIMETRES), "16UC1; compressedDepth"), 0),
+        (compressed(bytes(12) + png(MILLIMETRES), "16UC1; compressedDepth png"), 0),
+        (compressed(quantised(METRES, 10100.0, 1.0), "32FC1; compressedDepth png"), 0.04),
+    ],
+)
+def test_depth(given: Any, tolerance: float) -> None:
+    metres = decode_raster(depth_values(given), "depth_metres")
+    assert metres.shape == (4, 8, 1)
+    np.testing.assert_allclose(metres[..., 0], METRES, atol=tolerance + 1e-6)
+    assert not metres[0, :2].any()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (message(RGB, "rgb8"), "encoding"),  # coloured, as RealSense's colorizer makes it
+        (message(GREY, "mono8"), "encoding"),
+        (compressed(png(GREY), "png"), "encoding"),
+        (compressed(png(BGR), "png"), "encoding"),
+        (
+            compressed(bytes(12) + b"\x08\0\0\0\x04\0\0\0", "16UC1; compressedDepth rvl"),
+            "compressed",
+        ),
+        (compressed(bytes(12) + png(MILLIMETRES)[:60], "16UC1; compressedDepth"), "compressed"),
+        (compressed(bytes(5), "16UC1; compressedDepth"), "compressed"),
+        (compressed(cv2.imencode(".jpg", GREY)[1].tobytes(), "16UC1; jpeg compressed"), "encoding"),
+    ],
+)
+def test_no_depth(given: Any, reason: str) -> None:
+    with pytest.raises(RosError) as caught:
+        depth_values(given)
+    assert caught.value.reason == reason
+
+
+def test_depth_for_weights_that_read_a_picture_of_it() -> None:
+    """DeLiVER's depth is an 8-bit picture; millimetres cannot become one."""
+    with pytest.raises(RosError, match="encoding is '16UC1'"):
+        raster_values(message(MILLIMETRES, "16UC1"))
+
+
+def test_depth_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(MILLIMETRES))
+    np.save(tmp_path / "a.npy", METRES)
+    for name in ("a.png", "a.npy"):
+        stored = read_sensor("depth", tmp_path / name, "depth_metres", None)
+        assert isinstance(stored, SensorImage)
+        frame = Frame(np.zeros((4, 8, 3), np.uint8), {"depth": stored})
+        planes = frame_planes(frame, {"depth": plain_modality("depth_metres")}, (4, 8))
+        np.testing.assert_allclose(planes.auxiliaries["depth"][..., 0], METRES, atol=1e-6)
+    assert not isinstance(stored, LidarPoints)
+
+
+def test_the_documentation_has_every_encoding(root: Path) -> None:
+    text = (root / "docs/sensors.md").read_text(encoding="utf-8")
+    table = text[text.index("## Encodings") :]
+    words = {*PACKINGS, *FIELDS}
+    assert not [word for word in words if f"`{word}`" not in table]
+
+
+@pytest.mark.parametrize("form", ["16UC1", "32FC1", "compressedDepth"])
+def test_depth_reaches_the_network_in_metres(form: str) -> None:
+    """From a message to the planes of a node whose weights read depth_metres."""
+    given = {
+        "16UC1": message(MILLIMETRES, "16UC1"),
+        "32FC1": message(METRES, "32FC1"),
+        "compressedDepth": compressed(bytes(12) + png(MILLIMETRES), "16UC1; compressedDepth png"),
+    }[form]
+    colours = message(np.zeros((4, 8, 3), np.uint8), "rgb8")
+    for sent in (given, colours):
+        sent.header = SimpleNamespace(frame_id="camera", stamp=SimpleNamespace(sec=0, nanosec=0))
+    spec, depth = spec_of("deliver_rgb_depth"), plain_modality("depth_metres")
+    config = dataclasses.replace(spec.config, empty=depth.empty)
+    inputs = {**spec.inputs, "depth": depth}
+    spec = dataclasses.replace(spec, inputs=inputs, config=config)
+    builder = FrameBuilder(spec, CameraInfos(), Extrinsics(Quiet(), {}), Registration())
+    entries = {"depth": Entry("depth", 0, given, 0)}
+    frame, refused = builder.build(SyncedSet(Entry("camera", 0, colours, 0), entries, frozenset()))
+    assert refused == {}
+    planes = frame_planes(frame, spec.modalities, (4, 8))
+    assert planes.refused == {}
+    np.testing.assert_allclose(planes.auxiliaries["depth"][..., 0], METRES, atol=1e-6)
+
+
+class Quiet:
+    """A node for `Extrinsics` where nobody asks for a pose."""
+
+    def get_logger(self) -> Any:
+        return SimpleNamespace(warning=lambda text: None, info=lambda text: None)
