@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rosbags.interfaces import Connection
 
 from mmsam_ros.ros.calibration import INFO_FIELDS, Matrix, camera_model, transform_matrix
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage import Connection
 from mmsam_ros.sensors import SensorError, pose_values
 
 # child frame -> its parent and the matrix (4, 4) parent <- child (metres)

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import cast
 
 import rclpy
 from rclpy.duration import Duration
@@ -36,6 +35,7 @@ from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage import Connection
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -125,14 +125,14 @@ def parse_remaps(config: ReplayConfig, reader: Recording) -> dict[str, str]:
     return names
 
 
-def offered_qos(connection: bag.Connection) -> QoSProfile:
+def offered_qos(connection: Connection) -> QoSProfile:
     """What all recorded publishers offered, else reliable with depth 10; for static transforms what
     tf2 asks for.
 
     A queue below 10 is enlarged, but not that of a latched topic, which late subscribers get as a
     whole: it holds what all publishers together kept, such as one transform each.
     """
-    offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
+    offers = connection.offers
     static = connection.topic.split("/")[-1] == "tf_static"
     latched = static or (
         bool(offers)
@@ -180,7 +180,7 @@ class Player:
         self.summary = Summary(reader.message_count)
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
         self.offers: dict[int, QoSProfile] = {}
-        self.latched: list[bag.Connection] = []
+        self.latched: list[Connection] = []
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
         self.notes: set[str] = set()
@@ -242,7 +242,7 @@ class Player:
         text = f"a part could not be played: {played} messages were, {there} are known of"
         return "; ".join([text, *self.reader.faults])
 
-    def _messages(self) -> Iterator[tuple[bag.Connection, int, bytes]]:
+    def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
         if self.whole:  # whatever the file says of its beginning and end
             yield from self.reader.messages(self.connections)
