@@ -14,7 +14,6 @@ from heapq import merge
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 
 from rosbags.interfaces import MessageDefinitionFormat, Qos
 from rosbags.rosbag2.reader import zstd
@@ -24,7 +23,7 @@ from rosbags.typesys.store import Typestore
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.metadata import NAME, bag_files, locate, read_metadata
-from mmsam_ros.ros.storage import Connection, Storage
+from mmsam_ros.ros.storage import Connection, Storage, read_definition
 from mmsam_ros.ros.storage_mcap import MAGIC as MCAP
 from mmsam_ros.ros.storage_mcap import McapFile
 from mmsam_ros.ros.storage_ros1 import ENCODING as ROS1
@@ -64,18 +63,10 @@ class Recording:
         # files, and for each the recording's connection by the file's own id
         self._storages: dict[Storage, dict[int, Connection]] = {}
         self._claims: dict[str, int] = {}  # of metadata.yaml, by unit
-        self._closing = ExitStack()
-        try:
+        with ExitStack() as self._closing:
             self._open()
-            if not self._storages:
-                raise RosError("; ".join(self._faults))
-        except OSError as error:
-            self.close()
-            raise RosError(f"{path}: {error.strerror or error}") from error
-        except BaseException:
-            self.close()
-            raise
-        self._merge_connections()
+            self._merge_connections()
+            self._closing = self._closing.pop_all()  # stay open
         used = [s for s in self._storages if any(c.msgcount for c in s.connections)]
         self.start_time = min((s.start for s in used), default=0)
         self.end_time = max((s.end for s in used), default=0)
@@ -85,12 +76,7 @@ class Recording:
     def __enter__(self) -> "Recording":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -163,31 +149,35 @@ class Recording:
         """Types as the recording defines them, else as Jazzy does."""
         jazzy, why = get_typestore(Stores.ROS2_JAZZY), "the recording does not define it"
         for connection in self.connections:
-            if connection.msgtype != msgtype or connection.id in self._converters:
-                continue
-            if connection.definition.format == MessageDefinitionFormat.NONE:
-                continue
-            store = get_typestore(Stores.EMPTY)
-            try:
-                _register(store, connection)
-                store.get_msgdef(msgtype)
-            except Exception as error:  # rosbags has no common base, and asserts
-                why = " ".join(str(error).split())[:200]
-            else:
-                return store
+            if connection.msgtype == msgtype and connection.definition.data:
+                store = get_typestore(Stores.EMPTY)
+                try:
+                    _register(store, connection)
+                    store.get_msgdef(msgtype)
+                    return store
+                except Exception as error:  # rosbags has no common base, and asserts
+                    why = " ".join(str(error).split())[:200]
         if msgtype not in jazzy.types:
             raise RosError(f"{self.path}: the type {msgtype} is not known: {why}")
         return jazzy
 
     def _open(self) -> None:
         """Open all files of the recording that can be opened."""
-        if not self.path.exists():
-            raise RosError(f"{self.path}: no such file or folder")
         if self.path.name == NAME:
             self.path = self.path.parent
-        if self.path.is_file():
-            self._open_files([self.path])
-            return
+        if not self.path.exists():
+            raise RosError(f"{self.path}: no such file or folder")
+        try:
+            if self.path.is_dir():
+                self._open_folder()
+            else:
+                self._open_files([self.path])
+        except OSError as error:
+            raise RosError(f"{self.path}: {error.strerror or error}") from error
+        if not self._storages:
+            raise RosError("; ".join(self._faults))
+
+    def _open_folder(self) -> None:
         present = bag_files(self.path)
         if not present:
             inner = sorted(str(path.parent) for path in self.path.glob(f"*/{NAME}"))
@@ -213,14 +203,15 @@ class Recording:
             except (RosError, OSError) as error:
                 self._faults[str(error)] = None
                 continue
-            copy = not listed and any(_overlap(storage, other) for other in self._storages)
+            if not listed and any(_overlap(storage, other) for other in self._storages):
+                self.notes.append(
+                    f"{path.name} is not listed in {NAME} and left out: it has topics and times of "
+                    "the listed files"
+                )
+                continue
             if not listed:
-                what = "read as well"
-                if copy:
-                    what = "left out: it has topics and times of the listed files"
-                self.notes.append(f"{path.name} is not listed in {NAME} and {what}")
-            if not copy:
-                self._storages[storage] = {}
+                self.notes.append(f"{path.name} is not listed in {NAME} and read as well")
+            self._storages[storage] = {}
 
     def _merge_connections(self) -> None:
         """One connection for all of a topic, type and encoding, with the QoS of each."""
@@ -253,7 +244,7 @@ class Recording:
             except RosError as error:
                 self.unreadable[connection.id] = str(error)
             else:
-                return replace(connection, msgtype=converter.msgtype)
+                return replace(connection, msgtype=converter.msgtype, definition=read_definition())
         elif encoding != "cdr":
             self.unreadable[connection.id] = f"its messages are {encoding or 'of no encoding'}"
         elif not re.fullmatch(r"\w+/\w+/\w+", msgtype):

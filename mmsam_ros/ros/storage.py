@@ -74,8 +74,10 @@ def type_name(name: str) -> str:
 
 
 def read_definition(encoding: str = "", text: str = "") -> MessageDefinition:
-    """The definition of a type, of no format where its encoding is not known."""
-    return MessageDefinition(_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
+    """The definition of a type; an empty one where its encoding is not known."""
+    if encoding in _FORMATS:
+        return MessageDefinition(_FORMATS[encoding], text)
+    return MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 
 def read_offers(text: str) -> list[Qos]:

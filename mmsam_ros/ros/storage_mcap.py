@@ -38,6 +38,7 @@ MAGIC = b"\x89MCAP0\r\n"
 _HEAD = struct.Struct("<BQ")  # of a record: opcode, size of the rest
 _READ = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
 _END = (Opcode.DATA_END, Opcode.FOOTER)
+_CHUNK_HEAD = 40  # bytes of a chunk before its messages, where they are not compressed
 _COMPRESSIONS = ("", "lz4", "zstd")
 
 
@@ -137,23 +138,25 @@ class McapFile(Storage):
         """Read the whole file up to its end or to where it is cut."""
         at, opcode = MAGIC_SIZE, 0
         while opcode not in _END:
-            before = opcode
             self._file.seek(at)
-            head = self._file.read(_HEAD.size)
+            head, before = self._file.read(_HEAD.size), opcode
             opcode, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
             size += _HEAD.size
-            if opcode == 0 or at + size > self._size:
+            if opcode and at + size <= self._size:
+                if opcode in _READ:
+                    self._take(at, size)
+                at += size
+            elif opcode == Opcode.CHUNK and self._file.read(_CHUNK_HEAD)[28:32] == bytes(4):
+                at += _HEAD.size + _CHUNK_HEAD  # not compressed: its messages up to the cut
+            else:
                 self.fault(
                     f"it is cut at byte {at} of {self._size}; if messages are missing, "
                     "`mcap recover` may find more"
                 )
-                if opcode == 0 and len(head) == _HEAD.size and before == Opcode.MESSAGE:
+                if head == bytes(_HEAD.size) and before == Opcode.MESSAGE and self._blocks:
                     # a full disk leaves zeros: that message may end in some, too
                     self._counts.subtract(self._blocks.pop().channels)
                 break
-            if opcode in _READ:
-                self._take(at, size)
-            at += size
         self.start = min((block.start for block in self._blocks), default=0)
         self.end = max((block.end + 1 for block in self._blocks), default=0)
 
