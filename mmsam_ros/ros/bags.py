@@ -5,7 +5,6 @@ CameraInfo or TF. Needs no ROS.
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,8 +177,6 @@ def _transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
 
 def _info(message: Any, topic: str) -> dict[str, Any]:
     """One CameraInfo as parameters; an empty d is left out (an empty list has no ROS type)."""
-    # D, K, R, P: their names in ROS 1, which converted bags keep
-    message = SimpleNamespace(**{name.lower(): value for name, value in vars(message).items()})
     roi = message.roi
     view = (roi.x_offset, roi.y_offset, roi.width, roi.height)
     if max(message.binning_x, message.binning_y) > 1 or any(view):

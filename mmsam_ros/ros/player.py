@@ -14,18 +14,11 @@ from math import inf
 from pathlib import Path
 
 import rclpy
+from rclpy import qos
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import (
-    DurabilityPolicy,
-    HistoryPolicy,
-    QoSCompatibility,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_check_compatible,
-)
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosbags import interfaces as bag
@@ -38,7 +31,7 @@ from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.storage import Connection
 
 NODE = "mmsam_replay"
-LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
+LATCHED = qos.DurabilityPolicy.TRANSIENT_LOCAL
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
 LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the first of the next
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
@@ -116,17 +109,18 @@ def _say(text: str) -> None:
 def parse_remaps(config: ReplayConfig, reader: Recording) -> dict[str, str]:
     """FROM -> TO; RosError if one is not FROM:=TO, or names a topic that is not in the bag."""
     names = {}
+    topics = sorted({connection.topic for connection in reader.connections})
     for remap in config.remap:
         source, _, names[source] = remap.partition(":=")
         if not (source and names[source]):
             raise RosError(f"--remap: found {remap!r}, expected FROM:=TO")
-        if source not in reader.topics:
-            found = ", ".join(sorted(reader.topics))
+        if source not in topics:
+            found = ", ".join(topics)
             raise RosError(f"--remap: found topic {source!r}, but the bag has {found}")
     return names
 
 
-def offered_qos(connection: Connection) -> QoSProfile:
+def offered_qos(connection: Connection) -> qos.QoSProfile:
     """What all recorded publishers offered, else reliable with depth 10; for static transforms what
     tf2 asks for.
 
@@ -135,10 +129,8 @@ def offered_qos(connection: Connection) -> QoSProfile:
     """
     offers = connection.offers
     static = connection.topic.split("/")[-1] == "tf_static"
-    latched = static or (
-        bool(offers)
-        and all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
-    )
+    kept = [offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers]
+    latched = static or (bool(kept) and all(kept))
     depths = [offer.depth for offer in offers]
     depth = sum(depths) if latched else max(depths, default=0)
     if static:  # also where a recorder merged many broadcasters, or notes no QoS
@@ -146,13 +138,12 @@ def offered_qos(connection: Connection) -> QoSProfile:
     depth = min(depth, MAX_QUEUE)
     weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
     everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_ALL if everything else HistoryPolicy.KEEP_LAST,
+    history, reliability = qos.HistoryPolicy, qos.ReliabilityPolicy
+    return qos.QoSProfile(
+        history=history.KEEP_ALL if everything else history.KEEP_LAST,
         depth=depth if latched and depth else max(depth, 10),
-        reliability=ReliabilityPolicy.BEST_EFFORT
-        if weak and not static
-        else ReliabilityPolicy.RELIABLE,
-        durability=LATCHED if latched else DurabilityPolicy.VOLATILE,
+        reliability=reliability.BEST_EFFORT if weak and not static else reliability.RELIABLE,
+        durability=LATCHED if latched else qos.DurabilityPolicy.VOLATILE,
     )
 
 
@@ -327,8 +318,8 @@ class Player:
         refused = []
         for number, publisher in self.publishers.items():
             for info in self.node.get_subscriptions_info_by_topic(publisher.topic_name):
-                fits, why = qos_check_compatible(publisher.qos_profile, info.qos_profile)
-                if fits == QoSCompatibility.ERROR:
+                fits, why = qos.qos_check_compatible(publisher.qos_profile, info.qos_profile)
+                if fits == qos.QoSCompatibility.ERROR:
                     name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
                     refused.append(f"{name} gets nothing of {publisher.topic_name}: {why}")
                 else:

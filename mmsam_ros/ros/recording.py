@@ -15,15 +15,13 @@ from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rosbags.interfaces import MessageDefinitionFormat, Qos
 from rosbags.rosbag2.reader import zstd
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.metadata import NAME, bag_files, locate, read_metadata
-from mmsam_ros.ros.storage import Connection, Storage, read_definition
+from mmsam_ros.ros.storage import Connection, Storage
 from mmsam_ros.ros.storage_mcap import MAGIC as MCAP
 from mmsam_ros.ros.storage_mcap import McapFile
 from mmsam_ros.ros.storage_ros1 import ENCODING as ROS1
@@ -32,7 +30,7 @@ from mmsam_ros.ros.storage_sqlite import SqliteFile
 
 _ZSTD = b"\x28\xb5\x2f\xfd"  # no serialised message begins so
 _CDR_HEADER = 4  # bytes
-_IDL_RULE = "=" * 80 + "\n"  # between the definitions of several types
+_JAZZY = get_typestore(Stores.ROS2_JAZZY)
 _FORMATS: dict[bytes, Callable[[Path, ExitStack], Storage]] = {
     MCAP: McapFile,
     b"SQLite format 3\0": SqliteFile,
@@ -58,7 +56,6 @@ class Recording:
         self.notes: list[str] = []
         self._faults: dict[str, None] = {}
         self._lost: Counter[tuple[str, str]] = Counter()  # messages by topic and reason
-        self._stores: dict[str, Typestore] = {}
         self._converters: dict[int, Ros1Converter] = {}
         # files, and for each the recording's connection by the file's own id
         self._storages: dict[Storage, dict[int, Connection]] = {}
@@ -82,11 +79,6 @@ class Recording:
     def close(self) -> None:
         """Close all files."""
         self._closing.close()
-
-    @property
-    def topics(self) -> set[str]:
-        """Names of all topics."""
-        return {connection.topic for connection in self.connections}
 
     @property
     def faults(self) -> list[str]:
@@ -137,29 +129,11 @@ class Recording:
                 yield time, merged[number], data
 
     def deserialize(self, data: bytes, msgtype: str) -> object:
-        """A message; RosError if it does not have its type."""
-        if msgtype not in self._stores:
-            self._stores[msgtype] = self._store(msgtype)
+        """A message, read as Jazzy defines its type; RosError if it cannot be."""
         try:
-            return self._stores[msgtype].deserialize_cdr(data, msgtype)
+            return _JAZZY.deserialize_cdr(data, msgtype)
         except (SerdeError, LookupError) as error:
             raise RosError(f"{self.path}: a {msgtype} cannot be read: {error}") from error
-
-    def _store(self, msgtype: str) -> Typestore:
-        """Types as the recording defines them, else as Jazzy does."""
-        jazzy, why = get_typestore(Stores.ROS2_JAZZY), "the recording does not define it"
-        for connection in self.connections:
-            if connection.msgtype == msgtype and connection.definition.data:
-                store = get_typestore(Stores.EMPTY)
-                try:
-                    _register(store, connection)
-                    store.get_msgdef(msgtype)
-                    return store
-                except Exception as error:  # rosbags has no common base, and asserts
-                    why = " ".join(str(error).split())[:200]
-        if msgtype not in jazzy.types:
-            raise RosError(f"{self.path}: the type {msgtype} is not known: {why}")
-        return jazzy
 
     def _open(self) -> None:
         """Open all files of the recording that can be opened."""
@@ -214,7 +188,10 @@ class Recording:
             self._storages[storage] = {}
 
     def _merge_connections(self) -> None:
-        """One connection for all of a topic, type and encoding, with the QoS of each."""
+        """One connection for all of a topic, type and encoding.
+
+        QoS are those of one file: each names all publishers.
+        """
         parts: dict[tuple[str, str, str], list[tuple[Storage, Connection]]] = defaultdict(list)
         for storage in self._storages:
             for connection in storage.connections:
@@ -222,15 +199,13 @@ class Recording:
                 parts[key].append((storage, connection))
         for number, of_files in enumerate(parts.values(), 1):
             connections = [connection for _, connection in of_files]
-            defined = [c for c in connections if c.definition.data]
-            merged = self._as_ros2(
-                replace(
-                    (defined or connections)[0],
-                    id=number,
-                    offers=_offers(of_files),
-                    msgcount=sum(c.msgcount for c in connections),
-                )
+            merged = replace(
+                connections[0],
+                id=number,
+                offers=max((c.offers for c in connections), key=len),
+                msgcount=sum(c.msgcount for c in connections),
             )
+            merged = self._as_ros2(merged)
             self.connections.append(merged)
             for storage, connection in of_files:
                 self._storages[storage][connection.id] = merged
@@ -244,7 +219,7 @@ class Recording:
             except RosError as error:
                 self.unreadable[connection.id] = str(error)
             else:
-                return replace(connection, msgtype=converter.msgtype, definition=read_definition())
+                return replace(connection, msgtype=converter.msgtype)
         elif encoding != "cdr":
             self.unreadable[connection.id] = f"its messages are {encoding or 'of no encoding'}"
         elif not re.fullmatch(r"\w+/\w+/\w+", msgtype):
@@ -304,22 +279,3 @@ def _overlap(one: Storage, other: Storage) -> bool:
     """Whether two files have messages of a topic in the same time."""
     topics = [{c.topic for c in s.connections if c.msgcount} for s in (one, other)]
     return bool(topics[0] & topics[1]) and one.start < other.end and other.start < one.end
-
-
-def _offers(of_files: list[tuple[Storage, Connection]]) -> list[Qos]:
-    """QoS of a topic's publishers. Every file names all of them: those of one file count."""
-    offers: dict[Storage, list[Qos]] = defaultdict(list)
-    for storage, connection in of_files:
-        offers[storage].extend(connection.offers)
-    return max(offers.values(), key=len)
-
-
-def _register(store: Typestore, connection: Connection) -> None:
-    """Add a connection's types."""
-    text = connection.definition.data
-    if connection.definition.format == MessageDefinitionFormat.MSG:
-        store.register(get_types_from_msg(text, connection.msgtype))
-        return
-    parts = text.split(_IDL_RULE)
-    for part in parts[1:] or parts:  # several begin with a line "IDL: name"
-        store.register(get_types_from_idl(part.partition("\n")[2] if len(parts) > 1 else part))

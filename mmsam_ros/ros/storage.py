@@ -7,20 +7,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.interfaces import Qos
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
 
 # One message: id of its connection, receive time (ns), serialised message.
 Entry = tuple[int, int, bytes]
-
-_FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros1msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-    "omgidl": MessageDefinitionFormat.IDL,
-}
 
 
 @dataclass(frozen=True)
@@ -31,9 +24,9 @@ class Connection:
     topic: str
     msgtype: str
     encoding: str  # of serialised messages: cdr, ros1, ...
-    definition: MessageDefinition
     offers: list[Qos]  # of each publisher, as far as they are recorded
     msgcount: int
+    definition: str = ""  # of a ROS 1 type
 
 
 class Storage(ABC):
@@ -71,13 +64,6 @@ def type_name(name: str) -> str:
         parts = [part.removesuffix("_") for part in parts if part != "dds_"]
     joined = "/".join(parts)
     return normalize_msgtype(joined) if len(parts) == 2 else joined
-
-
-def read_definition(encoding: str = "", text: str = "") -> MessageDefinition:
-    """The definition of a type; an empty one where its encoding is not known."""
-    if encoding in _FORMATS:
-        return MessageDefinition(_FORMATS[encoding], text)
-    return MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 
 def read_offers(text: str) -> list[Qos]:

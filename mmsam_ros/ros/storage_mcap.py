@@ -24,14 +24,7 @@ from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk
 from mcap.summary import Summary
 
-from mmsam_ros.ros.storage import (
-    Connection,
-    Entry,
-    Storage,
-    read_definition,
-    read_offers,
-    type_name,
-)
+from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name
 from mmsam_ros.ros.storage_ros1 import LATCHED
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -65,7 +58,22 @@ class McapFile(Storage):
         if not self._read_summary():
             self._scan()
         self._blocks.sort()
-        self.connections = [self._connection(c) for c in self._summary.channels.values()]
+        for channel in self._summary.channels.values():
+            schema = self._summary.schemas.get(channel.schema_id, Schema(0, b"", "", ""))
+            offers = read_offers(channel.metadata.get("offered_qos_profiles", ""))
+            if channel.metadata.get("latching") == "1":  # converted from ROS 1
+                offers = LATCHED
+            self.connections.append(
+                Connection(
+                    channel.id,
+                    channel.topic,
+                    type_name(schema.name),
+                    channel.message_encoding,
+                    offers,
+                    self._counts[channel.id],
+                    schema.data.decode("utf-8", "replace"),
+                )
+            )
 
     def messages(
         self, ids: Collection[int], start: int | None = None, stop: int | None = None
@@ -74,9 +82,8 @@ class McapFile(Storage):
         begin, end = start or 0, inf if stop is None else stop
         waiting: list[tuple[int, int, Message]] = []  # a heap, by time and order in the file
         for block in self._blocks:
-            if block.end < begin or block.start >= end:
-                continue
-            if block.channels and not block.channels & wanted:
+            elsewhere = block.channels and not block.channels & wanted
+            if elsewhere or block.end < begin or block.start >= end:
                 continue
             yield from _due(waiting, block.start)
             for record in self._records(block.offset, block.size):
@@ -85,20 +92,6 @@ class McapFile(Storage):
                 if begin <= record.log_time < end:
                     heappush(waiting, (record.log_time, next(number), record))
         yield from _due(waiting, inf)
-
-    def _connection(self, channel: Channel) -> Connection:
-        schema = self._summary.schemas.get(channel.schema_id, Schema(0, b"", "", ""))
-        offers = read_offers(channel.metadata.get("offered_qos_profiles", ""))
-        return Connection(
-            channel.id,
-            channel.topic,
-            type_name(schema.name),
-            channel.message_encoding,
-            read_definition(schema.encoding, schema.data.decode("utf-8", "replace")),
-            # "latching" stands in files that were converted from ROS 1
-            LATCHED if channel.metadata.get("latching") == "1" else offers,
-            self._counts[channel.id],
-        )
 
     def _read_summary(self) -> bool:
         """Take what the summary says; False if it is not enough to find everything: every chunk,
@@ -113,9 +106,8 @@ class McapFile(Storage):
             return False
         stated, counts = summary.statistics, Counter(summary.statistics.channel_message_counts)
         if not (
-            stated.message_count == counts.total() > 0
+            stated.message_count == counts.total()
             and stated.chunk_count == len(summary.chunk_indexes) > 0
-            and stated.channel_count == len(summary.channels)
             and counts.keys() <= summary.channels.keys()
             and {c.schema_id for c in summary.channels.values()} <= {0, *summary.schemas}
         ):

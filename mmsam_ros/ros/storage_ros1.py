@@ -42,9 +42,9 @@ class Ros1File(Storage):
             ) from error
         for c in self._reader.connections:
             latches = isinstance(c.ext, ConnectionExtRosbag1) and c.ext.latching
-            offers = LATCHED if latches else []
+            offers, definition = LATCHED if latches else [], c.msgdef.data
             self.connections.append(
-                Connection(c.id, c.topic, c.msgtype, ENCODING, c.msgdef, offers, c.msgcount)
+                Connection(c.id, c.topic, c.msgtype, ENCODING, offers, c.msgcount, definition)
             )
         if self._reader.message_count:
             self.start, self.end = self._reader.start_time, self._reader.end_time + 1
@@ -73,7 +73,7 @@ class Ros1Converter:
         source, target = get_typestore(empty), jazzy
         self.msgtype = STATIC_MSGTYPE_RENAMES.get(connection.msgtype, connection.msgtype)
         try:
-            source.register(get_types_from_msg(connection.definition.data, connection.msgtype))
+            source.register(get_types_from_msg(connection.definition, connection.msgtype))
             if self.msgtype not in jazzy.types:
                 target = get_typestore(empty)
                 header = {_HEADER: jazzy.fielddefs[_HEADER]}

@@ -13,22 +13,14 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.interfaces import MessageDefinition
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.storage import (
-    Connection,
-    Entry,
-    Storage,
-    read_definition,
-    read_offers,
-    type_name,
-)
+from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name
 
+_COLUMNS = ("name", "type", "serialization_format", "offered_qos_profiles")  # of a topic
 _JOURNALS = ("-wal", "-journal")  # appended to the file's name
 
 
@@ -39,7 +31,7 @@ class SqliteFile(Storage):
         super().__init__(path)
         try:
             self._database = _connect(path, closing)
-            topics, definitions = self._read_tables()
+            topics = self._read_topics()
         except sqlite3.Error as error:
             raise RosError(
                 f"{path}: not a readable recording: {error}; `sqlite3 {path.name} .recover` may "
@@ -48,20 +40,15 @@ class SqliteFile(Storage):
         # of each message in order of time
         self._times, self._rows, self._topics = self._read_index()
         for number, name, kind, encoding, offers in topics:
-            definition = definitions.get(kind, read_definition())
-            count = int(np.sum(self._topics == number))
-            self.connections.append(
-                Connection(
-                    number, name, type_name(kind), encoding, definition, read_offers(offers), count
-                )
-            )
+            qos, count = read_offers(offers), int(np.sum(self._topics == number))
+            self.connections.append(Connection(number, name, type_name(kind), encoding, qos, count))
         if self._times.size:
             self.start, self.end = int(self._times[0]), int(self._times[-1]) + 1
         if lost := self._times.size - sum(c.msgcount for c in self.connections):
             self.fault(f"{lost} messages belong to no topic")
 
-    def _read_tables(self) -> tuple[list[tuple[Any, ...]], dict[str, MessageDefinition]]:
-        """(id, name, type, encoding, QoS) of topics, and definitions by type."""
+    def _read_topics(self) -> list[tuple[int, str, str, str, str]]:
+        """(id, name, type, encoding, QoS) of topics."""
         query = self._database.execute
         tables = {name for (name,) in query("SELECT name FROM sqlite_master")}
         if missing := {"topics", "messages"} - tables:
@@ -70,17 +57,8 @@ class SqliteFile(Storage):
                 f"{' and '.join(sorted(missing))}"
             )
         columns = {row[1] for row in query("PRAGMA table_info(topics)")}
-        offers = "offered_qos_profiles" if "offered_qos_profiles" in columns else "''"
-        topics = query(
-            f"SELECT id, name, type, serialization_format, {offers} FROM topics ORDER BY id"
-        ).fetchall()
-        definitions = {}
-        if "message_definitions" in tables:
-            for kind, encoding, text in query(
-                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            ):
-                definitions[kind] = read_definition(encoding, text)
-        return topics, definitions
+        texts = (f"CAST(ifnull({c}, '') AS TEXT)" if c in columns else "''" for c in _COLUMNS)
+        return query(f"SELECT id, {', '.join(texts)} FROM topics ORDER BY id").fetchall()
 
     def _read_index(self) -> NDArray[np.int64]:
         """(3, n): time, row and topic of each message, up to the first page that is missing.
