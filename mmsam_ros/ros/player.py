@@ -68,18 +68,16 @@ class Summary:
 
     recorded: int = 0  # messages, also of topics that are skipped
     published: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, str] = field(default_factory=dict)  # topic -> reason
     loops: int = 0
     seconds: float = 0.0
     latest: float = 0.0
 
     def __str__(self) -> str:
         topics = ", ".join(f"{topic} {count}" for topic, count in sorted(self.published.items()))
-        skipped = ", ".join(f"{topic} ({why})" for topic, why in sorted(self.skipped.items()))
         return (
             f"played {self.published.total()} messages in {self.seconds:.2f} s, "
-            f"{self.loops} time(s), of {self.recorded} recorded: {topics or 'none'}; skipped: "
-            f"{skipped or 'none'}; late at worst {self.latest * 1e3:.1f} ms"
+            f"{self.loops} time(s), of {self.recorded} recorded: {topics or 'none'}; late at worst "
+            f"{self.latest * 1e3:.1f} ms"
         )
 
 
@@ -179,7 +177,8 @@ class Player:
             self.clock = node.create_publisher(Clock, "/clock", 10)
 
     def _advertise(self) -> None:
-        names, skipped = parse_remaps(self.config, self.reader), self.summary.skipped
+        names = parse_remaps(self.config, self.reader)
+        skipped: dict[str, str] = {}  # topic -> reason
         played: set[str] = set()
         # of a topic with two types, which no middleware takes, the one with more messages
         for connection in sorted(self.reader.connections, key=lambda c: -c.msgcount):
@@ -278,7 +277,8 @@ class Player:
             now = time.monotonic()
             matched = Counter({i: p.get_subscription_count() for i, p in self.publishers.items()})
             known, refused = self._subscriptions()
-            audience = matched, known, refused, self.node.get_node_names_and_namespaces()
+            nodes = sorted(self.node.get_node_names_and_namespaces())
+            audience = matched, known, refused, nodes
             if audience != before:
                 before, since = audience, now
             missing = [topic for topic, number in awaited.items() if not matched[number]]

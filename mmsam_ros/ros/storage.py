@@ -52,7 +52,9 @@ class Storage(ABC):
     def messages(
         self, ids: Collection[int], start: int | None = None, stop: int | None = None
     ) -> Iterator[Entry]:
-        """Messages of some connections from `start` to before `stop`, by receive time."""
+        """Messages of some connections from `start` to before `stop`, by receive time; empty where
+        one cannot be read.
+        """
 
 
 def type_name(name: str) -> str:

@@ -8,7 +8,6 @@ The reader of `rosbags` leaves out the journal, and needs every page of the file
 import shutil
 import sqlite3
 from array import array
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,21 +84,15 @@ class SqliteFile(Storage):
     ) -> Iterator[Entry]:
         first = 0 if start is None else int(np.searchsorted(self._times, start))
         last = len(self._times) if stop is None else int(np.searchsorted(self._times, stop))
-        lost: Counter[str] = Counter()  # messages by reason
         for index in np.flatnonzero(np.isin(self._topics[first:last], list(ids))) + first:
-            row = (int(self._rows[index]),)
+            row, data = (int(self._rows[index]),), None
             try:
                 found = self._database.execute("SELECT data FROM messages WHERE rowid = ?", row)
-                data = found.fetchone()
+                (data,) = found.fetchone() or (None,)
             except sqlite3.Error as error:
-                lost[str(error)] += 1
-                continue
-            if data and isinstance(data[0], bytes):
-                yield int(self._topics[index]), int(self._times[index]), data[0]
-            else:
-                lost["no data"] += 1
-        for reason, count in lost.items():
-            self.fault(f"{count} messages cannot be read ({reason})")
+                self.fault(f"messages cannot be read ({error})")
+            data = data if isinstance(data, bytes) else b""
+            yield int(self._topics[index]), int(self._times[index]), data
 
 
 def _connect(path: Path, closing: ExitStack) -> sqlite3.Connection:

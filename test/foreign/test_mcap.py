@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_a_damaged_chunk_costs_its_own_messages(tmp_path: Path, summary: bool) -
     assert texts == [t for t in TEXTS if t not in ("text 3", "text 4", "text 5")]
     assert "is damaged" in fault
     assert "mcap recover" in fault
+
+
+def test_chunks_are_read_when_their_time_comes(tmp_path: Path) -> None:
+    """A sound summary is enough to begin: the damage at the end is not met before."""
+    path = write_mcap(tmp_path / "x.mcap", [A, B], MESSAGES, Layout(compression=""))
+    path.write_bytes(path.read_bytes().replace(b"text 10", b"text ??"))
+    with Recording(path) as recording:
+        messages = recording.messages()
+        assert [time for _, time, _ in islice(messages, 8)] == [1000 + 10 * i for i in range(8)]
+        assert recording.faults == []
+        assert [time for _, time, _ in messages] == [1080]
+        assert len(recording.faults) == 1
 
 
 FOREIGN = {
