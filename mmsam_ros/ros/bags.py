@@ -140,23 +140,19 @@ def _poses(
     By the static transforms; where they do not connect the frames, by those of /tf that never
     change, too: `static_transform_publisher` of ROS 1 sends them there.
     """
-
-    def poses(transforms: Transforms) -> dict[str, list[float]]:
-        chains = {topic: transform_chain(transforms, camera, f) for topic, f in frames.items()}
-        return {topic: pose_values(chain) for topic, chain in chains.items()}
-
-    static, _ = _transforms(reader, "tf_static")
+    transforms, _ = _transforms(reader, "tf_static")
     try:
-        return poses(static)
+        return {t: pose_values(transform_chain(transforms, camera, f)) for t, f in frames.items()}
     except RosError as error:
         moving, changed = _transforms(reader, "tf")
         constant = {child: pose for child, pose in moving.items() if child not in changed}
         try:
-            found = poses({**constant, **static})
+            chains = {t: transform_chain({**constant, **transforms}, camera, f)
+                      for t, f in frames.items()}  # fmt: skip
         except RosError:
             raise RosError("; ".join([str(error), *reader.faults])) from error
         note("poses are from transforms on /tf, which never change in this recording")
-        return found
+        return {topic: pose_values(chain) for topic, chain in chains.items()}
 
 
 def _transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:

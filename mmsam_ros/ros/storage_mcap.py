@@ -74,6 +74,8 @@ class McapFile(Storage):
                     schema.data.decode("utf-8", "replace"),
                 )
             )
+        if lost := self._counts.total() - sum(c.msgcount for c in self.connections):
+            self.fault(f"{lost} messages belong to no topic")
 
     def messages(
         self, ids: Collection[int], start: int | None = None, stop: int | None = None

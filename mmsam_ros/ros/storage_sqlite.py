@@ -20,6 +20,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name
 
 _COLUMNS = ("name", "type", "serialization_format", "offered_qos_profiles")  # of a topic
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError)  # the latter where a damaged name is quoted
 _JOURNALS = ("-wal", "-journal")  # appended to the file's name
 
 
@@ -31,7 +32,7 @@ class SqliteFile(Storage):
         try:
             self._database = _connect(path, closing)
             topics = self._read_topics()
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             raise RosError(
                 f"{path}: not a readable recording: {error}; `sqlite3 {path.name} .recover` may "
                 "find what is left"
@@ -71,7 +72,7 @@ class SqliteFile(Storage):
                 "CAST(ifnull(topic_id, -1) AS INTEGER) FROM messages NOT INDEXED"
             ):
                 values.extend(row)
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             self.fault(
                 f"it is cut or damaged after message {len(values) // 3} ({error}); "
                 f"`sqlite3 {self.path.name} .recover` may find more"
@@ -89,7 +90,7 @@ class SqliteFile(Storage):
             try:
                 found = self._database.execute("SELECT data FROM messages WHERE rowid = ?", row)
                 (data,) = found.fetchone() or (None,)
-            except sqlite3.Error as error:
+            except _DAMAGED as error:
                 self.fault(f"messages cannot be read ({error})")
             data = data if isinstance(data, bytes) else b""
             yield int(self._topics[index]), int(self._times[index]), data

@@ -102,6 +102,14 @@ def test_cut_anywhere_it_is_read_up_to_the_cut(tmp_path: Path, layout: Layout) -
     assert set(found) == set(range(0, COUNT + 1, step))  # at most a compressed chunk is lost
 
 
+def test_messages_of_no_topic_are_named(tmp_path: Path) -> None:
+    messages = [*MESSAGES, (3, 2000, b"")]
+    for compression in ("", None):
+        layout = Layout(compression=compression, summary=False)
+        path = write_mcap(tmp_path / "x.mcap", [A, B], messages, layout)
+        assert read(path) == (TEXTS, ["x.mcap: 1 messages belong to no topic"])
+
+
 def test_a_disk_that_was_full_leaves_zeros(tmp_path: Path) -> None:
     path = write_mcap(tmp_path / "x.mcap", [A, B], MESSAGES, Layout(compression=None))
     data = path.read_bytes()
