@@ -35,6 +35,7 @@ setup(
     install_requires=[
         "setuptools",
         # node, weights, bags
+        "mcap",
         "numpy",
         "opencv-python-headless",
         "PyYAML",

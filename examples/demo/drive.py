@@ -85,7 +85,7 @@ def write_labelled_bag(source: Path, target: Path, outputs: Mapping[str, list[An
         copies = {
             c.id: writer.add_connection(
                 c.topic, c.msgtype, typestore=store,
-                offered_qos_profiles=c.ext.offered_qos_profiles,  # type: ignore[union-attr]
+                offered_qos_profiles=c.offers,
             )
             for c in reader.connections
         }  # fmt: skip

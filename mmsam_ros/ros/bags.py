@@ -5,12 +5,10 @@ CameraInfo or TF. Needs no ROS.
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import yaml
-from rosbags.interfaces import Connection
 
 from mmsam_ros.ros.calibration import (
     INFO_FIELDS,
@@ -22,6 +20,7 @@ from mmsam_ros.ros.calibration import (
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage import Connection
 from mmsam_ros.sensors import SensorError, pose_values
 
 # child frame -> its parent and the matrix (4, 4) parent <- child (metres)
@@ -197,8 +196,6 @@ def _transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
 
 def _info(message: Any, topic: str) -> dict[str, Any]:
     """One CameraInfo as parameters; an empty d is left out (an empty list has no ROS type)."""
-    # D, K, R, P: their names in ROS 1, which converted bags keep
-    message = SimpleNamespace(**{name.lower(): value for name, value in vars(message).items()})
     roi = message.roi
     view = (roi.x_offset, roi.y_offset, roi.width, roi.height)
     if max(message.binning_x, message.binning_y) > 1 or any(view):

@@ -12,21 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import cast
 
 import rclpy
+from rclpy import qos
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import (
-    DurabilityPolicy,
-    HistoryPolicy,
-    QoSCompatibility,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_check_compatible,
-)
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosbags import interfaces as bag
@@ -36,8 +28,10 @@ from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage import Connection
 
 NODE = "mmsam_replay"
+LATCHED = qos.DurabilityPolicy.TRANSIENT_LOCAL
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
 LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the first of the next
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
@@ -74,18 +68,16 @@ class Summary:
 
     recorded: int = 0  # messages, also of topics that are skipped
     published: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, str] = field(default_factory=dict)  # topic -> reason
     loops: int = 0
     seconds: float = 0.0
     latest: float = 0.0
 
     def __str__(self) -> str:
         topics = ", ".join(f"{topic} {count}" for topic, count in sorted(self.published.items()))
-        skipped = ", ".join(f"{topic} ({why})" for topic, why in sorted(self.skipped.items()))
         return (
             f"played {self.published.total()} messages in {self.seconds:.2f} s, "
-            f"{self.loops} time(s), of {self.recorded} recorded: {topics or 'none'}; skipped: "
-            f"{skipped or 'none'}; late at worst {self.latest * 1e3:.1f} ms"
+            f"{self.loops} time(s), of {self.recorded} recorded: {topics or 'none'}; late at worst "
+            f"{self.latest * 1e3:.1f} ms"
         )
 
 
@@ -115,29 +107,28 @@ def _say(text: str) -> None:
 def parse_remaps(config: ReplayConfig, reader: Recording) -> dict[str, str]:
     """FROM -> TO; RosError if one is not FROM:=TO, or names a topic that is not in the bag."""
     names = {}
+    topics = sorted({connection.topic for connection in reader.connections})
     for remap in config.remap:
         source, _, names[source] = remap.partition(":=")
         if not (source and names[source]):
             raise RosError(f"--remap: found {remap!r}, expected FROM:=TO")
-        if source not in reader.topics:
-            found = ", ".join(sorted(reader.topics))
+        if source not in topics:
+            found = ", ".join(topics)
             raise RosError(f"--remap: found topic {source!r}, but the bag has {found}")
     return names
 
 
-def offered_qos(connection: bag.Connection) -> QoSProfile:
+def offered_qos(connection: Connection) -> qos.QoSProfile:
     """What all recorded publishers offered, else reliable with depth 10; for static transforms what
     tf2 asks for.
 
     A queue below 10 is enlarged, but not that of a latched topic, which late subscribers get as a
     whole: it holds what all publishers together kept, such as one transform each.
     """
-    offers = cast(bag.ConnectionExtRosbag2, connection.ext).offered_qos_profiles
+    offers = connection.offers
     static = connection.topic.split("/")[-1] == "tf_static"
-    latched = static or (
-        bool(offers)
-        and all(offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers)
-    )
+    kept = [offer.durability == bag.QosDurability.TRANSIENT_LOCAL for offer in offers]
+    latched = static or (bool(kept) and all(kept))
     depths = [offer.depth for offer in offers]
     depth = sum(depths) if latched else max(depths, default=0)
     if static:  # also where a recorder merged many broadcasters, or notes no QoS
@@ -145,27 +136,25 @@ def offered_qos(connection: bag.Connection) -> QoSProfile:
     depth = min(depth, MAX_QUEUE)
     weak = any(offer.reliability == bag.QosReliability.BEST_EFFORT for offer in offers)
     everything = any(offer.history == bag.QosHistory.KEEP_ALL for offer in offers)
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_ALL if everything else HistoryPolicy.KEEP_LAST,
+    history, reliability = qos.HistoryPolicy, qos.ReliabilityPolicy
+    return qos.QoSProfile(
+        history=history.KEEP_ALL if everything else history.KEEP_LAST,
         depth=depth if latched and depth else max(depth, 10),
-        reliability=ReliabilityPolicy.BEST_EFFORT
-        if weak and not static
-        else ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        reliability=reliability.BEST_EFFORT if weak and not static else reliability.RELIABLE,
+        durability=LATCHED if latched else qos.DurabilityPolicy.VOLATILE,
     )
 
 
-def window(config: ReplayConfig, reader: Recording) -> tuple[int, int]:
-    """First bag time to play and first one not to play (ns)."""
+def window(config: ReplayConfig, reader: Recording) -> tuple[int | None, int | None]:
+    """First bag time to play and first one not to play (ns); None where the bag has no limit."""
     if not reader.message_count:
         raise RosError("; ".join([f"{config.bag}: the bag has no messages", *reader.faults]))
-    begin, end = reader.start_time + round(config.start * 1e9), reader.end_time
-    if begin >= end:
-        length = (end - reader.start_time) / 1e9
+    begin = reader.start_time + round(config.start * 1e9)
+    if begin >= reader.end_time:
+        length = (reader.end_time - reader.start_time) / 1e9
         raise RosError(f"--start: found {config.start} s, but the bag is {length:.3f} s long")
-    if config.duration is not None:
-        end = min(end, begin + round(config.duration * 1e9))
-    return begin, end
+    end = None if config.duration is None else begin + round(config.duration * 1e9)
+    return begin if config.start else None, end
 
 
 class Player:
@@ -176,14 +165,11 @@ class Player:
     ) -> None:
         self.config, self.reader, self.node, self.stop = config, reader, node, stop
         self.begin, self.end = window(config, reader)
-        self.whole = not config.start and config.duration is None
         self.summary = Summary(reader.message_count)
+        self.notes: set[str] = set()
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
-        self.offers: dict[int, QoSProfile] = {}
-        self.latched: list[bag.Connection] = []
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
-        self.notes: set[str] = set()
         self.clock: Publisher | None = None
         if config.clock:
             if any(publisher.topic_name == "/clock" for publisher in self.publishers.values()):
@@ -191,35 +177,35 @@ class Player:
             self.clock = node.create_publisher(Clock, "/clock", 10)
 
     def _advertise(self) -> None:
-        names, skipped = parse_remaps(self.config, self.reader), self.summary.skipped
+        names = parse_remaps(self.config, self.reader)
+        skipped: dict[str, str] = {}  # topic -> reason
         played: set[str] = set()
         # of a topic with two types, which no middleware takes, the one with more messages
         for connection in sorted(self.reader.connections, key=lambda c: -c.msgcount):
-            topic, reason = connection.topic, self.reader.unreadable.get(connection.id)
-            kind = None if reason else message_class(connection.msgtype)
-            if kind is None:
-                skipped[topic] = reason or f"{connection.msgtype} is not installed"
-                continue
+            topic, msgtype = connection.topic, connection.msgtype
             if topic in played:
-                skipped[f"{topic} as {connection.msgtype}"] = "the topic has another type, too"
-                continue
-            qos = offered_qos(connection)
-            try:
-                publisher = self.node.create_publisher(kind, names.get(topic, topic), qos)
-            except InvalidTopicNameException as error:
-                if topic in names:
-                    raise RosError(f"cannot publish on {names[topic]!r}: {error}") from error
-                skipped[topic] = "ROS 2 has no such name; give it one with --remap"
-                continue
-            played.add(topic)
-            self.publishers[connection.id], self.offers[connection.id] = publisher, qos
-            if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-                self.latched.append(connection)
-        for topic, why in sorted(skipped.items()):
-            _say(f"skipping {topic}: {why}")
+                skipped[f"{topic} as {msgtype}"] = "the topic has another type, too"
+            elif reason := self.reader.unreadable.get(connection.id):
+                skipped[topic] = reason
+            elif (kind := message_class(msgtype)) is None:
+                skipped[topic] = f"{msgtype} is not installed"
+            else:
+                try:
+                    self.publishers[connection.id] = self.node.create_publisher(
+                        kind, names.get(topic, topic), offered_qos(connection)
+                    )
+                    played.add(topic)
+                except InvalidTopicNameException as error:
+                    if topic in names:
+                        raise RosError(f"cannot publish on {names[topic]!r}: {error}") from error
+                    skipped[topic] = "ROS 2 has no such name; give it one with --remap"
+        reasons = [f"{topic}: {why}" for topic, why in sorted(skipped.items())]
+        for reason in reasons:
+            _say(f"skipping {reason}")
         if not self.publishers:
-            reasons = "; ".join(f"{topic}: {why}" for topic, why in sorted(skipped.items()))
-            raise RosError(f"{self.config.bag}: none of its topics can be played: {reasons}")
+            raise RosError(
+                f"{self.config.bag}: none of its topics can be played: {'; '.join(reasons)}"
+            )
 
     def run(self) -> Summary:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
@@ -234,35 +220,34 @@ class Player:
 
     def loss(self) -> str:
         """What the recording lost or did not give, of a replay that was not stopped; else empty."""
-        if self.stop.is_set():
-            return ""
         played, there = self.summary.published.total(), sum(c.msgcount for c in self.connections)
-        if not (self.reader.faults or (self.whole and played < there)):
+        lacks = self.begin is None and self.end is None and played < there
+        if self.stop.is_set() or not (self.reader.faults or lacks):
             return ""
         text = f"a part could not be played: {played} messages were, {there} are known of"
         return "; ".join([text, *self.reader.faults])
 
-    def _messages(self) -> Iterator[tuple[bag.Connection, int, bytes]]:
+    def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
-        if self.whole:  # whatever the file says of its beginning and end
-            yield from self.reader.messages(self.connections)
-            return
-        if self.latched and self.begin > self.reader.start_time:
-            for connection, _, data in self.reader.messages(self.latched, stop=self.begin):
+        latched = [c for c in self.connections if offered_qos(c).durability == LATCHED]
+        if latched and self.begin is not None:
+            for connection, _, data in self.reader.messages(latched, stop=self.begin):
                 yield connection, self.begin, data
         yield from self.reader.messages(self.connections, self.begin, self.end)
 
     def _play_once(self) -> None:
         self.summary.loops += 1
-        origin: float | None = None
-        begin = previous = self.begin  # bag time that is due at the origin
+        origin, begin = 0.0, 0  # the bag time `begin` is due at the time `origin`
+        previous: int | None = None
         for connection, stamp, data in self._messages():
-            if origin is None:  # opening the first chunk of the bag is not lateness
+            if previous is None:  # opening the first chunk of the bag is not lateness
                 origin = time.monotonic()
-                if self.whole:
-                    begin = previous = stamp
+                begin = previous = stamp if self.begin is None else self.begin
             if stamp - previous > MAX_GAP * 1e9:
-                self._note_gap(connection.topic, stamp - previous)
+                self._note(
+                    f"{(stamp - previous) / 3.6e12:.1f} hours without a message before one on "
+                    f"{connection.topic} are left out; was the clock set while recording?"
+                )
                 begin += stamp - previous
             previous = stamp
             due = origin + (stamp - begin) / 1e9 / self.config.rate
@@ -274,12 +259,6 @@ class Player:
             publisher.publish(data)
             self.summary.published[publisher.topic_name] += 1
 
-    def _note_gap(self, topic: str, nanoseconds: int) -> None:
-        self._note(
-            f"{nanoseconds / 3.6e12:.1f} hours without a message before one on {topic} are left "
-            "out; was the clock set while recording?"
-        )
-
     def _note(self, text: str) -> None:
         """Say it, once."""
         if text not in self.notes:
@@ -290,15 +269,22 @@ class Player:
         """Until subscribers are there and no node or subscription appears any more, at most `wait`
         seconds. RosError if one of `wait_for` has none then.
         """
+        awaited = self._awaited()
+        before: object = None
+        matched, refused = Counter[int](), list[str]()
         begin = since = time.monotonic()
-        names = self._awaited()
-        before, audience = None, _Audience()
         while not self.stop.is_set():
             now = time.monotonic()
-            audience = self._audience()
+            matched = Counter({i: p.get_subscription_count() for i, p in self.publishers.items()})
+            known, refused = self._subscriptions()
+            nodes = sorted(self.node.get_node_names_and_namespaces())
+            audience = matched, known, refused, nodes
             if audience != before:
                 before, since = audience, now
-            missing = [topic for topic, number in names.items() if not audience.matched[number]]
+            missing = [topic for topic, number in awaited.items() if not matched[number]]
+            complete = matched.total() and matched >= known and not missing
+            if complete and now - since >= SETTLED:
+                break
             if now >= begin + self.config.wait:
                 if missing:
                     raise RosError(
@@ -306,45 +292,39 @@ class Player:
                         f"{self.config.wait:g} s"
                     )
                 break
-            if audience.is_complete and not missing and now - since >= SETTLED:
-                break
             self.stop.wait(0.02)
-        for text in sorted(audience.refused):
+        for text in refused:
             self._note(text)
-        found = sum(audience.matched.values())
-        alone = sorted(
-            self.publishers[i].topic_name for i, count in audience.matched.items() if not count
-        )
+        alone = sorted(self.publishers[i].topic_name for i in matched if not matched[i])
         nobody = f"; nobody subscribes to {', '.join(alone)}" if alone else ""
         _say(
-            f"{found} matched subscription(s) after {time.monotonic() - begin:.1f} s, "
+            f"{matched.total()} matched subscription(s) after {time.monotonic() - begin:.1f} s, "
             f"starting{nobody}"
         )
 
     def _awaited(self) -> dict[str, int]:
         """The publisher of each topic of `wait_for`; RosError for one that is not played."""
         numbers = {publisher.topic_name: i for i, publisher in self.publishers.items()}
-        numbers |= {c.topic: c.id for c in self.reader.connections if c.id in self.publishers}
+        numbers |= {c.topic: c.id for c in self.connections}
         for topic in self.config.wait_for:
             if topic not in numbers:
                 found = ", ".join(sorted(numbers))
                 raise RosError(f"--wait-for: found topic {topic!r}, but these are played: {found}")
         return {topic: numbers[topic] for topic in self.config.wait_for}
 
-    def _audience(self) -> "_Audience":
-        """Who listens now."""
-        audience = _Audience(nodes=frozenset(self.node.get_node_names_and_namespaces()))
+    def _subscriptions(self) -> tuple[Counter[int], list[str]]:
+        """How many match each publisher, sooner or later, and what others do not get, and why."""
+        known: Counter[int] = Counter()
+        refused = []
         for number, publisher in self.publishers.items():
-            topic = publisher.topic_name
-            audience.matched[number] = publisher.get_subscription_count()
-            for info in self.node.get_subscriptions_info_by_topic(topic):
-                fits, why = qos_check_compatible(self.offers[number], info.qos_profile)
-                if fits == QoSCompatibility.ERROR:
+            for info in self.node.get_subscriptions_info_by_topic(publisher.topic_name):
+                fits, why = qos.qos_check_compatible(publisher.qos_profile, info.qos_profile)
+                if fits == qos.QoSCompatibility.ERROR:
                     name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-                    audience.refused.add(f"{name} gets nothing of {topic}: {why}")
+                    refused.append(f"{name} gets nothing of {publisher.topic_name}: {why}")
                 else:
-                    audience.known[number] += 1
-        return audience
+                    known[number] += 1
+        return known, sorted(refused)
 
     def _wait_until(self, due: float, stamp: int) -> None:
         """Sleep; with --clock the bag's time goes on meanwhile and ends at `stamp`."""
@@ -363,18 +343,3 @@ class Player:
             left = max(0.0, end - time.monotonic())
             if not publisher.wait_for_all_acked(Duration(seconds=left)) and left:
                 _say(f"{publisher.topic_name}: a subscriber has not acknowledged the last messages")
-
-
-@dataclass
-class _Audience:
-    """Subscriptions by the id of what is published, and all nodes."""
-
-    matched: Counter[int] = field(default_factory=Counter)
-    known: Counter[int] = field(default_factory=Counter)  # that match, sooner or later
-    refused: set[str] = field(default_factory=set)  # what the others do not get, and why
-    nodes: frozenset[tuple[str, str]] = frozenset()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether there are subscriptions, and none that still has to be matched."""
-        return self.matched.total() > 0 and self.matched >= self.known

@@ -22,13 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--remap", nargs="+", action="extend", default=[], metavar="FROM:=TO",
            help="rename topics")  # fmt: skip
     option("--clock", action="store_true", help="publish the bag's time on /clock")
-    option(
-        "--wait",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="wait for subscribers at most this long before starting (default: 10)",
-    )
+    option("--wait", type=float, default=10.0, metavar="S",
+           help="wait for subscribers at most this long before starting (default: 10)")  # fmt: skip
     option("--wait-for", nargs="+", action="extend", default=[], metavar="TOPIC",
            help="start when each of these has a subscriber; else end with an error")  # fmt: skip
 

@@ -2,11 +2,12 @@
 """What the files of recordings have in common, whatever their format. Needs no ROS."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
+from rosbags.interfaces import Qos
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
@@ -14,32 +15,46 @@ from rosbags.typesys.msg import normalize_msgtype
 # One message: id of its connection, receive time (ns), serialised message.
 Entry = tuple[int, int, bytes]
 
-MCAP_MAGIC = b"\x89MCAP0\r\n"
-FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros1msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-    "omgidl": MessageDefinitionFormat.IDL,
-}
+
+@dataclass(frozen=True)
+class Connection:
+    """The messages of one topic and type."""
+
+    id: int  # unique in its file
+    topic: str
+    msgtype: str
+    encoding: str  # of serialised messages: cdr, ros1, ...
+    offers: list[Qos]  # of each publisher, as far as they are recorded
+    msgcount: int
+    definition: str = ""  # of a ROS 1 type
 
 
-class Storage(Protocol):
-    """One open file. Damage is noted in `faults` when it is met, and what is sound is given."""
+class Storage(ABC):
+    """One open file. Damage is noted when it is met, and what is sound is given.
 
-    path: Path
-    connections: list[Connection]  # with unique ids
-    start: int  # receive time of the earliest message (ns); 0 if there is none
-    end: int  # one after the receive time of the latest message
-    faults: dict[str, None]  # in order, each once
-    notes: list[str]  # that nothing is lost by
+    Attributes:
+        faults: What is lost, in order, each once.
+        start: Receive time of the earliest message (ns); 0 if there is none.
+        end: One after the receive time of the latest message.
+    """
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connections: list[Connection] = []
+        self.faults: dict[str, None] = {}
+        self.start = self.end = 0
+
+    def fault(self, text: str) -> None:
+        """Note what is lost."""
+        self.faults[f"{self.path.name}: {text}"] = None
+
+    @abstractmethod
     def messages(
         self, ids: Collection[int], start: int | None = None, stop: int | None = None
     ) -> Iterator[Entry]:
-        """Messages of some connections from `start` to before `stop`, by receive time."""
-
-    def close(self) -> None:
-        """Close the file."""
+        """Messages of some connections from `start` to before `stop`, by receive time; empty where
+        one cannot be read.
+        """
 
 
 def type_name(name: str) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from rosbags.convert.converter import (
@@ -12,12 +13,12 @@ from rosbags.convert.converter import (
     STATIC_MSGTYPE_RENAMES,
     generate_message_converter,
 )
-from rosbags.interfaces import Connection, ConnectionExtRosbag1, ConnectionExtRosbag2
+from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader, ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.storage import Entry
+from mmsam_ros.ros.storage import Connection, Entry, Storage
 
 LATCHED = [LATCH[0]._replace(depth=1)]  # QoS of a latched topic
 ENCODING = "ros1"  # of serialised messages
@@ -26,51 +27,39 @@ _DAMAGED = (ReaderError, struct.error, AssertionError, EOFError, LookupError, OS
             RuntimeError, ValueError)  # fmt: skip
 
 
-class Ros1File:
+class Ros1File(Storage):
     """An open bag; see `Storage`. RosError if it has no index or is damaged there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.faults: dict[str, None] = {}
-        self.notes: list[str] = []
+    def __init__(self, path: Path, closing: ExitStack) -> None:
+        super().__init__(path)
         self._reader = Reader(path)
         try:
-            self._reader.open()
+            closing.enter_context(self._reader)
         except _DAMAGED as error:
             raise RosError(
                 f"{path}: not a readable recording: {error} (a bag that was cut is repaired by "
                 "`rosbag reindex` of ROS 1)"
             ) from error
-        self._of_reader = {c.id: c for c in self._reader.connections}
-        self.connections = [
-            c._replace(ext=ConnectionExtRosbag2(ENCODING, LATCHED if _latches(c) else []))
-            for c in self._reader.connections
-        ]
-        some = self._reader.message_count > 0
-        self.start = self._reader.start_time if some else 0
-        self.end = self._reader.end_time + 1 if some else 0
+        for c in self._reader.connections:
+            latches = isinstance(c.ext, ConnectionExtRosbag1) and c.ext.latching
+            offers, definition = LATCHED if latches else [], c.msgdef.data
+            self.connections.append(
+                Connection(c.id, c.topic, c.msgtype, ENCODING, offers, c.msgcount, definition)
+            )
+        if self._reader.message_count:
+            self.start, self.end = self._reader.start_time, self._reader.end_time + 1
 
     def messages(
         self, ids: Collection[int], start: int | None = None, stop: int | None = None
     ) -> Iterator[Entry]:
-        chosen = [self._of_reader[number] for number in ids]
-        if not chosen:
-            return
+        chosen = [c for c in self._reader.connections if c.id in ids]
         try:
             for connection, time, data in self._reader.messages(chosen, start, stop):
                 yield connection.id, time, bytes(data)
         except _DAMAGED as error:
-            self.faults[
-                f"{self.path.name}: it is damaged ({error}); `rosbag fix` and `rosbag reindex` "
-                "of ROS 1 may repair it"
-            ] = None
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-def _latches(connection: Connection) -> bool:
-    return isinstance(connection.ext, ConnectionExtRosbag1) and bool(connection.ext.latching)
+            self.fault(
+                f"it is damaged ({error}); `rosbag fix` and `rosbag reindex` of ROS 1 may repair it"
+            )
 
 
 class Ros1Converter:
@@ -84,8 +73,7 @@ class Ros1Converter:
         source, target = get_typestore(empty), jazzy
         self.msgtype = STATIC_MSGTYPE_RENAMES.get(connection.msgtype, connection.msgtype)
         try:
-            types = get_types_from_msg(connection.msgdef.data, connection.msgtype)
-            source.register(types)
+            source.register(get_types_from_msg(connection.definition, connection.msgtype))
             if self.msgtype not in jazzy.types:
                 target = get_typestore(empty)
                 header = {_HEADER: jazzy.fielddefs[_HEADER]}

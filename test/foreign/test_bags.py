@@ -117,10 +117,10 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no messages": (edit(message_count=0), "0 messages, the files have 12"),
     "more messages": (edit(message_count=900), "900 messages, the files have 12"),
     "a late start": (edit(starting_time={"nanoseconds_since_epoch": START + 5}), "the start"),
-    "a short duration": (edit(duration={"nanoseconds": 100}), "a duration of 100 ns"),
+    "a short duration": (edit(duration={"nanoseconds": 100}), "100 ns of duration"),
     "a start that is a word": (edit(starting_time={"nanoseconds_since_epoch": "now"}), ""),
     "no topics": (edit(topics_with_message_count=[]), ""),
-    "topics are no list": (edit(topics_with_message_count=7), "cannot be read"),
+    "topics are no list": (edit(topics_with_message_count=7), ""),
     "no count": (without("message_count"), ""),
     "no start": (without("starting_time"), ""),
     "no file list": (without("relative_file_paths"), "lists no files"),
@@ -236,8 +236,8 @@ def test_a_message_that_cannot_be_unpacked_costs_itself(tmp_path: Path) -> None:
         database.execute("UPDATE messages SET data = 'text' WHERE id = 6")
     texts, _, faults = read(file)
     assert texts == [TEXTS[i] for i in range(12) if i not in (2, 4, 5)]
-    assert len(faults) == 3
-    assert "bag.db3: 1 messages cannot be read (no data)" in faults
+    assert len(faults) == 2
+    assert "/a: 2 messages cannot be read (it has 0 bytes)" in faults
 
 
 def test_a_packed_file_is_read_up_to_where_it_is_cut(tmp_path: Path) -> None:

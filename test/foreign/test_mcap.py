@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,16 @@ def test_cut_anywhere_it_is_read_up_to_the_cut(tmp_path: Path, layout: Layout) -
         assert all("cut at byte" in fault and "mcap recover" in fault for fault in faults)
         found.append(len(texts))
     assert found[-1] == COUNT
-    if layout.compression is None or layout.compression == "":
-        assert set(found) == set(range(COUNT + 1))  # not a message is lost before the cut
+    step = layout.chunk if layout.compression else 1
+    assert set(found) == set(range(0, COUNT + 1, step))  # at most a compressed chunk is lost
+
+
+def test_messages_of_no_topic_are_named(tmp_path: Path) -> None:
+    messages = [*MESSAGES, (3, 2000, b"")]
+    for compression in ("", None):
+        layout = Layout(compression=compression, summary=False)
+        path = write_mcap(tmp_path / "x.mcap", [A, B], messages, layout)
+        assert read(path) == (TEXTS, ["x.mcap: 1 messages belong to no topic"])
 
 
 def test_a_disk_that_was_full_leaves_zeros(tmp_path: Path) -> None:
@@ -121,6 +130,18 @@ def test_a_damaged_chunk_costs_its_own_messages(tmp_path: Path, summary: bool) -
     assert texts == [t for t in TEXTS if t not in ("text 3", "text 4", "text 5")]
     assert "is damaged" in fault
     assert "mcap recover" in fault
+
+
+def test_chunks_are_read_when_their_time_comes(tmp_path: Path) -> None:
+    """A sound summary is enough to begin: the damage at the end is not met before."""
+    path = write_mcap(tmp_path / "x.mcap", [A, B], MESSAGES, Layout(compression=""))
+    path.write_bytes(path.read_bytes().replace(b"text 10", b"text ??"))
+    with Recording(path) as recording:
+        messages = recording.messages()
+        assert [time for _, time, _ in islice(messages, 8)] == [1000 + 10 * i for i in range(8)]
+        assert recording.faults == []
+        assert [time for _, time, _ in messages] == [1080]
+        assert len(recording.faults) == 1
 
 
 FOREIGN = {
@@ -196,7 +217,7 @@ def test_messages_of_ros1_in_mcap(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "the file is empty"),
+        (b"", "found an empty file"),
         (MAGIC, "it is cut at byte 8 of 8"),
         (b"\x89MCAP1\r\n" + bytes(50), "begins with b'\\\\x89MCAP1"),
         (b"<html>", "expected MCAP, a rosbag2 database or a ROS 1 bag"),

@@ -133,7 +133,7 @@ def test_messages_become_those_of_ros2(tmp_path: Path, compression: str) -> None
         ]
         assert [time for _, _, time, _ in played] == [(1500 + i) * 10**9 for i in range(5)]
         messages: list[Any] = [ROS2.deserialize_cdr(data, kind) for _, kind, _, data in played]
-        qos = {c.topic: c.ext.offered_qos_profiles for c in recording.connections}  # type: ignore[union-attr]
+        qos = {c.topic: c.offers for c in recording.connections}
     tf, info, first, points, second = messages
     assert tf.transforms[0].child_frame_id == "velodyne"
     assert played[0][1] == "tf2_msgs/msg/TFMessage"
