@@ -37,6 +37,7 @@ class CameraInfos:
 
     rectified: bool | None = None  # the camera image; None: decided from its CameraInfo
     fixed: Mapping[str, CameraModel] = field(default_factory=dict)  # preferred to topics
+    topics: Mapping[str, str] = field(default_factory=dict)  # their names for messages
     _received: dict[str, Any] = field(default_factory=dict)
 
     def update(self, name: str, message: Any) -> None:
@@ -47,15 +48,16 @@ class CameraInfos:
         """The model of "camera" or "thermal" for an image of this size; RosError if there is none
         yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").
         """
+        topic = self.topics.get(name, f"{name}/camera_info")
         if name in self.fixed:
             model, where = self.fixed[name], f"parameter {name}.info"
         elif name in self._received:
-            where, rectified = f"{name}/camera_info", self.rectified if name == CAMERA else None
+            where, rectified = topic, self.rectified if name == CAMERA else None
             model = camera_model(self._received[name], rectified, where)
         else:
             raise RosError(
-                f"no CameraInfo received on {name}/camera_info; publish or remap it, or set the "
-                f"parameters {name}.info",
+                f"no CameraInfo received on {topic}; publish or remap it, or set the parameters "
+                f"{name}.info",
                 "no_camera_info",
             )
         if (model.width, model.height) != (width, height):
