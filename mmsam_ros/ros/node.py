@@ -15,17 +15,15 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
-from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import Input, Outputs, advertise
 from mmsam_ros.ros.watch import Watch
@@ -33,8 +31,6 @@ from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
 from mmsam_ros.weights import default_weights
 
-NODE = "mmsam"
-RCLError = rclpy_implementation.RCLError
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
 DIAGNOSTICS_PERIOD = 1.0  # seconds
 
@@ -188,6 +184,7 @@ def run(args: Sequence[str] | None = None) -> int:
     node: SegmentNode | None = None
     begun = False
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)
         begun = True
         node = SegmentNode()
@@ -196,7 +193,7 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (MmsamError, RCLError, ParameterException) as error:
+    except START_ERRORS as error:
         if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2

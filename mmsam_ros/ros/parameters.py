@@ -5,6 +5,7 @@ They are read once, at start. RosError names a parameter that is wrong.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ def _check_together(parameters: Parameters) -> None:
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
     """The segmenter; errors as of `load_model` and `Segmenter` too."""
-    model, spec = load_model(parameters["weights"] or default_weights())
+    given = parameters["weights"]
+    model, spec = load_model(Path(given).expanduser() if given else default_weights())
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +20,7 @@ import pytest
 import rclpy
 import torch
 from domains import free_domain
-from harness import GUARD, Client, NodeProcess, image, nano_weights, running
+from harness import GUARD, Client, NodeProcess, environment, image, nano_weights, running
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -83,6 +87,32 @@ def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
         assert "defect" not in node.output
 
 
+@pytest.mark.parametrize("library", ["_rclpy_pybind11", "libtorch_cpu", "torch/lib/libtorch.so"])
+def test_ctrl_c_while_it_imports_ends_it_at_once(weights: Path, library: str) -> None:
+    """Once the library is there, the import of what needs it goes on for a while."""
+    node = NodeProcess(free_domain(7), "-p", f"weights:={weights}", "-p", "device:=cpu")
+    maps = Path(f"/proc/{node.process.pid}/maps")
+    while library not in maps.read_text():
+        assert node.process.poll() is None, node.output
+    began = time.monotonic()
+    code = node.stop()
+    assert code in (0, -signal.SIGINT)
+    assert node.output == ""
+    assert time.monotonic() - began < 20, "seconds; under load, it takes 60 to load the rest"
+
+
+def test_wrong_weights_are_said_before_torch_is_loaded(weights: Path) -> None:
+    """By what the process has imported when it is at its end."""
+    words = ["-X", "importtime", "-m", "mmsam_ros.ros.main", "--ros-args", "-p", "weights:=/no.pt"]
+    done = subprocess.run(
+        [sys.executable, *words], env=environment(free_domain(2)), stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 2
+    assert "cannot start: parameter weights: /no.pt: no such file" in done.stderr
+    assert "rclpy.node" in done.stderr
+    assert "torch" not in done.stderr
+
+
 @contextmanager
 def node_in_this_process(domain: int, *args: str) -> Iterator[Client]:
     """A spinning node that a test can reach into, and a client."""
@@ -142,7 +172,13 @@ def test_a_full_memory_costs_frames_not_the_node(
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["-p", "weights:=/absent.safetensors"], "/absent.safetensors: no such file"),
+        (["-p", "weights:=/absent.safetensors"], "weights: /absent.safetensors: no such file"),
+        (
+            ["-p", "weights:=~/absent.safetensors"],
+            f"{Path.home()}/absent.safetensors: no such file",
+        ),
+        (["-p", "weights:=/tmp"], "parameter weights: /tmp: is a folder, expected a file"),
+        (["-p", "weights:=5"], "parameter weights: found 5, expected a string"),
         (["-p", "lidar.slob:=0.1"], "parameter 'lidar.slob' does not exist; did you mean 'lidar.s"),
         (["-p", "lidar.slop:=near"], "lidar.slop"),
         (["-p", "use_sim_time:=maybe"], "use_sim_time"),
