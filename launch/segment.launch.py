@@ -173,8 +173,8 @@ def node_has_ended(event, context):
     if context.is_shutdown:
         return []
     if event.returncode:
-        raise RuntimeError(f"mmsam has ended with exit code {event.returncode}, see its log")
-    return [Shutdown(reason="the node mmsam has ended")]
+        raise RuntimeError(f"the node has ended with exit code {event.returncode}, see its log")
+    return [Shutdown(reason="the node has ended")]
 
 
 def play_when_ready(values, node):

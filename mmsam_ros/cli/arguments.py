@@ -64,14 +64,6 @@ def count(text: str) -> int:
     return int(matched(r"0*[1-9]\d*", text, "a whole number of at least 1")[0])
 
 
-def existing_file(text: str) -> Path:
-    """Type of files that are read; one that is not there is said before anything is loaded."""
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{path}: no such file")
-    return path
-
-
 def device(text: str) -> str:
     """Type of devices; whether the machine has it is checked when it is used."""
     return matched(r"auto|cpu|cuda(:\d+)?", text, "auto, cpu or cuda[:N]")[0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import write_atomic
-from mmsam_ros.cli.arguments import CliError, add_inference, add_out, existing_file
+from mmsam_ros.cli.arguments import CliError, add_inference, add_out
 from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, palette
 
 _DATA = (".npy", ".npz", ".png", ".jpg", ".jpeg")
@@ -36,13 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option(f"--{sensor}", type=Path, metavar="FILE", help=_FILES[sensor])
     option("--calib", type=Path, metavar="FILE",
            help="calib.json: needed for points and for a thermal camera's own view")  # fmt: skip
-    option("--weights", type=existing_file, metavar="FILE",
-           help="weights file (default: the package's)")  # fmt: skip
+    option("--weights", type=Path, metavar="FILE", help="weights file (default: the package's)")
     add_inference(parser)
     add_out(parser, "folder to write", "out/predict")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.weights is not None and not args.weights.is_file():  # before torch is loaded
+        raise CliError(f"{args.weights}: no such file")
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter

@@ -44,6 +44,7 @@ def can_start(args: Sequence[str] | None) -> bool:
 
 def check_weights(path: Path) -> None:
     """RosError unless it is a file."""
+    if path.is_dir():
+        raise RosError(f"parameter weights: {path}: is a folder, expected a file")
     if not path.is_file():
-        reason = "is a folder, expected a file" if path.is_dir() else "no such file"
-        raise RosError(f"parameter weights: {path}: {reason}")
+        raise RosError(f"parameter weights: {path}: no such file")

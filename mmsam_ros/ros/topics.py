@@ -27,6 +27,14 @@ from mmsam_ros.weights import Spec
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
 SHOWN = 12  # topics that a message lists at most
+LAUNCH_ARGUMENTS = {
+    "camera/image": "image_topic",
+    "camera/camera_info": "camera_info_topic",
+    "lidar/points": "points_topic",
+    "lidar/image": "lidar_image_topic",
+    "thermal/image": "thermal_topic",
+    "thermal/camera_info": "thermal_info_topic",
+}
 
 
 @dataclass
@@ -133,16 +141,25 @@ class Input:
                     "config/fastdds_shm.xml for the publisher"
                 )
         there = self._published({c.type for c in self.candidates})
-        if not there:
+        if there:
+            text = f"on {awaited}. Published: {', '.join(there)}; {self._how_to_remap()}"
+        else:
             kinds = " or ".join(dict.fromkeys(c.type.split("/")[-1] for c in self.candidates))
-            return (
+            text = (
                 f"on {awaited}, and no other topic of type {kinds} is published: is the driver or "
                 "the bag running, with the same ROS_DOMAIN_ID?"
             )
-        hint = f"remap {self.candidates[0].name} to the right one"
-        if any(name.endswith("/compressed") for name in there):
-            hint += ", without /compressed"
-        return f"on {awaited}. Published: {', '.join(there)}; {hint}"
+        doubled = any(
+            names[c.name].endswith("/compressed" if c.type == IMAGE else "/compressed/compressed")
+            for c in self.candidates
+        )
+        return text + " Give the name without /compressed" * doubled
+
+    def _how_to_remap(self) -> str:
+        name = self.candidates[0].name
+        argument = LAUNCH_ARGUMENTS.get(name)
+        of_launch = f" (launch argument {argument})" if argument else ""
+        return f"remap {name}{of_launch} to the right one."
 
     def _published(self, kinds: set[str]) -> list[str]:
         """Topics of others with one of these types, at most `SHOWN` of them."""

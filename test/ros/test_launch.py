@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
+from mmsam_ros.ros.topics import LAUNCH_ARGUMENTS
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ def test_the_topics_are_those_that_the_node_reads(launch: Any) -> None:
     assert {topic for topic, _ in launch.TOPICS} <= {topic.name for topic in INPUTS}
     defaults = {name: default for name, default, _ in launch.ARGUMENTS}
     assert all(defaults[argument] == topic for topic, argument in launch.TOPICS)
+    assert dict(launch.TOPICS) == LAUNCH_ARGUMENTS, "which the node's log names"
 
 
 def test_without_arguments_the_parameters_file_decides(launch: Any, tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_the_end_of_a_process(launch: Any) -> None:
     assert end.kind == "Shutdown"
     assert launch.player_has_ended(event, context) == []
     event.returncode = 2
-    with pytest.raises(RuntimeError, match="mmsam has ended with exit code 2"):
+    with pytest.raises(RuntimeError, match="the node has ended with exit code 2"):
         launch.node_has_ended(event, context)
     with pytest.raises(RuntimeError, match="the bag was not played"):
         launch.player_has_ended(event, context)
@@ -317,7 +319,7 @@ def test_the_launch_ends_with_the_node(launch: Any, weights: Path, tmp_path: Pat
     running = Launched(launch, defaults(launch, params_file=str(params)), free_domain(4))
     assert running.wait() == 1
     assert any("cannot start: parameter lidar.slop" in line for line in running.lines)
-    assert "mmsam has ended with exit code 2" in running.lines[-1]
+    assert "the node has ended with exit code 2" in running.lines[-1]
 
 
 @pytest.mark.dds
