@@ -61,6 +61,9 @@ CHOICES = {
     **{name: ["true", "false", "True", "False"] for name in ("use_sim_time", "loop", "rviz")},
 }
 FILES = ("weights", "params_file", "calibration")
+# read by launch itself
+OF_LAUNCH = ("emulate_tty", "launch-prefix", "launch-prefix-filter", "sigterm_timeout",
+             "sigkill_timeout")  # fmt: skip
 TOPICS = [
     ("camera/image", "image_topic"),
     ("camera/camera_info", "camera_info_topic"),
@@ -116,8 +119,9 @@ def misspelt(context):
     if FILE not in map(os.path.basename, sys.argv):
         return []
     names = [name for name, _, _ in ARGUMENTS]
-    given = [word.partition(":=")[0] for word in context.argv if ":=" in word]
-    hints = {name: difflib.get_close_matches(name, names, 1) for name in given if name not in names}
+    given = {word.partition(":=")[0] for word in context.argv if ":=" in word}
+    unknown = sorted(given - {*names, *OF_LAUNCH})
+    hints = {name: difflib.get_close_matches(name, names, 1) for name in unknown}
     return [
         f"argument {name!r} does not exist" + "".join(f"; did you mean {n!r}?" for n in near)
         for name, near in hints.items()

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
@@ -129,31 +130,41 @@ class Input:
     def explain_silence(self) -> str:
         """What this input waits for, and what there is instead, for a log line."""
         names = {c.name: self.node.resolve_topic_name(c.name) for c in self.candidates}
-        awaited = " or ".join(dict.fromkeys(names.values()))
+        awaited = dict.fromkeys(names.values(), "")  # and as what it is published instead
         for candidate in self.candidates:
             publishers = self.node.get_publishers_info_by_topic(candidate.name)
-            nodes = sorted({p.node_name for p in publishers if p.topic_type == candidate.type})
-            if nodes:
-                return (
-                    f"on {names[candidate.name]}, though {', '.join(nodes)} publishes it. If its "
-                    "source is not paused, large messages are lost between processes: with Fast "
-                    "DDS, set FASTRTPS_DEFAULT_PROFILES_FILE to the package's "
-                    "config/fastdds_shm.xml for the publisher"
-                )
+            fitting = [p for p in publishers if p.topic_type == candidate.type]
+            if fitting:
+                return f"on {names[candidate.name]}, though {self._explain_loss(fitting)}"
+            if publishers:
+                awaited[names[candidate.name]] = f" (published as {publishers[0].topic_type})"
+        text = "on " + " or ".join(f"{name}{found}" for name, found in awaited.items())
         there = self._published({c.type for c in self.candidates})
         if there:
-            text = f"on {awaited}. Published: {', '.join(there)}; {self._how_to_remap()}"
+            text = f"{text}. Published: {', '.join(there)}; {self._how_to_remap()}"
         else:
             kinds = " or ".join(dict.fromkeys(c.type.split("/")[-1] for c in self.candidates))
             text = (
-                f"on {awaited}, and no other topic of type {kinds} is published: is the driver or "
-                "the bag running, with the same ROS_DOMAIN_ID?"
+                f"{text}, and no other topic of type {kinds} is published: is the driver or the "
+                "bag running, with the same ROS_DOMAIN_ID?"
             )
         doubled = any(
             names[c.name].endswith("/compressed" if c.type == IMAGE else "/compressed/compressed")
             for c in self.candidates
         )
         return text + " Give the name without /compressed" * doubled
+
+    def _explain_loss(self, publishers: list[TopicEndpointInfo]) -> str:
+        """Why messages that are published may not arrive."""
+        by = ", ".join(sorted({p.node_name for p in publishers}))
+        offers = {p.qos_profile.reliability for p in publishers}
+        if self.reliability == "reliable" and ReliabilityPolicy.BEST_EFFORT in offers:
+            return f"{by} publishes it as best effort: set input_reliability to 'auto'"
+        return (
+            f"{by} publishes it. If its source is not paused, large messages are lost between "
+            "processes: with Fast DDS, set FASTRTPS_DEFAULT_PROFILES_FILE to the package's "
+            "config/fastdds_shm.xml for the publisher"
+        )
 
     def _how_to_remap(self) -> str:
         name = self.candidates[0].name

@@ -120,12 +120,13 @@ def test_silence_is_explained_with_the_topics_that_are_published(
     client.spin_until(
         lambda: "/rear/image" in stream.explain_silence() and not stream.update(), "its publisher"
     )
-    assert stream.explain_silence() == (
-        "on /front/image/compressed. Published: /rear/image; remap camera/image (launch argument "
-        "image_topic) to the right one. Give the name without /compressed"
-    )
     client.spin_until(
         lambda: node.count_publishers("/front/image/compressed") and not stream.update(), "both"
+    )
+    assert stream.explain_silence() == (
+        "on /front/image/compressed (published as sensor_msgs/msg/CompressedImage). Published: "
+        "/rear/image; remap camera/image (launch argument image_topic) to the right one. Give the "
+        "name without /compressed"
     )
     assert (
         "/front/image/compressed is published as sensor_msgs/msg/CompressedImage, expected "
@@ -140,3 +141,11 @@ def test_silence_of_a_publisher_is_no_matter_of_names(client: Client) -> None:
     client.spin_until(stream.update, "the publisher")
     assert stream.explain_silence().startswith("on /cam, though client publishes it. If its source")
     assert stream.last is None
+
+
+def test_silence_of_a_publisher_that_offers_less(client: Client) -> None:
+    client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.BEST_EFFORT))
+    stream = Input(client.node, "camera", [RAW], "reliable", lambda _: None)
+    client.spin_until(stream.update, "the publisher")
+    expected = "on /cam, though client publishes it as best effort: set input_reliability to 'auto'"
+    assert stream.explain_silence() == expected

@@ -142,7 +142,7 @@ def test_what_is_wrong_is_said_before_anything_starts(
 def test_a_misspelt_argument_is_refused(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`ros2 launch` ignores it; but a launch file around this one may have its own arguments."""
     context = defaults(launch)
-    context.argv = ["calibraton:=/c.yaml", "rate:=2", "colour:=blue"]
+    context.argv = ["calibraton:=/c.yaml", "rate:=2", "colour:=blue", "emulate_tty:=true"]
     monkeypatch.setattr("sys.argv", ["ros2", "launch", "robot", "robot.launch.py", *context.argv])
     launch.start(context)
     monkeypatch.setattr("sys.argv", ["ros2", "launch", "mmsam_ros", "segment.launch.py"])
