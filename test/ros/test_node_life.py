@@ -20,9 +20,19 @@ import pytest
 import rclpy
 import torch
 from domains import free_domain
-from harness import GUARD, Client, NodeProcess, environment, image, nano_weights, running
+from harness import (
+    GUARD,
+    LIDAR_POSE,
+    Client,
+    NodeProcess,
+    cloud,
+    environment,
+    image,
+    nano_weights,
+    running,
+)
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.diagnostics import FAILURES
@@ -69,6 +79,41 @@ def test_without_weights_the_node_takes_the_packages_own_and_says_so() -> None:
         client.spin_until(lambda: client.node.count_publishers("/mmsam/semantic"), "the node")
         assert client.diagnostics()["weights"] == default_weights().name
         assert "Evaluation only; do not use on a vehicle" in node.output
+
+
+def test_what_does_not_come_or_never_matches_is_in_the_log(weights: Path) -> None:
+    """A LiDAR on TAI, which is 37 s ahead; a thermal image on another topic."""
+    with running(
+        free_domain(1), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", LIDAR_POSE,
+        "-r", "__ns:=/front", "-r", "thermal/image:=/heat",
+    ) as (node, client):  # fmt: skip
+        camera, lidar = (
+            client.publisher(kind, f"/front/{name}")
+            for kind, name in ((Image, "camera/image"), (PointCloud2, "lidar/points"))
+        )
+        heat = client.publisher(Image, "/thermal/image_raw")
+        rgb, points = np.zeros((48, 64, 3), np.uint8), np.ones((10, 4), np.float32)
+
+        def said(*texts: str) -> bool:
+            """Publishes until the node has said it."""
+            now = time.time_ns()
+            camera.publish(image(now, rgb, "rgb8"))
+            lidar.publish(cloud(now + 37 * 10**9, points))
+            heat.publish(image(now, rgb[..., 0], "mono8"))
+            return all(text in node.output for text in texts)
+
+        lines = (
+            "thermal: nothing received for 5 s on /heat or /heat/compressed. Published: ",
+            "/thermal/image_raw; remap thermal/image (launch argument thermal_topic) to the right",
+            "camera_info: nothing received for 5 s on /front/camera/camera_info, and no other",
+            "lidar: its messages come but never match: its stamps are 3",
+            "s ahead of the camera's. If its clock is off by a constant, set lidar.offset to -3",
+            "s after the start, of camera\n",
+        )
+        client.spin_until(lambda: said(*lines), "all of it")
+        assert float(client.diagnostics()["stamps_ahead.lidar"].split()[0]) == pytest.approx(
+            37.0, abs=0.5
+        )
 
 
 def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
