@@ -89,21 +89,33 @@ def test_the_pool_of_synth_folder_ends(tmp_path: Path, number: int, group: bool,
         assert process.returncode == code
 
 
-def test_the_loaders_of_a_training_end(tmp_path: Path) -> None:
-    """The first signal lets it write its checkpoint; the second one ends it at once."""
-    make_folder(tmp_path / "data")
-    words = (
+def training(folder: Path, *more: str) -> tuple[str, ...]:
+    """A long run of a small network."""
+    make_folder(folder / "data")
+    return (
         "train", "--dataset=folder", "--sensors=[lidar, thermal]", "--data.workers=2",
-        f"--data.root={tmp_path / 'data'}", f"--out={tmp_path / 'run'}", "--model.preset=nano",
+        f"--data.root={folder / 'data'}", f"--out={folder / 'run'}", "--model.preset=nano",
         "--model.image_size=[64, 96]", "--augment.base_size=[64, 96]", "--augment.crop=[64, 96]",
         "--start.sam=scratch", "--start.convnext=scratch", "--schedule.epochs=1000",
-        "--batch.effective=2", "--batch.per_device=2", "--device.accelerator=cpu",
+        "--batch.effective=4", "--batch.per_device=2", "--device.accelerator=cpu", *more,
     )  # fmt: skip
-    with verb(*words) as process:
+
+
+def test_the_loaders_of_a_training_end(tmp_path: Path) -> None:
+    """The first signal lets it write its checkpoint; the second one ends it at once."""
+    with verb(*training(tmp_path)) as process:
         wait_for(lambda: workers(process.pid) >= 2, process)
         os.kill(process.pid, signal.SIGTERM)
         ended(process, signal.SIGTERM)
         assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_the_processes_of_several_devices_end(tmp_path: Path) -> None:
+    """As soon as there is a second one, which then waits for the first."""
+    with verb(*training(tmp_path, "--device.devices=2")) as process:
+        wait_for(lambda: workers(process.pid) >= 1, process)
+        ended(process, signal.SIGTERM)
+        assert process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("library", ["cv2", "libtorch_cpu"])
