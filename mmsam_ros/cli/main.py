@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import FrameType
 
 from mmsam_ros import __version__
@@ -82,13 +81,9 @@ def _signals() -> Iterator[None]:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """End the processes that this one has started, which would wait for ever, then this one."""
-    for worker in multiprocessing.active_children():  # of pools and loaders; these ignore signals
+    """End the processes of pools and loaders, which would wait for ever, then this one."""
+    for worker in multiprocessing.active_children():
         worker.kill()
-    for file in Path("/proc/self/task").glob("*/children"):  # Linux; Lightning's, one a device
-        for child in map(int, file.read_text().split()):
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)
