@@ -10,6 +10,7 @@ So does the end of the node with another code than 0, and a bag that cannot be p
 import difflib
 import os
 import shutil
+import signal
 import sys
 
 from ament_index_python.packages import get_package_share_directory
@@ -176,7 +177,7 @@ def node_has_ended(event, context):
     """The end of the node ends the launch; RuntimeError, and so exit code 1, if it failed."""
     if context.is_shutdown:
         return []
-    if event.returncode:
+    if event.returncode not in (0, -signal.SIGINT):  # Ctrl-C while it imports
         raise RuntimeError(f"the node has ended with exit code {event.returncode}, see its log")
     return [Shutdown(reason="the node has ended")]
 

@@ -33,15 +33,18 @@ class _Mask(NamedTuple):
 
 
 class Monitor:
-    """Figures of the sets that have ended. Thread-safe. `warn` and `inform` log a line."""
+    """Figures of the sets that have ended. Thread-safe. `warn` and `inform` log a line; `topic`
+    gives a stream's topic, where that is known.
+    """
 
     def __init__(
         self,
         warn: Callable[[str], Any],
         clock: Callable[[], float] = time.monotonic,
         inform: Callable[[str], Any] = lambda _: None,
+        topic: Callable[[str], str | None] = lambda _: None,
     ) -> None:
-        self._warn, self._inform, self._clock = warn, inform, clock
+        self._warn, self._inform, self._clock, self._topic = warn, inform, clock, topic
         self._begin = clock()
         self._next_report: float | None = None  # none before the first mask
         self._ends: deque[tuple[float, str]] = deque()  # of the last seconds: when, fused or reason
@@ -75,7 +78,9 @@ class Monitor:
                 key = stream, reason, defect
                 if now >= self._next_log.get(key, now):
                     self._next_log[key] = now + LOG_PERIOD
-                    self._warn(f"{stream} refused ({reason}): {text}")
+                    name = self._topic(stream)
+                    where = f"{name}: " if name else ""
+                    self._warn(f"{stream} refused ({reason}): {where}{text}")
 
     def report(self) -> None:
         """Log masks and frames of the last seconds, unless that was done or none came; call it

@@ -43,7 +43,9 @@ class SegmentNode(Node):
     def __init__(self) -> None:
         super().__init__(NODE)
         log = self.get_logger()
-        self._monitor = Monitor(log.warning, inform=log.info)  # its time begins here
+        self._inputs: list[Input] = []
+        # its time begins here
+        self._monitor = Monitor(log.warning, inform=log.info, topic=self._topic)
         parameters = setup.declare_parameters(self)
         self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
@@ -71,6 +73,10 @@ class SegmentNode(Node):
     def stop(self) -> None:
         """End the worker; sets that wait are counted as dropped."""
         self._worker.stop()
+
+    def _topic(self, stream: str) -> str | None:
+        """The topic that a stream is read from now."""
+        return next((i.topic for i in self._inputs if i.name == stream), None)
 
     def _settle(self, synced: SyncedSet, outcome: Outcome) -> None:
         """The one place where a set ends; called by the worker."""

@@ -107,6 +107,17 @@ def test_refusals_are_logged_but_not_again_and_again() -> None:
     assert found.logged[-1] == "camera refused (step): 0", "another reason is logged at once"
 
 
+def test_a_refusal_names_the_topic() -> None:
+    logged: list[str] = []
+    monitor = Monitor(logged.append, topic={"camera": "/front/image"}.get)
+    synced = SyncedSet(Entry("camera", 0, None, 0), {}, frozenset())
+    lidar = {"lidar": Refusal("lidar", "blank", "no point in view")}
+    monitor.settled(synced, Outcome("refused", "size", "0x0", lidar))
+    assert logged == [
+        "lidar refused (blank): no point in view", "camera refused (size): /front/image: 0x0"
+    ]  # fmt: skip
+
+
 def test_a_refusal_has_an_age() -> None:
     found = Watched()
     found.settle(Outcome("refused", "blank", "nothing in view"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import signal
 import types
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,9 @@ def test_the_end_of_a_process(launch: Any) -> None:
     (end,) = launch.node_has_ended(event, context)
     assert end.kind == "Shutdown"
     assert launch.player_has_ended(event, context) == []
+    event.returncode = -signal.SIGINT
+    (end,) = launch.node_has_ended(event, context)
+    assert end.kind == "Shutdown", "Ctrl-C while the node imports"
     event.returncode = 2
     with pytest.raises(RuntimeError, match="the node has ended with exit code 2"):
         launch.node_has_ended(event, context)
@@ -372,4 +376,4 @@ def test_nothing_heavy_is_imported(launch: Any) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     own = {"ament_index_python", "launch", "launch_ros"}
-    assert modules - own == {"difflib", "os", "shutil", "sys"}
+    assert modules - own == {"difflib", "os", "shutil", "signal", "sys"}
