@@ -10,6 +10,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "mmsam_ros"
+ASSETS = ("models", "rviz", "foxglove")
 EXPERIMENTS = sorted(p.rstrip("/") for p in glob("config/experiments/**/", recursive=True))
 
 setup(
@@ -29,7 +30,7 @@ setup(
             (f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*.*")))
             for folder in ("config", "config/train", *EXPERIMENTS)
         ),
-        (f"share/{PACKAGE}/models", sorted(glob("models/*.*"))),
+        *((f"share/{PACKAGE}/{name}", sorted(glob(f"{name}/*.*"))) for name in ASSETS),
     ],
     python_requires=">=3.11",
     install_requires=[

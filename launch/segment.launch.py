@@ -2,34 +2,45 @@
 """Starts the node `mmsam` and, if asked for, a bag and RViz.
 
 ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
+
+What is wrong with an argument is said before anything starts, and ends the launch with exit code 1.
+So does the end of the node with another code than 0, and a bag that cannot be played.
 """
 
+import difflib
 import os
 import shutil
+import signal
+import sys
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
+    Shutdown,
 )
-from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessIO
+from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 
 SHARE = get_package_share_directory("mmsam_ros")
+FILE = "segment.launch.py"
+BESIDE_BAG = "calibration.yaml"  # in the bag's folder, as `mmsam synth bag` writes it
 
 ARGUMENTS = [
     # empty: the value of the parameter file
     ("weights", "", "weights file (.safetensors)"),
-    ("device", "", "auto, cpu, cuda or cuda:N"),
-    ("precision", "", "fp32 or bf16"),
+    ("device", "", "device of the network; auto: a GPU if there is one"),
+    ("precision", "", "arithmetic of the network"),
     ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameter file of the node"),
-    ("calibration", "", "second parameter file, as written by `mmsam bag calib`"),
+    ("calibration", "", "second parameter file, as written by `mmsam bag calib`; "
+     f"empty: {BESIDE_BAG} in the bag's folder, if it is there"),
     ("namespace", "", "namespace of the node"),
     ("image_topic", "camera/image", "camera image; compressed: this name + /compressed"),
     ("camera_info_topic", "camera/camera_info", "CameraInfo of the camera"),
@@ -37,12 +48,23 @@ ARGUMENTS = [
     ("lidar_image_topic", "lidar/image", "LiDAR raster in the camera's view, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
-    ("registration", "", "thermal to camera: none, homography or rotation"),
+    ("registration", "", "thermal to camera"),
+    ("use_sim_time", "false", "true: the time of /clock, which the bag's player then publishes"),
     ("bag", "", "rosbag2 recording to play"),
     ("loop", "false", "true: play the bag again and again"),
     ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
     ("rviz", "false", "true: start RViz"),
-]
+]  # fmt: skip
+CHOICES = {
+    "device": ["", "auto", "cpu", "cuda", *(f"cuda:{number}" for number in range(16))],
+    "precision": ["", "fp32", "bf16"],
+    "registration": ["", "none", "homography", "rotation"],
+    **{name: ["true", "false", "True", "False"] for name in ("use_sim_time", "loop", "rviz")},
+}
+FILES = ("weights", "params_file", "calibration")
+# read by launch itself
+OF_LAUNCH = ("emulate_tty", "launch-prefix", "launch-prefix-filter", "sigterm_timeout",
+             "sigkill_timeout")  # fmt: skip
 TOPICS = [
     ("camera/image", "image_topic"),
     ("camera/camera_info", "camera_info_topic"),
@@ -64,57 +86,141 @@ def shared_memory():
     return {"FASTRTPS_DEFAULT_PROFILES_FILE": os.path.join(SHARE, "config", "fastdds_shm.xml")}
 
 
-def start(context):
-    """The node, and the player of the bag once the node is ready."""
+def is_set(values, name):
+    """Whether a boolean argument is true."""
+    return values[name].lower() == "true"
+
+
+def read_arguments(context):
+    """The values by name, paths with ~ expanded; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    parameters = [values[name] for name in ("params_file", "calibration") if values[name]]
+    wrong = misspelt(context)
+    for name in (*FILES, "bag"):
+        values[name] = path = os.path.expanduser(values[name])
+        if path and not os.path.exists(path):
+            wrong.append(f"{name}: {path}: no such file" + " or folder" * (name == "bag"))
+        elif path and name in FILES and not os.path.isfile(path):
+            wrong.append(f"{name}: {path}: is a folder, expected a file")
+    try:
+        fits = 0 < float(values["rate"]) < float("inf")
+    except ValueError:
+        fits = False
+    if not fits:
+        wrong.append(f"rate: found {values['rate']!r}, expected a number above 0")
+    if wrong:
+        raise RuntimeError("; ".join(wrong))
+    return values
+
+
+def misspelt(context):
+    """Arguments that do not exist, which `ros2 launch` ignores.
+
+    Only if this file itself is launched: one that includes it may have arguments of its own.
+    """
+    if FILE not in map(os.path.basename, sys.argv):
+        return []
+    names = [name for name, _, _ in ARGUMENTS]
+    given = {word.partition(":=")[0] for word in context.argv if ":=" in word}
+    unknown = sorted(given - {*names, *OF_LAUNCH})
+    hints = {name: difflib.get_close_matches(name, names, 1) for name in unknown}
+    return [
+        f"argument {name!r} does not exist" + "".join(f"; did you mean {n!r}?" for n in near)
+        for name, near in hints.items()
+    ]
+
+
+def start(context):
+    """The node, and the player of the bag once the node is ready; RViz."""
+    values = read_arguments(context)
+    actions = []
+    if values["bag"] and not values["calibration"]:
+        bag = values["bag"]
+        beside = os.path.join(bag if os.path.isdir(bag) else os.path.dirname(bag), BESIDE_BAG)
+        if os.path.isfile(beside):
+            values["calibration"] = beside
+            actions.append(LogInfo(msg=f"calibration: {beside}, found beside the bag"))
+    node = segment(values)
+    actions += [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=node_has_ended))]
+    if values["bag"]:
+        actions.append(play_when_ready(values, node))
+    return [*actions, node, *rviz(values)]
+
+
+def segment(values):
+    """The node."""
+    # as strings: launch takes what it is given for YAML otherwise
     arguments = {
         "weights": values["weights"],
         "device": values["device"],
         "precision": values["precision"],
         "thermal.registration": values["registration"],
     }
-    given = {name: value for name, value in arguments.items() if value}
-    if given:
-        parameters.append(given)
-    node = Node(
+    given = {
+        name: ParameterValue(value, value_type=str) for name, value in arguments.items() if value
+    }
+    if is_set(values, "use_sim_time"):
+        given["use_sim_time"] = True
+    parameters = [values[name] for name in ("params_file", "calibration") if values[name]]
+    return Node(
         package="mmsam_ros",
         executable="segment",
         name="mmsam",
         namespace=values["namespace"],
-        parameters=parameters,
+        parameters=[*parameters, given] if given else parameters,
         remappings=[(topic, values[argument]) for topic, argument in TOPICS],
         additional_env=shared_memory(),
         output="screen",
     )
-    if not values["bag"]:
-        return [node]
+
+
+def node_has_ended(event, context):
+    """The end of the node ends the launch; RuntimeError, and so exit code 1, if it failed."""
+    if context.is_shutdown:
+        return []
+    if event.returncode not in (0, -signal.SIGINT):  # Ctrl-C while it imports
+        raise RuntimeError(f"the node has ended with exit code {event.returncode}, see its log")
+    return [Shutdown(reason="the node has ended")]
+
+
+def play_when_ready(values, node):
+    """Starts the player of the bag when the node says that it is ready."""
     started = []
 
     def when_ready(event):
         if b"ready:" not in event.text or started:
             return None
         started.append(True)
-        return [player(values)]
+        play = player(values)
+        watch = OnProcessExit(target_action=play, on_exit=player_has_ended)
+        return [RegisterEventHandler(watch), play]
 
     # logs go to stderr, or to stdout with RCUTILS_LOGGING_USE_STDOUT
-    handler = OnProcessIO(target_action=node, on_stdout=when_ready, on_stderr=when_ready)
-    return [RegisterEventHandler(handler), node]
+    return RegisterEventHandler(
+        OnProcessIO(target_action=node, on_stdout=when_ready, on_stderr=when_ready)
+    )
+
+
+def player_has_ended(event, context):
+    """The node goes on after the bag; RuntimeError, and so exit code 1, if it was not played."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f"the bag was not played (exit code {event.returncode}), see the log")
+    return []
 
 
 def player(values):
     """`ros2 bag play` if it is installed, else `ros2 run mmsam_ros replay`."""
     options = [values["bag"], "--rate", values["rate"]]
-    if values["loop"].lower() in ("true", "1"):
-        options.append("--loop")
-    if has_bag_play():
-        # it does not wait for subscribers, and the node subscribes once it sees the publishers
+    if is_set(values, "use_sim_time"):
+        options.append("--clock")
+    # ros2 bag play does not wait for subscribers, and the node subscribes once it sees the
+    # publishers; but it would wait at the beginning of every loop
+    if has_bag_play() and not is_set(values, "loop"):
         command = ["ros2", "bag", "play", *options, "--delay", "3"]
         return ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")
     return Node(
         package="mmsam_ros",
         executable="replay",
-        arguments=options,
+        arguments=[*options, "--loop"] if is_set(values, "loop") else options,
         additional_env=shared_memory(),
         output="screen",
     )
@@ -129,10 +235,29 @@ def has_bag_play():
     return shutil.which("ros2") is not None
 
 
+def rviz(values):
+    """RViz with the package's configuration, on the topics of the arguments."""
+    if not is_set(values, "rviz"):
+        return []
+    if shutil.which("rviz2") is None:
+        return [LogInfo(msg="rviz:=true, but rviz2 is not installed (ros-jazzy-rviz2): no RViz")]
+    top = "/".join(["", *filter(None, values["namespace"].split("/"))])
+    renamed = [(f"/{topic}", os.path.join(top + "/", values[name])) for topic, name in TOPICS]
+    renamed += [(f"/mmsam/{name}", f"{top}/mmsam/{name}") for name in ("overlay", "color")]
+    command = ["rviz2", "-d", os.path.join(SHARE, "rviz", "segment.rviz"), "--ros-args"]
+    for source, target in renamed:
+        if source != target:
+            command += ["-r", f"{source}:={target}"]
+    if is_set(values, "use_sim_time"):
+        command += ["-p", "use_sim_time:=true"]
+    return [ExecuteProcess(cmd=command)]
+
+
 def generate_launch_description():
     arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=text)
+        DeclareLaunchArgument(
+            name, default_value=default, description=text, choices=CHOICES.get(name)
+        )
         for name, default, text in ARGUMENTS
     ]
-    rviz = ExecuteProcess(cmd=["rviz2"], condition=IfCondition(LaunchConfiguration("rviz")))
-    return LaunchDescription([*arguments, OpaqueFunction(function=start), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -134,7 +134,6 @@ def run(install: Path, out: Path, weights: Path, rate: float, recorder: Recorder
         "-p", f"weights:={weights}", "-p", "thermal.registration:=rotation",
         # the deadline runs on the steady clock, the bag at another rate
         "-p", f"sync.deadline:={0.1 / rate}",
-        "-r", "camera/image:=/camera/image_raw", "-r", "thermal/image:=/thermal/image_raw",
     )  # fmt: skip
     replay = installed(install, "mmsam", "replay", out / "bag", "--rate", rate)
     with process(node, out / "node.log") as alive:

@@ -51,8 +51,8 @@ def read_frames(bag: Path) -> Iterator[tuple[int, Frame]]:
         for sensor in ("camera", "thermal")
     )
     rotation = Registration.from_rotation(camera.K, T_camera_thermal[:3, :3], thermal.K)
-    clouds, images = read_topic(bag, "/lidar/points"), read_topic(bag, "/thermal/image_raw")
-    for when, message in read_topic(bag, "/camera/image_raw"):
+    clouds, images = read_topic(bag, "/lidar/points"), read_topic(bag, "/thermal/image")
+    for when, message in read_topic(bag, "/camera/image"):
         cloud, image = (
             min(stream, key=lambda entry: abs(entry[0] - when))[1] for stream in (clouds, images)
         )

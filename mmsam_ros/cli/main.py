@@ -3,8 +3,13 @@
 
 import argparse
 import importlib
+import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from mmsam_ros import __version__
 from mmsam_ros._util import MmsamError
@@ -39,18 +44,50 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 on an error that the user can fix."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C."""
+    with _signals():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(words: Sequence[str]) -> int:
     parser = build_parser(next((word for word in words if word in VERBS), ""))
     args, rest = parser.parse_known_args(words)
     if rest and not getattr(args, "takes_keys", False):  # keys of the training configuration
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     args.rest = rest
     try:
+        signal.signal(signal.SIGINT, _end)
         return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        print("mmsam: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (MmsamError, OSError) as error:
         print(f"mmsam: error: {error}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Signals end a verb with its processes; Ctrl-C ends it at once as long as it only imports."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+    }
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """End the processes of pools and loaders, which would wait for ever, then this one."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

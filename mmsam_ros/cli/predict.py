@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.weights is not None and not args.weights.is_file():  # before torch is loaded
+        raise CliError(f"{args.weights}: no such file")
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def write_drive(args: argparse.Namespace) -> None:
+    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
     from mmsam_ros.world.bag import write_bag
 
     rig = make_rig(*args.size, camera_rate=args.camera_rate)
@@ -53,7 +54,11 @@ def write_drive(args: argparse.Namespace) -> None:
         counts = write_bag(args.out, Vehicle(world, rig), args.seconds, advance)
     for topic, number in counts.items():
         print(f"{number:6d} {topic}")
-    print(f"bag: {args.out}")
+    parameters = read_parameters(args.out)
+    parameters["thermal"]["registration"] = "rotation"  # its view is not the camera's
+    calibration = args.out / "calibration.yaml"
+    calibration.write_text(parameters_yaml(parameters), encoding="utf-8")
+    print(f"bag: {args.out}, with its calibration for the node: {calibration}")
 
 
 def write_folder(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ CameraInfo or TF. Needs no ROS.
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np

@@ -63,6 +63,7 @@ class CameraInfos:
     images: Mapping[str, str] = field(default_factory=dict)  # what each image is, see `IMAGES`
     fixed: Mapping[str, Any] = field(default_factory=dict)  # CameraInfo, preferred to topics
     notes: Notes = field(default_factory=Notes)
+    topics: Mapping[str, str] = field(default_factory=dict)  # their names for messages
     _received: dict[str, Any] = field(default_factory=dict)
 
     def update(self, name: str, message: Any) -> None:
@@ -74,12 +75,13 @@ class CameraInfos:
         yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").
         """
         image, fixed = self.images.get(name, "auto"), name in self.fixed
-        where = f"parameter {name}.info" if fixed else f"{name}/camera_info"
+        topic = self.topics.get(name, f"{name}/camera_info")
+        where = f"parameter {name}.info" if fixed else topic
         info = self.fixed[name] if fixed else self._received.get(name)
         if info is None:
             raise RosError(
-                f"no CameraInfo received on {name}/camera_info; publish or remap it, or set the "
-                f"parameters {name}.info",
+                f"no CameraInfo received on {topic}; publish or remap it, or set the parameters "
+                f"{name}.info",
                 "no_camera_info",
             )
         model = camera_model(info, image, where)

@@ -14,8 +14,14 @@ from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
+REPORT_PERIOD = 10.0  # seconds between two log lines on masks and frames
 FAILURES = 5  # frames in a row that fail, after which the status is an error
 LOG_PERIOD = 5.0  # seconds between two log lines about the same stream and reason
+
+BUSY_HINT = (
+    "the network is slower than the camera; a GPU, precision bf16 or smaller weights help, or a "
+    "bag that is played more slowly"
+)
 
 Counts = Mapping[str, Mapping[str, int]]  # messages by stream and outcome
 
@@ -27,12 +33,21 @@ class _Mask(NamedTuple):
 
 
 class Monitor:
-    """Figures of the sets that have ended. Thread-safe. `warn` logs a refusal."""
+    """Figures of the sets that have ended. Thread-safe. `warn` and `inform` log a line; `topic`
+    gives a stream's topic, where that is known.
+    """
 
     def __init__(
-        self, warn: Callable[[str], Any], clock: Callable[[], float] = time.monotonic
+        self,
+        warn: Callable[[str], Any],
+        clock: Callable[[], float] = time.monotonic,
+        inform: Callable[[str], Any] = lambda _: None,
+        topic: Callable[[str], str | None] = lambda _: None,
     ) -> None:
-        self._warn, self._clock = warn, clock
+        self._warn, self._inform, self._clock, self._topic = warn, inform, clock, topic
+        self._begin = clock()
+        self._next_report: float | None = None  # none before the first mask
+        self._ends: deque[tuple[float, str]] = deque()  # of the last seconds: when, fused or reason
         self._lock = threading.Lock()
         self._recent: deque[_Mask] = deque()  # of the last seconds, at least two
         self._fused: Counter[str] = Counter()  # masks by the sensors that were fused
@@ -44,11 +59,17 @@ class Monitor:
         """Take note of how a set ended."""
         with self._lock:
             now = self._clock()
+            self._forget(now)
             if outcome.end == "used":
                 self._failures = 0
                 self._recent.append(_Mask(now, now - synced.camera.arrival, outcome))
-                self._fused["+".join((CAMERA, *outcome.fused))] += 1
-            elif outcome.reason in (DEFECT, OUT_OF_MEMORY):
+                sensors = "+".join((CAMERA, *outcome.fused))
+                self._fused[sensors] += 1
+                self._ends.append((now, sensors))
+                self._tell_first(now, sensors)
+            else:
+                self._ends.append((now, outcome.reason))
+            if outcome.reason in (DEFECT, OUT_OF_MEMORY):
                 self._failures += 1
             for refusal in outcome.refusals:
                 stream, reason, text = refusal.sensor, refusal.reason, refusal.text
@@ -57,15 +78,52 @@ class Monitor:
                 key = stream, reason, defect
                 if now >= self._next_log.get(key, now):
                     self._next_log[key] = now + LOG_PERIOD
-                    self._warn(f"{stream} refused ({reason}): {text}")
+                    name = self._topic(stream)
+                    where = f"{name}: " if name else ""
+                    self._warn(f"{stream} refused ({reason}): {where}{text}")
+
+    def report(self) -> None:
+        """Log masks and frames of the last seconds, unless that was done or none came; call it
+        about once a second.
+        """
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            if self._next_report is None or now < self._next_report or not self._ends:
+                return
+            self._next_report = now + REPORT_PERIOD
+            frames, busy = len(self._ends), self._busy()
+            fused = Counter(word for _, word in self._ends if word.partition("+")[0] == CAMERA)
+            parts = [
+                f"{fused.total() / WINDOW:.1f} masks/s of {frames / WINDOW:.1f} camera images/s",
+                f"{busy} of {frames} dropped as busy",
+                "fused: " + (", ".join(f"{k} {n}" for k, n in fused.items()) or "none"),
+            ]
+            if 2 * busy > frames:
+                self._warn("; ".join([*parts, BUSY_HINT]))
+            else:
+                self._inform("; ".join(parts))
+
+    def _tell_first(self, now: float, sensors: str) -> None:
+        if self._next_report is None:
+            self._next_report = now + REPORT_PERIOD
+            self._inform(f"first mask {now - self._begin:.1f} s after the start, of {sensors}")
+
+    def _busy(self) -> int:
+        return sum(word == "busy" for _, word in self._ends)
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than the window, but two masks, so that a slow network has a rate."""
+        while len(self._recent) > 2 and self._recent[0].published < now - WINDOW:
+            self._recent.popleft()
+        while self._ends and self._ends[0][0] <= now - WINDOW:
+            self._ends.popleft()
 
     def status(self, name: str, counts: Counts, facts: Mapping[str, Any]) -> DiagnosticStatus:
         """One status with every figure as a key; "weights" of `facts` becomes the hardware_id."""
         with self._lock:
             now = self._clock()
-            # two stay, so that a slow network has a rate
-            while len(self._recent) > 2 and self._recent[0].published < now - WINDOW:
-                self._recent.popleft()
+            self._forget(now)
             age = now - self._recent[-1].published if self._recent else None
             latencies = [mask.latency for mask in self._recent]
             p50, p95 = np.percentile(latencies or [0.0], (50, 95))
@@ -105,12 +163,17 @@ class Monitor:
             return DiagnosticStatus.WARN, "no mask yet"
         if age > max(SILENCE, 2 * latency):  # a slow network is not silent
             return DiagnosticStatus.WARN, f"no mask for {age:.0f} s"
+        problems = []
         seen = Counter(sensor for mask in self._recent for sensor in mask.outcome.fused)
         missing = [stream for stream in counts if stream != CAMERA and not seen[stream]]
-        if missing:
-            return DiagnosticStatus.WARN, f"running without {', '.join(missing)}"
         total = len(self._recent)
         rare = [f"{s} in {n} of {total} masks" for s, n in seen.items() if 2 * n < total]
-        if rare:
-            return DiagnosticStatus.WARN, f"running with {', '.join(rare)}"
-        return DiagnosticStatus.OK, "running"
+        if missing:
+            problems.append(f"without {', '.join(missing)}")
+        elif rare:
+            problems.append(f"with {', '.join(rare)}")
+        busy, frames = self._busy(), len(self._ends)
+        if 2 * busy > frames:
+            problems.append(f"with {busy} of {frames} images dropped as busy: {BUSY_HINT}")
+        level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK
+        return level, " ".join(["running", "; ".join(problems)]).rstrip()

@@ -168,7 +168,8 @@ def _sensor(name: str) -> tuple[ParameterRow, ...]:
     return (
         _seconds(f"{name}.slop", 0.05, 0, 10, "Largest time between the stamps of sensor and "
                  "camera that still match."),
-        _seconds(f"{name}.offset", 0.0, -10, 10, "Added to the sensor's stamps before matching."),
+        _seconds(f"{name}.offset", 0.0, -86400, 86400, "Added to the sensor's stamps before "
+                 "matching."),
         _seconds(f"{name}.max_age", 0.2, 0, 60, "Without a match, the sensor's last message is "
                  "reused up to this age and counted as held."),
         _seconds(f"{name}.min_interval", -1.0, -10, 10, "Shortest time between two messages of "

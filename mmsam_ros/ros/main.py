@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of `ros2 run mmsam_ros segment`."""
 
+import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
+    # Until the node takes the signals, Ctrl-C ends the process at once. As an exception, in the
+    # middle of an import, it would be a traceback, or be lost in an except clause of that module.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # By default, OpenMP threads that wait spin and take the cores from other threads
     # (benchmarks/results/network_cpu.json). Set before torch is loaded, which reads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from mmsam_ros.ros.node import run
+    from mmsam_ros.ros.preflight import can_start
 
-    return run(args)
+    if not can_start(args):
+        return 2
+    from mmsam_ros.ros.node import run  # loads torch, which takes seconds
+
+    code = run(args)
+    gc.freeze()  # else the end of the interpreter visits all objects of torch, for a second
+    return code
 
 
 if __name__ == "__main__":

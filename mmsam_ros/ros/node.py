@@ -15,26 +15,23 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
-from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import Input, Outputs, advertise
+from mmsam_ros.ros.watch import Watch
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
 from mmsam_ros.weights import default_weights
 
-NODE = "mmsam"
-RCLError = rclpy_implementation.RCLError
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
 DIAGNOSTICS_PERIOD = 1.0  # seconds
 
@@ -46,21 +43,27 @@ class SegmentNode(Node):
 
     def __init__(self) -> None:
         super().__init__(NODE)
+        log = self.get_logger()
+        self._inputs: list[Input] = []
+        # its time begins here
+        self._monitor = Monitor(log.warning, inform=log.info, topic=self._topic)
         parameters = setup.declare_parameters(self)
         self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
         notes = Notes(self.get_logger().info, self.get_logger().warning)
         self._infos = setup.make_camera_infos(parameters, notes)
+        names = (CAMERA, "thermal")
+        self._infos.topics = {n: self.resolve_topic_name(f"{n}/camera_info") for n in names}
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
-        self._monitor = Monitor(self.get_logger().warning)
         self._sync = setup.make_synchroniser(parameters, self._sensors)
         process = Processor(builder, self._segmenter, outputs, self.context.ok)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
+        self._watch = self._make_watch(parameters)
         self._facts = self._settings(parameters, poses, outputs)
         self._warn_of_settings(parameters)
         self._worker.start()
@@ -72,6 +75,10 @@ class SegmentNode(Node):
     def stop(self) -> None:
         """End the worker; sets that wait are counted as dropped."""
         self._worker.stop()
+
+    def _topic(self, stream: str) -> str | None:
+        """The topic that a stream is read from now."""
+        return next((i.topic for i in self._inputs if i.name == stream), None)
 
     def _settle(self, synced: SyncedSet, outcome: Outcome) -> None:
         """The one place where a set ends; called by the worker."""
@@ -144,6 +151,17 @@ class SegmentNode(Node):
                 inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
         return inputs
 
+    def _make_watch(self, parameters: setup.Parameters) -> Watch:
+        """On the inputs that this configuration needs."""
+        points = "lidar" in self._sensors and made_of_points(
+            self._segmenter.spec.encodings["lidar"]
+        )
+        infos = points or parameters["thermal.registration"] == "rotation"
+        needed = [i for i in self._inputs if infos or not i.name.endswith("_info")]
+        offsets = {sensor: parameters[f"{sensor}.offset"] for sensor in self._sensors}
+        log = self.get_logger()
+        return Watch(needed, self._sync.unmatched, offsets, log.warning, log.info)
+
     def _watch_graph(self) -> None:
         """Follow publishers; a sensor that nobody publishes is not waited for."""
         for stream in self._inputs:
@@ -158,9 +176,13 @@ class SegmentNode(Node):
         self._worker.feed(stream, stamp_ns, message, time.monotonic())
 
     def _publish_diagnostics(self) -> None:
-        topics = {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
+        self._watch.look()
+        self._monitor.report()
+        facts = self._facts | {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
+        for sensor, ahead in self._sync.unmatched().items():
+            facts[f"stamps_ahead.{sensor}"] = f"{ahead:.2f} s"
         name = f"{self.get_fully_qualified_name()}: segmentation"
-        status = self._monitor.status(name, self._sync.counts(), self._facts | topics)
+        status = self._monitor.status(name, self._sync.counts(), facts)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
@@ -172,6 +194,7 @@ def run(args: Sequence[str] | None = None) -> int:
     node: SegmentNode | None = None
     begun = False
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)
         begun = True
         node = SegmentNode()
@@ -180,7 +203,7 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (MmsamError, RCLError, ParameterException) as error:
+    except START_ERRORS as error:
         if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2

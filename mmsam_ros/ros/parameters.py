@@ -5,6 +5,7 @@ They are read once, at start. RosError names a parameter that is wrong.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,23 @@ def _declare(node: Node, row: ParameterRow) -> Any:
     given = node._parameter_overrides.get(row.name)
     if given is not None and not (row.default is None and given.value is None):
         row.check(given.value)  # before rclpy does, whose errors do not say what is expected
-    default = Parameter.Type.DOUBLE_ARRAY if row.default is None else row.default
-    value = node.declare_parameter(row.name, default, described).value
-    return value if value is None or row.default is not None else list(value)
+    if row.default is None:
+        return _declare_list(node, row.name, described)
+    return node.declare_parameter(row.name, row.default, described).value
+
+
+def _declare_list(node: Node, name: str, described: ParameterDescriptor) -> list[float] | None:
+    """The value of a list of doubles after declaring it; None if it is empty, which is not set.
+
+    rclpy answers a request for many parameters with nothing if one of them has no value, and it
+    takes an empty list for one of bytes. So the empty value is set once the type is declared.
+    """
+    kind = Parameter.Type.DOUBLE_ARRAY
+    value = node.declare_parameter(name, kind).value or []
+    node.set_parameters([Parameter(name, kind, list(value))])
+    described.type = kind.value
+    node.set_descriptor(name, described)
+    return list(value) or None
 
 
 def _check_together(parameters: Parameters) -> None:
@@ -84,7 +99,8 @@ def _check_together(parameters: Parameters) -> None:
 
 def load_segmenter(parameters: Parameters) -> Segmenter:
     """The segmenter; errors as of `load_model` and `Segmenter` too."""
-    model, spec = load_model(parameters["weights"] or default_weights())
+    given = parameters["weights"]
+    model, spec = load_model(Path(given).expanduser() if given else default_weights())
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":

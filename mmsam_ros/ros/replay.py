@@ -68,11 +68,14 @@ def main(args: list[str] | None = None) -> int:
     own, ros = split_ros_args(sys.argv[1:] if args is None else args)
     parser = argparse.ArgumentParser("replay", description="Plays a recording.")
     add_arguments(parser)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while `play` imports
     try:
         play(parser.parse_args(own), ros)
     except RosError as error:
         print(f"replay: error: {error}", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0
 
 

@@ -20,8 +20,9 @@ import threading
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from itertools import takewhile
+from statistics import median
 from typing import Any
 
 from mmsam_ros._util import Checked, check_word, ranged
@@ -29,6 +30,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Entry, Outcome, SyncedSet
 
 LEARNED, MARGIN = 10, 0.8  # intervals that are looked at; share of the shortest to rely on
+ALONE = 10  # messages of camera and sensor each without a match, after which the sensor is named
 _RANKS = {"used": 3, "held": 2, "refused": 1, "dropped": 0}  # which set counts for a shared message
 
 
@@ -39,7 +41,7 @@ class AuxiliarySync(Checked):
     error = RosError
     where = "sync"
     slop: float = ranged(MISSING, 0, below=True)  # largest distance of stamps that matches
-    offset: float = ranged(0.0, -3600, 3600)  # added to the stream's stamps
+    offset: float = ranged(0.0, -86400, 86400)  # added to the stream's stamps
     max_age: float = ranged(0.0, 0, below=True)  # up to it, a message is reused where none matches
     # Shortest time between two messages. A message shortly before the camera's is then taken
     # without waiting for the next one. 0: unknown, always wait; negative: learned.
@@ -63,6 +65,18 @@ class SyncConfig(Checked):
 
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
+
+
+@dataclass
+class _Alone:
+    """What came of camera and sensor since the last match of the two."""
+
+    apart: deque[int] = field(default_factory=lambda: deque(maxlen=ALONE))  # ns, by message
+    images: int = 0  # of the camera
+
+    def reset(self) -> None:
+        self.apart.clear()
+        self.images = 0
 
 
 class _Auxiliary:
@@ -156,6 +170,8 @@ class Synchroniser:
         self._newest: int | None = None  # camera time of the present timeline
         self._floor: int | None = None  # time of the last closed set of the present timeline
         self._unsettled: set[SyncedSet] = set()
+        self._camera_lag: int | None = None  # newest stamp less its arrival, nanoseconds
+        self._alone = {name: _Alone() for name in config.auxiliaries}
         self._tallies = {
             name: Counter(dict.fromkeys(("received", "used", "held", "late", "waiting"), 0))
             for name in (CAMERA, *self._auxiliaries)
@@ -167,6 +183,7 @@ class Synchroniser:
             check_word("sync: stream", stream, self._tallies, RosError)
             self._tallies[stream].update(("received", "waiting"))
             sets = self._advance(now)  # sets that were due before this message
+            self._compare(stream, stamp_ns, now)
             if stream == CAMERA:
                 sets += self._add_camera(Entry(stream, stamp_ns, message, stamp_ns, now), now)
             else:
@@ -217,6 +234,28 @@ class Synchroniser:
         """Per stream: received, used, held, late, dropped:<reason>, refused:<reason>, waiting."""
         with self._lock:
             return {name: dict(tally) for name, tally in self._tallies.items()}
+
+    def unmatched(self) -> dict[str, float]:
+        """Streams that come but are not matched, with the seconds (offset included) by which their
+        stamps are ahead of the camera's, measured by arrival.
+        """
+        with self._lock:
+            return {
+                name: median(alone.apart) * 1e-9
+                for name, alone in self._alone.items()
+                if len(alone.apart) == ALONE <= alone.images
+                and abs(median(alone.apart)) > self._auxiliaries[name].slop
+            }
+
+    def _compare(self, stream: str, stamp_ns: int, now: float) -> None:
+        lag = stamp_ns - _ns(now)
+        if stream == CAMERA:
+            self._camera_lag = lag
+            for alone in self._alone.values():
+                alone.images += 1
+        elif self._camera_lag is not None:
+            offset = self._auxiliaries[stream].offset
+            self._alone[stream].apart.append(lag + offset - self._camera_lag)
 
     def _add_camera(self, entry: Entry, now: float) -> list[SyncedSet]:
         time_ns, end, sets = entry.time_ns, self._newest, []
@@ -283,6 +322,8 @@ class Synchroniser:
             )
             for entry in (camera, *synced.auxiliaries.values()):
                 entry._sets += 1
+            for name in synced.auxiliaries:
+                self._alone[name].reset()
             camera._buffered = False
             self._floor = camera.time_ns
             self._unsettled.add(synced)
@@ -332,6 +373,7 @@ class StockSynchroniser(Synchroniser):
         with self._lock:
             self._tallies[stream].update(("received", "waiting"))
             self._now = now
+            self._compare(stream, stamp_ns, now)
             if stamp_ns >= 0:  # rclpy's Time takes no other; such a message stays unaccounted
                 self._filters[stream].signalMessage(message)
             closed, self._closed = self._closed, []
@@ -344,6 +386,8 @@ class StockSynchroniser(Synchroniser):
             entry = Entry(name, time_ns, message, time_ns, self._now, _sets=1, _buffered=False)
             entries[name] = entry
         synced = SyncedSet(entries.pop(CAMERA), entries, frozenset())
+        for alone in self._alone.values():
+            alone.reset()
         self._unsettled.add(synced)
         self._closed.append(synced)
 

@@ -2,6 +2,7 @@
 """The node's subscriptions, with the QoS that publishers offer, and its publishers."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,18 +14,28 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
-from mmsam_ros.ros.interface import OUTPUTS, Topic, message_class
+from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
 from mmsam_ros.ros.messages import fill_image
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
 from mmsam_ros.weights import Spec
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
+SHOWN = 12  # topics that a message lists at most
+LAUNCH_ARGUMENTS = {
+    "camera/image": "image_topic",
+    "camera/camera_info": "camera_info_topic",
+    "lidar/points": "points_topic",
+    "lidar/image": "lidar_image_topic",
+    "thermal/image": "thermal_topic",
+    "thermal/camera_info": "thermal_info_topic",
+}
 
 
 @dataclass
@@ -40,6 +51,8 @@ class Input:
     candidates: list[Topic]  # in order of preference
     reliability: str  # auto, reliable, best_effort
     callback: Callable[[Any], None]
+    last: float | None = None  # when a message came last, on the steady clock
+    published: bool = False  # at the last update
     _warned: set[tuple[str, str]] = field(default_factory=set)
     _subscription: Subscription | None = None
     _current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
@@ -55,6 +68,10 @@ class Input:
 
     def update(self) -> bool:
         """Follow the publishers; returns whether the input has one."""
+        self.published = self._find_publisher()
+        return self.published
+
+    def _find_publisher(self) -> bool:
         current = self._current and self._current[0]  # kept while it is published
         for candidate in sorted(self.candidates, key=lambda c: c != current):
             publishers = self.node.get_publishers_info_by_topic(candidate.name)
@@ -82,19 +99,89 @@ class Input:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
         kind, name = message_class(candidate.type), candidate.name
-        self._subscription = self.node.create_subscription(kind, name, self.callback, qos)
+        self._subscription = self.node.create_subscription(kind, name, self._receive, qos)
         self._current = (candidate, reliable, latched)
         word = "reliable" if reliable else "best effort"
-        self.node.get_logger().info(f"{self.name}: reading {candidate.name} ({word})")
+        self.node.get_logger().info(f"{self.name}: reading {self.topic} ({word})")
+
+    def _receive(self, message: Any) -> None:
+        self.last = time.monotonic()
+        self.callback(message)
 
     def _warn_of_type(self, candidate: Topic, found: str) -> None:
         """Warn once of a publisher of another type, which ROS itself does not report."""
         if (candidate.name, found) not in self._warned:
             self._warned.add((candidate.name, found))
+            name = self.node.resolve_topic_name(candidate.name)
+            base, _, transport = name.rpartition("/")
+            remedy = "remap the input to another topic"
+            if candidate.type == IMAGE and found == COMPRESSED:
+                given = transport == "compressed"
+                remedy = (
+                    f"give the name without /compressed: {base}"
+                    if given
+                    else f"a CompressedImage is read from {name}/compressed: remap that name"
+                )
             self.node.get_logger().warning(
-                f"{self.name}: {candidate.name} is published as {found}, expected "
-                f"{candidate.type}; it is not read. Remap the input to another topic"
+                f"{self.name}: {name} is published as {found}, expected {candidate.type}; it is "
+                f"not read: {remedy}"
             )
+
+    def explain_silence(self) -> str:
+        """What this input waits for, and what there is instead, for a log line."""
+        names = {c.name: self.node.resolve_topic_name(c.name) for c in self.candidates}
+        awaited = dict.fromkeys(names.values(), "")  # and as what it is published instead
+        for candidate in self.candidates:
+            publishers = self.node.get_publishers_info_by_topic(candidate.name)
+            fitting = [p for p in publishers if p.topic_type == candidate.type]
+            if fitting:
+                return f"on {names[candidate.name]}, though {self._explain_loss(fitting)}"
+            if publishers:
+                awaited[names[candidate.name]] = f" (published as {publishers[0].topic_type})"
+        text = "on " + " or ".join(f"{name}{found}" for name, found in awaited.items())
+        there = self._published({c.type for c in self.candidates})
+        if there:
+            text = f"{text}. Published: {', '.join(there)}; {self._how_to_remap()}"
+        else:
+            kinds = " or ".join(dict.fromkeys(c.type.split("/")[-1] for c in self.candidates))
+            text = (
+                f"{text}, and no other topic of type {kinds} is published: is the driver or the "
+                "bag running, with the same ROS_DOMAIN_ID?"
+            )
+        doubled = any(
+            names[c.name].endswith("/compressed" if c.type == IMAGE else "/compressed/compressed")
+            for c in self.candidates
+        )
+        return text + " Give the name without /compressed" * doubled
+
+    def _explain_loss(self, publishers: list[TopicEndpointInfo]) -> str:
+        """Why messages that are published may not arrive."""
+        by = ", ".join(sorted({p.node_name for p in publishers}))
+        offers = {p.qos_profile.reliability for p in publishers}
+        if self.reliability == "reliable" and ReliabilityPolicy.BEST_EFFORT in offers:
+            return f"{by} publishes it as best effort: set input_reliability to 'auto'"
+        return (
+            f"{by} publishes it. If its source is not paused, large messages are lost between "
+            "processes: with Fast DDS, set FASTRTPS_DEFAULT_PROFILES_FILE to the package's "
+            "config/fastdds_shm.xml for the publisher"
+        )
+
+    def _how_to_remap(self) -> str:
+        name = self.candidates[0].name
+        argument = LAUNCH_ARGUMENTS.get(name)
+        of_launch = f" (launch argument {argument})" if argument else ""
+        return f"remap {name}{of_launch} to the right one."
+
+    def _published(self, kinds: set[str]) -> list[str]:
+        """Topics of others with one of these types, at most `SHOWN` of them."""
+        own = f"{self.node.get_fully_qualified_name()}/"
+        found = sorted(
+            name
+            for name, types in self.node.get_topic_names_and_types()
+            if kinds & set(types) and not name.startswith(own) and self.node.count_publishers(name)
+        )
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return [*found[:SHOWN], *more]
 
 
 def advertise(node: Node, name: str, row: str | None = None) -> Publisher:

@@ -19,10 +19,10 @@ from mmsam_ros.world.vehicle import OFFSETS, Rig, Vehicle
 START = 1_700_000_000_000_000_000  # stamp of the drive's first instant, nanoseconds
 TOPICS = {
     "/tf_static": "tf2_msgs/msg/TFMessage",
-    "/camera/image_raw": "sensor_msgs/msg/Image",
+    "/camera/image": "sensor_msgs/msg/Image",
     "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
     "/lidar/points": "sensor_msgs/msg/PointCloud2",
-    "/thermal/image_raw": "sensor_msgs/msg/Image",
+    "/thermal/image": "sensor_msgs/msg/Image",
     "/thermal/camera_info": "sensor_msgs/msg/CameraInfo",
     "/ground_truth/semantic": "sensor_msgs/msg/Image",
 }
@@ -87,10 +87,10 @@ def _messages(vehicle: Vehicle, sensor: str, nanoseconds: int) -> Iterator[tuple
     yield f"/{sensor}/camera_info", _camera_info(getattr(vehicle.rig, sensor), header)
     if sensor == "camera":
         picture = vehicle.camera(time)
-        yield "/camera/image_raw", _image(picture.rgb, "rgb8", header)
+        yield "/camera/image", _image(picture.rgb, "rgb8", header)
         yield "/ground_truth/semantic", _image(picture.labels, "mono8", header)
     else:
-        yield "/thermal/image_raw", _image(vehicle.thermal(time), "mono16", header)
+        yield "/thermal/image", _image(vehicle.thermal(time), "mono16", header)
 
 
 def _header(stamp: int, frame: str) -> Any:

@@ -14,6 +14,7 @@ frame is hard if at least `SHARE` of its objects are visible to an auxiliary and
 
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -91,7 +92,7 @@ def render(
     # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _start_worker) as pool:
         jobs = [pool.submit(_render_scene, root, scene, size) for scene in scenes]
         for done, (scene, job) in enumerate(zip(scenes, jobs, strict=True), start=1):
             for name, subsets in job.result().items():
@@ -101,6 +102,11 @@ def render(
                 report(done / len(scenes))
     writer.finish()
     return counts
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent ends us
 
 
 def _render_scene(root: Path, scene: Scene, size: tuple[int, int]) -> dict[str, dict[str, str]]:

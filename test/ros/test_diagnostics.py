@@ -23,7 +23,8 @@ class Watched:
     def __init__(self) -> None:
         self.now = 0.0
         self.logged: list[str] = []
-        self.monitor = Monitor(self.logged.append, lambda: self.now)
+        self.told: list[str] = []
+        self.monitor = Monitor(self.logged.append, lambda: self.now, self.told.append)
 
     def settle(self, outcome: Outcome, latency: float = 0.05) -> None:
         entry = Entry("camera", 0, None, 0, self.now - latency)
@@ -106,6 +107,17 @@ def test_refusals_are_logged_but_not_again_and_again() -> None:
     assert found.logged[-1] == "camera refused (step): 0", "another reason is logged at once"
 
 
+def test_a_refusal_names_the_topic() -> None:
+    logged: list[str] = []
+    monitor = Monitor(logged.append, topic={"camera": "/front/image"}.get)
+    synced = SyncedSet(Entry("camera", 0, None, 0), {}, frozenset())
+    lidar = {"lidar": Refusal("lidar", "blank", "no point in view")}
+    monitor.settled(synced, Outcome("refused", "size", "0x0", lidar))
+    assert logged == [
+        "lidar refused (blank): no point in view", "camera refused (size): /front/image: 0x0"
+    ]  # fmt: skip
+
+
 def test_a_refusal_has_an_age() -> None:
     found = Watched()
     found.settle(Outcome("refused", "blank", "nothing in view"))
@@ -137,3 +149,54 @@ def test_two_masks_stay_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmsam_ros.ros.diagnostics.WINDOW", 0.0)
     values = watched([0.0, 1.0, 2.0], 0.5).values()
     assert (values["masks"], values["rate_hz"]) == ("3", "1.0")
+
+
+def test_the_first_mask_is_told_and_then_one_line_in_ten_seconds() -> None:
+    found = Watched()
+    found.monitor.report()
+    assert found.told == [], "nothing before the first mask"
+    for k in range(250):  # 10 images/s; masks from second 5 on, of every second image
+        found.now = k / 10
+        end = Outcome("dropped", "busy") if k < 50 or k % 2 else Outcome("used", fused=("lidar",))
+        found.settle(end)
+        if k % 10 == 0:
+            found.monitor.report()
+    line = "5.0 masks/s of 10.0 camera images/s; 50 of 100 dropped as busy; fused: camera+lidar 50"
+    assert found.told == ["first mask 5.0 s after the start, of camera+lidar", line]
+    found.now = 60.0
+    found.monitor.report()
+    assert len(found.told) == 2, "no images, no line"
+    assert found.logged == []
+
+
+def test_frames_dropped_as_busy_are_a_warning() -> None:
+    """140 of 165 images in ten seconds."""
+    found = Watched()
+    for k in range(165):
+        found.now = k * 10 / 165
+        found.settle(
+            Outcome("dropped", "busy") if k % 33 < 28 else Outcome("used", fused=("lidar",))
+        )
+    level, text = found.status()
+    assert level == WARN
+    assert text.startswith("running with 140 of 165 images dropped as busy: the network is slower")
+    found.now = 15.0
+    found.monitor.report()
+    (line,) = found.logged
+    assert "the network is slower than the camera; a GPU, precision bf16 or smaller" in line
+    assert "dropped as busy" in line
+    assert len(found.told) == 1, "the first mask"
+
+
+def test_half_of_the_frames_are_enough() -> None:
+    found = Watched()
+    for k in range(20):
+        found.now = k / 10
+        found.settle(Outcome("dropped", "busy") if k % 2 else Outcome("used", fused=("lidar",)))
+    assert found.status() == (OK, "running")
+    found.settle(Outcome("dropped", "busy"))
+    assert found.status()[0] == WARN
+    found.now = 13.0  # those in the window count
+    for _ in range(3):
+        found.settle(Outcome("used", fused=("lidar",)))
+    assert found.status() == (OK, "running")

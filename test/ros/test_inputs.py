@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import rclpy
 from domains import free_domain
 from harness import Client
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -98,3 +99,53 @@ def test_a_topic_of_another_type_is_not_read(client: Client) -> None:
     client.spin_until(lambda: client.node.count_publishers("/cam"), "the publisher")
     assert not stream.update()
     assert subscribed(client, "/cam") == []
+
+
+def test_silence_is_explained_with_the_topics_that_are_published(
+    client: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Names as they are after remapping."""
+    node = rclpy.create_node(
+        "mmsam", context=client.context,
+        cli_args=["--ros-args", "-r", "camera/image:=/front/image/compressed"],
+    )  # fmt: skip
+    asked = Topic("camera/image", IMAGE, "")
+    stream = Input(node, "camera", [asked], "auto", lambda _: None)
+    client.spin_until(lambda: not stream.update(), "the first look")
+    text = stream.explain_silence()
+    assert text.startswith("on /front/image/compressed, and no other topic of type Image is publ")
+    node.create_publisher(Image, "~/overlay", 3)  # its own
+    client.node.create_publisher(CompressedImage, "/front/image/compressed", 3)
+    client.node.create_publisher(Image, "/rear/image", 3)
+    client.spin_until(
+        lambda: "/rear/image" in stream.explain_silence() and not stream.update(), "its publisher"
+    )
+    client.spin_until(
+        lambda: node.count_publishers("/front/image/compressed") and not stream.update(), "both"
+    )
+    assert stream.explain_silence() == (
+        "on /front/image/compressed (published as sensor_msgs/msg/CompressedImage). Published: "
+        "/rear/image; remap camera/image (launch argument image_topic) to the right one. Give the "
+        "name without /compressed"
+    )
+    assert (
+        "/front/image/compressed is published as sensor_msgs/msg/CompressedImage, expected "
+        "sensor_msgs/msg/Image; it is not read: give the name without /compressed: /front/image\n"
+    ) in "".join(capfd.readouterr())
+    node.destroy_node()
+
+
+def test_silence_of_a_publisher_is_no_matter_of_names(client: Client) -> None:
+    client.node.create_publisher(Image, "/cam", 3)
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    client.spin_until(stream.update, "the publisher")
+    assert stream.explain_silence().startswith("on /cam, though client publishes it. If its source")
+    assert stream.last is None
+
+
+def test_silence_of_a_publisher_that_offers_less(client: Client) -> None:
+    client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.BEST_EFFORT))
+    stream = Input(client.node, "camera", [RAW], "reliable", lambda _: None)
+    client.spin_until(stream.update, "the publisher")
+    expected = "on /cam, though client publishes it as best effort: set input_reliability to 'auto'"
+    assert stream.explain_silence() == expected

@@ -1,124 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch file, as far as it can be checked without `ros2 launch` (not on pip).
-
-Its functions run with recorders in place of the launch packages' constructors, which shows that it
-is valid Python, which actions it makes and with what; not that `launch` accepts them.
-"""
+"""The launch file: what it starts, what it refuses, and that its defaults give masks."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
+import json
+import signal
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from domains import free_domain
-from harness import nano_weights, running
+from harness import Client, nano_weights, running
+from launching import Launched, Recorded, defaults, load
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from mmsam_ros.ros.interface import INPUTS
-
-SUBSTITUTES = {
-    "launch": ["LaunchDescription"],
-    "launch.actions": [
-        "DeclareLaunchArgument",
-        "ExecuteProcess",
-        "OpaqueFunction",
-        "RegisterEventHandler",
-    ],
-    "launch.event_handlers": ["OnProcessIO"],
-    "launch.conditions": ["IfCondition"],
-    "launch_ros": [],
-    "launch_ros.actions": ["Node"],
-}
-
-
-@dataclass
-class Recorded:
-    """A constructor call."""
-
-    kind: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-def recorder(kind: str) -> Callable[..., Recorded]:
-    return lambda *args, **kwargs: Recorded(kind, args, kwargs)
+from mmsam_ros.cli.main import main as mmsam
+from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
+from mmsam_ros.ros.topics import LAUNCH_ARGUMENTS
 
 
 @pytest.fixture
-def launch(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The launch file as a module; `share` is the repository."""
-    for module, names in SUBSTITUTES.items():
-        fake = types.ModuleType(module)
-        for name in names:
-            setattr(fake, name, recorder(name))
-        monkeypatch.setitem(sys.modules, module, fake)
-    substitutions = types.ModuleType("launch.substitutions")
-
-    class LaunchConfiguration:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def perform(self, context: dict[str, str]) -> str:
-            return context[self.name]
-
-    substitutions.LaunchConfiguration = LaunchConfiguration  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "launch.substitutions", substitutions)
-    prefix = tmp_path / "prefix"
-    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
-    (prefix / "share/ament_index/resource_index/packages/mmsam_ros").touch()
-    (prefix / "share/mmsam_ros").symlink_to(root)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
-        monkeypatch.delenv(name, raising=False)
-    spec = importlib.util.spec_from_file_location(
-        "segment_launch", root / "launch/segment.launch.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load(tmp_path / "prefix", monkeypatch)
 
 
-def context(launch: Any, **values: str) -> dict[str, str]:
-    return {name: default for name, default, _ in launch.ARGUMENTS} | values
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "of a run"  # paths may have blanks
+    folder.mkdir()
+    return nano_weights(folder / "nano #1.safetensors", "synthetic_rgb_lidar_thermal")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the README's command makes it, only smaller."""
+    folder = tmp_path_factory.mktemp("bags") / "drive"
+    assert mmsam(["synth", "bag", str(folder), "--seconds", "2", "--size", "160x120"]) == 0
+    return folder
+
+
+def started(launch: Any, **values: str) -> tuple[Recorded, list[Recorded]]:
+    """The node that the launch file starts, and all other actions."""
+    actions = launch.start(defaults(launch, **values))
+    (node,) = (a for a in actions if a.kind == "Node")
+    return node, [a for a in actions if a is not node]
 
 
 def test_every_argument_is_declared(launch: Any) -> None:
-    description = launch.generate_launch_description()
-    actions = description.args[0]
-    declared = {a.args[0] for a in actions if a.kind == "DeclareLaunchArgument"}
-    assert declared >= {
-        "weights", "device", "precision", "params_file", "bag", "loop", "rate", "rviz",
-        "image_topic", "points_topic", "thermal_topic",
+    actions = launch.generate_launch_description().args[0]
+    declared = {a.args[0]: a.kwargs for a in actions if a.kind == "DeclareLaunchArgument"}
+    assert declared.keys() >= {
+        "weights", "device", "precision", "params_file", "calibration", "bag", "loop", "rate",
+        "rviz", "use_sim_time", "image_topic", "points_topic", "thermal_topic",
     }  # fmt: skip
-    used = {
-        node.args[0].value
-        for node in ast.walk(ast.parse(Path(launch.__file__).read_text()))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "LaunchConfiguration"
-        and isinstance(node.args[0], ast.Constant)
+    for name, given in declared.items():
+        assert given["choices"] is None or given["default_value"] in given["choices"], name
+    tree = ast.parse(Path(launch.__file__).read_text())
+    read = {
+        node.slice.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript)
+        and getattr(node.value, "id", "") == "values"
+        and isinstance(node.slice, ast.Constant)
     }
-    assert used <= declared
+    assert read <= declared.keys()
 
 
-def test_node_gets_weights_parameters_and_topics(launch: Any, root: Path) -> None:
-    given = context(launch, weights="/w.safetensors", image_topic="/cam", calibration="/c.yaml")
-    (node,) = launch.start(given)
+def test_the_choices_are_those_of_the_node(launch: Any) -> None:
+    rows = {row.name: row for row in PARAMETERS}
+    assert launch.CHOICES["precision"] == ["", *rows["precision"].choices]
+    assert launch.CHOICES["registration"] == ["", *rows["thermal.registration"].choices]
+    assert {"", "auto", "cpu", "cuda", "cuda:1"} <= set(launch.CHOICES["device"])
+    for name in ("loop", "rviz", "use_sim_time"):
+        assert set(launch.CHOICES[name]) == {"true", "false", "True", "False"}
+
+
+def test_node_gets_weights_parameters_and_topics(
+    launch: Any, root: Path, weights: Path, tmp_path: Path
+) -> None:
+    calibration = tmp_path / "c.yaml"
+    calibration.touch()
+    given = {"weights": str(weights), "image_topic": "/cam", "calibration": str(calibration)}
+    node, _ = started(launch, **given)
     assert (node.kwargs["package"], node.kwargs["executable"]) == ("mmsam_ros", "segment")
     assert node.kwargs["name"] == "mmsam"
-    file, calibration, values = node.kwargs["parameters"]
+    file, second, values = node.kwargs["parameters"]
     assert "/**/mmsam" in yaml.safe_load(Path(file).read_text())
-    assert calibration == "/c.yaml"
-    assert values["weights"] == "/w.safetensors"
+    assert second == str(calibration)
+    assert values == {"weights": str(weights)}
     assert ("camera/image", "/cam") in node.kwargs["remappings"]
     profile = node.kwargs["additional_env"]["FASTRTPS_DEFAULT_PROFILES_FILE"]
     assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
@@ -128,40 +100,79 @@ def test_the_topics_are_those_that_the_node_reads(launch: Any) -> None:
     assert {topic for topic, _ in launch.TOPICS} <= {topic.name for topic in INPUTS}
     defaults = {name: default for name, default, _ in launch.ARGUMENTS}
     assert all(defaults[argument] == topic for topic, argument in launch.TOPICS)
+    assert dict(launch.TOPICS) == LAUNCH_ARGUMENTS, "which the node's log names"
 
 
-def test_without_arguments_the_parameters_file_decides(launch: Any) -> None:
-    (node,) = launch.start(context(launch, params_file="/mine.yaml"))
-    assert node.kwargs["parameters"] == ["/mine.yaml"]
+def test_without_arguments_the_parameters_file_decides(launch: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.touch()
+    node, _ = started(launch, params_file=str(mine))
+    assert node.kwargs["parameters"] == [str(mine)]
 
 
-@pytest.mark.dds
-def test_the_node_takes_every_parameter_and_topic(launch: Any, tmp_path: Path) -> None:
-    """What the launch file makes of its arguments, given to the node as `launch` does."""
-    weights = nano_weights(tmp_path / "nano.safetensors", "synthetic_rgb_lidar_thermal")
-    topics = {argument: f"/my/{argument}" for _, argument in launch.TOPICS}
-    given = {"weights": str(weights), "device": "cpu", "precision": "fp32"}
-    (started,) = launch.start(context(launch, **given, registration="rotation", **topics))
-    file, values = started.kwargs["parameters"]
-    assert len(values) == 4
-    words = ["--params-file", file]
-    for name, value in values.items():
-        words += ["-p", f"{name}:={value}"]
-    for source, target in started.kwargs["remappings"]:
-        words += ["-r", f"{source}:={target}"]
-    kinds = {"image_topic": Image, "camera_info_topic": CameraInfo, "thermal_topic": Image,
-             "thermal_info_topic": CameraInfo, "lidar_image_topic": Image}  # fmt: skip
-    with running(free_domain(10), *words) as (node, client):
-        publishers = [client.publisher(kind, topics[name]) for name, kind in kinds.items()]
-        client.spin_until(
-            lambda: all(p.get_subscription_count() for p in publishers), "every topic is read"
-        )
-        client.node.destroy_publisher(publishers[-1])  # of rasters, which points replace
-        points = client.publisher(PointCloud2, topics["points_topic"])
-        client.spin_until(points.get_subscription_count, "points are read")
-        assert client.diagnostics()["precision"] == "fp32"
-        assert "does not exist" not in node.output
-    assert set(topics) == {*kinds, "points_topic"}
+def test_a_tilde_is_the_home(launch: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(weights.parent))
+    node, _ = started(launch, weights=f"~/{weights.name}", params_file=f"~/{weights.name}")
+    assert node.kwargs["parameters"] == [str(weights), {"weights": str(weights)}]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"weights": "/absent.safetensors"}, "weights: /absent.safetensors: no such file"),
+        ({"weights": "/tmp"}, "weights: /tmp: is a folder, expected a file"),
+        ({"params_file": "/absent.yaml"}, "params_file: /absent.yaml: no such file"),
+        ({"calibration": "calib.yml"}, "calibration: calib.yml: no such file"),
+        ({"bag": "/absent"}, "bag: /absent: no such file or folder"),
+        ({"rate": "fast"}, "rate: found 'fast', expected a number above 0"),
+        ({"rate": "0"}, "rate: found '0', expected a number above 0"),
+        ({"rate": "nan"}, "rate: found 'nan'"),
+        ({"bag": "/a", "calibration": "/b"}, "calibration: /b: no such file; bag: /a: no such"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    launch: Any, values: dict[str, str], reason: str
+) -> None:
+    """An exception is one line of `ros2 launch`, and exit code 1."""
+    with pytest.raises(RuntimeError) as caught:
+        launch.start(defaults(launch, **values))
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_argument_is_refused(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ros2 launch` ignores it; but a launch file around this one may have its own arguments."""
+    context = defaults(launch)
+    context.argv = ["calibraton:=/c.yaml", "rate:=2", "colour:=blue", "emulate_tty:=true"]
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "robot", "robot.launch.py", *context.argv])
+    launch.start(context)
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "mmsam_ros", "segment.launch.py"])
+    expected = (
+        "argument 'calibraton' does not exist; did you mean 'calibration'?; "
+        "argument 'colour' does not exist"
+    )
+    with pytest.raises(RuntimeError, match=f"^{expected}$".replace("?", r"\?")):
+        launch.start(context)
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+def test_a_calibration_beside_the_bag_is_used(launch: Any, tmp_path: Path, of_file: bool) -> None:
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    file = folder / "bag_0.mcap"
+    file.touch()
+    bag = str(file if of_file else folder)
+    node, _ = started(launch, bag=bag)
+    assert len(node.kwargs["parameters"]) == 1, "there is none yet"
+    beside, own = folder / "calibration.yaml", tmp_path / "own.yaml"
+    beside.touch()
+    own.touch()
+    node, others = started(launch, bag=bag)
+    assert node.kwargs["parameters"][1] == str(beside)
+    (said,) = (a.kwargs["msg"] for a in others if a.kind == "LogInfo")
+    assert said == f"calibration: {beside}, found beside the bag"
+    node, _ = started(launch, bag=bag, calibration=str(own))
+    assert node.kwargs["parameters"][1] == str(own)
 
 
 @pytest.mark.parametrize(
@@ -178,19 +189,191 @@ def test_the_profile_is_not_forced(
     assert launch.shared_memory() == {}
 
 
+def handlers(actions: list[Recorded], kind: str) -> list[dict[str, Any]]:
+    found = (a.args[0] for a in actions if a.kind == "RegisterEventHandler")
+    return [handler.kwargs for handler in found if handler.kind == kind]
+
+
 def test_the_bag_starts_when_the_node_is_ready(
-    launch: Any, monkeypatch: pytest.MonkeyPatch
+    launch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    handler, node = launch.start(context(launch, bag="/b", rate="0.5", loop="true"))
-    watch = handler.args[0]
-    assert watch.kwargs["target_action"] is node
-    on_stderr = watch.kwargs["on_stderr"]
-    assert watch.kwargs["on_stdout"] is on_stderr, "where RCUTILS_LOGGING_USE_STDOUT sends logs"
+    values = {"bag": str(tmp_path), "rate": "0.5", "loop": "true", "use_sim_time": "true"}
+    node, others = started(launch, **values)
+    assert node.kwargs["parameters"][1] == {"use_sim_time": True}
+    (watch,) = handlers(others, "OnProcessIO")
+    assert watch["target_action"] is node
+    on_stderr = watch["on_stderr"]
+    assert watch["on_stdout"] is on_stderr, "where RCUTILS_LOGGING_USE_STDOUT sends logs"
     assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
-    (ours,) = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
+    _, ours = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
     assert (ours.kwargs["package"], ours.kwargs["executable"]) == ("mmsam_ros", "replay")
-    assert ours.kwargs["arguments"] == ["/b", "--rate", "0.5", "--loop"]
+    options = [str(tmp_path), "--rate", "0.5", "--clock"]
+    assert ours.kwargs["arguments"] == [*options, "--loop"]
     assert on_stderr(types.SimpleNamespace(text=b"ready: again")) is None
     monkeypatch.setattr(launch, "has_bag_play", lambda: True)
-    stock = launch.player(context(launch, bag="/b"))
-    assert stock.kwargs["cmd"][:6] == ["ros2", "bag", "play", "/b", "--rate", "1.0"]
+    looped = launch.player(defaults(launch, **values).values)
+    assert looped.kwargs["executable"] == "replay", "ros2 bag play would wait in every loop"
+    stock = launch.player(defaults(launch, **values | {"loop": "False"}).values)
+    assert stock.kwargs["cmd"] == ["ros2", "bag", "play", *options, "--delay", "3"]
+
+
+def test_rviz_shows_the_topics_of_the_arguments(
+    launch: Any, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    _, others = started(launch, rviz="true", image_topic="/cam", namespace="front")
+    (viewer,) = (a.kwargs["cmd"] for a in others if a.kind == "ExecuteProcess")
+    config, rules = Path(viewer[2]), viewer[4:]
+    assert viewer[:2] == ["rviz2", "-d"]
+    assert config.resolve() == root / "rviz/segment.rviz"
+    renamed = dict(rule.split(":=") for rule in rules[1::2])
+    assert renamed["/camera/image"] == "/cam"
+    assert renamed["/lidar/points"] == "/front/lidar/points"
+    assert renamed["/mmsam/overlay"] == "/front/mmsam/overlay"
+    shown = set(_topics(yaml.safe_load(config.read_text())))
+    assert "/mmsam/overlay" in shown
+    assert shown <= renamed.keys()
+    _, others = started(launch, rviz="true")
+    (viewer,) = (a.kwargs["cmd"] for a in others if a.kind == "ExecuteProcess")
+    assert viewer[3:] == ["--ros-args"]
+
+
+def _topics(tree: Any) -> list[str]:
+    """The topics of a configuration of RViz."""
+    if isinstance(tree, list):
+        return [name for entry in tree for name in _topics(entry)]
+    if not isinstance(tree, dict):
+        return []
+    own = [tree["Topic"]["Value"]] if isinstance(tree.get("Topic"), dict) else []
+    return own + [name for entry in tree.values() for name in _topics(entry)]
+
+
+def test_the_layout_of_foxglove_shows_what_the_node_publishes(root: Path) -> None:
+    layout = json.loads((root / "foxglove/segment.json").read_text())
+    panels = layout["configById"]
+    topics = {panel["imageMode"]["imageTopic"] for panel in panels.values() if "imageMode" in panel}
+    named = {f"/{t.name}" for t in INPUTS} | {t.name.replace("~", "/mmsam") for t in OUTPUTS}
+    assert "/mmsam/overlay" in topics
+    assert topics <= named
+
+    def leaves(part: Any) -> list[str]:
+        return [part] if isinstance(part, str) else leaves(part["first"]) + leaves(part["second"])
+
+    assert sorted(leaves(layout["layout"])) == sorted(panels)
+
+
+def test_without_rviz_one_line_says_so(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    _, others = started(launch, rviz="True")
+    (said,) = (a.kwargs["msg"] for a in others if a.kind == "LogInfo")
+    assert "rviz2 is not installed (ros-jazzy-rviz2)" in said
+    assert not [a for a in others if a.kind == "ExecuteProcess"]
+
+
+def test_the_end_of_a_process(launch: Any) -> None:
+    """Of the node: the end of the launch, with an error if it failed. Of the bag: nothing else."""
+    event, context = types.SimpleNamespace(returncode=0), defaults(launch)
+    (end,) = launch.node_has_ended(event, context)
+    assert end.kind == "Shutdown"
+    assert launch.player_has_ended(event, context) == []
+    event.returncode = -signal.SIGINT
+    (end,) = launch.node_has_ended(event, context)
+    assert end.kind == "Shutdown", "Ctrl-C while the node imports"
+    event.returncode = 2
+    with pytest.raises(RuntimeError, match="the node has ended with exit code 2"):
+        launch.node_has_ended(event, context)
+    with pytest.raises(RuntimeError, match="the bag was not played"):
+        launch.player_has_ended(event, context)
+    context.is_shutdown = True
+    assert launch.node_has_ended(event, context) == launch.player_has_ended(event, context) == []
+
+
+# With real processes over DDS
+
+
+@pytest.mark.dds
+def test_a_synthetic_bag_gives_masks_with_all_defaults(
+    launch: Any, drive: Path, weights: Path
+) -> None:
+    """Weights aside, as the package's own take long; every mask with all three sensors."""
+    domain = free_domain(3)
+    running = Launched(launch, defaults(launch, bag=str(drive), weights=str(weights)), domain)
+    client = Client(domain)
+    try:
+        masks = client.record(Image, "/mmsam/semantic")
+        client.spin_until(lambda: masks or running.code is not None, "a mask")
+        assert (masks[0].height, masks[0].width) == (120, 160)
+        client.spin_until(lambda: any("replay: played" in x for x in running.lines), "the end")
+        figures = client.diagnostics()
+        assert int(figures["fused.camera+lidar+thermal"]) >= 8, figures
+    finally:
+        client.close()
+        running.interrupt()
+    assert running.wait() == 0, running.lines
+    assert f"calibration: {drive / 'calibration.yaml'}, found beside the bag" in running.lines[0]
+    text = "\n".join(running.lines)
+    assert "Traceback" not in text
+    assert "refused" not in text
+
+
+@pytest.mark.dds
+def test_the_launch_ends_with_the_node(launch: Any, weights: Path, tmp_path: Path) -> None:
+    params = tmp_path / "wrong.yaml"
+    params.write_text("/**/mmsam: {ros__parameters: {lidar: {slop: near}}}")
+    running = Launched(launch, defaults(launch, params_file=str(params)), free_domain(4))
+    assert running.wait() == 1
+    assert any("cannot start: parameter lidar.slop" in line for line in running.lines)
+    assert "the node has ended with exit code 2" in running.lines[-1]
+
+
+@pytest.mark.dds
+def test_the_launch_ends_with_a_bag_that_cannot_be_played(
+    launch: Any, weights: Path, tmp_path: Path
+) -> None:
+    bag = tmp_path / "cut.mcap"
+    bag.write_bytes(b"no bag")
+    values = {"bag": str(bag), "weights": str(weights)}
+    running = Launched(launch, defaults(launch, **values), free_domain(5))
+    assert running.wait() == 1
+    assert any("replay: error: " in line and str(bag) in line for line in running.lines)
+    assert any("the bag was not played (exit code 2)" in line for line in running.lines)
+
+
+@pytest.mark.dds
+def test_the_node_takes_every_parameter_and_topic(launch: Any, weights: Path) -> None:
+    """What the launch file makes of its arguments, given to the node as `launch` does."""
+    topics = {argument: f"/my/{argument}" for _, argument in launch.TOPICS}
+    given = {"weights": str(weights), "device": "cpu", "precision": "fp32"}
+    node, _ = started(launch, **given, registration="rotation", **topics)
+    file, values = node.kwargs["parameters"]
+    assert len(values) == 4
+    words = ["--params-file", file]
+    for name, value in values.items():
+        words += ["-p", f"{name}:={value!r}"]
+    for source, target in node.kwargs["remappings"]:
+        words += ["-r", f"{source}:={target}"]
+    kinds = {"image_topic": Image, "camera_info_topic": CameraInfo, "thermal_topic": Image,
+             "thermal_info_topic": CameraInfo, "lidar_image_topic": Image}  # fmt: skip
+    with running(free_domain(10), *words) as (process, client):
+        publishers = [client.publisher(kind, topics[name]) for name, kind in kinds.items()]
+        client.spin_until(
+            lambda: all(p.get_subscription_count() for p in publishers), "every topic is read"
+        )
+        client.node.destroy_publisher(publishers[-1])  # of rasters, which points replace
+        points = client.publisher(PointCloud2, topics["points_topic"])
+        client.spin_until(points.get_subscription_count, "points are read")
+        assert client.diagnostics()["precision"] == "fp32"
+        assert "does not exist" not in process.output
+    assert set(topics) == {*kinds, "points_topic"}
+
+
+def test_nothing_heavy_is_imported(launch: Any) -> None:
+    """`ros2 launch --show-args` answers at once."""
+    tree = ast.parse(Path(launch.__file__).read_text())
+    modules = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    own = {"ament_index_python", "launch", "launch_ros"}
+    assert modules - own == {"difflib", "os", "shutil", "signal", "sys"}

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +20,19 @@ import pytest
 import rclpy
 import torch
 from domains import free_domain
-from harness import GUARD, Client, NodeProcess, image, nano_weights, running
+from harness import (
+    GUARD,
+    LIDAR_POSE,
+    Client,
+    NodeProcess,
+    cloud,
+    environment,
+    image,
+    nano_weights,
+    running,
+)
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.diagnostics import FAILURES
@@ -67,6 +81,41 @@ def test_without_weights_the_node_takes_the_packages_own_and_says_so() -> None:
         assert "Evaluation only; do not use on a vehicle" in node.output
 
 
+def test_what_does_not_come_or_never_matches_is_in_the_log(weights: Path) -> None:
+    """A LiDAR on TAI, which is 37 s ahead; a thermal image on another topic."""
+    with running(
+        free_domain(1), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", LIDAR_POSE,
+        "-r", "__ns:=/front", "-r", "thermal/image:=/heat",
+    ) as (node, client):  # fmt: skip
+        camera, lidar = (
+            client.publisher(kind, f"/front/{name}")
+            for kind, name in ((Image, "camera/image"), (PointCloud2, "lidar/points"))
+        )
+        heat = client.publisher(Image, "/thermal/image_raw")
+        rgb, points = np.zeros((48, 64, 3), np.uint8), np.ones((10, 4), np.float32)
+
+        def said(*texts: str) -> bool:
+            """Publishes until the node has said it."""
+            now = time.time_ns()
+            camera.publish(image(now, rgb, "rgb8"))
+            lidar.publish(cloud(now + 37 * 10**9, points))
+            heat.publish(image(now, rgb[..., 0], "mono8"))
+            return all(text in node.output for text in texts)
+
+        lines = (
+            "thermal: nothing received for 5 s on /heat or /heat/compressed. Published: ",
+            "/thermal/image_raw; remap thermal/image (launch argument thermal_topic) to the right",
+            "camera_info: nothing received for 5 s on /front/camera/camera_info, and no other",
+            "lidar: its messages come but never match: its stamps are 3",
+            "s ahead of the camera's. If its clock is off by a constant, set lidar.offset to -3",
+            "s after the start, of camera\n",
+        )
+        client.spin_until(lambda: said(*lines), "all of it")
+        assert float(client.diagnostics()["stamps_ahead.lidar"].split()[0]) == pytest.approx(
+            37.0, abs=0.5
+        )
+
+
 def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
     """`running` asserts exit code 0 and no traceback."""
     with running(
@@ -81,6 +130,32 @@ def test_ctrl_c_in_the_middle_of_a_frame_is_clean(weights: Path) -> None:
         client.spin_until(lambda: masks, "the first mask")
         node.stop()
         assert "defect" not in node.output
+
+
+@pytest.mark.parametrize("library", ["_rclpy_pybind11", "libtorch_cpu", "torch/lib/libtorch.so"])
+def test_ctrl_c_while_it_imports_ends_it_at_once(weights: Path, library: str) -> None:
+    """Once the library is there, the import of what needs it goes on for a while."""
+    node = NodeProcess(free_domain(7), "-p", f"weights:={weights}", "-p", "device:=cpu")
+    maps = Path(f"/proc/{node.process.pid}/maps")
+    while library not in maps.read_text():
+        assert node.process.poll() is None, node.output
+    began = time.monotonic()
+    code = node.stop()
+    assert code in (0, -signal.SIGINT)
+    assert node.output == ""
+    assert time.monotonic() - began < 20, "seconds; under load, it takes 60 to load the rest"
+
+
+def test_wrong_weights_are_said_before_torch_is_loaded(weights: Path) -> None:
+    """By what the process has imported when it is at its end."""
+    words = ["-X", "importtime", "-m", "mmsam_ros.ros.main", "--ros-args", "-p", "weights:=/no.pt"]
+    done = subprocess.run(
+        [sys.executable, *words], env=environment(free_domain(2)), stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 2
+    assert "cannot start: parameter weights: /no.pt: no such file" in done.stderr
+    assert "rclpy.node" in done.stderr
+    assert "torch" not in done.stderr
 
 
 @contextmanager
@@ -142,7 +217,13 @@ def test_a_full_memory_costs_frames_not_the_node(
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["-p", "weights:=/absent.safetensors"], "/absent.safetensors: no such file"),
+        (["-p", "weights:=/absent.safetensors"], "weights: /absent.safetensors: no such file"),
+        (
+            ["-p", "weights:=~/absent.safetensors"],
+            f"{Path.home()}/absent.safetensors: no such file",
+        ),
+        (["-p", "weights:=/tmp"], "parameter weights: /tmp: is a folder, expected a file"),
+        (["-p", "weights:=5"], "parameter weights: found 5, expected a string"),
         (["-p", "lidar.slob:=0.1"], "parameter 'lidar.slob' does not exist; did you mean 'lidar.s"),
         (["-p", "lidar.slop:=near"], "lidar.slop"),
         (["-p", "use_sim_time:=maybe"], "use_sim_time"),

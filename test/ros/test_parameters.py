@@ -13,8 +13,10 @@ import rclpy
 import yaml
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import PARAMETERS
@@ -26,6 +28,7 @@ from mmsam_ros.ros.parameters import (
 )
 
 ROWS = {row.name: row for row in PARAMETERS}
+LISTS = {row.name for row in PARAMETERS if row.default is None}
 POSE = [0.0, 0.1, 0.2, 0.0, 0.0, 0.0, 1.0]
 INTRINSICS = [500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0]
 
@@ -67,6 +70,53 @@ def test_every_parameter_is_declared_with_range_and_description(context: Context
         ranges = [*described.floating_point_range, *described.integer_range]
         limits = [] if row.low is None else [(row.low, row.high)]
         assert [(r.from_value, r.to_value) for r in ranges] == limits, row.name
+    node.destroy_node()
+
+
+def test_all_parameters_are_read_in_one_call_and_a_dump_is_a_parameter_file(
+    context: Context, tmp_path: Path
+) -> None:
+    """As `ros2 param dump` does it, whose file then starts the same node."""
+
+    def ask(node: Node) -> dict[str, Any]:
+        declare_parameters(node)
+        client = AsyncParameterClient(node, "mmsam")
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        listed = client.list_parameters()
+        executor.spin_until_future_complete(listed)
+        names = listed.result().result.names
+        assert set(ROWS) <= set(names)
+        got = client.get_parameters(names)
+        executor.spin_until_future_complete(got)
+        executor.shutdown()
+        values = got.result().values
+        assert len(values) == len(names)
+        assert {v.type for n, v in zip(names, values, strict=True) if n in LISTS} == {8}, "doubles"
+        return dict(zip(names, map(parameter_value_to_python, values), strict=True))
+
+    first = make_node(context, lidar__extrinsics=POSE)
+    found = ask(first)
+    first.destroy_node()
+    assert list(found["lidar.extrinsics"]) == POSE
+    assert list(found["camera.info.k"]) == []
+    dump = tmp_path / "mmsam.yaml"
+    plain = {n: list(v) if n in LISTS else v for n, v in found.items()}
+    dump.write_text(yaml.safe_dump({"/mmsam": {"ros__parameters": plain}}))
+    arguments = ["--ros-args", "--params-file", str(dump)]
+    again = rclpy.create_node("mmsam", context=context, cli_args=arguments)
+    assert ask(again) == found
+    again.destroy_node()
+
+
+@pytest.mark.parametrize("name", ["lidar.extrinsics", "lidar.slop", "weights"])
+def test_a_parameter_cannot_be_set_later(context: Context, name: str) -> None:
+    node = make_node(context)
+    declare_parameters(node)
+    values = {"lidar.extrinsics": POSE, "lidar.slop": 0.1, "weights": "w"}
+    (result,) = node.set_parameters([Parameter(name, value=values[name])])
+    assert not result.successful
+    assert "read-only" in result.reason
     node.destroy_node()
 
 

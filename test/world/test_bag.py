@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability, QosReliability
 from support.networks import SYNTHETIC
 
 from mmsam_ros.cli import synth
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.ros.bags import read_parameters
+from mmsam_ros.ros.interface import INPUTS
 from mmsam_ros.sensors import CameraModel
 from mmsam_ros.world import (
     CLASSES,
@@ -56,7 +59,7 @@ def bag(vehicle: Vehicle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bags") / "drive"
     shares: list[float] = []
     counts = write_bag(folder, vehicle, SECONDS, shares.append)
-    assert counts["/camera/image_raw"] == 5
+    assert counts["/camera/image"] == 5
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     return folder
@@ -79,8 +82,8 @@ def _stamp(message: Any) -> int:
 def test_topics_counts_and_quality_of_service(bag: Path, records: Records) -> None:
     counts = {topic: len(messages) for topic, messages in records.items()}
     assert counts == {
-        "/tf_static": 1, "/camera/image_raw": 5, "/camera/camera_info": 5, "/lidar/points": 10,
-        "/thermal/image_raw": 9, "/thermal/camera_info": 9, "/ground_truth/semantic": 5,
+        "/tf_static": 1, "/camera/image": 5, "/camera/camera_info": 5, "/lidar/points": 10,
+        "/thermal/image": 9, "/thermal/camera_info": 9, "/ground_truth/semantic": 5,
     }  # fmt: skip
     with AnyReader([bag]) as reader:
         assert {c.topic: c.msgtype for c in reader.connections} == TOPICS
@@ -92,9 +95,9 @@ def test_topics_counts_and_quality_of_service(bag: Path, records: Records) -> No
 
 
 def test_rates_stamps_and_frames(records: Records, rig: Rig) -> None:
-    streams = {"/camera/image_raw": ("camera", "camera_optical"),
+    streams = {"/camera/image": ("camera", "camera_optical"),
                "/lidar/points": ("lidar", "lidar"),
-               "/thermal/image_raw": ("thermal", "thermal_optical")}  # fmt: skip
+               "/thermal/image": ("thermal", "thermal_optical")}  # fmt: skip
     stamps = []
     for topic, (sensor, frame) in streams.items():
         times = [time for time, _ in records[topic]]
@@ -104,12 +107,12 @@ def test_rates_stamps_and_frames(records: Records, rig: Rig) -> None:
         stamps += times
     assert len(set(stamps)) == len(stamps)
     for twin in ("/camera/camera_info", "/ground_truth/semantic"):
-        assert [_stamp(m) for _, m in records[twin]] == [t for t, _ in records["/camera/image_raw"]]
+        assert [_stamp(m) for _, m in records[twin]] == [t for t, _ in records["/camera/image"]]
 
 
 def test_images_are_the_rendered_ones(records: Records, vehicle: Vehicle, rig: Rig) -> None:
-    time, image = records["/camera/image_raw"][2]
-    truth, heat = records["/ground_truth/semantic"][2][1], records["/thermal/image_raw"][3][1]
+    time, image = records["/camera/image"][2]
+    truth, heat = records["/ground_truth/semantic"][2][1], records["/thermal/image"][3][1]
     assert (image.encoding, truth.encoding, heat.encoding) == ("rgb8", "mono8", "mono16")
     picture = vehicle.camera((time - START) * 1e-9)
     np.testing.assert_array_equal(image.data.reshape(64, 96, 3), picture.rgb)
@@ -193,9 +196,22 @@ def test_the_command_writes_a_night_bag(tmp_path: Path, capsys: pytest.CaptureFi
     options = ("--seed", "3", "--seconds", "0.3", "--weather", "night", "--size", "64x48")
     args = _arguments(str(out), *options, "--camera-rate", "10")
     args.run(args)
-    assert "3 /camera/image_raw" in capsys.readouterr().out
+    assert "3 /camera/image" in capsys.readouterr().out
     with AnyReader([out]) as reader:
         assert reader.topics["/lidar/points"].msgcount == 3
+    file = yaml.safe_load((out / "calibration.yaml").read_text(encoding="utf-8"))
+    given = file["/**/mmsam"]["ros__parameters"]
+    assert given["thermal"].pop("registration") == "rotation"
+    assert given == read_parameters(out)
+
+
+def test_the_topics_are_those_that_the_node_reads() -> None:
+    """So that the bag plays without remapping."""
+    names = {topic.name: topic.type for topic in INPUTS}
+    sensors = {topic[1:]: kind for topic, kind in TOPICS.items() if topic[1:] in names}
+    assert {name: names[name] for name in sensors} == sensors
+    others = {"/tf_static", "/ground_truth/semantic"}
+    assert TOPICS.keys() - {f"/{name}" for name in sensors} == others
 
 
 def test_the_command_refuses_a_size_it_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be wrong with the node's arguments that needs no torch to be found, which loads for
+seconds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rclpy
+from rclpy.context import Context
+from rclpy.exceptions import ParameterException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+from mmsam_ros._util import MmsamError
+from mmsam_ros.ros.errors import RosError
+
+NODE = "mmsam"
+START_ERRORS = (MmsamError, rclpy_implementation.RCLError, ParameterException)
+
+
+def can_start(args: Sequence[str] | None) -> bool:
+    """Whether ROS takes the arguments and the weights file is there; logs what is wrong."""
+    context = Context()
+    try:
+        options = SignalHandlerOptions.NO
+        words = None if args is None else list(args)
+        rclpy.init(args=words, context=context, signal_handler_options=options)
+        node = rclpy.create_node(
+            NODE, context=context, enable_rosout=False, start_parameter_services=False
+        )
+        given = node._parameter_overrides.get("weights")
+        node.destroy_node()
+        if given is not None and isinstance(given.value, str) and given.value:
+            check_weights(Path(given.value).expanduser())
+    except START_ERRORS as error:
+        get_logger(NODE).fatal(f"cannot start: {error}")
+        return False
+    finally:
+        rclpy.try_shutdown(context=context)
+    return True
+
+
+def check_weights(path: Path) -> None:
+    """RosError unless it is a file."""
+    if path.is_dir():
+        raise RosError(f"parameter weights: {path}: is a folder, expected a file")
+    if not path.is_file():
+        raise RosError(f"parameter weights: {path}: no such file")

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does not come is said once: inputs without messages, sensors that never match."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.watch import PATIENCE, Watch
+
+
+@dataclasses.dataclass
+class Stream:
+    """An input, without ROS."""
+
+    name: str
+    last: float | None = None
+    published: bool = False
+    topic: str | None = "/t"
+
+    def explain_silence(self) -> str:
+        return f"on /{self.name}"
+
+
+class Watched:
+    """A watch on a clock that the test sets."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = 100.0
+        self.warned: list[str] = []
+        self.told: list[str] = []
+        self.streams = {name: Stream(name) for name in names}
+        self.apart: dict[str, float] = {}
+        self.watch = Watch(
+            list(self.streams.values()), lambda: self.apart, {"lidar": 0.0, "thermal": 1.5},
+            self.warned.append, self.told.append, lambda: self.now,
+        )  # fmt: skip
+
+    def go(self, seconds: float, *coming: str) -> None:
+        """Time passes, with messages of some inputs."""
+        for _ in range(round(seconds * 2)):
+            self.now += 0.5
+            for name in coming:
+                self.streams[name].last = self.now
+            self.watch.look()
+
+
+def silence(name: str) -> str:
+    return f"{name}: nothing received for 5 s on /{name}"
+
+
+def test_what_never_comes_is_named_once() -> None:
+    found = Watched("camera", "lidar", "camera_info")
+    found.go(4.5)
+    assert found.warned == []
+    found.go(60)
+    assert found.warned == [silence("camera"), silence("lidar")]
+    found.go(10, "camera", "lidar")
+    assert found.warned[2:] == [silence("camera_info")], "only with a camera"
+
+
+def test_a_sensor_that_stops_is_named_while_the_camera_runs() -> None:
+    found = Watched("camera", "lidar", "camera_info")
+    found.go(10, "camera", "lidar", "camera_info")
+    found.go(10, "camera")
+    gone = "lidar: nothing received for 5 s on /t, which nobody publishes any more"
+    assert found.warned == [gone], "one CameraInfo may be all"
+    found.go(2, "camera", "lidar")
+    found.streams["lidar"].published = True
+    found.go(10, "camera")
+    assert found.warned == [gone, silence("lidar")], "each time"
+
+
+def test_the_end_of_a_bag_is_one_line() -> None:
+    found = Watched("camera", "lidar")
+    found.go(10, "camera", "lidar")
+    found.go(60)
+    assert found.warned == []
+    end = "camera: nothing received for 5 s on /t, which nobody publishes any more"
+    assert found.told == [end]
+    found.go(1, "camera", "lidar")
+    found.streams["camera"].published = True
+    found.go(10, "lidar")
+    assert found.warned == [silence("camera")], "a publisher that is silent"
+
+
+@pytest.mark.parametrize(
+    ("name", "ahead", "text"),
+    [
+        ("lidar", -37.0, "37.00 s behind the camera's. If its clock is off by a constant, set "
+         "lidar.offset to 37.00; if they are that late to arrive, raise sync.deadline"),
+        ("lidar", 3.25, "3.25 s ahead of the camera's. If its clock is off by a constant, set "
+         "lidar.offset to -3.25"),
+        ("thermal", 0.5, "set thermal.offset to 1.00"),
+        ("lidar", -1.7e9, "1700000000.00 s behind the camera's. One of the two has another clock "
+         "or stamps that are not set"),
+    ],
+)  # fmt: skip
+def test_a_sensor_that_never_matches_is_named_with_the_distance(
+    name: str, ahead: float, text: str
+) -> None:
+    found = Watched()
+    found.apart = {name: ahead}
+    found.go(PATIENCE)
+    assert found.warned == []
+    found.go(60)
+    (line,) = found.warned
+    assert line.startswith(f"{name}: its messages come but never match: its stamps are ")
+    assert text in line
+    found.apart = {}
+    found.go(1)
+    found.apart = {name: ahead}
+    found.go(6)
+    assert len(found.warned) == 2, "again after it has matched"
+
+
+def feed(sync: Synchroniser, ahead: float, latency: float, seconds: float = 4.0) -> None:
+    """A camera of 8 Hz and a LiDAR of 16 Hz, whose stamps are `ahead` and messages late."""
+    messages = [(k / 8, "camera", k / 8) for k in range(round(8 * seconds))]
+    messages += [(k / 16 + latency, "lidar", k / 16 + ahead) for k in range(round(16 * seconds))]
+    for now, stream, stamp in sorted(messages):
+        sync.add(stream, round((1000 + stamp) * 1e9), None, now)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "latency", "offset", "distance"),
+    [
+        (0.0, 0.0, 0.0, None),
+        (37.0, 0.0, 0.0, 37.0),
+        (-37.0, 0.0, 37.0, None),
+        (-0.5, 0.01, 0.0, -0.51),  # a clock that is behind, or messages that are late
+        (0.0, 1.0, 0.0, -1.0),
+        (-3.0, 0.0, 1.0, -2.0),
+        (-1000.0, 0.0, 0.0, -1000.0),
+    ],
+)
+def test_the_distance_of_stamps(
+    ahead: float, latency: float, offset: float, distance: float | None
+) -> None:
+    config = SyncConfig({"lidar": AuxiliarySync(slop=0.05, offset=offset)}, deadline=0.1)
+    sync = Synchroniser(config)
+    feed(sync, ahead, latency)
+    found = sync.unmatched()
+    assert found == ({} if distance is None else {"lidar": pytest.approx(distance, abs=1e-6)})
+
+
+def test_few_messages_are_not_enough() -> None:
+    sync = Synchroniser(SyncConfig({"lidar": AuxiliarySync(slop=0.05)}, deadline=0.1))
+    feed(sync, 37.0, 0.0, seconds=1.0)
+    assert sync.unmatched() == {}
+    feed(sync, 37.0, 0.0, seconds=2.0)
+    assert sync.unmatched()
