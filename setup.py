@@ -50,6 +50,7 @@ setup(
         "train": [
             "h5py",
             "Jinja2",
+            "Pillow",
             "lightning",
             "tensorboard",
             "torchmetrics",
