@@ -5,7 +5,7 @@ import dataclasses
 import os
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +128,7 @@ def check_dataset(
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
+    report.notes += _label_notes(report.forms.get("label", {}))
     for sensor, count in blank.items():
         report.notes.append(f"{count} of {len(work)} frames of {sensor} show nothing")
     for sensor, paths in uneven.items():
@@ -204,6 +205,14 @@ def _form(path: Path, image: Tensor) -> str:
         return f"{image.shape[-1]}x{image.shape[-2]} {path.suffix}"
     width, height, depth, colour = struct.unpack(">IIBB", head[16:])
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
+
+
+def _label_notes(forms: Mapping[str, int]) -> list[str]:
+    """Label images of several forms: a tool that makes files smaller changes what a pixel says."""
+    kinds = sorted({form.partition(" ")[2] for form in forms})
+    if len(kinds) < 2:
+        return []
+    return [f"labels are stored as {' and as '.join(kinds)}: look whether the ids are still right"]
 
 
 def _published_notes(benchmark: Benchmark, report: Report) -> list[str]:
