@@ -26,6 +26,7 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.logs import ensure_log_folder
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.topics import Input, Outputs, advertise
 from mmsam_ros.ros.worker import Processor, Worker
@@ -167,6 +168,7 @@ def run(args: Sequence[str] | None = None) -> int:
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
+    ensure_log_folder()
     try:
         rclpy.init(args=list(args) if args is not None else None)
         begun = True

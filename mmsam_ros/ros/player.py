@@ -30,6 +30,7 @@ from mmsam_ros._util import require
 from mmsam_ros.ros.bags import open_raw, read_messages
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
+from mmsam_ros.ros.logs import ensure_log_folder
 
 NODE = "mmsam_replay"
 MAX_QUEUE = 1000  # messages of a latched topic that late subscribers get
@@ -84,6 +85,7 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
     """Play `config.bag` until its end or until `stop` is set; see `mmsam_ros.ros.replay.play`."""
     with open_raw(config.bag) as reader:
         try:
+            ensure_log_folder()
             rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:  # rclpy's own have no other base
             raise RosError(f"ROS arguments {' '.join(ros_args)}: {error}") from error
