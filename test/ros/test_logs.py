@@ -31,7 +31,8 @@ def test_a_folder_that_can_be_written_stays(
 )
 def test_rclpy_starts_without_a_folder_of_its_own(given: dict[str, str]) -> None:
     code = (
-        "import rclpy, rclpy.logging; from mmsam_ros.ros.logs import ensure_log_folder; ensure_log_folder();"
+        "import rclpy, rclpy.logging; from mmsam_ros.ros.logs import ensure_log_folder;"
+        "ensure_log_folder();"
         "rclpy.init(); rclpy.logging.get_logger('x').info('started'); rclpy.shutdown()"
     )
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "ROS_HOME", "ROS_LOG_DIR")}
