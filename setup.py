@@ -52,6 +52,7 @@ setup(
         "train": [
             "h5py",
             "Jinja2",
+            "Pillow",
             "lightning",
             "tensorboard",
             "torchmetrics",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsam_ros.cli.arguments import add_dataset, add_verb, add_words
-from mmsam_ros.cli.output import print_table, progress
+from mmsam_ros.cli.output import print_paragraph, print_table, progress
 from mmsam_ros.data.check import Report, check_dataset
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.sensors import AUXILIARY_SENSORS, NO_LABEL
@@ -54,7 +54,7 @@ def _print(dataset: str, report: Report) -> None:
     for split, pixels in report.pixels.items():
         present = map(int, np.flatnonzero(pixels))
         shares = (f"{names[i]} {100 * pixels[i] / pixels.sum():.2g}" for i in present)
-        print(f"{split} labels, % of pixels: {', '.join(shares) or 'none'}")
+        print_paragraph(f"{split} labels, % of pixels: {', '.join(shares) or 'none'}")
     if report.statistics:
         header = ["train", "channel", "min", "max", "mean", "std", "published mean, std"]
         print_table(header, _statistics(dataset, report))

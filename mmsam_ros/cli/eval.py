@@ -5,12 +5,12 @@ import argparse
 import itertools
 
 from mmsam_ros.cli.arguments import CliError, add_dataset, add_inference, add_out, add_words, count
-from mmsam_ros.cli.output import print_table, progress
+from mmsam_ros.cli.output import print_paragraph, print_table, progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.corrupt import CORRUPTIONS
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation, FrameResult
-from mmsam_ros.training.report import Examples, Submission, facts, results, tables, write_report
+from mmsam_ros.training.report import Examples, Submission, results, summary, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +54,16 @@ def run(args: argparse.Namespace) -> None:
 
         matrices = evaluation.run(on_frame)
     content = results(evaluation, matrices, examples)
-    for key, word in facts(content).items():
+    facts, tables, classes = summary(content)
+    for key, word in facts.items():
         print(f"{key}: {word}")
-    for title, header, rows in tables(content):
+    for title, header, rows in tables:
         print_table(header, rows, title)
-    if out is not None:
+    if classes:
+        print_paragraph(classes)
+    if out is None:
+        print("every number of every subset: --out DIR")
+    else:
         write_report(out, content, examples)
         print(f"{out}: results.json, results.md, report.html")
     if submission is not None:

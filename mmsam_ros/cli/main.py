@@ -3,10 +3,12 @@
 
 import argparse
 import importlib
+import io
 import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -43,8 +45,25 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+_format_python = warnings.formatwarning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    line: str | None = None,
+) -> str:  # fmt: skip
+    """The package's own warnings as one line, without the place in the code."""
+    if category.__module__.startswith("mmsam_ros."):
+        return f"mmsam: warning: {message}\n"
+    return _format_python(message, category, filename, lineno, line)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may have what the locale has not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _format_warning
     with _signals():
         return _run(sys.argv[1:] if argv is None else argv)
 
@@ -62,7 +81,10 @@ def _run(words: Sequence[str]) -> int:
         print("mmsam: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except (MmsamError, OSError) as error:
-        print(f"mmsam: error: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            text += "; is /dev/shm or the temporary folder (TMPDIR) missing, full or read-only?"
+        print(f"mmsam: error: {text}", file=sys.stderr)
         return 2
 
 

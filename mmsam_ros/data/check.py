@@ -5,7 +5,7 @@ import dataclasses
 import os
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,12 @@ from torch import Tensor
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.files import IMAGES
 from mmsam_ros.data.frames import FrameSet, Record
+from mmsam_ros.data.images import read_image
 from mmsam_ros.data.open import find_benchmark, scan_frames
+from mmsam_ros.data.read import channel_spread
+from mmsam_ros.data.shift import shift_fault, value_counts
 from mmsam_ros.sensors import FIELDS, ClassInfo
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
@@ -64,8 +68,10 @@ class _Facts:
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
+    stored: NDArray[np.int64] | int = 0  # pixels by the label's value, where it may be shifted
     moments: dict[str, Array] = field(default_factory=dict)
     blank: list[str] = field(default_factory=list)  # sensors that show nothing
+    uneven: list[str] = field(default_factory=list)  # sensors whose grey images are not quite grey
 
 
 def check_dataset(
@@ -94,18 +100,26 @@ def check_dataset(
     report.faults = list(dict.fromkeys(report.faults))
     moments: dict[str, list[Array]] = defaultdict(list)
     blank: Counter[str] = Counter()
+    uneven: dict[str, list[Path]] = defaultdict(list)
+    stored = {frames.split: np.zeros(256, np.int64) for frames, _ in work}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = zip(work, pool.map(_examine, work), strict=True)
-        for done, ((frames, _), facts) in enumerate(results, start=1):
+        for done, ((frames, record), facts) in enumerate(results, start=1):
             report.faults += facts.faults
             for modality, form in facts.forms.items():
                 report.forms.setdefault(modality, Counter())[form] += 1
             report.pixels[frames.split] += facts.pixels
+            stored[frames.split] += facts.stored
             blank.update(facts.blank)
+            for sensor in facts.uneven:
+                uneven[sensor].append(record.sensors[sensor])
             for sensor, values in facts.moments.items():
                 moments[sensor].append(values)
             if progress:
                 progress(done, len(work))
+    by_split = {frames.split: frames for frames, _ in work}
+    shifted = (shift_fault(frames, stored[split]) for split, frames in by_split.items())
+    report.faults += filter(None, shifted)
     for sensor, rows in moments.items():
         fields = FIELDS[work[0][0].modalities[sensor].encoding]
         means, variances, low, high = np.stack(rows, axis=1)
@@ -114,8 +128,14 @@ def check_dataset(
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
+    report.notes += _label_notes(report.forms.get("label", {}))
     for sensor, count in blank.items():
         report.notes.append(f"{count} of {len(work)} frames of {sensor} show nothing")
+    for sensor, paths in uneven.items():
+        report.notes.append(
+            f"{len(paths)} of {len(work)} {sensor} images have channels that differ, such as "
+            f"{paths[0]}: their mean is read"
+        )
     return report
 
 
@@ -141,6 +161,8 @@ def _examine(item: tuple[FrameSet, Record]) -> _Facts:
         facts.forms[sensor] = _form(record.sensors[sensor], planes)
         if bool(planes.min() == planes.max()):
             facts.blank.append(sensor)
+        if _is_uneven(record.sensors[sensor], FIELDS[frames.modalities[sensor].encoding]):
+            facts.uneven.append(sensor)
         if frames.split == "train":
             values = planes.numpy().reshape(len(planes), -1).astype(np.float64)
             moments = (values.mean(1), values.var(1), values.min(1), values.max(1))
@@ -148,7 +170,17 @@ def _examine(item: tuple[FrameSet, Record]) -> _Facts:
     if record.label is not None:
         facts.forms["label"] = _form(record.label, sample["label"])
         facts.pixels = np.bincount(sample["label"].numpy().ravel(), minlength=256)
+        if frames.common:
+            facts.stored = value_counts(frames, record)
     return facts
+
+
+def _is_uneven(path: Path, fields: Sequence[str]) -> bool:
+    """Whether a file that holds one quantity has several channels that differ."""
+    if len(fields) > 1 or path.suffix.lower() not in IMAGES:
+        return False
+    image = read_image(path)
+    return image.ndim == 3 and channel_spread(image) > 0
 
 
 def _part_faults(frames: FrameSet, record: Record) -> list[str]:
@@ -173,6 +205,14 @@ def _form(path: Path, image: Tensor) -> str:
         return f"{image.shape[-1]}x{image.shape[-2]} {path.suffix}"
     width, height, depth, colour = struct.unpack(">IIBB", head[16:])
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
+
+
+def _label_notes(forms: Mapping[str, int]) -> list[str]:
+    """Label images of several forms: a tool that makes files smaller changes what a pixel says."""
+    kinds = sorted({form.partition(" ")[2] for form in forms})
+    if len(kinds) < 2:
+        return []
+    return [f"labels are stored as {' and as '.join(kinds)}: look whether the ids are still right"]
 
 
 def _published_notes(benchmark: Benchmark, report: Report) -> list[str]:

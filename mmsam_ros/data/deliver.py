@@ -16,8 +16,8 @@ from pathlib import Path
 from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.files import match, stems
 from mmsam_ros.data.frames import FrameSet, Record
-from mmsam_ros.data.read import stems
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("cloud", "fog", "night", "rain", "sun")
@@ -36,19 +36,23 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         if not (top / "images").is_dir():
             raise DataError(f"{root}: found neither img/ nor samples/images/, expected DeLiVER")
     folders = {kind: top / names.get(kind, kind) for kind in ("rgb", "semantic", *sensors)}
-    places: set[str] = set()
-    for kind, folder in folders.items():
-        places |= stems(folder, pattern, f"_{kind}_front.png")
-    records = tuple(_record(folders, place) for place in places)
-    modalities = dict.fromkeys(sensors, _PNG8)
+    found = {kind: stems(top, pattern, f"_{kind}_front") for kind, top in folders.items()}
+    places = set().union(*found.values())
+    records = tuple(_record(folders, found, place) for place in places)
     return FrameSet(
-        "deliver", split, records, CLASSES, modalities, first_label=int(raw), red_labels=True
-    )
+        "deliver", split, records, CLASSES, dict.fromkeys(sensors, _PNG8), first_label=int(raw),
+        red_labels=True, common=_COMMON,
+    )  # fmt: skip
 
 
-def _record(folders: Mapping[str, Path], place: str) -> Record:
+def _record(
+    folders: Mapping[str, Path], found: Mapping[str, Mapping[str, Path]], place: str
+) -> Record:
     """The frame at <weather>/<split>/<SEQ>/<FRAME> or <split>/<weather>_<SEQ>_<FRAME>."""
-    files = {kind: folder / f"{place}_{kind}_front.png" for kind, folder in folders.items()}
+    files = {
+        kind: found[kind].get(place, folder / f"{place}_{kind}_front.png")
+        for kind, folder in folders.items()
+    }
     image, label = files.pop("rgb"), files.pop("semantic")
     *above, last = place.split("/")
     name = f"{above[0]}_{above[2]}_{last}" if len(above) == 3 else last
@@ -67,7 +71,7 @@ def _record(folders: Mapping[str, Path], place: str) -> Record:
 
 def _notes(root: Path, names: set[str]) -> list[str]:
     notes = []
-    if coloured := sum(1 for _ in root.glob("lidar/**/*_color.png")):
+    if coloured := sum(1 for _ in match(root / "lidar", "*/*/*/*_color.png")):
         notes.append(f"{coloured} coloured LiDAR variants are not read")
     # a sequence ends with its case or, where that is ordinary, with its place
     ends = re.compile("|".join((r"point\d+", *CASES)))
@@ -87,6 +91,9 @@ CLASSES = class_table(
     ("Terrain", 145, 170, 100), ("TwoWheeler", 0, 0, 230), ("Bus", 0, 60, 100),
     ("Truck", 0, 0, 70),
 )  # fmt: skip
+_COMMON = tuple(
+    i for i, c in enumerate(CLASSES) if c.name in ("Building", "Road", "Vegetation", "Sky")
+)
 _PNG8 = Modality(("red", "green", "blue"), "png8", scale=(1 / 255, 1 / 255, 1 / 255))
 _COLUMNS = ("all", "difficulty=easy", "difficulty=hard")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of `mmsam_ros.data`."""
+"""The error and the warning of `mmsam_ros.data`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,10 @@ from mmsam_ros._util import MmsamError
 
 class DataError(MmsamError):
     """A data set, an option of the synthetic world or an output folder cannot be used; says why."""
+
+
+class DataWarning(UserWarning):
+    """A data set can be used, but something about it is not as its layout says."""
 
 
 @contextmanager

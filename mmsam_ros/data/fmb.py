@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table, unused_images
-from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.files import match, read_text, stems
 from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.sensors import Modality, class_table
 
@@ -35,20 +36,29 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         chosen = read_lists(lists)[split]
     records = tuple(
         Record(
-            Path(name).stem,
-            visible.get(name, folder / "Visible" / name),
-            {sensor: thermal.get(name, folder / "Infrared" / name) for sensor in sensors},
-            label.get(name, folder / "Label" / name),
+            name,
+            visible.get(name, folder / f"Visible/{name}.png"),
+            {sensor: thermal.get(name, folder / f"Infrared/{name}.png") for sensor in sensors},
+            label.get(name, folder / f"Label/{name}.png"),
             {"difficulty": word} if word in DIFFICULTIES else {},
         )
         for name, word in chosen.items()
     )
     modalities = dict.fromkeys(sensors, _THERMAL)
-    return FrameSet("fmb", split, records, CLASSES, modalities, first_label=1)
+    return FrameSet(
+        "fmb",
+        split,
+        records,
+        CLASSES,
+        modalities,
+        first_label=1,
+        common=_COMMON,
+        uneven=("thermal",),
+    )
 
 
 def read_lists(folder: Path) -> dict[str, dict[str, str]]:
-    """Per split the file names and their difficulty, from <split>_<easy|hard>_files.txt.
+    """Per split the names of the frames and their difficulty, from <split>_<easy|hard>_files.txt.
 
     DataError names a list that is missing, a line that is no file name and a name in two places.
     """
@@ -57,25 +67,27 @@ def read_lists(folder: Path) -> dict[str, dict[str, str]]:
     for split, names in splits.items():
         for difficulty in DIFFICULTIES:
             path = folder / f"{split}_{difficulty}_files.txt"
-            with naming(path, UnicodeDecodeError):
-                lines = path.read_text(encoding="utf-8").split()
-            for name in lines:
-                if not re.fullmatch(r"\d{5}\.png", name):
-                    raise DataError(f"{path}: found {name!r}, expected names such as 00001.png")
+            for line in read_text(path).split():
+                if not re.fullmatch(r"\d{5}\.png", line):
+                    raise DataError(f"{path}: found {line!r}, expected names such as 00001.png")
+                name = line.removesuffix(".png")
                 if name in found:
-                    raise DataError(f"{path}: {name} is in {found[name]} already")
+                    raise DataError(f"{path}: {line} is in {found[name]} already")
                 found[name], names[name] = path, difficulty
     return splits
 
 
 def _files(folder: Path) -> dict[str, Path]:
     """Name -> file, in the folder itself or in its easy/ and hard/."""
-    places = (folder, *(folder / word for word in DIFFICULTIES))
-    return {path.name: path for place in places for path in place.glob("*.png")}
+    found: dict[str, Path] = {}
+    for place in (folder, *(folder / word for word in DIFFICULTIES)):
+        found |= stems(place, "*")
+    return found
 
 
 def _notes(root: Path, names: set[str]) -> list[str]:
-    return unused_images({path.stem for path in root.glob("*/Visible/**/*.png")}, names)
+    places = [path for path in match(root, "*/Visible") if path.is_dir()]
+    return unused_images({name for place in places for name in _files(place)}, names)
 
 
 CLASSES = class_table(
@@ -85,6 +97,9 @@ CLASSES = class_table(
     ("Bus", 155, 97, 152), ("Motorcycle", 105, 153, 140), ("Bicycle", 222, 215, 158),
     ("Pole", 135, 113, 90),
 )  # fmt: skip
+_COMMON = tuple(
+    i for i, c in enumerate(CLASSES) if c.name in ("Road", "Building", "Vegetation", "Sky")
+)
 _THERMAL = Modality(("value", "value", "value"), "mono8", scale=(1 / 255, 1 / 255, 1 / 255))
 _COLUMNS = ("all", "difficulty=easy", "difficulty=hard")
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from mmsam_ros._util import Checked, check_word, from_mapping, ranged, write_atomic
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.read import Calibration, read_json
+from mmsam_ros.data.files import read_json
+from mmsam_ros.data.read import Calibration
 from mmsam_ros.sensors import (
     AUXILIARY_SENSORS,
     ENCODINGS,

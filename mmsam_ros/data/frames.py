@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.read import Calibration, SensorData, read_label, read_rgb, read_sensor
+from mmsam_ros.data.fit import LABEL_ADVICE, check_size, check_turns, thermal_advice
+from mmsam_ros.data.images import read_rgb
+from mmsam_ros.data.labels import Values, read_label, read_values
+from mmsam_ros.data.read import Calibration, SensorData, read_sensor
 from mmsam_ros.sensors import ClassInfo, Frame, Modality, SensorImage, frame_planes
 
 
@@ -56,6 +59,8 @@ class FrameSet:
     modalities: Mapping[str, Modality]  # by sensor; points have their size in camera pixels
     first_label: int = 0  # value of the first class in label images; 1: 0 is no label
     red_labels: bool = False  # the value of a label is the red channel of its image
+    common: tuple[int, ...] = ()  # classes that have most pixels of any street; for `data.shift`
+    uneven: tuple[str, ...] = ()  # sensors whose grey images may have channels that differ
     calibration: Calibration | None = None  # for points, and images not in the camera's view
     change: Callable[[LabelledFrame], LabelledFrame] | None = None  # of what was read
 
@@ -68,24 +73,39 @@ class FrameSet:
     def read(self, record: Record) -> LabelledFrame:
         """The frame; DataError names a file that is missing, broken or does not fit."""
         rgb = read_rgb(record.image)
+        size = rgb.shape[:2]
         sensors: dict[str, SensorData] = {}
         calibration, camera = self.calibration, None
         for sensor, path in record.sensors.items():
-            encoding = self.modalities[sensor].encoding
-            sensors[sensor] = data = read_sensor(sensor, path, encoding, calibration)
+            encoding, uneven = self.modalities[sensor].encoding, sensor in self.uneven
+            sensors[sensor] = data = read_sensor(sensor, path, encoding, calibration, uneven)
             if isinstance(data, SensorImage) and data.registration.homography is None:
                 if sensor not in record.coarse:
-                    _check_size(f"{path}:", data.data.shape, record.image, rgb.shape)
+                    advice = self._advice(sensor, data.data.shape, size)
+                    check_size(path, data.data.shape, record.image, size, advice)
             elif calibration is not None:
                 camera = calibration.camera
-                size = camera.height, camera.width
-                _check_size(f"{calibration.path}: camera", size, record.image, rgb.shape)
+                advice = "calib.json is for images of one size"
+                check_size(calibration.path, calibration.size, record.image, size, advice, "camera")
         label = None
         if record.label is not None:
             label = read_label(record.label, len(self.classes), self.first_label, self.red_labels)
-            _check_size(f"{record.label}:", label.shape, record.image, rgb.shape)
+            check_size(record.label, label.shape, record.image, size, LABEL_ADVICE)
+        others = (*record.sensors.values(), record.label)
+        check_turns(record.image, [path for path in others if path is not None], size)
         item = LabelledFrame(record, Frame(rgb, sensors, camera), label)
         return self.change(item) if self.change else item
+
+    def _advice(self, sensor: str, shape: tuple[int, ...], size: tuple[int, ...]) -> str:
+        """What to do about a raster of another size than the camera image."""
+        if sensor == "thermal" and self.dataset == "folder":
+            return thermal_advice(shape, size, self.calibration is not None)
+        return "give it in the camera's view, at its size"
+
+    def label_values(self, record: Record) -> Values:
+        """The values that the label image of a frame stores; DataError as `read`."""
+        assert record.label is not None
+        return read_values(record.label, len(self.classes) + self.first_label, self.red_labels)
 
     def sample(self, item: LabelledFrame) -> Sample:
         """Planes and label of a frame of this set.
@@ -104,9 +124,3 @@ class FrameSet:
 
 def _image(planes: NDArray[Any]) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())
-
-
-def _check_size(what: str, shape: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
-    (h, w, *_), (height, width, *_) = shape, expected
-    if (h, w) != (height, width):
-        raise DataError(f"{what} is {w}x{h}, but {image} is {width}x{height}")

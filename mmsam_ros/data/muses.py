@@ -13,13 +13,14 @@ from pathlib import Path
 from mmsam_ros._util import check_word
 from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.files import IMAGES, stems
 from mmsam_ros.data.frames import FrameSet, Record
-from mmsam_ros.data.read import stems
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("clear", "fog", "rain", "snow")
 TIMES = ("day", "night")
 _FOLDERS = {"lidar": "lidar", "event": "event_camera"}
+_PLACE, _CAMERA = "*/*/*", "_frame_camera"  # <weather>/<time>/<name>, and how images end
 
 
 def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:
@@ -29,35 +30,36 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     it says so.
     """
     cameras, truth = root / "frame_camera" / split, root / "gt_semantic" / split
-    labelled = stems(truth, "*/*/*", "_gt_labelTrainIds.png")
-    places = labelled | stems(cameras, "*/*/*", "_frame_camera.png")
+    labels, images = stems(truth, _PLACE, "_gt_labelTrainIds"), stems(cameras, _PLACE, _CAMERA)
+    projected: dict[str, dict[str, Path]] = {}  # by sensor; npz goes before png
     for sensor in sensors:
         folder = root / "projected_to_rgb" / _FOLDERS[sensor]
         if not folder.is_dir():
             raise DataError(f"{folder}: is missing; `mmsam muses-project` makes it")
-        for suffix in (".npz", ".png"):
-            places |= stems(folder / split, "*/*/*", f"_{folder.name}{suffix}")
+        other, array = (
+            stems(folder / split, _PLACE, f"_{folder.name}", suffixes)
+            for suffixes in (IMAGES, [".npz"])
+        )
+        projected[sensor] = other | array
     records = []
-    for place in places:
+    for place in set().union(labels, images, *projected.values()):
         weather, time, name = place.split("/")
-        image = cameras / f"{place}_frame_camera.png"
+        image = images.get(place, cameras / f"{place}{_CAMERA}.png")
         if not re.fullmatch(r"REC\d{4}_frame_\d{6}", name):
             raise DataError(f"{image}: name is {name!r}, expected REC####_frame_######")
         check_word(f"{image}: weather", weather, WEATHERS, DataError)
         check_word(f"{image}: time", time, TIMES, DataError)
-        files = {sensor: _projected(root, sensor, f"{split}/{place}") for sensor in sensors}
-        withheld = split == "test" and not labelled
-        label = None if withheld else truth / f"{place}_gt_labelTrainIds.png"
-        records.append(Record(name, image, files, label, {"weather": weather, "time": time}))
+        files = {}
+        for sensor in sensors:
+            top = _FOLDERS[sensor]
+            missing = root / "projected_to_rgb" / top / split / f"{place}_{top}.npz"
+            files[sensor] = projected[sensor].get(place, missing)
+        withheld = split == "test" and not labels
+        label = labels.get(place, truth / f"{place}_gt_labelTrainIds.png")
+        subsets = {"weather": weather, "time": time}
+        records.append(Record(name, image, files, None if withheld else label, subsets))
     modalities = {sensor: _MODALITIES[sensor] for sensor in sensors}
     return FrameSet("muses", split, tuple(records), CLASSES, modalities)
-
-
-def _projected(root: Path, sensor: str, place: str) -> Path:
-    folder = _FOLDERS[sensor]
-    path = root / "projected_to_rgb" / folder / f"{place}_{folder}.npz"
-    png = path.with_suffix(".png")
-    return png if sensor == "lidar" and png.is_file() and not path.is_file() else path
 
 
 CLASSES = class_table(  # those of Cityscapes

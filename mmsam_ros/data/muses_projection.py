@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import Checked, ranged, write_atomic
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.read import read_json, stems
+from mmsam_ros.data.files import read_json, read_text, stems
 from mmsam_ros.sensors import CameraModel, rasterise
 from mmsam_ros.sensors.projection import MIN_RANGE
 
@@ -99,15 +99,14 @@ def raw_frames(
     frames = []
     for sensor in sensors:
         folder, suffix = RAW[sensor]
-        ending = f"_{folder}.{suffix}"
-        places = sorted(stems(root / folder, "*/*/*/*", ending))
+        ending = f"_{folder}"
+        places = stems(root / folder, "*/*/*/*", ending, [f".{suffix}"])
         if not places:
-            raise DataError(
-                f"{root / folder}: no frames, expected <split>/<weather>/<time>/<name>{ending}"
-            )
+            expected = f"<split>/<weather>/<time>/<name>{ending}.{suffix}"
+            raise DataError(f"{root / folder}: no frames, expected {expected}")
         made = f"_{folder}.png" if png and sensor == "lidar" else f"_{folder}.npz"
-        for place in places:
-            path, target = root / folder / f"{place}{ending}", out / folder / f"{place}{made}"
+        for place, path in sorted(places.items()):
+            target = out / folder / f"{place}{made}"
             gnss, exposure = root / "gnss" / f"{place}_gnss.txt", times.get(place.split("/", 1)[1])
             frames.append(RawFrame(sensor, path, target, gnss, exposure))
     return frames
@@ -134,8 +133,9 @@ def read_cloud(path: Path) -> Array:
 
 def read_motion(path: Path) -> tuple[Array, float]:
     """Rates about x, y, z (rad/s) and ground speed (m/s) of the vehicle."""
+    words = read_text(path).split()
     try:
-        values = np.array(path.read_text().split(), np.float64)
+        values = np.array(words, np.float64)
     except ValueError as error:
         raise DataError(f"{path}: {error}, expected {_GNSS_VALUES} numbers") from error
     if values.shape != (_GNSS_VALUES,):

@@ -9,7 +9,9 @@ from mmsam_ros._util import check_word
 from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.files import other_forms
 from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.shift import check_shift
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK for module in (deliver, fmb, muses, folder)
@@ -27,14 +29,18 @@ def open_frames(
     """One split of a data set, and these sensors besides the camera; no frame lacks a file.
 
     `root` is the data set's top folder, `lists` the folder of FMB's easy/hard lists. DataError
-    names an unknown word, or a file or folder that is missing.
+    names an unknown word, a file or folder that is missing, or labels that are shifted.
     """
     frames = scan_frames(dataset, root, split, sensors, lists)
     if not frames.records:
         raise DataError(f"{root}: found no frames of the split {split!r}, expected {dataset}")
     files = (p for r in frames.records for p in (r.image, *r.sensors.values(), r.label))
     if missing := [path for path in files if path is not None and not path.is_file()]:
-        raise DataError(f"{missing[0]}: is missing ({len(missing)} missing files in {split})")
+        there = f"; found {', '.join(other)}" if (other := other_forms(missing[0])) else ""
+        raise DataError(
+            f"{missing[0]}: is missing ({len(missing)} missing files in {split}){there}"
+        )
+    check_shift(frames)
     return frames
 
 

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files as they are stored: images, rasters, points, labels and JSON, and calib.json of a folder.
+"""What sensors measured, as it is stored: images, rasters and points; and calib.json of a folder.
 
 docs/own_data.md describes calib.json. Every DataError names its file.
 """
 
-import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util import from_mapping
-from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.errors import DataError, DataWarning, naming
+from mmsam_ros.data.files import read_json
+from mmsam_ros.data.images import read_image, three_channels
 from mmsam_ros.sensors import (
     FIELDS,
-    NO_LABEL,
     CameraModel,
     LidarPoints,
     Registration,
@@ -26,42 +26,12 @@ from mmsam_ros.sensors import (
     check_pose,
     check_principal_point,
     check_size,
-    decode_image,
     decode_raster,
-    to_8_bits,
 )
 
 Array = NDArray[Any]
 SensorData = LidarPoints | SensorImage
-
-
-def stems(folder: Path, pattern: str, ending: str) -> set[str]:
-    """Paths below a folder of the files that match `pattern` and `ending`, without the ending."""
-    found = folder.glob(f"{pattern}{ending}")
-    return {path.relative_to(folder).as_posix().removesuffix(ending) for path in found}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
-    with naming(path, ValueError):
-        values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
-    return values
-
-
-def read_image(path: Path) -> Array:
-    """A PNG or JPEG as it is stored: (H, W) or (H, W, C) with RGB order, 8 or 16 bit."""
-    with naming(path):
-        content = path.read_bytes()
-    try:
-        image = decode_image(content, cv2.IMREAD_UNCHANGED)
-    except SensorError as error:
-        raise DataError(f"{path}: is broken, expected a whole PNG or JPEG image") from error
-    if image.ndim == 3:
-        order = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        image = cv2.cvtColor(image, order)
-    return image
+_JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
 
 
 def read_array(path: Path) -> Array:
@@ -74,47 +44,27 @@ def read_array(path: Path) -> Array:
             raise DataError(f"{path}: is broken, expected an array ({error})") from error
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """An RGB image (H, W, 3) uint8; alpha is dropped, a single channel is replicated, 16 bits
-    become 8.
-    """
-    with naming(path, SensorError):
-        image = to_8_bits(_three_channels(read_image(path)))
-    return np.ascontiguousarray(image)
-
-
-def _three_channels(image: Array) -> Array:
-    return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
-
-
-def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> NDArray[np.uint8]:
-    """Training ids (H, W) of a label image: values less `first`; 255 for no label.
-
-    With `first` 1, a 0 is no label, too. `red`: of a colour image the red channel is read.
-    DataError for values beyond the number of classes.
-    """
-    image = read_image(path)
-    if red and image.ndim == 3:
-        image = image[..., 0]
-    if image.ndim != 2 or image.dtype != np.uint8:
-        raise DataError(
-            f"{path}: label is {image.dtype} {image.shape}, expected uint8 (H, W): ids, not colours"
-        )
-    unknown = (image >= classes + first) & (image != NO_LABEL)
-    if unknown.any():
-        values = ", ".join(map(str, np.unique(image[unknown])[:8]))
-        expected = f"0..{classes + first - 1} and {NO_LABEL}"
-        raise DataError(f"{path}: label values {values}, expected {expected}")
-    return np.where(image == NO_LABEL, image, image - np.uint8(first))  # 0 - 1 is 255
-
-
 @dataclass(frozen=True)
 class _Camera:
+    """Width and height alone will do where nothing but thermal images by homography need it."""
+
     width: int
     height: int
-    K: Any
-    D: Any
-    model: str
+    K: Any = None
+    D: Any = None
+    model: Any = None
+
+    def build(self, whole: bool) -> CameraModel | None:
+        """The camera's model; None where only a size is given, and no `whole` model needed."""
+        missing = [key for key in ("K", "D", "model") if getattr(self, key) is None]
+        if len(missing) == 3 and not whole:
+            check_size("camera", self.width, self.height)
+            return None
+        if missing:
+            raise DataError(f"camera: key {missing[0]!r} is missing")
+        return CameraModel.from_info(
+            width=self.width, height=self.height, k=self.K, d=self.D, distortion_model=self.model
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +111,8 @@ class Calibration:
     """calib.json: the camera, and where LiDAR and thermal are relative to it (None: not needed)."""
 
     path: Path
-    camera: CameraModel
+    size: tuple[int, int]  # (height, width) of the camera image
+    camera: CameraModel | None  # None where only the size is given, as a homography needs no more
     T_camera_lidar: NDArray[np.float64] | None = None
     registration: Registration | None = None
     thermal_size: tuple[int, int] | None = None  # (height, width) of the registration; None: any
@@ -177,38 +128,37 @@ class Calibration:
         with naming(path, TypeError, ValueError, OverflowError):
             calib = from_mapping(_Calib, values, path.stem)
             given, lidar, thermal = calib.camera, calib.lidar, calib.thermal
-            camera = CameraModel.from_info(
-                width=given.width, height=given.height, k=given.K, d=given.D,
-                distortion_model=given.model,
-            )  # fmt: skip
+            by_rotation = thermal is not None and thermal.homography is None
+            camera = given.build(whole=lidar is not None or by_rotation)
             pose = check_pose("lidar.T_camera_lidar", lidar.T_camera_lidar) if lidar else None
             registration, size = thermal.build(given.K) if thermal else (None, None)
-            return cls(path, camera, pose, registration, size)
+            return cls(path, (given.height, given.width), camera, pose, registration, size)
 
 
 def read_sensor(
-    sensor: str, path: Path, encoding: str, calibration: Calibration | None
+    sensor: str, path: Path, encoding: str, calibration: Calibration | None, uneven: bool = False
 ) -> SensorData:
     """What a sensor measured, with its place in the camera's view; DataError where it does not fit.
 
     `path` holds LiDAR points (N, 4 or more) as .npy, an image, or a raster as .npz or .npy. Points
     need the calibration; thermal images are registered where it says how.
 
-    An 8-bit colour raster may have an alpha or a single channel, a grey image three equal ones, and
-    a `muses_raw` raster may be the 16-bit PNG that the official tool writes on request.
+    An 8-bit colour raster may have a single channel, a grey image three, and a `muses_raw` raster
+    may be the 16-bit PNG that the official tool writes on request. Where a grey image's channels
+    differ by as little as JPEG makes of them, or `uneven` allows more, their mean is read, and a
+    DataWarning says so.
     """
-    stored = read_array(path) if path.suffix in (".npz", ".npy") else read_image(path)
+    form = path.suffix.lower()
+    stored = read_array(path) if form in (".npz", ".npy") else read_image(path)
     with naming(path, SensorError, IndexError):  # an array without axes or channels
-        if sensor == "lidar" and path.suffix == ".npy" and stored.ndim == 2:
+        if sensor == "lidar" and form == ".npy" and stored.ndim == 2:
             return _points(stored, calibration)
-        if encoding == "muses_raw" and path.suffix == ".png":
+        if encoding == "muses_raw" and form not in (".npz", ".npy"):
             stored = decode_raster(stored, "muses_png16")
         elif encoding == "png8":
-            stored = _three_channels(stored)
+            stored = three_channels(stored)
         elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
-            if (stored[..., :3] != stored[..., :1]).any():
-                raise SensorError(f"{encoding} image has colours, expected a grey one")
-            stored = stored[..., 0]
+            stored = _grey(stored[..., :3], sensor, encoding, uneven)
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image
@@ -229,3 +179,30 @@ def _points(points: Array, calibration: Calibration | None) -> LidarPoints:
         raise SensorError(f"{found}, expected numbers (N, 4) or more columns")
     points = points.astype(np.float32, copy=False)
     return LidarPoints(points[:, :3], points[:, 3], calibration.T_camera_lidar)
+
+
+def channel_spread(image: Array) -> int:
+    """The most by which the channels (H, W, 3) of a pixel differ; SensorError without a pixel."""
+    if 0 in image.shape:
+        raise SensorError(f"image is empty: {image.shape}")
+    return int((image.max(2).astype(np.int64) - image.min(2)).max())
+
+
+def _grey(image: Array, sensor: str, encoding: str, uneven: bool) -> Array:
+    """One channel (H, W) of a grey image that is stored as three."""
+    spread = channel_spread(image)
+    if spread == 0:
+        return image[..., 0]
+    if spread > _JPEG_SPREAD and not uneven:
+        raise SensorError(
+            f"{encoding} image has colours (channels differ by up to {spread}), expected a grey "
+            "one: export the camera's counts, not a coloured picture of them"
+        )
+    # the text is the same for every file, so that Python shows it once
+    warnings.warn(
+        f"{sensor} images have channels that differ: their mean is read (mmsam data check says of "
+        "which files)",
+        DataWarning,
+        stacklevel=2,
+    )
+    return np.rint(image.mean(2)).astype(image.dtype)

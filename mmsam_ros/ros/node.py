@@ -23,6 +23,7 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.logs import ensure_log_folder
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
@@ -193,6 +194,7 @@ def run(args: Sequence[str] | None = None) -> int:
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
+    ensure_log_folder()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)

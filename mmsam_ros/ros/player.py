@@ -27,6 +27,7 @@ from rosgraph_msgs.msg import Clock
 from mmsam_ros._util import require
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import message_class
+from mmsam_ros.ros.logs import ensure_log_folder
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.storage import Connection
 
@@ -87,6 +88,7 @@ def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Even
         for text in (*recording.notes, *recording.faults):
             _say(f"note: {text}")
         try:
+            ensure_log_folder()
             rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:  # rclpy's own have no other base
             raise RosError(f"ROS arguments {' '.join(ros_args)}: {error}") from error

@@ -6,7 +6,10 @@ workers, and not from where a run was interrupted.
 """
 
 import math
+import os
+import shutil
 import signal
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +20,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from mmsam_ros.data.errors import DataError
+from mmsam_ros._util import MmsamError
+from mmsam_ros.data.errors import DataWarning
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
@@ -81,11 +85,11 @@ class FrameSampler(Sampler[list[Draw]]):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingFrames(Dataset[Batch | DataError]):
+class TrainingFrames(Dataset[Batch | MmsamError]):
     """Micro-batches as the network takes them: augmented, normalised, padded to the crop, stacked.
 
-    The error of a frame that cannot be read is returned, not raised: torch would turn what a worker
-    raises into the text of a traceback.
+    The error of a frame that cannot be read, or of a batch that does not fit the shared memory, is
+    returned, not raised: torch would turn what a worker raises into the text of a traceback.
     """
 
     frames: FrameSet
@@ -97,10 +101,10 @@ class TrainingFrames(Dataset[Batch | DataError]):
         if bare:
             raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
 
-    def __getitem__(self, draws: Sequence[Draw]) -> Batch | DataError:
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch | MmsamError:
         try:
-            return collate([self._read(*draw) for draw in draws])
-        except DataError as error:
+            return _share(collate([self._read(*draw) for draw in draws]))
+        except MmsamError as error:
             return error
 
     def _read(self, epoch: int, index: int) -> Item:
@@ -155,9 +159,28 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+def _share(batch: Batch) -> Batch:
+    """The batch as a worker hands it over, in shared memory; TrainingError where that is full.
+
+    Torch would do it in a thread of the worker, and wait for ever after that has failed.
+    """
+    if get_worker_info() is None:
+        return batch
+    try:
+        for tensor in (*batch.inputs.values(), *batch.present.values(), batch.label):
+            tensor.share_memory_()
+    except RuntimeError as error:
+        size = shutil.disk_usage("/dev/shm").total / 2**20
+        raise TrainingError(
+            f"the loading processes' batches do not fit /dev/shm of {size:.0f} MiB ({error}): give "
+            "it more (docker run --shm-size 2g), or load in the process itself (--data.workers 0)"
+        ) from error
+    return batch
+
+
 def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batch]:
-    """Batches of a whole run, in the order of `sampler`; DataError where a frame cannot be read."""
-    loader: DataLoader[Batch | DataError] = DataLoader(
+    """Batches of a whole run, in the order of `sampler`; errors as those of `TrainingFrames`."""
+    loader: DataLoader[Batch | MmsamError] = DataLoader(
         dataset,
         batch_size=None,  # the data set makes the batches
         sampler=sampler,
@@ -166,8 +189,16 @@ def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batc
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the network's
     )
+    if dataset.config.data.workers:
+        if not os.access("/dev/shm", os.W_OK):
+            raise TrainingError(
+                "/dev/shm cannot be written, and loading processes need it: mount it (--tmpfs "
+                "/dev/shm of docker), or load in the process itself (--data.workers 0)"
+            )
+        # what the frames warn of is said here, and not by every worker
+        dataset.frames.read(dataset.frames.records[0])
     for batch in loader:
-        if isinstance(batch, DataError):
+        if isinstance(batch, MmsamError):
             raise batch
         yield batch
 
@@ -186,5 +217,6 @@ def _one_thread() -> Iterator[None]:
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    warnings.simplefilter("ignore", DataWarning)  # `make_loader` has said it, once for all
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the loop stops us
         signal.signal(number, signal.SIG_IGN)

@@ -24,6 +24,7 @@ from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.run import environment
 from mmsam_ros.weights import file_sha256
 
+_SUBSETS = 20  # on the terminal; files have all
 _SHOWN = 3  # worst frames, and as many best ones
 _WIDTH = 320  # of a picture, in pixels
 FOLDER = "labelTrainIds"  # in a submission
@@ -140,6 +141,32 @@ def tables(content: dict[str, Any]) -> list[Table]:
         found.append(("Published, mIoU (absent = 0)", ["method", "source", *subsets], rows))
     iou = [[name, _number(x, "absent")] for name, x in scores[ALL]["iou"].items()]
     return [*found, ("Classes", ["class", "IoU"], iou)]
+
+
+def summary(content: dict[str, Any]) -> tuple[dict[str, str], list[Table], str]:
+    """What fits a terminal: facts, tables of at most 80 columns, and the classes as a paragraph."""
+    shown = facts(content) | {"weights": content["config"]["weights"]}
+    short = {key: word for key, word in shown.items() if key not in ("command", "date")}
+    scores = content["scores"]
+    if not scores:
+        return short, [], ""
+    header = ["subset", "frames", "mIoU", "present", "mAcc", "aAcc", "absent"]
+    keys = ("miou", "miou_present", "macc", "aacc")
+    names = [name for name in scores if not name.startswith("product=")]
+    rows = [
+        [name, str(s["frames"]), *(f"{s[key]:.2f}" for key in keys), str(len(s["absent"]))]
+        for name, s in ((name, scores[name]) for name in names[:_SUBSETS])
+    ]
+    title = "Scores, %: mIoU counts absent classes as 0, present leaves them out"
+    found = [(title, header, rows)]
+    if published := content["published"]:
+        rows = [[row["method"], row["table"], f"{row['miou'][ALL]:.2f}"] for row in published]
+        rows.append(["this run", "", f"{scores[ALL]['miou']:.2f}"])
+        found.append(("Published, mIoU of all frames", ["method", "source", "mIoU"], rows))
+    iou = (f"{name} {_number(x, 'absent')}" for name, x in scores[ALL]["iou"].items())
+    if len(names) > _SUBSETS:
+        short["subsets"] = f"the first {_SUBSETS} of {len(names)} are shown"
+    return short, found, f"IoU by class: {', '.join(iou)}"
 
 
 def _number(value: float | None, missing: str = "") -> str:

@@ -126,8 +126,7 @@ def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> 
         return modality
     if not made_of_points(modality.encoding):
         return modality
-    size = calibration.camera.height, calibration.camera.width
-    factor = fit_factor(size, config.augment.base_size)
+    factor = fit_factor(calibration.size, config.augment.base_size)
     return dataclasses.replace(modality, point_size=max(1, round(modality.point_size * factor)))
 
 

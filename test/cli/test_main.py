@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mmsam_ros.cli.arguments import count, device, image_size, words
 from mmsam_ros.cli.main import VERBS, build_parser, main
+from mmsam_ros.data.errors import DataWarning
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -93,3 +99,30 @@ def test_wrong_words_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
             main(argv)
         assert left.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_names_that_the_locale_cannot_print(tmp_path: Path) -> None:
+    """Also without HOME, terminal and UTF-8: one line each."""
+    folder = tmp_path / "Größe 1"
+    folder.mkdir()
+    for name in (b"a.png", b"\xff.png"):  # the second one is no text in any encoding
+        (folder / os.fsdecode(name)).touch()
+    for locale in ({"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii:strict"}):
+        environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path), **locale}
+        code = "import sys; from mmsam_ros.cli.main import main; sys.exit(main())"
+        words = ["data", "check", "--dataset", "folder", "--root", str(folder)]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], env=environment, capture_output=True,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count(b"\n") == 1
+        assert b"meta.json: is missing" in done.stderr
+
+
+def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    text = warnings.formatwarning(DataWarning("uneven"), DataWarning, "read.py", 3)
+    assert text == "mmsam: warning: uneven\n"
+    assert "read.py:3: UserWarning" in warnings.formatwarning("x", UserWarning, "read.py", 3)

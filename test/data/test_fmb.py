@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.trees import make_fmb, sample, samples
 
-from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.errors import DataError, DataWarning
 from mmsam_ros.data.fmb import read_lists
 from mmsam_ros.data.open import open_frames
 
@@ -75,9 +75,11 @@ def test_labels_and_thermal(tmp_path: Path) -> None:
         assert found["label"][0, :5].tolist() == [255, 0, 13, 255, 0]
         assert found["planes"]["thermal"].shape == (1, 60, 80)
         assert found["planes"]["thermal"][0, 0, :3].tolist() == [0, 17, 255]
-    cv2.imwrite(path, np.dstack([thermal, thermal, thermal + 1]))
-    with pytest.raises(DataError, match=r"00001.png: mono8 image has colours"):
-        frames[0]
+    thermal[0, :3] = (10, 17, 200)
+    cv2.imwrite(path, np.dstack([thermal, thermal + 20, thermal + 4]))  # blue, green, red
+    with pytest.warns(DataWarning, match="thermal images have channels that differ: their mean"):
+        found = sample(frames)
+    assert found["planes"]["thermal"][0, 0, :3].tolist() == [18, 25, 208]
     cv2.imwrite(path, thermal)
     cv2.imwrite(str(frames.records[0].label), label + 1)
     with pytest.raises(DataError, match=r"Label/00001.png: label values 15, expected 0..14 and"):
@@ -86,7 +88,9 @@ def test_labels_and_thermal(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Label/00001.png: is 80x50, but .*00001.png is 80x60"):
         frames[0]
     cv2.imwrite(str(frames.records[0].label), np.repeat(label[..., None], 3, 2))
-    with pytest.raises(DataError, match=r"label is uint8 \(60, 80, 3\), expected uint8 \(H, W\)"):
+    with pytest.raises(
+        DataError, match=r"Label/00001.png: label has colours, expected ids; export"
+    ):
         frames[0]
 
 
@@ -131,7 +135,7 @@ def test_the_published_lists(shared: Path) -> None:
         "train": 1060, "val": 160, "test": 280,
     }  # fmt: skip
     assert {name for names in lists.values() for name in names} == {
-        f"{i:05d}.png" for i in range(1, 1501)
+        f"{i:05d}" for i in range(1, 1501)
     }
     hard = {s: sum(word == "hard" for word in names.values()) for s, names in lists.items()}
     assert hard == {"train": 308, "val": 80, "test": 97}

@@ -16,7 +16,7 @@ import pytest
 
 # Modules whose package has another name, in ROS and in rosdep's `python3-…`.
 ROS_PACKAGES = {"tf2_ros": "tf2_ros_py"}
-ROSDEP = {"cv2": "opencv"}
+ROSDEP = {"cv2": "opencv", "PIL": "pil"}
 # Imported by libraries that we import: by torch.utils.tensorboard, by timm and segment_anything.
 INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.

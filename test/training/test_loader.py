@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from runs import SENSORS, run_config
+from runs import SENSORS, options, run_config
+from support.trees import make_folder
 
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig, TrainingError
@@ -147,3 +150,19 @@ def test_dropout_goes_into_the_spec(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(TrainingError, match=r"modality_dropout: found 1\.5"):
         run_config(tmp_path / "other", "--modality_dropout=1.5")
+
+
+def test_a_batch_that_does_not_fit_the_shared_memory(tmp_path: Path) -> None:
+    """Torch's worker would die in a thread of its own, and training wait for ever."""
+    make_folder(tmp_path / "data", SENSORS)
+    code = (
+        "import resource, signal, sys; from mmsam_ros.cli.main import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "sys.exit(main(['train', *sys.argv[1:]]))"
+    )
+    words = options(tmp_path, "--data.workers=1")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "batches do not fit /dev/shm of" in done.stderr
+    assert "--data.workers 0" in done.stderr

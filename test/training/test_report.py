@@ -79,6 +79,24 @@ def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert any(f"worst: {worst}" in word for word in page.words)
 
 
+def test_the_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 25 classes and some thirty groups: what 80 columns and one screen hold."""
+    root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 30})
+    path = random_weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
+    assert main([*command, "--geometry", "native"]) == 0
+    screen = capsys.readouterr().out
+    assert screen.isascii()
+    assert "\x1b" not in screen
+    lines = screen.splitlines()
+    assert len(lines) < 45
+    assert max(len(line) for line in lines if not line.startswith(("weights: ", "note: "))) <= 80
+    for group in ("all", "weather=fog", "case=eventlowres", "difficulty=hard"):
+        assert any(line.split()[0] == group for line in lines)
+    assert "Pedestrian" in screen
+    assert lines[-1] == "every number of every subset: --out DIR"
+
+
 def test_published_numbers_stand_beside_the_whole_test_set(tmp_path: Path) -> None:
     """As many frames of every group as are published; what they show does not matter here."""
     root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 1})

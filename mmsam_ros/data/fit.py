@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the files of a frame show the same view: their sizes, and how EXIF turns them.
+
+A message ends with what to do; of a thermal image of another size that is an entry of calib.json.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.images import orientation
+
+Size = tuple[int, ...]  # (height, width), and what may follow
+_SAME_SHAPE = 0.02  # by how much the ratio of sides may differ between two images of one view
+_TURNED = {
+    2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored top to bottom",
+    5: "mirrored and turned", 6: "turned to the right", 7: "mirrored and turned",
+    8: "turned to the left",
+}  # fmt: skip
+LABEL_ADVICE = "give the image that it was drawn on, or resize it with the nearest pixel"
+_TURN = (
+    "if the other files fit what an image viewer shows, turn the pixels (mogrify -auto-orient "
+    "FILE), else remove the tag (exiftool -Orientation= FILE)"
+)
+
+
+def check_size(
+    path: Path, shape: Size, image: Path, size: Size, advice: str, part: str = ""
+) -> None:
+    """DataError with advice unless a file, or a part of it, has the size of the camera image."""
+    (h, w, *_), (height, width, *_) = shape, size
+    if (h, w) == (height, width):
+        return
+    if (w, h) == (height, width):
+        tagged = next((file for file in (image, path) if orientation(file) > 4), None)
+        advice = f"EXIF turns {tagged}: {_TURN}" if tagged else "turn one of them by 90 degrees"
+    found = f"{part} is {w}x{h}".lstrip()
+    raise DataError(f"{path}: {found}, but {image} is {width}x{height}; {advice}")
+
+
+def check_turns(image: Path, others: Iterable[Path], size: Size) -> None:
+    """DataError where EXIF turns one file of a frame but not another, and sizes do not tell which
+    of them the labels, rasters and calibration were made for.
+    """
+    for other in others:
+        numbers = orientation(image), orientation(other)
+        turns = [(n, file) for n, file in zip(numbers, (image, other), strict=True) if n > 1]
+        unseen = any(number < 5 or size[0] == size[1] for number, _ in turns)
+        if numbers[0] != numbers[1] and unseen:
+            number, file = turns[0]
+            rest = other if file == image else image
+            raise DataError(f"{file}: is {_TURNED[number]} by its EXIF tag, {rest} is not; {_TURN}")
+
+
+def thermal_advice(shape: Size, size: Size, calibrated: bool) -> str:
+    """What to do about a thermal image of another size in a folder data set."""
+    (h, w, *_), (height, width, *_) = shape, size
+    if abs(w * height / (h * width) - 1) > _SAME_SHAPE:
+        return (
+            "the sides have another ratio, so that the views differ: give calib.json the thermal "
+            "camera's homography, or width, height, K and R_camera_thermal"
+        )
+    matrix = [[width / w, 0, 0], [0, height / h, 0], [0, 0, 1]]
+    entry = f'"thermal": {json.dumps({"homography": matrix})}'
+    if not calibrated:
+        camera = json.dumps({"width": width, "height": height})
+        entry = f'{{"camera": {camera}, {entry}}}'
+    where = "add to" if calibrated else "write"
+    return f"if both show the same view, {where} calib.json: {entry}"

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where rclpy writes its log files: it does not start where it cannot."""
+
+import os
+import sys
+import tempfile
+from collections.abc import MutableMapping
+from pathlib import Path
+
+
+def ensure_log_folder(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have rclpy log to a temporary folder if its own cannot be written; to be called before it is
+    initialised. Its own is ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log.
+    """
+    places = (("ROS_LOG_DIR", ""), ("ROS_HOME", "log"), ("HOME", ".ros/log"))
+    set_ones = [Path(environment[name]) / below for name, below in places if environment.get(name)]
+    if set_ones and _is_writable(set_ones[0]):
+        return
+    instead = Path(tempfile.gettempdir()) / f"ros_log_{os.getuid()}"
+    environment["ROS_LOG_DIR"] = str(instead)
+    found = f"{set_ones[0]} cannot be written" if set_ones else "HOME is not set"
+    print(f"{found}: log files go to {instead}; ROS_LOG_DIR sets another folder", file=sys.stderr)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

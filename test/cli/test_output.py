@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What verbs print, on a terminal of 80 columns and in a pipe."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmsam_ros.cli.output import print_paragraph, print_table, progress
+
+HEADER, ROWS = ["class", "IoU, %"], [["a [b]", "1"], ["c" * 90, "10.25"]]
+
+
+def test_a_pipe_gets_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("reading") as advance:
+        advance(1, 2)
+    print_table(HEADER, ROWS, "Scores")
+    said = capsys.readouterr()
+    name = "c" * 90
+    assert said.out == f"Scores\n{'class':90}  IoU, %\n{'a [b]':90}  1\n{name}  10.25\n"
+    assert said.err == ""
+
+
+def test_paragraphs_are_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"class-{i} {i}.5" for i in range(40)]
+    print_paragraph(", ".join(words))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(line.strip() for line in lines) == ", ".join(words)
+
+
+def test_a_terminal_of_80_columns(root: Path) -> None:
+    """Long cells are folded, also where the locale has no more than ASCII."""
+    ours, theirs = pty.openpty()
+    code = "from test_output import *; print_table(HEADER, ROWS, 'Scores')"
+    path = os.pathsep.join([str(root), str(Path(__file__).parent)])
+    environment = {"PYTHONPATH": path, "COLUMNS": "80", "TERM": "xterm", "LC_ALL": "C"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, env=environment)
+    os.close(theirs)
+    said = b""
+    try:
+        while part := os.read(ours, 4096):
+            said += part
+    except OSError:  # the other side is closed
+        pass
+    assert process.wait() == 0
+    os.close(ours)
+    text = re.sub(rb"\x1b\[[\d;]*m", b"", said).decode("ascii")
+    lines = text.replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert text.replace("Scores", "").replace("class", "").count("c") == 90
