@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.read import read_rgb
+from mmsam_ros.data.images import read_rgb
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import camera_rgb
 from mmsam_ros.sensors import SensorError, decode_image

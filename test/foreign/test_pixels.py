@@ -16,7 +16,8 @@ import pytest
 from support.networks import spec_of
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.read import read_rgb, read_sensor
+from mmsam_ros.data.images import read_rgb
+from mmsam_ros.data.read import read_sensor
 from mmsam_ros.ros.calibration import CameraInfos, Extrinsics
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
