@@ -14,6 +14,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.touch()  # an OSError here names the path; that of a library may not
     try:
         yield part
         with part.open("rb+") as file:

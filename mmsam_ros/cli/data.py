@@ -49,7 +49,8 @@ def _print(dataset: str, report: Report) -> None:
     counts = report.counts.values()
     groups = sorted(set().union(*counts))
     rows = [[group, *(str(count.get(group, 0)) for count in counts)] for group in groups]
-    print_table(["frames", *report.counts], rows)
+    if rows:
+        print_table(["frames", *report.counts], rows)
     names = {info.id: info.name for info in report.classes} | {NO_LABEL: "no label"}
     for split, pixels in report.pixels.items():
         present = map(int, np.flatnonzero(pixels))

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
+from mmsam_ros.data.files import composed, entries
 from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, palette
 
-_DATA = (".npy", ".npz", ".png", ".jpg", ".jpeg")
-_IMAGES = (".png", ".jpg", ".jpeg")
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_DATA = (".npy", ".npz", *_IMAGES)
 _FILES = {
     "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
     "thermal": "8- or 16-bit image",
@@ -88,28 +89,33 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     """
     found: list[Path] = []
     for path in images:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        inside = entries(path) if path.is_dir() else [path]
         inside = [file for file in inside if file.suffix.lower() in _IMAGES and file.is_file()]
         if not inside:
             raise CliError(f"{path}: found no image, expected {', '.join(_IMAGES)}")
         found += inside
-    if len({path.stem for path in found}) < len(found):
-        raise CliError("two images have the same name, and so would their results")
+    first: dict[str, Path] = {}
+    for path in found:
+        if first.setdefault(path.stem, path) is not path:
+            both = f"{first[path.stem]} and {path}"
+            raise CliError(f"two images have the same name, and so would their results: {both}")
     pairs: dict[Path, dict[str, Path]] = {image: {} for image in found}
     for sensor, path in sensors.items():
         if path.is_dir():
-            inside = [file for file in sorted(path.iterdir()) if file.suffix in _DATA]
-            by_stem = {file.stem: file for file in inside}
-            if len(by_stem) < len(inside):
-                raise CliError(f"{path}: found two files of the same name, expected one a frame")
+            inside = [file for file in entries(path) if file.suffix.lower() in _DATA]
+            by_stem: dict[str, Path] = {}
+            for file in inside:
+                if (other := by_stem.setdefault(composed(file.stem), file)) is not file:
+                    both = f"{other.name} and {file.name}"
+                    raise CliError(f"{path}: found two files of the same name, {both}")
         elif len(found) == 1 and path.is_file():
-            by_stem = {found[0].stem: path}
+            by_stem = {composed(found[0].stem): path}
         else:
             expected = "a directory, as there are several images" if len(found) > 1 else "a file"
             raise CliError(f"--{sensor}: found {path}, expected {expected}")
         for image in found:
-            if image.stem in by_stem:
-                pairs[image][sensor] = by_stem[image.stem]
+            if composed(image.stem) in by_stem:
+                pairs[image][sensor] = by_stem[composed(image.stem)]
     return pairs
 
 

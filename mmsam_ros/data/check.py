@@ -127,7 +127,10 @@ def check_dataset(
         report.statistics[sensor] = Statistics(fields, means.mean(0), std, low.min(0), high.max(0))
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
-        report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
+        try:
+            report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
+        except DataError as error:
+            report.faults = list(dict.fromkeys([*report.faults, str(error)]))
     report.notes += _label_notes(report.forms.get("label", {}))
     for sensor, count in blank.items():
         report.notes.append(f"{count} of {len(work)} frames of {sensor} show nothing")

@@ -5,11 +5,10 @@ A message ends with what to do; of a thermal image of another size that is an en
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.images import orientation
+from mmsam_ros.data.images import Turns
 
 Size = tuple[int, ...]  # (height, width), and what may follow
 _SAME_SHAPE = 0.02  # by how much the ratio of sides may differ between two images of one view
@@ -26,31 +25,31 @@ _TURN = (
 
 
 def check_size(
-    path: Path, shape: Size, image: Path, size: Size, advice: str, part: str = ""
+    path: Path, shape: Size, image: Path, size: Size, turns: Turns, advice: str, part: str = ""
 ) -> None:
     """DataError with advice unless a file, or a part of it, has the size of the camera image."""
     (h, w, *_), (height, width, *_) = shape, size
     if (h, w) == (height, width):
         return
     if (w, h) == (height, width):
-        tagged = next((file for file in (image, path) if orientation(file) > 4), None)
+        tagged = next((file for file in (image, path) if turns.get(file, 1) > 4), None)
         advice = f"EXIF turns {tagged}: {_TURN}" if tagged else "turn one of them by 90 degrees"
     found = f"{part} is {w}x{h}".lstrip()
     raise DataError(f"{path}: {found}, but {image} is {width}x{height}; {advice}")
 
 
-def check_turns(image: Path, others: Iterable[Path], size: Size) -> None:
-    """DataError where EXIF turns one file of a frame but not another, and sizes do not tell which
-    of them the labels, rasters and calibration were made for.
+def check_turns(image: Path, turns: Turns, size: Size) -> None:
+    """DataError where EXIF turns the camera image but not another file of its frame, or the
+    reverse, and sizes do not tell for which of them labels, rasters and calibration were made.
     """
-    for other in others:
-        numbers = orientation(image), orientation(other)
-        turns = [(n, file) for n, file in zip(numbers, (image, other), strict=True) if n > 1]
-        unseen = any(number < 5 or size[0] == size[1] for number, _ in turns)
-        if numbers[0] != numbers[1] and unseen:
-            number, file = turns[0]
-            rest = other if file == image else image
-            raise DataError(f"{file}: is {_TURNED[number]} by its EXIF tag, {rest} is not; {_TURN}")
+    for other, number in turns.items():
+        numbers = turns[image], number
+        unseen = any(n > 1 and (n < 5 or size[0] == size[1]) for n in numbers)
+        if numbers[0] != number and unseen:
+            file, rest = (image, other) if numbers[0] > 1 else (other, image)
+            raise DataError(
+                f"{file}: is {_TURNED[turns[file]]} by its EXIF tag, {rest} is not; {_TURN}"
+            )
 
 
 def thermal_advice(shape: Size, size: Size, calibrated: bool) -> str:

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.fit import LABEL_ADVICE, check_size, check_turns, thermal_advice
-from mmsam_ros.data.images import read_rgb
+from mmsam_ros.data.images import Turns, read_rgb
 from mmsam_ros.data.labels import Values, read_label, read_values
 from mmsam_ros.data.read import Calibration, SensorData, read_sensor
 from mmsam_ros.sensors import ClassInfo, Frame, Modality, SensorImage, frame_planes
@@ -72,27 +72,31 @@ class FrameSet:
 
     def read(self, record: Record) -> LabelledFrame:
         """The frame; DataError names a file that is missing, broken or does not fit."""
-        rgb = read_rgb(record.image)
+        turns: Turns = {}
+        rgb = read_rgb(record.image, turns)
         size = rgb.shape[:2]
         sensors: dict[str, SensorData] = {}
         calibration, camera = self.calibration, None
         for sensor, path in record.sensors.items():
             encoding, uneven = self.modalities[sensor].encoding, sensor in self.uneven
-            sensors[sensor] = data = read_sensor(sensor, path, encoding, calibration, uneven)
+            sensors[sensor] = data = read_sensor(sensor, path, encoding, calibration, uneven, turns)
             if isinstance(data, SensorImage) and data.registration.homography is None:
                 if sensor not in record.coarse:
                     advice = self._advice(sensor, data.data.shape, size)
-                    check_size(path, data.data.shape, record.image, size, advice)
+                    check_size(path, data.data.shape, record.image, size, turns, advice)
             elif calibration is not None:
                 camera = calibration.camera
                 advice = "calib.json is for images of one size"
-                check_size(calibration.path, calibration.size, record.image, size, advice, "camera")
+                check_size(
+                    calibration.path, calibration.size, record.image, size, turns, advice, "camera"
+                )
         label = None
         if record.label is not None:
-            label = read_label(record.label, len(self.classes), self.first_label, self.red_labels)
-            check_size(record.label, label.shape, record.image, size, LABEL_ADVICE)
-        others = (*record.sensors.values(), record.label)
-        check_turns(record.image, [path for path in others if path is not None], size)
+            count, first = len(self.classes), self.first_label
+            label = read_label(record.label, count, first, self.red_labels, turns)
+            check_size(record.label, label.shape, record.image, size, turns, LABEL_ADVICE)
+        turns |= {path: 1 for path in record.sensors.values() if path not in turns}
+        check_turns(record.image, turns, size)
         item = LabelledFrame(record, Frame(rgb, sensors, camera), label)
         return self.change(item) if self.change else item
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.images import PNG, decode
+from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.images import PNG, Turns, read_file
 from mmsam_ros.sensors import NO_LABEL
 
 _PNG_GREY = (0, 4)  # colour types, the second one with alpha
@@ -25,13 +25,15 @@ _REMEDY = "export the labels as 8-bit PNG with one channel, whose values are the
 Values = NDArray[np.uint8]
 
 
-def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> Values:
+def read_label(
+    path: Path, classes: int, first: int = 0, red: bool = False, turns: Turns | None = None
+) -> Values:
     """Training ids (H, W) of a label image: values less `first`; 255 for no label.
 
     With `first` 1, a 0 is no label, too. `red`: of a colour image the red channel is read.
     DataError for values beyond the number of classes.
     """
-    values = read_values(path, classes + first, red)
+    values = read_values(path, classes + first, red, turns)
     unknown = (values >= classes + first) & (values != NO_LABEL)
     if unknown.any():
         found = ", ".join(map(str, np.unique(values[unknown])[:8]))
@@ -40,15 +42,13 @@ def read_label(path: Path, classes: int, first: int = 0, red: bool = False) -> V
     return np.where(values == NO_LABEL, values, values - np.uint8(first))  # 0 - 1 is 255
 
 
-def read_values(path: Path, known: int, red: bool = False) -> Values:
+def read_values(path: Path, known: int, red: bool = False, turns: Turns | None = None) -> Values:
     """The values (H, W) that a label image stores, in a PNG or TIFF file.
 
     known: values from this one on mean nothing, but for 255. DataError for what cannot be ids or
     can be read in two ways.
     """
-    with naming(path):
-        content = path.read_bytes()
-    image = decode(path, content)
+    content, image = read_file(path, turns)
     with Image.open(io.BytesIO(content)) as file:
         kind, mode = file.format, file.mode
         if kind not in ("PNG", "TIFF"):

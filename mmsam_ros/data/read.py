@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmsam_ros._util import from_mapping
 from mmsam_ros.data.errors import DataError, DataWarning, naming
 from mmsam_ros.data.files import read_json
-from mmsam_ros.data.images import read_image, three_channels
+from mmsam_ros.data.images import Turns, read_image, three_channels
 from mmsam_ros.sensors import (
     FIELDS,
     CameraModel,
@@ -136,8 +136,9 @@ class Calibration:
 
 
 def read_sensor(
-    sensor: str, path: Path, encoding: str, calibration: Calibration | None, uneven: bool = False
-) -> SensorData:
+    sensor: str, path: Path, encoding: str, calibration: Calibration | None, uneven: bool = False,
+    turns: Turns | None = None,
+) -> SensorData:  # fmt: skip
     """What a sensor measured, with its place in the camera's view; DataError where it does not fit.
 
     `path` holds LiDAR points (N, 4 or more) as .npy, an image, or a raster as .npz or .npy. Points
@@ -149,7 +150,7 @@ def read_sensor(
     DataWarning says so.
     """
     form = path.suffix.lower()
-    stored = read_array(path) if form in (".npz", ".npy") else read_image(path)
+    stored = read_array(path) if form in (".npz", ".npy") else read_image(path, turns)
     with naming(path, SensorError, IndexError):  # an array without axes or channels
         if sensor == "lidar" and form == ".npy" and stored.ndim == 2:
             return _points(stored, calibration)

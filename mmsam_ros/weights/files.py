@@ -32,7 +32,7 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
 
     Raises:
         WeightsError: the model is not the one that the spec describes, or `load_model` would refuse
-            the spec.
+            the spec, or the file cannot be written.
     """
     path = Path(path)
     if model.config != spec.config:
@@ -44,9 +44,12 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     except MmsamError as error:
         raise WeightsError(f"{path}: {error}") from error
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(path) as part:
-        save_file(state, part, metadata)
-        part.chmod(0o644)
+    try:
+        with atomic_path(path) as part:
+            save_file(state, part, metadata)
+            part.chmod(0o644)
+    except SafetensorError as error:  # such as a full disk
+        raise WeightsError(f"{path}: cannot be written ({error})") from error
 
 
 def read_spec(path: str | Path) -> Spec:

@@ -143,7 +143,22 @@ def test_two_files_for_one_image_are_refused(
     for suffix in (".npy", ".npz", ".txt"):
         (tmp_path / f"val_0000{suffix}").touch()
     assert predict(folder / "images", "--lidar", tmp_path) == 2
-    assert "found two files of the same name" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "found two files of the same name, val_0000.npy and val_0000.npz" in said
+
+
+def test_files_as_other_systems_name_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Suffixes in capitals count, macOS's ._ files do not."""
+    for top in ("images", "thermal"):
+        (tmp_path / top).mkdir()
+        content = (folder / top / "val_0000.png").read_bytes()
+        (tmp_path / top / "val_0000.PNG").write_bytes(content)
+        (tmp_path / top / "._val_0000.PNG").write_bytes(b"\0")
+    words = [tmp_path / "images", "--thermal", tmp_path / "thermal", "--out", tmp_path / "out"]
+    assert predict(*words) == 0
+    assert "val_0000.PNG: camera + thermal\n" in capsys.readouterr().out
 
 
 def test_a_calibration_that_no_sensor_needs_does_no_harm(folder: Path, tmp_path: Path) -> None:

@@ -144,6 +144,17 @@ def test_sensors_that_show_nothing_are_noted(tmp_path: Path) -> None:
     assert "3 of 3 frames of lidar show nothing" in report.notes
 
 
+def test_labels_of_several_forms_are_noted(tmp_path: Path) -> None:
+    """As a tool leaves them that makes files smaller: it stores 0 and 255 as a bit."""
+    root = make_folder(tmp_path, (), per_split={"train": 2})
+    path = root / "labels/train_0000.png"
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), np.where(label == 1, 255, 0), [cv2.IMWRITE_PNG_BILEVEL, 1])
+    notes = check_dataset("folder", root, ()).notes
+    expected = "labels are stored as grey, 1 bit and as grey, 8 bit: look whether the ids are"
+    assert any(note.startswith(expected) for note in notes)
+
+
 def test_names_in_subfolders(tmp_path: Path) -> None:
     root = make_folder(tmp_path, (), per_split={"train": 2})
     meta = json.loads((root / "meta.json").read_text())

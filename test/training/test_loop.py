@@ -58,7 +58,8 @@ def test_a_broken_file_is_one_line_that_names_it(
     broken.write_bytes(b"no image")
     assert main(["train", *options(tmp_path, f"--data.workers={workers}")]) == 2
     said = capsys.readouterr().err
-    assert said == f"mmsam: error: {broken}: is broken, expected a whole PNG or JPEG image\n"
+    expected = "is broken, expected a whole PNG, JPEG or TIFF image"
+    assert said == f"mmsam: error: {broken}: {expected}\n"
 
 
 def test_what_ends_validation_leaves_the_epoch(
