@@ -3,6 +3,7 @@
 seconds.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,15 +16,26 @@ from rclpy.signals import SignalHandlerOptions
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.replay import split_ros_args
 
 NODE = "mmsam"
-START_ERRORS = (MmsamError, rclpy_implementation.RCLError, ParameterException)
+START_ERRORS = (
+    MmsamError,
+    ParameterException,
+    rclpy_implementation.RCLError,
+    rclpy_implementation.UnknownROSArgsError,
+)
 
 
 def can_start(args: Sequence[str] | None) -> bool:
     """Whether ROS takes the arguments and the weights file is there; logs what is wrong."""
     context = Context()
     try:
+        own, _ = split_ros_args(sys.argv[1:] if args is None else args)
+        if own:
+            raise RosError(
+                f"arguments {' '.join(own)} are not read: ROS arguments follow --ros-args"
+            )
         options = SignalHandlerOptions.NO
         words = None if args is None else list(args)
         rclpy.init(args=words, context=context, signal_handler_options=options)

@@ -228,6 +228,8 @@ def test_a_full_memory_costs_frames_not_the_node(
         (["-p", "lidar.slop:=near"], "lidar.slop"),
         (["-p", "use_sim_time:=maybe"], "use_sim_time"),
         (["-r", "foo"], "Couldn't parse remap rule"),
+        (["--foo"], "--foo"),
+        (["--", "-p", "weights:=w"], "arguments -p weights:=w are not read: ROS arguments follow"),
     ],
 )
 def test_wrong_parameters_stop_the_node_with_the_reason(
