@@ -16,7 +16,9 @@ from mmsam_ros.sensors.encodings import (
     ENCODINGS,
     FIELDS,
     RGB,
+    Limits,
     Modality,
+    check_clipping,
     decode_image,
     decode_raster,
     made_of_points,
@@ -25,15 +27,32 @@ from mmsam_ros.sensors.encodings import (
 )
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
-from mmsam_ros.sensors.planes import BLANK, Frame, LidarPoints, Refusal, SensorImage, frame_planes
+from mmsam_ros.sensors.planes import (
+    BLANK,
+    LIMITS,
+    Frame,
+    LidarPoints,
+    Planes,
+    Refusal,
+    SensorImage,
+    frame_planes,
+)
 from mmsam_ros.sensors.projection import project, rasterise
 from mmsam_ros.sensors.registration import HALF_PIXEL, Registration, register
+from mmsam_ros.sensors.statistics import (
+    ChannelStatistics,
+    PlaneSample,
+    Seen,
+    channel_statistics,
+    sample_planes,
+)
 
 __all__ = [
-    "AUXILIARY_SENSORS", "BLANK", "CAMERA", "ENCODINGS", "FIELDS", "HALF_PIXEL", "NO_LABEL", "RGB",
-    "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints", "Modality", "Refusal",
-    "Registration", "SensorError", "SensorImage", "check_pose", "check_size", "class_table",
-    "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette", "plain_modality",
-    "pose_matrix", "pose_values", "project", "rasterise", "register", "scale_thermal",
-    "topic_names",
+    "AUXILIARY_SENSORS", "BLANK", "CAMERA", "ENCODINGS", "FIELDS", "HALF_PIXEL", "LIMITS",
+    "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics", "ClassInfo",
+    "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
+    "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_clipping",
+    "check_pose", "check_size", "class_table", "decode_image", "decode_raster", "frame_planes",
+    "made_of_points", "palette", "plain_modality", "pose_matrix", "pose_values", "project",
+    "rasterise", "register", "sample_planes", "scale_thermal", "topic_names",
 ]  # fmt: skip

@@ -46,6 +46,7 @@ AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
 MAX_POINT_SIZE = 31  # pixels
 _JPEG, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _LEAST_CONTRAST = 4.0  # counts; stretched to 0..255, less would be a picture of noise
+MAX_CLIPPED = 0.9  # of a thermal image's pixels; beyond it, the limits are another camera's
 MAX_VALUE = 1e9  # no sensor measures more; its square fits float32, within the network as well
 
 
@@ -197,12 +198,35 @@ def scale_thermal(
         raise SensorError(f"thermal encoding is {encoding!r}, expected one of {expected}")
     check_image(image, encoding)
     check_limits("thermal limits", encoding, limits)
-    scaled = image.astype(np.float32)
     if encoding == "mono8":
-        return scaled
-    low, high = limits or map(float, np.percentile(scaled, (1.0, 99.0)))
+        return image.astype(np.float32)
+    low, high = limits or map(float, np.percentile(image.astype(np.float32), (1.0, 99.0)))
     if limits is None and high - low < _LEAST_CONTRAST:
-        return np.zeros_like(scaled)
+        return np.zeros(image.shape, np.float32)
+    return scale_counts(image, (low, high))
+
+
+def scale_counts(image: NDArray[np.generic], limits: Limits) -> NDArray[np.float32]:
+    """Counts or degrees -> float32 in 0..255: the limits map to 0 and 255, beyond them is clipped;
+    what is not finite becomes 0.
+    """
+    low, high = limits
+    scaled = image.astype(np.float32)
+    if image.dtype.kind == "f":
+        scaled[~np.isfinite(scaled)] = low
     scaled -= low
     scaled *= 255.0 / (high - low)
     return np.clip(scaled, 0.0, 255.0, out=scaled)
+
+
+def check_clipping(image: NDArray[np.generic], limits: Limits) -> None:
+    """SensorError where limits clip nearly all of a thermal image: they are not this camera's."""
+    values: NDArray[Any] = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    if not values.size:
+        return
+    share = float(((values < limits[0]) | (values > limits[1])).mean())
+    if share > MAX_CLIPPED:
+        raise SensorError(
+            f"{share:.0%} of the image, whose values are {values.min():g} to {values.max():g}, is "
+            f"beyond the limits {limits[0]:g} and {limits[1]:g} that map to 0 and 255"
+        )

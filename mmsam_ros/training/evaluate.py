@@ -27,7 +27,7 @@ from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import BLANK, palette
+from mmsam_ros.sensors import palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.metrics import SubsetMatrices
@@ -65,7 +65,7 @@ class Predictor:
             plan = dataclasses.replace(plan, output=plan.canvas)
         prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
         for refusal in prepared.refused.values():
-            if refusal.reason != BLANK:
+            if not refusal.of_frame:
                 raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
         prediction = predict(self.engine, prepared).argmax(dim=1)[0].to(torch.uint8)
         if item.label is None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmsam_ros._util import MmsamError, atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
-from mmsam_ros.weights.legacy import upgrade
+from mmsam_ros.weights.legacy import ADDED, upgrade
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
@@ -66,6 +66,8 @@ def read_spec(path: str | Path) -> Spec:
     values: dict[str, Any] = {}
     for key in ("format", *KEYS):
         if key not in metadata:
+            if key in ADDED:
+                continue
             raise WeightsError(f"{path}: metadata key {key!r} is missing; not an {FORMAT} file")
         try:
             values[key] = json.loads(metadata[key])

@@ -216,7 +216,7 @@ COLOUR = np.tile(np.array([7, 0, 200], np.uint8), (*NATIVE, 1))
         ("lidar", SensorImage(np.zeros((*NATIVE, 3), np.float32)), LIDAR, VALUE),
         ("event", SensorImage(COLOUR), EVENT, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8)), MONO8, VALUE),
-        ("thermal", SensorImage(np.full((24, 32), 10, np.uint16)), MONO16, VALUE),
+        ("thermal", SensorImage(np.full((24, 32), 25000, np.uint16)), MONO16, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 77, np.uint16)), GAIN, VALUE),
         # the edge of the thermal view is no contrast
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8), SHIFTED), MONO8, VALUE),
