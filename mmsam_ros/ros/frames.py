@@ -6,12 +6,32 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from mmsam_ros.ros import messages
-from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics
+from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics, Matrix
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
-from mmsam_ros.sensors import Frame, LidarPoints, Refusal, Registration, SensorError, SensorImage
+from mmsam_ros.sensors import (
+    Frame,
+    LidarPoints,
+    Limits,
+    Refusal,
+    Registration,
+    SensorError,
+    SensorImage,
+)
 from mmsam_ros.weights import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class Adjustments:
+    """What the parameters say of sensors whose data differs from that of the training."""
+
+    lidar_frame: str = ""  # in which range and height are taken; empty: the cloud's own
+    lidar_frame_pose: Matrix | None = None  # lidar_frame <- the cloud's own; used if TF has none
+    thermal_limits: Limits | None = None  # see `SensorImage`, as the next one
+    thermal_inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,6 +43,15 @@ class FrameBuilder:
     poses: Extrinsics
     thermal: Registration | None  # None: made of the camera models and the pose at each message
     read: messages.Reader = messages.read_pixels
+    adjust: Adjustments = Adjustments()
+
+    def frame_ids(self, synced: SyncedSet) -> dict[str, str]:
+        """The frames of the camera and of the sensors of a set, as a `Frame` has their data."""
+        entries = {CAMERA: synced.camera, **synced.auxiliaries}
+        found = {name: str(entry.message.header.frame_id) for name, entry in entries.items()}
+        if "lidar" in found and self.adjust.lidar_frame:
+            found["lidar"] = self.adjust.lidar_frame
+        return found
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
         """The frame of a set, and the sensors left out of it; RosError if the camera image is not
@@ -54,16 +83,35 @@ class FrameBuilder:
             camera()
             xyz, intensity = entry.decoded
             pose = self.poses.lookup(entry.stream, camera_frame, frame_id)
+            if self.adjust.lidar_frame:
+                inside = self._in_lidar_frame(frame_id)
+                xyz = (xyz @ inside[:3, :3].T + inside[:3, 3]).astype(np.float32)
+                pose = pose @ np.linalg.inv(inside)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
+        limits, inverted = self.adjust.thermal_limits, self.adjust.thermal_inverted
         if self.thermal is not None:
-            return SensorImage(entry.decoded, self.thermal)
+            return SensorImage(entry.decoded, self.thermal, limits, inverted)
         thermal = self.infos.model("thermal", *entry.decoded.shape)
         pose = self.poses.lookup("thermal", camera_frame, frame_id)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
-        return SensorImage(entry.decoded, registration)
+        return SensorImage(entry.decoded, registration, limits, inverted)
+
+    def _in_lidar_frame(self, frame_id: str) -> Matrix:
+        """(4, 4), lidar.frame <- the cloud's own; RosError (reason "no_extrinsics") without one."""
+        frame, given = self.adjust.lidar_frame, self.adjust.lidar_frame_pose
+        try:
+            return self.poses.lookup("lidar.frame", frame, frame_id)
+        except RosError as error:
+            if given is not None:
+                return given
+            raise RosError(
+                f"no transform from frame {frame_id!r} of the cloud to lidar.frame {frame!r}; "
+                "publish it on /tf_static or set the parameter lidar.frame_pose",
+                "no_extrinsics",
+            ) from error
 
     def _decode(self, stream: str, message: Any) -> Any:
         """xyz and intensity of a cloud, or the pixels of an image."""

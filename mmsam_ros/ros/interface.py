@@ -86,6 +86,7 @@ class ParameterRow:
     low: Any = None  # smallest number that is allowed
     high: Any = None  # largest number that is allowed
     choices: tuple[str, ...] = ()  # words that a string may be; empty: any
+    word: str = ""  # that a number may be as well
     length: int | None = None  # of a list of doubles; None: any
 
     @property
@@ -95,11 +96,15 @@ class ParameterRow:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.default is None:
             return f"{self.length or 'a list of'} doubles (with a decimal point)"
-        kinds = {str: "a string", int: "an integer", float: "a double (with a decimal point)"}
+        kinds = {
+            str: "a string", bool: "true or false", int: "an integer",
+            float: "a double (with a decimal point)",
+        }  # fmt: skip
         kind = kinds[type(self.default)]
         if self.low is None:
             return kind
-        return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip()
+        word = f", or {self.word!r}" if self.word else ""
+        return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip() + word
 
     def check(self, value: Any) -> None:
         """Raises RosError unless type, word, range and length of a value are as expected."""
@@ -110,6 +115,9 @@ class ParameterRow:
         if self.default is None:
             is_list = isinstance(value, (list, tuple)) and all(isinstance(v, float) for v in value)
             return is_list and len(value) in (0, self.length or len(value))
+        if self.word and value == self.word:
+            return True
+        value = float(value) if self.word and type(value) is int else value
         if type(value) is not type(self.default):
             return False
         if self.choices:
@@ -186,6 +194,9 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
              "in time (a looped bag): matching starts again."),
     ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
+    _choice("plausibility", ("warn", "refuse", "off"), "What happens to a sensor whose data cannot "
+            "be what the weights were trained on (unit, polarity, orientation). warn: it is said "
+            "in log and diagnostics; refuse: the sensor is left out of the mask as well."),
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: as the publishers offer."),
     _transport("camera"),
@@ -194,7 +205,19 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
             "and P is set."),
     *_info("camera"),
     *_sensor("lidar"),
+    ParameterRow("lidar.frame", "", "Frame to bring the points into before range and height are "
+                 "taken: one of the sensor, with z up. Empty: the cloud's own. For clouds in "
+                 "base_link, odom or an optical frame."),
+    ParameterRow("lidar.frame_pose", None, "Pose of the cloud's own frame in lidar.frame: x, y, z "
+                 "(m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
+    ParameterRow("lidar.intensity_scale", 1.0, "Factor on the intensity, if its unit is not that "
+                 "of the training data. auto: measured on the clouds.", low=1e-6, high=1e6,
+                 word="auto"),
     *_sensor("thermal"),
+    ParameterRow("thermal.invert", False, "Whether warm is dark in the thermal image (black-hot) "
+                 "while the weights expect the opposite."),
+    ParameterRow("thermal.limits", None, "Values of the thermal image (counts, or degrees) that "
+                 "become black and white. Not set: as the weights say.", length=2),
     _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
             "brought into the camera's view. none: it has the same view; homography: "
             "thermal.homography; rotation: calibration and extrinsics, without parallax."),

@@ -56,7 +56,9 @@ class SegmentNode(Node):
         self._diagnostics = advertise(self, "/diagnostics")
         self._monitor = Monitor(self.get_logger().warning)
         self._sync = setup.make_synchroniser(parameters, self._sensors)
-        process = Processor(builder, self._segmenter, outputs, self.context.ok)
+        warn = self.get_logger().warning
+        self._plausibility = setup.make_plausibility(parameters, spec, warn)
+        process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
         self._facts = self._settings(parameters, poses, outputs)
@@ -156,7 +158,8 @@ class SegmentNode(Node):
     def _publish_diagnostics(self) -> None:
         topics = {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
         name = f"{self.get_fully_qualified_name()}: segmentation"
-        status = self._monitor.status(name, self._sync.counts(), self._facts | topics)
+        found = self._plausibility.findings
+        status = self._monitor.status(name, self._sync.counts(), self._facts | topics, found)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

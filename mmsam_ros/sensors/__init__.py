@@ -18,7 +18,7 @@ from mmsam_ros.sensors.encodings import (
     RGB,
     Limits,
     Modality,
-    check_clipping,
+    check_limits,
     decode_image,
     decode_raster,
     made_of_points,
@@ -35,6 +35,7 @@ from mmsam_ros.sensors.planes import (
     Planes,
     Refusal,
     SensorImage,
+    clipping,
     frame_planes,
 )
 from mmsam_ros.sensors.projection import project, rasterise
@@ -51,8 +52,8 @@ __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "ENCODINGS", "FIELDS", "HALF_PIXEL", "LIMITS",
     "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics", "ClassInfo",
     "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
-    "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_clipping",
-    "check_pose", "check_size", "class_table", "decode_image", "decode_raster", "frame_planes",
-    "made_of_points", "palette", "plain_modality", "pose_matrix", "pose_values", "project",
-    "rasterise", "register", "sample_planes", "scale_thermal", "topic_names",
+    "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
+    "check_pose", "check_size", "class_table", "clipping", "decode_image", "decode_raster",
+    "frame_planes", "made_of_points", "palette", "plain_modality", "pose_matrix", "pose_values",
+    "project", "rasterise", "register", "sample_planes", "scale_thermal", "topic_names",
 ]  # fmt: skip

@@ -149,7 +149,7 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             refused[sensor] = Refusal(sensor, "weights", str(error))
             continue
         planes[sensor] = found
-        if isinstance(data, SensorImage) and (clipped := _clipped(data, modality)):
+        if isinstance(data, SensorImage) and (clipped := clipping(data, modality)):
             blank[sensor] = Refusal(sensor, LIMITS, clipped)
         elif bool((found.max((0, 1)) == found.min((0, 1))).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
@@ -207,15 +207,18 @@ def _same_shape(image: SensorImage, native: Size) -> bool:
     return abs((width * native[0]) / (height * native[1]) - 1) <= _SAME_SHAPE
 
 
-def _clipped(image: SensorImage, modality: Modality) -> str:
-    """What is wrong with limits that clip a thermal image; empty where nothing is."""
+def clipping(image: SensorImage, modality: Modality) -> str:
+    """What is wrong with limits that clip nearly all of a thermal image; empty where nothing is."""
     limits = image.limits or modality.limits
     if limits is None:
         return ""
     try:
         check_clipping(image.data, limits)
     except SensorError as error:
-        return f"{error}; set thermal.limits to this camera's"
+        return (
+            f"{error}; set this camera's (parameter thermal.limits, meta.json of files), or train "
+            "with the encoding frame_gain"
+        )
     return ""
 
 

@@ -167,7 +167,7 @@ class Evaluation:
         known = (name for name, found in BENCHMARKS.items() if found.classes == spec.classes)
         dataset = config.dataset or next(known, "folder")  # which may have any classes
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
-        _check_fit(spec, frames)
+        check_fit(spec, frames)
 
         def change(item: LabelledFrame) -> LabelledFrame:
             for name in config.corrupt:
@@ -207,7 +207,8 @@ def check_labels(config: TrainConfig, split: str) -> None:
         raise TrainingError(f"{config.data.root}: the labels of the split {split!r} are withheld")
 
 
-def _check_fit(spec: Spec, frames: FrameSet) -> None:
+def check_fit(spec: Spec, frames: FrameSet) -> None:
+    """TrainingError where classes or encodings of a data set are not those of the weights."""
     names = ([info.name for info in owner.classes] for owner in (spec, frames))
     for i, (ours, theirs) in enumerate(zip_longest(*names)):
         if ours != theirs:

@@ -37,15 +37,31 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     path = Path(path)
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _write(path, state, spec)
+
+
+def save_spec(path: str | Path, spec: Spec) -> None:
+    """Write another spec into a weights file, atomically; its tensors stay bit for bit.
+
+    Raises:
+        WeightsError: as `read_spec`, or the spec is one of another network.
+    """
+    path = Path(path)
+    if read_spec(path).config != spec.config:
+        raise WeightsError(f"{path}: the spec's configuration is not the file's")
+    _write(path, load_file(path), spec)
+
+
+def _write(path: Path, state: State, spec: Spec) -> None:
     values = {"format": FORMAT, **spec.to_dict()}
     metadata = {key: json.dumps(value) for key, value in values.items()}
     try:
         Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
     except MmsamError as error:
         raise WeightsError(f"{path}: {error}") from error
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(path) as part:
-        save_file(state, part, metadata)
+        save_file(dict(state), part, metadata)
         part.chmod(0o644)
 
 

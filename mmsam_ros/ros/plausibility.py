@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what a sensor measures can be what the weights were trained on. Needs no ROS.
+
+A cloud with intensity of another unit, or one that is upside down, makes a mask that looks valid
+and is worse than one without the sensor. The node compares the channels of each sensor with those
+of the training data (`Spec.seen`), and the pose of a cloud with the camera's.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.ros.channels import Finding, compare
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.sensors import (
+    CAMERA,
+    FIELDS,
+    Frame,
+    LidarPoints,
+    Planes,
+    PlaneSample,
+    Refusal,
+    channel_statistics,
+    sample_planes,
+)
+from mmsam_ros.weights import Spec
+
+IMPLAUSIBLE = "implausible"  # reason of a refusal
+AUTO = "auto"  # `lidar.intensity_scale`: by the clouds' own values
+WINDOW, LEAST = 10, 3  # frames that are compared, and how many are enough to judge
+LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
+MEMORY = 50  # frames over which the scale of the intensity is averaged
+_TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
+_NOT_FINITE = 0.1  # share of values
+
+
+class IntensityScale:
+    """Brings the LiDAR's intensity to the unit of the training data, by a factor.
+
+    `AUTO` takes the factor between the 99th percentiles of the live and the training data, averaged
+    over frames. RosError where that needs statistics that the weights lack.
+    """
+
+    def __init__(self, spec: Spec, scale: float | str) -> None:
+        encoding = spec.encodings.get("lidar")
+        fields = FIELDS[encoding] if encoding else ()
+        self._channel = fields.index("intensity") if "intensity" in fields else None
+        seen = spec.seen.get("lidar", {}).get("intensity")
+        self._high = seen.high if seen else 0.0
+        self._given = None if scale == AUTO else float(scale)
+        self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and of how many
+        if self._given is None and self._channel is not None and self._high <= 0:
+            raise RosError(
+                f"parameter lidar.intensity_scale: found {AUTO!r}, expected a number, as the "
+                "weights have no statistics of the intensity; `mmsam weights seen` adds them"
+            )
+
+    def __call__(self, planes: Planes) -> Planes:
+        """The planes with the intensity scaled."""
+        raster = planes.auxiliaries.get("lidar")
+        if raster is None or self._channel is None or self._given == 1.0:
+            return planes
+        scaled = raster.copy()
+        scaled[..., self._channel] *= self._measure(raster) if self._given is None else self._given
+        return replace(planes, auxiliaries={**planes.auxiliaries, "lidar": scaled})
+
+    def _measure(self, raster: NDArray[np.float32]) -> float:
+        values = sample_planes(raster).values[:, self._channel]
+        high = float(np.percentile(values, 99)) if len(values) else 0.0
+        if high > 0:
+            self._count = min(self._count + 1, MEMORY)
+            self._log += (math.log(self._high / high) - self._log) / self._count
+        return math.exp(self._log)
+
+
+class Plausibility:
+    """Looks at the planes of each frame, and at the pose of its cloud.
+
+    Args:
+        spec: of the weights; without `seen` only what needs no statistics is looked at.
+        mode: "warn", "refuse" (implausible sensors are left out) or "off".
+        warn: logs a finding.
+        scale: of the LiDAR's intensity, which is applied first.
+    """
+
+    def __init__(
+        self, spec: Spec, mode: str, warn: Callable[[str], Any], scale: IntensityScale,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
+        self._scale = scale
+        self._recent = {sensor: deque[PlaneSample](maxlen=WINDOW) for sensor in spec.sensors}
+        self._next_log: dict[tuple[str, ...], float] = {}
+        self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
+
+    def __call__(self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str]) -> Planes:
+        """The planes to use; `frame_ids`: of the camera and the sensors, for messages."""
+        planes = self._scale(planes)
+        if self._mode == "off":
+            return planes
+        kept, refused = dict(planes.auxiliaries), dict(planes.refused)
+        all_found: dict[str, str] = {}
+        for sensor in planes.auxiliaries:
+            found = [*self._of_frame(sensor, frame, frame_ids), *self._of_channels(sensor, planes)]
+            for finding in found:
+                self._log(sensor, finding, frame_ids)
+                all_found[f"{sensor}.{finding.subject}"] = finding.text
+            if found and self._mode == "refuse":
+                text = "; ".join(f"{finding.subject} {finding.text}" for finding in found)
+                refused[sensor] = Refusal(sensor, IMPLAUSIBLE, text)
+                del kept[sensor]
+        self.findings = all_found
+        return replace(planes, auxiliaries=kept, refused=refused)
+
+    def _of_frame(
+        self, sensor: str, frame: Frame, frame_ids: Mapping[str, str]
+    ) -> Iterator[Finding]:
+        """What one frame tells without statistics."""
+        data = frame.sensors[sensor]
+        if not isinstance(data, LidarPoints):
+            yield from _finite("value", "pixels", data.data)
+            return
+        if "intensity" in self._spec.inputs[sensor].fields:
+            there = np.isfinite(data.xyz).all(axis=1)
+            yield from _finite("intensity", "points", data.intensity[there])
+        tilt = float(np.degrees(np.arccos(np.clip(-data.T_camera_lidar[1, 2], -1, 1))))
+        if tilt > _TILT:
+            cloud, camera = (frame_ids.get(name, "") for name in (sensor, CAMERA))
+            yield Finding(
+                "pose",
+                f"has z of frame {cloud!r} {tilt:.0f} degrees from the upward direction (-y) of "
+                f"the camera's frame {camera!r}, although height is read along z; set lidar.frame "
+                "to a frame of the sensor whose z points up, or correct the pose (TF or "
+                "lidar.extrinsics) or the frame of the camera, which must be the optical one",
+            )
+
+    def _of_channels(self, sensor: str, planes: Planes) -> list[Finding]:
+        """What the last frames tell, compared with the training data."""
+        seen, recent = self._spec.seen.get(sensor), self._recent[sensor]
+        blank = planes.blank.get(sensor)
+        if not seen or (blank is not None and (not blank.text or without_blank(self._spec))):
+            return []  # nothing to compare, nothing was to be measured, or refused already
+        sample = sample_planes(planes.auxiliaries[sensor])
+        # the same points fill a smaller share of a larger raster
+        rows, columns = self._spec.geometry.size
+        larger = max(1.0, planes.auxiliaries[sensor][..., 0].size / (rows * columns))
+        recent.append(replace(sample, filled=min(1.0, sample.filled * larger)))
+        if len(recent) < LEAST:
+            return []
+        live = channel_statistics(recent, FIELDS[self._spec.encodings[sensor]])
+        return list(compare(sensor, live, seen))
+
+    def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
+        """Log a finding now and then, one about a pose once per pair of frames."""
+        now, is_pose = self._clock(), finding.subject == "pose"
+        key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
+        if now >= self._next_log.get(key, now):
+            self._next_log[key] = math.inf if is_pose else now + LOG_PERIOD
+            self._warn(f"implausible: {sensor} {finding.subject} {finding.text}")
+
+
+def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding]:
+    if values.dtype.kind != "f" or not values.size:
+        return
+    share = 1 - float(np.isfinite(values).mean())
+    if share > _NOT_FINITE:
+        text = f"is NaN or infinite in {share:.0%} of the {things}; check the sensor's driver"
+        yield Finding(subject, text)
