@@ -12,6 +12,7 @@ Channels = Mapping[str, ChannelStatistics]  # by field
 # such as 0..1 and 0..255, by more.
 _SPREAD = {"intensity": 6.0, "range": 20.0, "height": 20.0}
 _IMAGE_SPREAD = 10.0
+_RAISED = 1.0  # metres that the ground may be higher than in training; it falls away downhill
 _SPARSE = 8.0  # times fewer filled pixels than in training
 # of a correlation with the image row: what clearly has a direction, and what clearly has none
 _SLOPED, _FLAT = 0.3, 0.25
@@ -76,6 +77,12 @@ def _compare_field(sensor: str, name: str, live: ChannelStatistics, seen: Channe
         remedy = _REMEDIES.get((sensor, name), _OTHER)
         remedy = remedy.format(sensor=sensor, factor=1 / max(max(ratios), 1e-9))
         return f"is {_range(live)}, {_range(seen)} in training; {remedy}"
+    if name == "height" and live.low > seen.low + _RAISED:
+        return (
+            f"is {_range(live)}, {_range(seen)} in training, so the ground lies "
+            f"{live.low - seen.low:.1f} m higher; a cloud in base_link has its origin there: set "
+            "lidar.frame to a frame as high above the ground as the LiDAR of the training"
+        )
     if sensor == "event" or name == "intensity":  # they have no direction
         return ""
     if abs(seen.slope) > _SLOPED and live.slope * seen.slope < 0 and abs(live.slope) > _SLOPED:

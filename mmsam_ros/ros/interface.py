@@ -41,8 +41,8 @@ INPUTS = (
           "16UC3 or rgb8, as the weights say.", compressed=True),
     Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1 or 16UC1; compressed: PNG, or JPEG for 8 "
           "bits.", compressed=True),
-    Topic("thermal/camera_info", INFO, "Read for thermal.registration rotation, unless "
-          "thermal.info.width is set."),
+    Topic("thermal/camera_info", INFO, "Needed for thermal.registration rotation; with "
+          "none it tells whether the view is the camera's. Not read if thermal.info.width is set."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
     Topic("depth/image", IMAGE, "Depth raster in the camera's view.", compressed=True),
 )  # fmt: skip
@@ -100,11 +100,10 @@ class ParameterRow:
             str: "a string", bool: "true or false", int: "an integer",
             float: "a double (with a decimal point)",
         }  # fmt: skip
-        kind = kinds[type(self.default)]
+        kind = kinds[type(self.default)] + (f" or {self.word!r}" if self.word else "")
         if self.low is None:
             return kind
-        word = f", or {self.word!r}" if self.word else ""
-        return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip() + word
+        return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip()
 
     def check(self, value: Any) -> None:
         """Raises RosError unless type, word, range and length of a value are as expected."""
@@ -211,8 +210,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("lidar.frame_pose", None, "Pose of the cloud's own frame in lidar.frame: x, y, z "
                  "(m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
     ParameterRow("lidar.intensity_scale", 1.0, "Factor on the intensity, if its unit is not that "
-                 "of the training data. auto: measured on the clouds.", low=1e-6, high=1e6,
-                 word="auto"),
+                 "of the training data. auto: measured on the clouds.", word="auto"),
     *_sensor("thermal"),
     ParameterRow("thermal.invert", False, "Whether warm is dark in the thermal image (black-hot) "
                  "while the weights expect the opposite."),

@@ -57,7 +57,7 @@ class SegmentNode(Node):
         self._monitor = Monitor(self.get_logger().warning)
         self._sync = setup.make_synchroniser(parameters, self._sensors)
         warn = self.get_logger().warning
-        self._plausibility = setup.make_plausibility(parameters, spec, warn)
+        self._plausibility = setup.make_plausibility(parameters, spec, self._infos, warn)
         process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
@@ -135,8 +135,7 @@ class SegmentNode(Node):
                 candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
             store = partial(self._store, sensor)
             inputs.append(Input(self, sensor, candidates, reliability, store))
-        rotation = parameters["thermal.registration"] == "rotation"
-        for name in (CAMERA, "thermal") if rotation else (CAMERA,):
+        for name in (CAMERA, "thermal") if "thermal" in self._sensors else (CAMERA,):
             if name not in self._infos.fixed:
                 topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
                 inputs.append(Input(self, f"{name}_info", [topic], reliability, update))

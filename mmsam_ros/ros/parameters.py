@@ -60,7 +60,7 @@ def _declare(node: Node, row: ParameterRow) -> Any:
     )  # fmt: skip
     if isinstance(row.default, int) and not isinstance(row.default, bool):
         described.integer_range = [IntegerRange(from_value=row.low, to_value=row.high, step=1)]
-    elif isinstance(row.default, float):
+    elif isinstance(row.default, float) and row.low is not None:
         low, high = float(row.low), float(row.high)
         described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     given = node._parameter_overrides.get(row.name)
@@ -163,11 +163,11 @@ def make_adjustments(parameters: Parameters) -> Adjustments:
 
 
 def make_plausibility(
-    parameters: Parameters, spec: Spec, warn: Callable[[str], Any]
+    parameters: Parameters, spec: Spec, infos: CameraInfos, warn: Callable[[str], Any]
 ) -> Plausibility:
     """What looks at the sensors' data, and scales the LiDAR's intensity."""
     scale = IntensityScale(spec, parameters["lidar.intensity_scale"])
-    return Plausibility(spec, parameters["plausibility"], warn, scale)
+    return Plausibility(spec, parameters["plausibility"], warn, scale, infos)
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.channels import Finding, compare
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import (
@@ -27,6 +28,7 @@ from mmsam_ros.sensors import (
     Planes,
     PlaneSample,
     Refusal,
+    SensorImage,
     channel_statistics,
     sample_planes,
 )
@@ -39,6 +41,7 @@ LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
 MEMORY = 50  # frames over which the scale of the intensity is averaged
 _TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
 _NOT_FINITE = 0.1  # share of values
+_SAME_VIEW = 0.05  # by how much the widths of views may differ that are the same
 
 
 class IntensityScale:
@@ -56,6 +59,11 @@ class IntensityScale:
         self._high = seen.high if seen else 0.0
         self._given = None if scale == AUTO else float(scale)
         self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and of how many
+        if self._given is not None and not 0 < self._given < math.inf:
+            raise RosError(
+                f"parameter lidar.intensity_scale: found {scale}, expected a factor above 0, or "
+                f"{AUTO!r}"
+            )
         if self._given is None and self._channel is not None and self._high <= 0:
             raise RosError(
                 f"parameter lidar.intensity_scale: found {AUTO!r}, expected a number, as the "
@@ -88,14 +96,15 @@ class Plausibility:
         mode: "warn", "refuse" (implausible sensors are left out) or "off".
         warn: logs a finding.
         scale: of the LiDAR's intensity, which is applied first.
+        infos: of the camera and the thermal camera, as far as they are known.
     """
 
     def __init__(
         self, spec: Spec, mode: str, warn: Callable[[str], Any], scale: IntensityScale,
-        clock: Callable[[], float] = time.monotonic,
+        infos: CameraInfos, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
-        self._scale = scale
+        self._scale, self._infos = scale, infos
         self._recent = {sensor: deque[PlaneSample](maxlen=WINDOW) for sensor in spec.sensors}
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
@@ -126,6 +135,8 @@ class Plausibility:
         data = frame.sensors[sensor]
         if not isinstance(data, LidarPoints):
             yield from _finite("value", "pixels", data.data)
+            if sensor == "thermal" and data.registration.homography is None:
+                yield from self._of_view(frame.size, data)
             return
         if "intensity" in self._spec.inputs[sensor].fields:
             there = np.isfinite(data.xyz).all(axis=1)
@@ -139,6 +150,23 @@ class Plausibility:
                 f"the camera's frame {camera!r}, although height is read along z; set lidar.frame "
                 "to a frame of the sensor whose z points up, or correct the pose (TF or "
                 "lidar.extrinsics) or the frame of the camera, which must be the optical one",
+            )
+
+    def _of_view(self, size: tuple[int, int], image: SensorImage) -> Iterator[Finding]:
+        """Whether a thermal image without registration shows what the camera shows."""
+        height, width = image.data.shape[:2]
+        try:
+            models = self._infos.model(CAMERA, *size), self._infos.model("thermal", height, width)
+        except RosError:  # not known, or of another image
+            return
+        halves = [model.width / (2 * float(model.K[0, 0])) for model in models]
+        if abs(halves[1] / halves[0] - 1) > _SAME_VIEW:
+            camera, thermal = (2 * math.degrees(math.atan(half)) for half in halves)
+            yield Finding(
+                "view",
+                f"is {thermal:.0f} degrees wide, the camera's {camera:.0f}, by their CameraInfo, "
+                "although thermal.registration is 'none', for images of the same view; set it to "
+                "'rotation' or 'homography'",
             )
 
     def _of_channels(self, sensor: str, planes: Planes) -> list[Finding]:

@@ -30,7 +30,7 @@ SENSORS = ("lidar", "thermal")
 RNG = np.random.default_rng(4)
 RGB = RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 POINTS = RNG.uniform((2, -8, -2, 0), (40, 8, 3, 1), (5000, 4)).astype(np.float32)
-COUNTS = RNG.integers(24000, 33000, (60, 80), np.uint16)
+COUNTS = RNG.integers(24000, 33000, (80, 80), np.uint16)
 
 
 class Poses:
