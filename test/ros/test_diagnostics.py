@@ -137,3 +137,13 @@ def test_two_masks_stay_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmsam_ros.ros.diagnostics.WINDOW", 0.0)
     values = watched([0.0, 1.0, 2.0], 0.5).values()
     assert (values["masks"], values["rate_hz"]) == ("3", "1.0")
+
+
+def test_what_is_not_plausible_is_a_warning_with_its_reason() -> None:
+    monitor = watched([0.0, 0.1], 0.05).monitor
+    found = {"lidar.intensity": "is 0 to 1, 4 to 200 in training"}
+    said = monitor.status("mmsam", COUNTS, {}, found)
+    assert (said.level, said.message) == (WARN, "implausible: lidar.intensity")
+    values = {v.key: v.value for v in said.values}
+    assert values["implausible.lidar.intensity"] == found["lidar.intensity"]
+    assert monitor.status("mmsam", COUNTS, {}, {}).level == OK
