@@ -8,7 +8,6 @@ of the training data (`Spec.seen`), and the pose of a cloud with the camera's.
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.inference.channels import ChannelWatch, Finding
 from mmsam_ros.inference.prepare import without_blank
 from mmsam_ros.ros.calibration import CameraInfos
-from mmsam_ros.ros.channels import Finding, compare
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import (
     CAMERA,
@@ -26,10 +25,8 @@ from mmsam_ros.sensors import (
     Frame,
     LidarPoints,
     Planes,
-    PlaneSample,
     Refusal,
     SensorImage,
-    channel_statistics,
     sample_planes,
 )
 from mmsam_ros.weights import Spec
@@ -105,7 +102,7 @@ class Plausibility:
     ) -> None:  # fmt: skip
         self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
         self._scale, self._infos = scale, infos
-        self._recent = {sensor: deque[PlaneSample](maxlen=WINDOW) for sensor in spec.sensors}
+        self._watch = ChannelWatch(spec, WINDOW)
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
 
@@ -147,9 +144,9 @@ class Plausibility:
             yield Finding(
                 "pose",
                 f"has z of frame {cloud!r} {tilt:.0f} degrees from the upward direction (-y) of "
-                f"the camera's frame {camera!r}, although height is read along z; set lidar.frame "
-                "to a frame of the sensor whose z points up, or correct the pose (TF or "
-                "lidar.extrinsics) or the frame of the camera, which must be the optical one",
+                f"the camera's frame {camera!r}, although height is read along z",
+                "set lidar.frame to a frame of the sensor whose z points up, or correct the pose "
+                "(TF or lidar.extrinsics) or the frame of the camera, which must be optical",
             )
 
     def _of_view(self, size: tuple[int, int], image: SensorImage) -> Iterator[Finding]:
@@ -165,25 +162,17 @@ class Plausibility:
             yield Finding(
                 "view",
                 f"is {thermal:.0f} degrees wide, the camera's {camera:.0f}, by their CameraInfo, "
-                "although thermal.registration is 'none', for images of the same view; set it to "
-                "'rotation' or 'homography'",
+                "although thermal.registration is 'none', for images of the same view",
+                "set it to 'rotation' or 'homography'",
             )
 
     def _of_channels(self, sensor: str, planes: Planes) -> list[Finding]:
         """What the last frames tell, compared with the training data."""
-        seen, recent = self._spec.seen.get(sensor), self._recent[sensor]
         blank = planes.blank.get(sensor)
-        if not seen or (blank is not None and (not blank.text or without_blank(self._spec))):
-            return []  # nothing to compare, nothing was to be measured, or refused already
-        sample = sample_planes(planes.auxiliaries[sensor])
-        # the same points fill a smaller share of a larger raster
-        rows, columns = self._spec.geometry.size
-        larger = max(1.0, planes.auxiliaries[sensor][..., 0].size / (rows * columns))
-        recent.append(replace(sample, filled=min(1.0, sample.filled * larger)))
-        if len(recent) < LEAST:
-            return []
-        live = channel_statistics(recent, FIELDS[self._spec.encodings[sensor]])
-        return list(compare(sensor, live, seen))
+        if blank is not None and (not blank.text or without_blank(self._spec)):
+            return []  # nothing was to be measured, or it is refused already
+        self._watch.add(sensor, planes.auxiliaries[sensor])
+        return self._watch.findings(sensor, LEAST)
 
     def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
         """Log a finding now and then, one about a pose once per pair of frames."""
@@ -199,5 +188,5 @@ def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding
         return
     share = 1 - float(np.isfinite(values).mean())
     if share > _NOT_FINITE:
-        text = f"is NaN or infinite in {share:.0%} of the {things}; check the sensor's driver"
-        yield Finding(subject, text)
+        found = f"is NaN or infinite in {share:.0%} of the {things}"
+        yield Finding(subject, found, "check the sensor's driver")

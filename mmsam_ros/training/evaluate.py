@@ -23,6 +23,7 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
+from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
@@ -31,8 +32,10 @@ from mmsam_ros.sensors import palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import benchmark_geometry, open_split
+from mmsam_ros.training.start import benchmark_geometry, look_at, open_split
 from mmsam_ros.weights import Geometry, Spec
+
+_LOOKED_AT = 20  # frames that are compared with the training data
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +181,15 @@ class Evaluation:
         self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
         self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
+
+    def doubts(self) -> list[str]:
+        """What in some of the frames cannot be what the weights were trained on."""
+        found = look_at(self.frames, self.spec, _LOOKED_AT)
+        return [
+            f"{sensor} {finding.subject} {finding.found}"
+            for sensor, live in found.items()
+            for finding in compare(sensor, live, self.spec.seen.get(sensor, {}))
+        ]
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
         """Evaluate all frames, as `evaluate_frames`."""

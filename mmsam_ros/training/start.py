@@ -39,7 +39,6 @@ from mmsam_ros.weights.spec import empty_value
 
 Mode = Literal["pad", "resize", "slide"]
 Modalities = Mapping[str, Modality]  # by sensor
-_LOOKED_AT = 200  # frames, whose statistics are noted
 
 
 def network_config(
@@ -138,9 +137,9 @@ def network_of(
     return built
 
 
-def look_at(frames: FrameSet, spec: Spec) -> Seen:
+def look_at(frames: FrameSet, spec: Spec, count: int = 200) -> Seen:
     """What the auxiliaries' channels look like in a data set, to compare the node's sensors with:
-    of some frames, spread over all, as the node makes planes of them.
+    of `count` frames, spread over all, as the node makes planes of them.
 
     Raises:
         DataError: a frame cannot be read.
@@ -157,7 +156,7 @@ def look_at(frames: FrameSet, spec: Spec) -> Seen:
         }
         return shown, [blank.text for blank in planes.blank.values() if blank.reason == LIMITS]
 
-    chosen = np.unique(np.linspace(0, len(frames) - 1, _LOOKED_AT).astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int)).tolist()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looks = list(pool.map(look, chosen))
     clipped = [text for _, texts in looks for text in texts]
