@@ -62,7 +62,7 @@ OUTPUTS = (
           "vision_msgs is installed.", latched=True),
     Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "Once per second: mask rate, "
           "latency (p50, p95), time per step, messages by outcome, fused sensors, last refusal of "
-          "each stream, settings."),
+          "each stream, settings, and what of a sensor is implausible."),
 )  # fmt: skip
 
 

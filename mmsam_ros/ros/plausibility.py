@@ -38,7 +38,7 @@ LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
 MEMORY = 50  # frames over which the scale of the intensity is averaged
 _TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
 _NOT_FINITE = 0.1  # share of values
-_SAME_VIEW = 0.05  # by how much the widths of views may differ that are the same
+_SAME_VIEW = 0.1  # by how much the widths of views may differ that are the same
 
 
 class IntensityScale:
