@@ -92,6 +92,7 @@ class Case(NamedTuple):
     parameter: str = ""
     cure: Change | None = None
     scale: float | str = 1.0  # lidar.intensity_scale of the cure
+    reference: str = "as made"  # case that the cure should come near to
 
 
 def moved(name: str, matrix: Matrix) -> Case:
@@ -136,6 +137,7 @@ CASES = (
         "black-hot thermal without LiDAR", lambda f: only("thermal")(BLACK_HOT(f)),
         "thermal.invert",
         lambda f: only("thermal")(thermal(lambda t: replace(t, inverted=True))(BLACK_HOT(f))),
+        reference="without LiDAR",
     ),
 )  # fmt: skip
 
@@ -149,13 +151,18 @@ def main() -> None:
     segmenter = Segmenter.load(default_weights(), "cpu")
     items = [frames[index] for index in range(len(frames))]
     rows = [measure(segmenter, items, case) for case in CASES]
-    made, cured = rows[0], [row["parameter mIoU"] for row in rows if row["parameter mIoU"]]
+    made = {row["case"]: row for row in rows}
+    short = [
+        made[case.reference]["mIoU"] - made[case.name]["parameter mIoU"]
+        for case in CASES
+        if case.cure is not None
+    ]
     broken = [row for row in rows if not row["case"].startswith(("as made", "without", "camera"))]
     write("implausible", rows, [
-        bar("findings of the frames as they were made", len(made["findings"]), "", 0, le),
+        bar("findings of the frames as they were made", len(rows[0]["findings"]), "", 0, le),
         bar("cases that are named", sum(map(bool, (r["findings"] for r in broken))), "",
             len(broken), ge),
-        bar("least mIoU with the parameter", min(cured), "%", made["mIoU"] - NEAR, ge),
+        bar("most mIoU that is missing with the parameter", round(max(short), 1), "%", NEAR, le),
     ])  # fmt: skip
 
 
