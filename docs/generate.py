@@ -112,6 +112,8 @@ def _rows(module: str, name: str, columns: Sequence[str]) -> str:
 
 def _cell(column: str, value: Any) -> str:
     """A value as text; code, unless the column holds sentences."""
+    if column == "default" and isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if value is None or value is False or value == "":
         return ""
     if value is True:

@@ -3,6 +3,7 @@
 
 import argparse
 import itertools
+import sys
 
 from mmsam_ros.cli.arguments import CliError, add_dataset, add_inference, add_out, add_words, count
 from mmsam_ros.cli.output import print_paragraph, print_table, progress
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
         raise CliError(f"labels of {args.split} are withheld, only --submission works without them")
     if out is not None:  # before hours of work, not after
         out.mkdir(parents=True, exist_ok=True)
+    for doubt in evaluation.doubts():
+        print(f"warning: {doubt}", file=sys.stderr)
     examples = Examples(evaluation)
     submission = Submission(out, len(evaluation.spec.classes)) if submit else None
     number = itertools.count(1)

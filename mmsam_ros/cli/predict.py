@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
 from mmsam_ros.data.files import composed, entries
-from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, palette
+from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, Planes, palette
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _DATA = (".npy", ".npz", *_IMAGES)
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter
+    from mmsam_ros.inference.channels import ChannelWatch
     from mmsam_ros.inference.draw import overlay
     from mmsam_ros.weights import default_weights
 
@@ -60,10 +61,17 @@ def run(args: argparse.Namespace) -> None:
     segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
     spec = segmenter.spec
     frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
+    watch = ChannelWatch(spec, window=100)
+
+    def review(_: Frame, planes: Planes) -> Planes:
+        for sensor in planes.auxiliaries.keys() - planes.blank.keys():
+            watch.add(sensor, planes.auxiliaries[sensor])
+        return planes
+
     for image, files in pairs.items():
         read = {sensor: path for sensor, path in files.items() if sensor in spec.sensors}
         frame = frames.read(Record(image.stem, image, read, None, coarse=tuple(read))).frame
-        prepared = segmenter.prepare(frame)
+        prepared = segmenter.prepare(frame, review)
         result = segmenter.infer(prepared, confidence=False)
         picture = overlay(frame.rgb, result.labels, palette(spec.classes))
         for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
@@ -79,6 +87,9 @@ def run(args: argparse.Namespace) -> None:
             if sensor not in result.present:
                 print(f"  {sensor} not used: {reason}")
         print(f"  {_shares(result.labels, spec.classes)}")
+    for sensor in spec.sensors:
+        for finding in watch.findings(sensor):
+            print(f"warning: {sensor} {finding.subject} {finding.found}", file=sys.stderr)
     print(f"{args.out}: labels and overlays of {len(pairs)} images")
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds."""
+"""`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds, note
+what its sensors look like.
+"""
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -11,11 +14,12 @@ from mmsam_ros import weights
 from mmsam_ros._util import check_word
 from mmsam_ros.cli.arguments import CliError, add_verb, add_words, image_size
 from mmsam_ros.data.folder_writer import Meta
-from mmsam_ros.data.open import BENCHMARKS
+from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS
-from mmsam_ros.training.start import benchmark_geometry, network_config
+from mmsam_ros.training.evaluate import check_fit
+from mmsam_ros.training.start import benchmark_geometry, look_at, network_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch")
     info = add_verb(verbs, "info", show, "show what a weights file holds")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file")
+    seen = add_verb(verbs, "seen", write_seen, "note what the sensors of a data set look like")
+    option = seen.add_argument
+    option("file", type=Path, metavar="FILE", help="weights file; its tensors stay as they are")
+    option("--dataset", choices=list(BENCHMARKS), required=True, help="that it was trained on")
+    option("--root", type=Path, required=True, metavar="DIR", help="top folder of the data set")
+    option("--lists", type=Path, metavar="DIR", help="FMB's easy and hard lists")
 
 
 def write_weights(args: argparse.Namespace) -> None:
@@ -82,6 +92,20 @@ def write_weights(args: argparse.Namespace) -> None:
     print(f"{args.out}: {recipe}, {args.preset} for {args.dataset}, {sensors}")
 
 
+def write_seen(args: argparse.Namespace) -> None:
+    """Note in a weights file what the sensors looked like in its training data (the split `train`).
+    Training does it by itself; weights that were converted, or are older, need it for the node to
+    recognise a sensor that does not fit.
+    """
+    spec = weights.read_spec(args.file)
+    frames = open_frames(args.dataset, args.root, "train", spec.sensors, args.lists or "")
+    check_fit(spec, frames)
+    spec = dataclasses.replace(spec, seen=look_at(frames, spec))
+    weights.save_spec(args.file, spec)
+    for name, fact in _seen_facts(spec).items():
+        print(f"{name}: {fact}")
+
+
 def show(args: argparse.Namespace) -> None:
     path: Path = args.file
     spec = weights.read_spec(path)
@@ -94,6 +118,7 @@ def show(args: argparse.Namespace) -> None:
         "geometry": f"{geometry.mode} to {_size(geometry.size)}",
         "stride": _size(geometry.stride) if geometry.stride else "",
         **{f"input {n}": f"{', '.join(m.fields)} ({m.encoding})" for n, m in spec.inputs.items()},
+        **_seen_facts(spec),
         "classes": ", ".join(f"{info.id} {info.name}" for info in spec.classes),
         "trained with": "; ".join(map(" + ".join, spec.presence.trained_subsets)) or "nothing",
         **{f"mIoU {n}": f"{s.miou:.2f} on {s.dataset}" for n, s in spec.presence.scores.items()},
@@ -105,6 +130,15 @@ def show(args: argparse.Namespace) -> None:
     for name, value in facts.items():
         if value:
             print(f"{name}: {value}")
+
+
+def _seen_facts(spec: weights.Spec) -> dict[str, str]:
+    return {
+        f"seen {sensor} {name}": f"{s.low:.4g} to {s.high:.4g}, mean {s.mean:.4g}, slope "
+        f"{s.slope:+.2f}, {s.empty:.0%} empty"
+        for sensor, fields in spec.seen.items()
+        for name, s in fields.items()
+    }
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -23,7 +23,7 @@ from mmsam_ros.data.images import read_image
 from mmsam_ros.data.open import find_benchmark, scan_frames
 from mmsam_ros.data.read import channel_spread
 from mmsam_ros.data.shift import shift_fault, value_counts
-from mmsam_ros.sensors import FIELDS, ClassInfo
+from mmsam_ros.sensors import FIELDS, ClassInfo, SensorImage, clipping
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
 Array = NDArray[np.float64]
@@ -72,6 +72,7 @@ class _Facts:
     moments: dict[str, Array] = field(default_factory=dict)
     blank: list[str] = field(default_factory=list)  # sensors that show nothing
     uneven: list[str] = field(default_factory=list)  # sensors whose grey images are not quite grey
+    clipped: dict[str, str] = field(default_factory=dict)  # sensors whose limits do not fit
 
 
 def check_dataset(
@@ -102,6 +103,7 @@ def check_dataset(
     blank: Counter[str] = Counter()
     uneven: dict[str, list[Path]] = defaultdict(list)
     stored = {frames.split: np.zeros(256, np.int64) for frames, _ in work}
+    clipped: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = zip(work, pool.map(_examine, work), strict=True)
         for done, ((frames, record), facts) in enumerate(results, start=1):
@@ -113,6 +115,8 @@ def check_dataset(
             blank.update(facts.blank)
             for sensor in facts.uneven:
                 uneven[sensor].append(record.sensors[sensor])
+            for sensor, text in facts.clipped.items():
+                clipped[sensor].append(text)
             for sensor, values in facts.moments.items():
                 moments[sensor].append(values)
             if progress:
@@ -125,6 +129,9 @@ def check_dataset(
         means, variances, low, high = np.stack(rows, axis=1)
         std = np.sqrt(means.var(0) + variances.mean(0))
         report.statistics[sensor] = Statistics(fields, means.mean(0), std, low.min(0), high.max(0))
+    for sensor, texts in clipped.items():
+        if 2 * len(texts) > len(work):
+            report.faults.append(f"{len(texts)} of {len(work)} frames of {sensor}: {texts[0]}")
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         try:
@@ -153,10 +160,11 @@ def _groups(records: Sequence[Record]) -> Counter[str]:
     return Counter({"all": len(records)}) + counts
 
 
-def _examine(item: tuple[FrameSet, Record]) -> _Facts:
-    frames, record = item
+def _examine(work: tuple[FrameSet, Record]) -> _Facts:
+    frames, record = work
     try:
-        sample = frames.sample(frames.read(record))
+        item = frames.read(record)
+        sample = frames.sample(item)
     except DataError:
         return _Facts(_part_faults(frames, record))
     facts = _Facts(forms={"rgb": _form(record.image, sample["rgb"])})
@@ -166,6 +174,9 @@ def _examine(item: tuple[FrameSet, Record]) -> _Facts:
             facts.blank.append(sensor)
         if _is_uneven(record.sensors[sensor], FIELDS[frames.modalities[sensor].encoding]):
             facts.uneven.append(sensor)
+        data = item.frame.sensors[sensor]
+        if isinstance(data, SensorImage) and (text := clipping(data, frames.modalities[sensor])):
+            facts.clipped[sensor] = text
         if frames.split == "train":
             values = planes.numpy().reshape(len(planes), -1).astype(np.float64)
             moments = (values.mean(1), values.var(1), values.min(1), values.max(1))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frame of native sensor data to normalised network inputs, as the spec says."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.sensors import RGB, Frame, Modality, Refusal, frame_planes
+from mmsam_ros.sensors import LIMITS, RGB, Frame, Modality, Planes, Refusal, frame_planes
 from mmsam_ros.weights import Spec
 
 
@@ -26,17 +26,23 @@ class Prepared:
     milliseconds: float = 0.0  # that preparing took
 
 
+Review = Callable[[Frame, Planes], Planes]  # of the planes before they become inputs
+
+
 def prepare(
-    frame: Frame, spec: Spec, plan: Plan, device: torch.device, *, pad_raw: bool = False
-) -> Prepared:
+    frame: Frame, spec: Spec, plan: Plan, device: torch.device, *,
+    pad_raw: bool = False, review: Review | None = None,
+) -> Prepared:  # fmt: skip
     """Network inputs of a frame; the plan is one for its camera image's size.
 
     Sensors that the spec does not read are ignored. A sensor whose data does not fit its
     modality is refused. A blank one is left out where the network can do without, and refused as
     well unless blank is normal for it (an empty cloud, no events). `pad_raw` pads with what a raw
-    zero is normalised to, instead of with 0.
+    zero is normalised to, instead of with 0. `review` may change or refuse planes.
     """
     planes = frame_planes(frame, spec.modalities, plan.canvas)
+    if review is not None:
+        planes = review(frame, planes)
     refused = dict(planes.refused)
 
     def image(values: NDArray[Any], modality: Modality) -> Tensor:
@@ -48,7 +54,7 @@ def prepare(
     inputs = {RGB: image(planes.rgb, spec.inputs[RGB])}
     for sensor, values in planes.auxiliaries.items():
         blank = planes.blank.get(sensor)
-        if blank is None or not without_blank(spec):
+        if blank is None or not (blank.reason == LIMITS or without_blank(spec)):
             inputs[sensor] = image(values, spec.inputs[sensor])
         elif blank.text and sensor != "event":  # nothing may have moved
             refused[sensor] = blank

@@ -17,9 +17,9 @@ from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.eager import TorchEngine
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan, Window
-from mmsam_ros.inference.prepare import Prepared, prepare
+from mmsam_ros.inference.prepare import Prepared, Review, prepare
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.sensors import BLANK, Frame
+from mmsam_ros.sensors import Frame
 from mmsam_ros.weights import Geometry, Spec, load_model
 
 
@@ -82,16 +82,19 @@ class Segmenter:
         """
         prepared = self.prepare(frame)
         for refusal in prepared.refused.values():
-            if refusal.reason != BLANK:
+            if not refusal.of_frame:
                 raise InferenceError(refusal.text, refusal.sensor)
         return self.infer(prepared, confidence=confidence)
 
     @torch.inference_mode()
-    def prepare(self, frame: Frame) -> Prepared:
-        """The network's inputs; sensors whose data cannot be used are left out and refused."""
+    def prepare(self, frame: Frame, review: Review | None = None) -> Prepared:
+        """The network's inputs; sensors whose data cannot be used are left out and refused.
+
+        `review` sees the planes before they become inputs.
+        """
         began = self._now()
         plan = Plan.of(self.geometry, frame.size)
-        prepared = prepare(frame, self.spec, plan, self.device)
+        prepared = prepare(frame, self.spec, plan, self.device, review=review)
         return dataclasses.replace(prepared, milliseconds=1e3 * (self._now() - began))
 
     @torch.inference_mode()

@@ -119,8 +119,14 @@ class Monitor:
         while self._ends and self._ends[0][0] <= now - WINDOW:
             self._ends.popleft()
 
-    def status(self, name: str, counts: Counts, facts: Mapping[str, Any]) -> DiagnosticStatus:
-        """One status with every figure as a key; "weights" of `facts` becomes the hardware_id."""
+    def status(
+        self, name: str, counts: Counts, facts: Mapping[str, Any],
+        findings: Mapping[str, str] | None = None,
+    ) -> DiagnosticStatus:  # fmt: skip
+        """One status with every figure as a key; "weights" of `facts` becomes the hardware_id.
+        `findings`: what of a sensor is not plausible, by channel.
+        """
+        findings = findings or {}
         with self._lock:
             now = self._clock()
             self._forget(now)
@@ -128,6 +134,8 @@ class Monitor:
             latencies = [mask.latency for mask in self._recent]
             p50, p95 = np.percentile(latencies or [0.0], (50, 95))
             level, message = self._level(counts, age, p50)
+            if findings and level == DiagnosticStatus.OK:
+                level, message = DiagnosticStatus.WARN, f"implausible: {', '.join(findings)}"
             timings = self._recent[-1].outcome.timings if self._recent else {}
             values = {
                 "masks": self._fused.total(),
@@ -138,6 +146,7 @@ class Monitor:
                 **{f"fused.{sensors}": n for sensors, n in sorted(self._fused.items())},
                 **{f"{s}.{end}": n for s, tally in counts.items() for end, n in tally.items()},
                 **facts,
+                **{f"implausible.{subject}": text for subject, text in findings.items()},
             }
             for stream, (when, text) in self._refusals.items():
                 values[f"last_refusal.{stream}"] = f"{text} ({now - when:.0f} s ago)"

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from mmsam_ros.ros import messages
-from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics
+from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics, Matrix
 from mmsam_ros.ros.clouds import AUTO, cloud_points
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import Notes
@@ -16,6 +18,7 @@ from mmsam_ros.sensors import (
     DEPTH_METRES,
     Frame,
     LidarPoints,
+    Limits,
     Refusal,
     Registration,
     SensorError,
@@ -24,6 +27,16 @@ from mmsam_ros.sensors import (
 from mmsam_ros.weights import Spec
 
 _BEND = 0.02  # share of the width by which distortion may move the edge of an image unnoticed
+
+
+@dataclass(frozen=True, eq=False)
+class Adjustments:
+    """What the parameters say of sensors whose data differs from that of the training."""
+
+    lidar_frame: str = ""  # in which range and height are taken; empty: the cloud's own
+    lidar_frame_pose: Matrix | None = None  # lidar_frame <- the cloud's own; used if TF has none
+    thermal_limits: Limits | None = None  # see `SensorImage`, as the next one
+    thermal_inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,15 @@ class FrameBuilder:
     read: messages.Reader = messages.read_pixels
     intensity_field: str = AUTO  # of clouds
     notes: Notes = field(default_factory=Notes)
+    adjust: Adjustments = Adjustments()
+
+    def frame_ids(self, synced: SyncedSet) -> dict[str, str]:
+        """The frames of the camera and of the sensors of a set, as a `Frame` has their data."""
+        entries = {CAMERA: synced.camera, **synced.auxiliaries}
+        found = {name: str(entry.message.header.frame_id) for name, entry in entries.items()}
+        if "lidar" in found and self.adjust.lidar_frame:
+            found["lidar"] = self.adjust.lidar_frame
+        return found
 
     def build(self, synced: SyncedSet) -> tuple[Frame, dict[str, Refusal]]:
         """The frame of a set, and the sensors left out of it; RosError if the camera image is not
@@ -68,11 +90,16 @@ class FrameBuilder:
             camera()
             xyz, intensity = entry.decoded
             pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
+            if self.adjust.lidar_frame:
+                inside = self._in_lidar_frame(frame_id, stamp)
+                xyz = (xyz @ inside[:3, :3].T + inside[:3, 3]).astype(np.float32)
+                pose = pose @ np.linalg.inv(inside)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":
             return SensorImage(entry.decoded)
+        limits, inverted = self.adjust.thermal_limits, self.adjust.thermal_inverted
         if self.thermal is not None:
-            return SensorImage(entry.decoded, self.thermal)
+            return SensorImage(entry.decoded, self.thermal, limits, inverted)
         thermal = self.infos.model("thermal", *entry.decoded.shape)
         pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
@@ -85,7 +112,21 @@ class FrameBuilder:
                     f"rectified image and set {name}.image to rectified",
                     f"bend of {name}",
                 )
-        return SensorImage(entry.decoded, registration)
+        return SensorImage(entry.decoded, registration, limits, inverted)
+
+    def _in_lidar_frame(self, frame_id: str, stamp: Any) -> Matrix:
+        """(4, 4), lidar.frame <- the cloud's own; RosError (reason "no_extrinsics") without one."""
+        frame, given = self.adjust.lidar_frame, self.adjust.lidar_frame_pose
+        try:
+            return self.poses.lookup("lidar.frame", frame, frame_id, stamp)
+        except RosError as error:
+            if given is not None:
+                return given
+            raise RosError(
+                f"no transform from frame {frame_id!r} of the cloud to lidar.frame {frame!r}; "
+                "publish it on /tf_static or set the parameter lidar.frame_pose",
+                "no_extrinsics",
+            ) from error
 
     def _decode(self, stream: str, message: Any) -> Any:
         """xyz and intensity of a cloud, or the pixels of an image."""

@@ -41,8 +41,8 @@ INPUTS = (
           "16UC3 or rgb8, as the weights say.", compressed=True),
     Topic("thermal/image", IMAGE, "mono8, mono16, 8UC1, 16UC1, 32FC1, or colours that are grey; "
           "compressed: PNG, or JPEG for 8 bits.", compressed=True),
-    Topic("thermal/camera_info", INFO, "Read for thermal.registration rotation, unless "
-          "thermal.info.width is set."),
+    Topic("thermal/camera_info", INFO, "Needed for thermal.registration rotation; with "
+          "none it tells whether the view is the camera's. Not read if thermal.info.width is set."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
     Topic("depth/image", IMAGE, "Depth in the camera's view: 16UC1 (millimetres) or 32FC1 "
           "(metres), also as compressedDepth, or a picture of it, as the weights say.",
@@ -64,7 +64,7 @@ OUTPUTS = (
           "vision_msgs is installed.", latched=True),
     Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "Once per second: mask rate, "
           "latency (p50, p95), time per step, messages by outcome, fused sensors, last refusal of "
-          "each stream, settings."),
+          "each stream, settings, and what of a sensor is implausible."),
 )  # fmt: skip
 
 
@@ -88,6 +88,7 @@ class ParameterRow:
     low: Any = None  # smallest number that is allowed
     high: Any = None  # largest number that is allowed
     choices: tuple[str, ...] = ()  # words that a string may be; empty: any
+    word: str = ""  # that a number may be as well
     length: int | None = None  # of a list of doubles; None: any
 
     @property
@@ -97,8 +98,11 @@ class ParameterRow:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.default is None:
             return f"{self.length or 'a list of'} doubles (with a decimal point)"
-        kinds = {str: "a string", int: "an integer", float: "a double (with a decimal point)"}
-        kind = kinds[type(self.default)]
+        kinds = {
+            str: "a string", bool: "true or false", int: "an integer",
+            float: "a double (with a decimal point)",
+        }  # fmt: skip
+        kind = kinds[type(self.default)] + (f" or {self.word!r}" if self.word else "")
         if self.low is None:
             return kind
         return f"{kind} from {self.low:g} to {self.high:g} {self.unit}".rstrip()
@@ -112,6 +116,9 @@ class ParameterRow:
         if self.default is None:
             is_list = isinstance(value, (list, tuple)) and all(isinstance(v, float) for v in value)
             return is_list and len(value) in (0, self.length or len(value))
+        if self.word and value == self.word:
+            return True
+        value = float(value) if self.word and type(value) is int else value
         if type(value) is not type(self.default):
             return False
         if self.choices:
@@ -199,6 +206,9 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
              "in time (a looped bag): matching starts again."),
     ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
+    _choice("plausibility", ("warn", "refuse", "off"), "What happens to a sensor whose data cannot "
+            "be what the weights were trained on (unit, polarity, orientation). warn: it is said "
+            "in log and diagnostics; refuse: the sensor is left out of the mask as well."),
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: as the publishers offer."),
     _transport("camera"),
@@ -208,7 +218,18 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("lidar.intensity_field", "auto", "Field of the cloud that is read as intensity. "
                  "auto: the first of intensity, i, intensities, reflectivity, reflectance, signal "
                  "that is there; the log says which."),
+    ParameterRow("lidar.frame", "", "Frame to bring the points into before range and height are "
+                 "taken: one of the sensor, with z up. Empty: the cloud's own. For clouds in "
+                 "base_link, odom or an optical frame."),
+    ParameterRow("lidar.frame_pose", None, "Pose of the cloud's own frame in lidar.frame: x, y, z "
+                 "(m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
+    ParameterRow("lidar.intensity_scale", 1.0, "Factor on the intensity, if its unit is not that "
+                 "of the training data. auto: measured on the clouds.", word="auto"),
     *_sensor("thermal"),
+    ParameterRow("thermal.invert", False, "Whether warm is dark in the thermal image (black-hot) "
+                 "while the weights expect the opposite."),
+    ParameterRow("thermal.limits", None, "Values of the thermal image (counts, or degrees) that "
+                 "become black and white. Not set: as the weights say.", length=2),
     _choice("thermal.registration", ("none", "homography", "rotation"), "How the thermal image is "
             "brought into the camera's view. none: it has the same view; homography: "
             "thermal.homography; rotation: calibration and extrinsics, without parallax."),

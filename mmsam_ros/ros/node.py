@@ -61,7 +61,9 @@ class SegmentNode(Node):
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._sync = setup.make_synchroniser(parameters, self._sensors)
-        process = Processor(builder, self._segmenter, outputs, self.context.ok)
+        warn = self.get_logger().warning
+        self._plausibility = setup.make_plausibility(parameters, spec, self._infos, warn)
+        process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
         self._watch = self._make_watch(parameters)
@@ -145,8 +147,7 @@ class SegmentNode(Node):
                 candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
             store = partial(self._store, sensor)
             inputs.append(Input(self, sensor, candidates, reliability, store))
-        rotation = parameters["thermal.registration"] == "rotation"
-        for name in (CAMERA, "thermal") if rotation else (CAMERA,):
+        for name in (CAMERA, "thermal") if "thermal" in self._sensors else (CAMERA,):
             if name not in self._infos.fixed:
                 topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
                 inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
@@ -183,7 +184,8 @@ class SegmentNode(Node):
         for sensor, ahead in self._sync.unmatched().items():
             facts[f"stamps_ahead.{sensor}"] = f"{ahead:.2f} s"
         name = f"{self.get_fully_qualified_name()}: segmentation"
-        status = self._monitor.status(name, self._sync.counts(), facts)
+        found = self._plausibility.findings
+        status = self._monitor.status(name, self._sync.counts(), facts, found)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

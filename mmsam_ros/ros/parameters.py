@@ -4,7 +4,7 @@
 They are read once, at start. RosError names a parameter that is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,20 @@ from mmsam_ros._util import near_match
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.frames import Adjustments, FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
 from mmsam_ros.ros.notes import SILENT, Notes
+from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
 from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
-from mmsam_ros.sensors import CAMERA, HALF_PIXEL, Registration
+from mmsam_ros.sensors import (
+    CAMERA,
+    HALF_PIXEL,
+    Registration,
+    SensorError,
+    check_limits,
+    pose_matrix,
+)
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
 
 Parameters = Mapping[str, Any]  # checked values by name; a list that is not set is None
@@ -49,11 +57,12 @@ def declare_parameters(node: Node) -> Parameters:
 def _declare(node: Node, row: ParameterRow) -> Any:
     """The value of a parameter after declaring it on the node."""
     described = ParameterDescriptor(
-        description=row.description, additional_constraints=row.expected, read_only=True
-    )
-    if isinstance(row.default, int):
+        description=row.description, additional_constraints=row.expected, read_only=True,
+        dynamic_typing=bool(row.word),
+    )  # fmt: skip
+    if isinstance(row.default, int) and not isinstance(row.default, bool):
         described.integer_range = [IntegerRange(from_value=row.low, to_value=row.high, step=1)]
-    elif isinstance(row.default, float):
+    elif isinstance(row.default, float) and row.low is not None:
         low, high = float(row.low), float(row.high)
         described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     given = node._parameter_overrides.get(row.name)
@@ -94,6 +103,11 @@ def _check_together(parameters: Parameters) -> None:
         raise RosError(
             f"parameter thermal.homography: found {homography or 'no value'} with "
             f"thermal.registration {mode!r}, expected 9 doubles with 'homography' only"
+        )
+    if parameters["lidar.frame_pose"] and not parameters["lidar.frame"]:
+        raise RosError(
+            f"parameter lidar.frame_pose: found {parameters['lidar.frame_pose']} without "
+            "lidar.frame, expected the name of the frame that it is a pose in"
         )
 
 
@@ -153,7 +167,29 @@ def make_frame_builder(
         thermal = opencv_homography(parameters["thermal.homography"])
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
     field = parameters["lidar.intensity_field"]
-    return FrameBuilder(spec, infos, poses, thermal, read, field, notes)
+    adjust = make_adjustments(parameters)
+    return FrameBuilder(spec, infos, poses, thermal, read, field, notes, adjust)
+
+
+def make_adjustments(parameters: Parameters) -> Adjustments:
+    """What the parameters say of sensors whose data differs from that of the training."""
+    limits, pose = parameters["thermal.limits"], parameters["lidar.frame_pose"]
+    if limits:
+        check_limits("parameter thermal.limits", "mono16", limits)
+    try:
+        matrix = pose_matrix(pose[:3], pose[3:]) if pose else None
+    except SensorError as error:
+        raise RosError(f"parameter lidar.frame_pose: {error}") from error
+    low_high = (limits[0], limits[1]) if limits else None
+    return Adjustments(parameters["lidar.frame"], matrix, low_high, parameters["thermal.invert"])
+
+
+def make_plausibility(
+    parameters: Parameters, spec: Spec, infos: CameraInfos, warn: Callable[[str], Any]
+) -> Plausibility:
+    """What looks at the sensors' data, and scales the LiDAR's intensity."""
+    scale = IntensityScale(spec, parameters["lidar.intensity_scale"])
+    return Plausibility(spec, parameters["plausibility"], warn, scale, infos)
 
 
 def opencv_homography(values: Sequence[float]) -> Registration:

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
 from mmsam_ros.ros.topics import Outputs
@@ -27,6 +29,7 @@ class Processor:
     segmenter: Segmenter
     outputs: Outputs
     is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
+    plausibility: Plausibility | None = None
 
     def __call__(self, synced: SyncedSet) -> Outcome:
         """Process a set; never raises."""
@@ -39,7 +42,10 @@ class Processor:
         refused: dict[str, Refusal] = {}
         try:
             frame, refused = self.builder.build(synced)
-            prepared = self.segmenter.prepare(frame)
+            review = None
+            if self.plausibility is not None:
+                review = partial(self.plausibility, frame_ids=self.builder.frame_ids(synced))
+            prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)
             self.outputs.publish(synced.camera.message.header, frame.rgb, result)

@@ -18,7 +18,9 @@ from mmsam_ros.sensors.encodings import (
     ENCODINGS,
     FIELDS,
     RGB,
+    Limits,
     Modality,
+    check_limits,
     decode_raster,
     made_of_points,
     plain_modality,
@@ -27,16 +29,34 @@ from mmsam_ros.sensors.encodings import (
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
 from mmsam_ros.sensors.pixels import decode_image, picture_rgb, to_8_bits, to_single
-from mmsam_ros.sensors.planes import BLANK, Frame, LidarPoints, Refusal, SensorImage, frame_planes
+from mmsam_ros.sensors.planes import (
+    BLANK,
+    LIMITS,
+    Frame,
+    LidarPoints,
+    Planes,
+    Refusal,
+    SensorImage,
+    clipping,
+    frame_planes,
+)
 from mmsam_ros.sensors.projection import project, rasterise
 from mmsam_ros.sensors.registration import HALF_PIXEL, Registration, register
+from mmsam_ros.sensors.statistics import (
+    ChannelStatistics,
+    PlaneSample,
+    Seen,
+    channel_statistics,
+    sample_planes,
+)
 
 __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "DEPTH_METRES", "ENCODINGS", "FIELDS", "HALF_PIXEL",
-    "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ClassInfo", "Frame", "LidarPoints",
-    "Modality", "Refusal", "Registration", "SensorError", "SensorImage", "check_pose",
-    "check_principal_point", "check_size",
-    "class_table", "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette",
-    "picture_rgb", "plain_modality", "pose_matrix", "pose_values", "project", "rasterise",
-    "register", "scale_thermal", "to_8_bits", "to_single", "topic_names",
+    "LIMITS", "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics",
+    "ClassInfo", "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
+    "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
+    "check_pose", "check_principal_point", "check_size", "class_table", "clipping", "decode_image",
+    "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",
+    "pose_matrix", "pose_values", "project", "rasterise", "register", "sample_planes",
+    "scale_thermal", "to_8_bits", "to_single", "topic_names",
 ]  # fmt: skip

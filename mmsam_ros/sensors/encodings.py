@@ -47,6 +47,7 @@ AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
 MAX_POINT_SIZE = 31  # pixels
 # Stretched to 0..255, less would be a picture of noise: counts, and degrees of a float image.
 _LEAST_CONTRAST, _LEAST_DEGREES = 4.0, 0.2
+MAX_CLIPPED = 0.9  # of a thermal image's pixels; beyond it, the limits are another camera's
 MAX_VALUE = 1e9  # no sensor measures more; its square fits float32, within the network as well
 
 
@@ -198,9 +199,31 @@ def scale_thermal(
     low, high = limits or map(float, np.percentile(known.astype(np.float32), (1.0, 99.0)))
     if limits is None and high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
         return np.zeros(image.shape, np.float32)
+    return scale_counts(image, (low, high))
+
+
+def scale_counts(image: NDArray[np.generic], limits: Limits) -> NDArray[np.float32]:
+    """Counts or degrees -> float32 in 0..255: the limits map to 0 and 255, beyond them is clipped;
+    what is not finite becomes 0.
+    """
+    low, high = limits
     scaled = image.astype(np.float32)
-    if is_float:
+    if image.dtype.kind == "f":
         scaled[~(np.abs(scaled) <= MAX_VALUE)] = low
     scaled -= low
     scaled *= 255.0 / (high - low)
     return np.clip(scaled, 0.0, 255.0, out=scaled)
+
+
+def check_clipping(image: NDArray[np.generic], limits: Limits) -> None:
+    """SensorError where limits clip nearly all of a thermal image: they are not this camera's."""
+    values = image.astype(np.float32)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return
+    share = float(((values < limits[0]) | (values > limits[1])).mean())
+    if share > MAX_CLIPPED:
+        raise SensorError(
+            f"{share:.0%} of the image, whose values are {values.min():g} to {values.max():g}, is "
+            f"beyond the limits {limits[0]:g} and {limits[1]:g} that map to 0 and 255"
+        )

@@ -16,18 +16,21 @@ from numpy.typing import NDArray
 from mmsam_ros.sensors.camera import CameraModel
 from mmsam_ros.sensors.encodings import (
     ENCODINGS,
+    Limits,
     Modality,
+    check_clipping,
     decode_raster,
     made_of_points,
+    scale_counts,
     scale_thermal,
 )
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_pose
-from mmsam_ros.sensors.projection import rasterise
+from mmsam_ros.sensors.projection import MIN_RANGE, rasterise
 from mmsam_ros.sensors.registration import Registration, Size, register, resize
 
 Plane = NDArray[np.float32]
-BLANK = "blank"
+BLANK, LIMITS = "blank", "limits"
 _SAME_SHAPE = 0.02  # by how much the ratio of a raster's sides may differ from the camera image's
 
 
@@ -60,6 +63,8 @@ class SensorImage:
 
     data: NDArray[np.generic]
     registration: Registration = Registration()
+    limits: Limits | None = None  # thermal: values that map to 0 and 255, instead of the weights'
+    inverted: bool = False  # thermal: warm is dark, while the weights expect the opposite
 
     def __post_init__(self) -> None:
         shape, dtype = self.data.shape, self.data.dtype
@@ -109,6 +114,11 @@ class Refusal:
     reason: str  # one word to count by, such as `encoding` or `blank`
     text: str  # what was found, what was expected, what to change
 
+    @property
+    def of_frame(self) -> bool:
+        """Whether it is about what this frame shows; else about what the sensor is."""
+        return self.reason in (BLANK, LIMITS)
+
 
 @dataclass(frozen=True, eq=False)
 class Planes:
@@ -117,7 +127,7 @@ class Planes:
     rgb: NDArray[Any]  # (h, w, 3); uint8 at the image's own size, else float32 0..255
     auxiliaries: Mapping[str, Plane]  # by sensor (h, w, C); 0 where there is no data
     refused: Mapping[str, Refusal]  # sensors whose data does not fit its modality
-    blank: Mapping[str, Refusal]  # auxiliaries that show nothing: every plane has one value
+    blank: Mapping[str, Refusal]  # auxiliaries that show nothing: one value, or limits clip them
 
 
 def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -> Planes:
@@ -139,7 +149,9 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             refused[sensor] = Refusal(sensor, "weights", str(error))
             continue
         planes[sensor] = found
-        if bool((found.max((0, 1)) == found.min((0, 1))).all()):
+        if isinstance(data, SensorImage) and (clipped := clipping(data, modality)):
+            blank[sensor] = Refusal(sensor, LIMITS, clipped)
+        elif bool((found.max((0, 1)) == found.min((0, 1))).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
 
@@ -158,7 +170,19 @@ def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) ->
 
 
 def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
-    scaled = scale_thermal(image.data, modality.encoding, modality.limits)
+    if image.limits is None:
+        scaled = scale_thermal(image.data, modality.encoding, modality.limits)
+    else:
+        scaled = scale_counts(image.data, image.limits)
+    if image.inverted:
+        scaled = np.float32(255) - scaled
+    if image.registration.homography is None and not _same_shape(image, native):
+        height, width = image.data.shape[:2]
+        raise SensorError(
+            f"image of {width}x{height} pixels without registration, expected the shape of the "
+            f"camera's {native[1]}x{native[0]}, as it would then show the same view; register it "
+            "by homography or rotation (parameter thermal.registration, or calib.json of files)"
+        )
     if image.registration.homography is not None and scaled.min() == scaled.max():
         # outside the thermal view the plane is 0: the edge of the view would look like contrast
         return np.zeros((*size, 1), np.float32)
@@ -168,8 +192,7 @@ def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -
 def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
     """A raster in the camera's view; a coarser one (low-resolution events) is enlarged first."""
     height, width = image.data.shape[:2]
-    ratio = (width * native[0]) / (height * native[1])
-    if image.registration.homography is not None or abs(ratio - 1) > _SAME_SHAPE:
+    if image.registration.homography is not None or not _same_shape(image, native):
         raise SensorError(
             f"raster of {width}x{height} pixels, expected one in the camera's view of "
             f"{native[1]}x{native[0]} (a coarser one of the same shape will do)"
@@ -178,10 +201,33 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
     return resize(resize(raster, native, cv2.INTER_NEAREST), size)
 
 
+def _same_shape(image: SensorImage, native: Size) -> bool:
+    """Whether an image has the ratio of the camera image's sides; a turned one has not."""
+    height, width = image.data.shape[:2]
+    return abs((width * native[0]) / (height * native[1]) - 1) <= _SAME_SHAPE
+
+
+def clipping(image: SensorImage, modality: Modality) -> str:
+    """What is wrong with limits that clip nearly all of a thermal image; empty where nothing is."""
+    limits = image.limits or modality.limits
+    if limits is None:
+        return ""
+    try:
+        check_clipping(image.data, limits)
+    except SensorError as error:
+        return (
+            f"{error}; set this camera's (parameter thermal.limits, meta.json of files), or train "
+            "with the encoding frame_gain"
+        )
+    return ""
+
+
 def _why_blank(data: LidarPoints | SensorImage) -> str:
     """What is wrong with a sensor that shows nothing; empty where it had nothing to measure."""
     if isinstance(data, SensorImage):
         return "the image has the same value everywhere, or does not overlap the camera's view"
     if not len(data.xyz):
         return ""
+    if bool((np.linalg.norm(data.xyz, axis=1) < MIN_RANGE).all()):
+        return f"all of {len(data.xyz)} points are within {MIN_RANGE:g} m, expected metres"
     return f"none of {len(data.xyz)} points is in the camera's view: check the extrinsics"

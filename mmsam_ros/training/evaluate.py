@@ -23,16 +23,19 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
+from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import BLANK, palette
+from mmsam_ros.sensors import palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import benchmark_geometry, open_split
+from mmsam_ros.training.start import benchmark_geometry, look_at, open_split
 from mmsam_ros.weights import Geometry, Spec
+
+_LOOKED_AT = 20  # frames that are compared with the training data
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ class Predictor:
             plan = dataclasses.replace(plan, output=plan.canvas)
         prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
         for refusal in prepared.refused.values():
-            if refusal.reason != BLANK:
+            if not refusal.of_frame:
                 raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
         prediction = predict(self.engine, prepared).argmax(dim=1)[0].to(torch.uint8)
         if item.label is None:
@@ -167,7 +170,7 @@ class Evaluation:
         known = (name for name, found in BENCHMARKS.items() if found.classes == spec.classes)
         dataset = config.dataset or next(known, "folder")  # which may have any classes
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
-        _check_fit(spec, frames)
+        check_fit(spec, frames)
 
         def change(item: LabelledFrame) -> LabelledFrame:
             for name in config.corrupt:
@@ -178,6 +181,15 @@ class Evaluation:
         self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
         self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
+
+    def doubts(self) -> list[str]:
+        """What in some of the frames cannot be what the weights were trained on."""
+        found = look_at(self.frames, self.spec, _LOOKED_AT)
+        return [
+            f"{sensor} {finding.subject} {finding.found}"
+            for sensor, live in found.items()
+            for finding in compare(sensor, live, self.spec.seen.get(sensor, {}))
+        ]
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
         """Evaluate all frames, as `evaluate_frames`."""
@@ -207,7 +219,8 @@ def check_labels(config: TrainConfig, split: str) -> None:
         raise TrainingError(f"{config.data.root}: the labels of the split {split!r} are withheld")
 
 
-def _check_fit(spec: Spec, frames: FrameSet) -> None:
+def check_fit(spec: Spec, frames: FrameSet) -> None:
+    """TrainingError where classes or encodings of a data set are not those of the weights."""
     names = ([info.name for info in owner.classes] for owner in (spec, frames))
     for i, (ours, theirs) in enumerate(zip_longest(*names)):
         if ours != theirs:

@@ -2,20 +2,37 @@
 """What a run begins with: the network, its spec, start weights, and what does not train."""
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
+
+import numpy as np
 
 from mmsam_ros._util import near_match, require
 from mmsam_ros.data.benchmark import Benchmark
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.data.transforms import fit_factor
+from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
-from mmsam_ros.sensors import RGB, ClassInfo, Modality, made_of_points
+from mmsam_ros.sensors import (
+    FIELDS,
+    LIMITS,
+    RGB,
+    ClassInfo,
+    Modality,
+    PlaneSample,
+    Seen,
+    channel_statistics,
+    frame_planes,
+    made_of_points,
+    sample_planes,
+)
 from mmsam_ros.training.config import StartConfig, TrainConfig, TrainingError
 from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sam_encoder, make_spec
 from mmsam_ros.weights.spec import empty_value
@@ -89,6 +106,7 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     spec = make_spec(
         network, modalities, frames.classes, geometry, trained=True, dropped=dropped, **provenance
     )
+    spec = dataclasses.replace(spec, seen=look_at(frames, spec))
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
     return model, spec
@@ -117,6 +135,40 @@ def network_of(
             f"{built.image_size} takes {', '.join(map(str, legal))}"
         )
     return built
+
+
+def look_at(frames: FrameSet, spec: Spec, count: int = 200) -> Seen:
+    """What the auxiliaries' channels look like in a data set, to compare the node's sensors with:
+    of `count` frames, spread over all, as the node makes planes of them.
+
+    Raises:
+        DataError: a frame cannot be read.
+        TrainingError: limits clip nearly all of most thermal images.
+    """
+    if not spec.sensors:
+        return {}
+
+    def look(index: int) -> tuple[dict[str, PlaneSample], list[str]]:
+        frame = frames[index].frame
+        planes = frame_planes(frame, spec.modalities, Plan.of(spec.geometry, frame.size).canvas)
+        shown = {
+            s: sample_planes(p) for s, p in planes.auxiliaries.items() if s not in planes.blank
+        }
+        return shown, [blank.text for blank in planes.blank.values() if blank.reason == LIMITS]
+
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int)).tolist()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        looks = list(pool.map(look, chosen))
+    clipped = [text for _, texts in looks for text in texts]
+    if 2 * len(clipped) > len(looks):
+        text = f"{len(clipped)} of {len(looks)} frames looked at: {clipped[0]}"
+        raise TrainingError(f"thermal: {text}")
+    samples = {s: [shown[s] for shown, _ in looks if s in shown] for s in spec.sensors}
+    return {
+        sensor: channel_statistics(some, FIELDS[spec.encodings[sensor]])
+        for sensor, some in samples.items()
+        if some
+    }
 
 
 def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> Modality:

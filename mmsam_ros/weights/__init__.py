@@ -8,6 +8,7 @@ from mmsam_ros.weights.files import (
     package_file,
     read_spec,
     save_model,
+    save_spec,
 )
 from mmsam_ros.weights.foreign import (
     convert_released,
@@ -20,5 +21,5 @@ from mmsam_ros.weights.spec import Geometry, Presence, Score, Spec, WeightsError
 __all__ = [
     "Geometry", "Presence", "Score", "Spec", "WeightsError", "convert_released", "default_weights",
     "file_sha256", "load_convnext", "load_model", "load_sam_encoder", "make_spec", "package_file",
-    "read_checkpoint", "read_spec", "save_model",
+    "read_checkpoint", "read_spec", "save_model", "save_spec",
 ]  # fmt: skip

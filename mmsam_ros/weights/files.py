@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmsam_ros._util import MmsamError, atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
-from mmsam_ros.weights.legacy import upgrade
+from mmsam_ros.weights.legacy import ADDED, upgrade
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
@@ -37,16 +37,32 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     path = Path(path)
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _write(path, state, spec)
+
+
+def save_spec(path: str | Path, spec: Spec) -> None:
+    """Write another spec into a weights file, atomically; its tensors stay bit for bit.
+
+    Raises:
+        WeightsError: as `read_spec`, or the spec is one of another network.
+    """
+    path = Path(path)
+    if read_spec(path).config != spec.config:
+        raise WeightsError(f"{path}: the spec's configuration is not the file's")
+    _write(path, load_file(path), spec)
+
+
+def _write(path: Path, state: State, spec: Spec) -> None:
     values = {"format": FORMAT, **spec.to_dict()}
     metadata = {key: json.dumps(value) for key, value in values.items()}
     try:
         Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
     except MmsamError as error:
         raise WeightsError(f"{path}: {error}") from error
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         with atomic_path(path) as part:
-            save_file(state, part, metadata)
+            save_file(dict(state), part, metadata)
             part.chmod(0o644)
     except SafetensorError as error:  # such as a full disk
         raise WeightsError(f"{path}: cannot be written ({error})") from error
@@ -69,6 +85,8 @@ def read_spec(path: str | Path) -> Spec:
     values: dict[str, Any] = {}
     for key in ("format", *KEYS):
         if key not in metadata:
+            if key in ADDED:
+                continue
             raise WeightsError(f"{path}: metadata key {key!r} is missing; not an {FORMAT} file")
         try:
             values[key] = json.loads(metadata[key])

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmsam_ros.weights.spec import WeightsError
 
+ADDED = ("seen",)  # keys that earlier versions did not write
 _FIXED_GEOMETRY = {"interpolation": ("bilinear",), "keep_ratio": (True, False)}
 
 

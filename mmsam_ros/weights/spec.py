@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a weights file says of itself: inputs, classes, geometry, presence, provenance.
+"""What a weights file says of itself: inputs and what they looked like in training, classes,
+geometry, presence, provenance.
 
 Training writes it, and nothing else tells the node what the network expects.
 """
@@ -15,10 +16,19 @@ from mmsam_ros import __version__
 from mmsam_ros._util import Checked, MmsamError, from_mapping, require
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import Size, legal_sizes
-from mmsam_ros.sensors import CAMERA, ENCODINGS, FIELDS, RGB, ClassInfo, Modality, topic_names
+from mmsam_ros.sensors import (
+    CAMERA,
+    ENCODINGS,
+    FIELDS,
+    RGB,
+    ClassInfo,
+    Modality,
+    Seen,
+    topic_names,
+)
 
 FORMAT = "mmsam/1"
-KEYS = ("config", "inputs", "classes", "geometry", "presence", "provenance")
+KEYS = ("config", "inputs", "classes", "geometry", "presence", "provenance", "seen")
 
 RGB_INPUT = Modality(
     ("red", "green", "blue"), "rgb8", scale=(1 / 255, 1 / 255, 1 / 255),
@@ -114,6 +124,7 @@ class Spec(Checked):
     geometry: Geometry
     presence: Presence
     provenance: Provenance
+    seen: Seen = field(default_factory=dict)  # of the training data; empty: not known
 
     def check(self) -> None:
         count = self.config.num_classes
@@ -126,6 +137,11 @@ class Spec(Checked):
         subsets = [*self.presence.trained_subsets, *(k.split("+") for k in self.presence.scores)]
         fits = all(set(subset) <= known for subset in subsets)
         self.require(fits, "presence", f"sensors of {sorted(known)}")
+        fits = all(
+            sensor in self.sensors and set(fields) <= set(FIELDS[self.inputs[sensor].encoding])
+            for sensor, fields in self.seen.items()
+        )
+        self.require(fits, "seen", f"fields of {', '.join(self.sensors) or 'no sensor'}")
 
     def _check_inputs(self) -> None:
         names = self.config.modalities

@@ -75,7 +75,9 @@ def test_one_image_with_all_sensors(
 
 
 def test_directories(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sensor files go with images of the same name; weights that are named need no warning."""
+    """Sensor files go with images of the same name; weights that are named need no warning. The
+    thermal images are warm at the top, and the weights know a cold sky.
+    """
     (tmp_path / "thermal").mkdir()
     thermal = (folder / "thermal/val_0000.png").read_bytes()
     (tmp_path / "thermal/val_0000.png").write_bytes(thermal)
@@ -84,7 +86,9 @@ def test_directories(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     words += ["--weights", default_weights(), "--precision", "bf16", "--out", tmp_path / "out"]
     assert predict(*words) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    (warning,) = said.err.splitlines()
+    assert warning.startswith("warning: thermal value is ")
+    assert "black-hot or upside down" in warning
     blocks = dict(block.split(": ", 1) for block in said.out.split(f"{folder}/images/")[1:])
     first, second, other = (blocks[f"{name}.png"] for name in ("val_0000", "val_0001", "test_0000"))
     assert first.startswith("camera + thermal\n")

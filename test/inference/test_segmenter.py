@@ -64,7 +64,7 @@ def frame(width: int = 320, height: int = 200, seed: int = 0) -> Frame:
     rng = np.random.default_rng(seed)
     xyz = rng.uniform((2, -8, -2), (40, 8, 3), (3000, 3)).astype(np.float32)
     cloud = LidarPoints(xyz, rng.uniform(0, 1, 3000).astype(np.float32), T_CAMERA_LIDAR)
-    thermal = SensorImage(rng.integers(24000, 33000, (120, 160), np.uint16))
+    thermal = SensorImage(rng.integers(24000, 33000, (120, 192), np.uint16))
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
     return Frame(rgb, {"lidar": cloud, "thermal": thermal}, camera(width, height))
 

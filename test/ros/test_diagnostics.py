@@ -200,3 +200,13 @@ def test_half_of_the_frames_are_enough() -> None:
     for _ in range(3):
         found.settle(Outcome("used", fused=("lidar",)))
     assert found.status() == (OK, "running")
+
+
+def test_what_is_not_plausible_is_a_warning_with_its_reason() -> None:
+    monitor = watched([0.0, 0.1], 0.05).monitor
+    found = {"lidar.intensity": "is 0 to 1, 4 to 200 in training"}
+    said = monitor.status("mmsam", COUNTS, {}, found)
+    assert (said.level, said.message) == (WARN, "implausible: lidar.intensity")
+    values = {v.key: v.value for v in said.values}
+    assert values["implausible.lidar.intensity"] == found["lidar.intensity"]
+    assert monitor.status("mmsam", COUNTS, {}, {}).level == OK

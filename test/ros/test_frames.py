@@ -14,10 +14,10 @@ from support.networks import spec_of
 
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.frames import Adjustments, FrameBuilder
 from mmsam_ros.ros.parameters import opencv_homography
 from mmsam_ros.ros.sets import Entry, SyncedSet
-from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage
+from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage, pose_matrix
 from mmsam_ros.weights import Spec
 
 ALIGNED = Registration()
@@ -176,3 +176,67 @@ def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> N
     )
     frame, refused = builder(spec=spec).build(synced(lidar=bare))
     assert (refused, set(frame.sensors)) == ({}, {"lidar"})
+
+
+MOUNT = pose_matrix([1.5, 0.1, 1.7], [0.0, 0.0, 0.38268343, 0.92387953])  # base_link <- lidar
+
+
+class Tree:
+    """TF of a vehicle: poses by target and source frame."""
+
+    def __init__(self, **poses: NDArray[np.float64]) -> None:
+        self.poses = poses
+
+    def lookup(self, sensor: str, target: str, source: str) -> NDArray[np.float64]:
+        if f"{target}_{source}" not in self.poses:
+            raise RosError("no pose", "no_extrinsics")
+        return self.poses[f"{target}_{source}"]
+
+
+@pytest.mark.parametrize("by", ["TF", "parameter"])
+def test_points_are_brought_into_the_frame_of_the_sensor(by: str) -> None:
+    """A driver that publishes in base_link; range and height must be those of the LiDAR."""
+    to_camera = pose_matrix([0.0, 0.2, 0.1], [0.5, -0.5, 0.5, 0.5])  # camera <- lidar
+    poses = {"camera_lidar": to_camera @ np.linalg.inv(MOUNT)}  # camera <- the cloud's frame
+    if by == "TF":
+        poses["velodyne_lidar"] = np.linalg.inv(MOUNT)
+    given = None if by == "TF" else np.linalg.inv(MOUNT)
+    made = builder()
+    made = dataclasses.replace(
+        made,
+        poses=Tree(**poses),
+        adjust=Adjustments("velodyne", given),  # type: ignore[arg-type]
+    )
+    base = POINTS.copy()
+    base[:, :3] = POINTS[:, :3] @ MOUNT[:3, :3].T + MOUNT[:3, 3]
+    messages = synced(lidar=cloud(0, base))
+    frame, refused = made.build(messages)
+    assert refused == {}
+    points = frame.sensors["lidar"]
+    assert isinstance(points, LidarPoints)
+    np.testing.assert_allclose(points.xyz, POINTS[:, :3], atol=1e-5)
+    np.testing.assert_allclose(points.T_camera_lidar, to_camera, atol=1e-9)
+    assert made.frame_ids(messages) == {"camera": "camera", "lidar": "velodyne"}
+
+
+def test_a_frame_of_the_sensor_that_is_not_known_is_named() -> None:
+    made = dataclasses.replace(
+        builder(),
+        poses=Tree(camera_lidar=np.eye(4)),
+        adjust=Adjustments("velodyne"),  # type: ignore[arg-type]
+    )
+    frame, refused = made.build(synced(lidar=cloud(0, POINTS)))
+    assert frame.sensors == {}
+    assert refused["lidar"].reason == "no_extrinsics"
+    text = refused["lidar"].text
+    assert all(word in text for word in ("'lidar'", "lidar.frame 'velodyne'", "lidar.frame_pose"))
+
+
+@pytest.mark.parametrize("alignment", [ALIGNED, BY_ROTATION])
+def test_limits_and_polarity_go_with_the_thermal_image(alignment: Registration | None) -> None:
+    adjust = Adjustments(thermal_limits=(27000.0, 31000.0), thermal_inverted=True)
+    made = dataclasses.replace(builder(alignment), adjust=adjust)
+    warm = image(0, np.zeros((24, 32), np.uint16), "mono16", "thermal")
+    data = made.build(synced(thermal=warm))[0].sensors["thermal"]
+    assert isinstance(data, SensorImage)
+    assert (data.limits, data.inverted) == ((27000.0, 31000.0), True)

@@ -53,7 +53,7 @@ class Rig:
         self.rgb = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
         spread = ((2, -8, -2, 0), (40, 8, 3, 1))
         self.points = rng.uniform(*spread, (20000, 4)).astype(np.float32)
-        self.counts = rng.integers(24000, 33000, (240, 320), np.uint16)
+        self.counts = rng.integers(24000, 33000, (240, 240), np.uint16)
         self.stamp = 5 * 10**9
         self.refused: Counter[str] = Counter()  # that the node must have counted
         publishers = (self.camera, self.info, self.lidar, self.thermal)

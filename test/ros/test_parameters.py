@@ -17,15 +17,19 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
+from support.networks import spec_of
 
+from mmsam_ros._util import MmsamError
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import PARAMETERS
 from mmsam_ros.ros.parameters import (
     Parameters,
     declare_parameters,
+    make_adjustments,
     make_camera_infos,
     make_synchroniser,
 )
+from mmsam_ros.ros.plausibility import IntensityScale
 
 ROWS = {row.name: row for row in PARAMETERS}
 LISTS = {row.name for row in PARAMETERS if row.default is None}
@@ -164,6 +168,12 @@ def test_a_calibration_is_a_fixed_camera_model(context: Context) -> None:
         ({"weights": 5}, "weights: found 5, expected a string"),
         ({"thermal__registration": "homography"}, r"thermal\.homography: found no value"),
         ({"thermal__homography": [1.0] * 9}, r"thermal\.homography: found .* 'none'"),
+        ({"plausibility": "refused"}, r"plausibility: found 'refused'.*did you mean 'refuse'"),
+        ({"thermal__invert": 1}, r"thermal\.invert: found 1, expected true or false"),
+        ({"thermal__limits": [1.0]}, r"thermal\.limits: found \[1\.0\], expected 2 doubles"),
+        ({"lidar__intensity_scale": "car"}, r"intensity_scale: found 'car', .* or 'auto'"),
+        ({"lidar__intensity_scale": True}, r"intensity_scale: found True"),
+        ({"lidar__frame_pose": POSE}, r"lidar\.frame_pose: found .* without lidar\.frame"),
         ({"sync_backend": "message_filters", "lidar__offset": 0.1}, r"lidar\.offset: .*complete"),
         ({"sync_backend": "message_filters", "sync__deadline": 0.2}, r"sync\.deadline"),
     ],
@@ -171,6 +181,39 @@ def test_a_calibration_is_a_fixed_camera_model(context: Context) -> None:
 def test_wrong_values_are_refused(context: Context, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(RosError, match=reason):
         read(context, **values)
+
+
+@pytest.mark.parametrize("scale", ["auto", 1.0, 0.0039, 255])
+def test_a_factor_is_a_number_or_a_word(context: Context, scale: float | str) -> None:
+    assert read(context, lidar__intensity_scale=scale)["lidar.intensity_scale"] == scale
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_factors_are_refused(context: Context, scale: float) -> None:
+    spec = spec_of("synthetic_rgb_lidar_thermal")
+    with pytest.raises(RosError, match=r"lidar\.intensity_scale: found .*factor above 0"):
+        IntensityScale(spec, read(context, lidar__intensity_scale=scale)["lidar.intensity_scale"])
+
+
+def test_adjustments_of_the_sensors(context: Context) -> None:
+    none = make_adjustments(read(context))
+    assert (none.lidar_frame, none.lidar_frame_pose, none.thermal_limits) == ("", None, None)
+    assert not none.thermal_inverted
+    found = make_adjustments(
+        read(
+            context, lidar__frame="velodyne", lidar__frame_pose=POSE, thermal__invert=True,
+            thermal__limits=[-10.0, 40.0],
+        )
+    )  # fmt: skip
+    assert (found.lidar_frame, found.thermal_limits) == ("velodyne", (-10.0, 40.0))
+    assert found.thermal_inverted
+    assert found.lidar_frame_pose is not None
+    assert found.lidar_frame_pose[:3, 3].tolist() == POSE[:3]
+    with pytest.raises(MmsamError, match=r"parameter thermal\.limits: found .*low < high"):
+        make_adjustments(read(context, thermal__limits=[40.0, -10.0]))
+    zero = {"lidar__frame": "velodyne", "lidar__frame_pose": [0.0] * 7}
+    with pytest.raises(RosError, match=r"parameter lidar\.frame_pose: .*zero rotation"):
+        make_adjustments(read(context, **zero))
 
 
 def test_the_shipped_values_go_with_message_filters(context: Context) -> None:

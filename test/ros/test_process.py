@@ -19,10 +19,11 @@ from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 from mmsam_ros.ros.worker import Processor, Worker
-from mmsam_ros.sensors import Registration, pose_matrix
+from mmsam_ros.sensors import ChannelStatistics, Registration, pose_matrix
 
 SIZE = 96  # pixels a side
 STAMP = 10**9
@@ -30,7 +31,7 @@ SENSORS = ("lidar", "thermal")
 RNG = np.random.default_rng(4)
 RGB = RNG.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 POINTS = RNG.uniform((2, -8, -2, 0), (40, 8, 3, 1), (5000, 4)).astype(np.float32)
-COUNTS = RNG.integers(24000, 33000, (60, 80), np.uint16)
+COUNTS = RNG.integers(24000, 33000, (80, 80), np.uint16)
 
 
 class Poses:
@@ -242,3 +243,23 @@ def test_every_way_to_end_at_once_adds_up(rig: Rig) -> None:
         "thermal": ends | {"used": 1, "refused:encoding": 1},
     }
     assert len(rig.outputs.results) == 2
+
+
+def test_what_is_not_plausible_is_left_out(segmenter: Segmenter) -> None:
+    """The clouds have intensity from 0 to 1 and the weights another one."""
+    seen = {
+        "lidar": {
+            "range": ChannelStatistics(2.0, 60.0, 15.0, 0.9),
+            "intensity": ChannelStatistics(4.0, 200.0, 50.0, 0.9),
+        }
+    }
+    spec = dataclasses.replace(segmenter.spec, seen=seen)
+    rig = Rig(segmenter)
+    look = Plausibility(spec, "refuse", rig.logged.append, IntensityScale(spec, 1.0), CameraInfos())
+    rig.process = dataclasses.replace(rig.process, plausibility=look)
+    outcomes = rig.run(*[frame()] * 5)
+    assert [outcome.fused for outcome in outcomes] == [SENSORS] * 2 + [("thermal",)] * 3
+    assert outcomes[-1].sensors["lidar"].reason == "implausible"
+    assert "lidar.intensity_scale" in outcomes[-1].sensors["lidar"].text
+    assert rig.counts()["lidar"] == {"used": 2, "refused:implausible": 3}
+    assert any("lidar intensity is 0" in line for line in rig.logged)

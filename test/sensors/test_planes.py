@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.sensors import (
     BLANK,
+    LIMITS,
     CameraModel,
     Frame,
     LidarPoints,
@@ -216,7 +217,7 @@ COLOUR = np.tile(np.array([7, 0, 200], np.uint8), (*NATIVE, 1))
         ("lidar", SensorImage(np.zeros((*NATIVE, 3), np.float32)), LIDAR, VALUE),
         ("event", SensorImage(COLOUR), EVENT, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8)), MONO8, VALUE),
-        ("thermal", SensorImage(np.full((24, 32), 10, np.uint16)), MONO16, VALUE),
+        ("thermal", SensorImage(np.full((24, 32), 25000, np.uint16)), MONO16, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 77, np.uint16)), GAIN, VALUE),
         # the edge of the thermal view is no contrast
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8), SHIFTED), MONO8, VALUE),
@@ -256,3 +257,81 @@ def test_the_frame_s_arrays_are_not_changed() -> None:
         frame_planes(Frame(RGB, sensors, CAMERA), modalities, size)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_thermal_camera_has_limits_and_a_polarity_of_its_own() -> None:
+    """They replace the limits or percentiles of the weights, whatever the type of the image."""
+    celsius = np.linspace(-10, 50, NATIVE[0] * NATIVE[1], dtype=np.float32).reshape(NATIVE)
+    kelvin = np.rint((celsius + 273.15) * 100).astype(np.uint16)
+    expected = np.clip(celsius / 40, 0, 1) * 255
+    for modality in (MONO8, MONO16, GAIN):
+        own = SensorImage(celsius, limits=(0.0, 40.0))
+        np.testing.assert_allclose(plane_of("thermal", own, modality)[..., 0], expected, atol=1e-3)
+        own = SensorImage(kelvin, limits=(27315.0, 31315.0))
+        np.testing.assert_allclose(plane_of("thermal", own, modality)[..., 0], expected, atol=0.05)
+        own = SensorImage(kelvin, limits=(27315.0, 31315.0), inverted=True)
+        found = plane_of("thermal", own, modality)[..., 0]
+        np.testing.assert_allclose(found, 255 - expected, atol=0.05)
+    dead = celsius.copy()
+    dead[3, 5], dead[3, 6] = np.nan, np.inf
+    found = plane_of("thermal", SensorImage(dead, limits=(0.0, 40.0)), MONO8)[..., 0]
+    assert (found[3, 5], found[3, 6]) == (0, 0)
+    assert np.isfinite(found).all()
+
+
+def test_an_inverted_image_is_empty_where_the_thermal_camera_does_not_see() -> None:
+    white = plane_of("thermal", SensorImage(COUNTS, SHIFTED), GAIN)
+    black = plane_of("thermal", SensorImage(COUNTS, SHIFTED, inverted=True), GAIN)
+    _, valid = register(scale_thermal(COUNTS, "frame_gain"), SHIFTED, NATIVE, NATIVE)
+    np.testing.assert_allclose(white[valid] + black[valid], 255, atol=1e-3)
+    assert not black[~valid].any()
+
+
+@pytest.mark.parametrize("shape", [(32, 24), (24, 24), (24, 33), (18, 32)])
+def test_a_thermal_image_of_another_shape_needs_a_registration(shape: tuple[int, int]) -> None:
+    """Also one that is turned by a quarter; 2 % are rounding."""
+    counts = RNG.integers(26_000, 34_000, shape, np.uint16)
+    refusal = planes_of("thermal", SensorImage(counts), MONO16).refused["thermal"]
+    assert f"{shape[1]}x{shape[0]} pixels without registration" in refusal.text
+    assert f"{NATIVE[1]}x{NATIVE[0]}" in refusal.text
+    assert "thermal.registration" in refusal.text
+    assert planes_of("thermal", SensorImage(counts, SHIFTED), MONO16).refused == {}
+
+
+def test_a_coarser_thermal_image_of_the_same_shape_will_do() -> None:
+    for shape in ((NATIVE[0] // 2, NATIVE[1] // 2), (2 * NATIVE[0], 2 * NATIVE[1])):
+        counts = RNG.integers(26_000, 34_000, shape, np.uint16)
+        assert planes_of("thermal", SensorImage(counts), MONO16).refused == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "text"),
+    [
+        (np.linspace(6700, 7720, NATIVE[0] * NATIVE[1]), None, "100% .* 6700 to 7720"),
+        (np.linspace(0, 65535, NATIVE[0] * NATIVE[1]), (100.0, 200.0), "100%"),
+        (np.linspace(24_000, 25_050, NATIVE[0] * NATIVE[1]), None, "95%"),
+    ],
+)
+def test_limits_of_another_camera_are_named(
+    data: NDArray[np.float64], limits: tuple[float, float] | None, text: str
+) -> None:
+    counts = data.reshape(NATIVE).astype(np.uint16)
+    found = planes_of("thermal", SensorImage(counts, limits=limits), MONO16)
+    assert found.blank["thermal"].reason == LIMITS
+    assert re.search(text, found.blank["thermal"].text), found.blank["thermal"].text
+    low, high = limits or MONO16.limits or (0, 0)
+    assert f"limits {low:g} and {high:g}" in found.blank["thermal"].text
+    assert "thermal.limits" in found.blank["thermal"].text
+
+
+def test_limits_may_clip_much() -> None:
+    """A cold night: nine tenths of the image are below them."""
+    counts = np.full(NATIVE, 24_000, np.uint16)
+    counts.ravel()[: counts.size // 10 + 1] = 30_000
+    assert planes_of("thermal", SensorImage(counts), MONO16).blank == {}
+
+
+def test_a_cloud_that_is_not_in_metres_is_said_to_be_near() -> None:
+    near = LidarPoints(XYZ / np.float32(1000), INTENSITY, TURNED)
+    text = planes_of("lidar", near, LIDAR).blank["lidar"].text
+    assert "within 1 m, expected metres" in text

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError
-from mmsam_ros.sensors import Frame, LidarPoints, Registration, SensorImage
+from mmsam_ros.sensors import ChannelStatistics, Frame, LidarPoints, Registration, SensorImage
 from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import (
     EvalConfig,
@@ -310,3 +310,23 @@ def test_scores_of_a_training_run(folder: Path) -> None:
     config = dataclasses.replace(config, dataset="muses", data=DataConfig(root=muses.root))
     with pytest.raises(TrainingError, match="withheld"):
         evaluate_weights(Path(muses.weights), config, "test")
+
+
+def test_data_that_the_weights_do_not_know_is_named(folder: Path) -> None:
+    evaluation = Evaluation(prepared(folder, "folder"))
+    assert evaluation.doubts() == [], "weights without statistics"
+    known = {"lidar": {"intensity": ChannelStatistics(5e3, 6e4, 2e4, 0.9)}}
+    evaluation.spec = dataclasses.replace(evaluation.spec, seen=known)
+    (doubt,) = evaluation.doubts()
+    assert doubt.startswith("lidar intensity is ")
+    assert "5e+03 to 6e+04 in training" in doubt
+
+
+def test_limits_that_clip_the_data_are_an_error(folder: Path) -> None:
+    """Else the thermal images would be left out without a word."""
+    evaluation = Evaluation(prepared(folder, "folder"))
+    thermal = dataclasses.replace(evaluation.spec.inputs["thermal"], limits=(1.0, 2.0))
+    inputs = {**evaluation.spec.inputs, "thermal": thermal}
+    evaluation.spec = dataclasses.replace(evaluation.spec, inputs=inputs)
+    with pytest.raises(TrainingError, match=r"limits 1 and 2 "):
+        evaluation.doubts()

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.trees import make_deliver, make_folder
 
 from mmsam_ros.data.open import open_frames
+from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.model import CombineConfig
+from mmsam_ros.sensors import FIELDS, frame_planes
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.start import build, components
@@ -135,3 +139,38 @@ def test_a_crop_that_the_network_cannot_take_is_refused(root: Path) -> None:
     frames = open_frames("deliver", root, "train", ("lidar",))
     with pytest.raises(TrainingError, match=r"augment\.crop: found \(64, 64\)"):
         build(options("--augment.crop=[64, 64]"), frames)
+
+
+def test_the_spec_says_what_the_sensors_look_like(tmp_path: Path) -> None:
+    """As the node makes planes of them: at the canvas, without augmentation."""
+    make_folder(tmp_path, ("lidar", "thermal"))
+    frames = open_frames("folder", tmp_path, "train", ("lidar", "thermal"))
+    _, spec = build(load_config(["--config=folder_rgb_lidar_thermal", *NANO]), frames)
+    for sensor in ("lidar", "thermal"):
+        planes = []
+        for index in range(len(frames)):
+            frame = frames[index].frame
+            canvas = Plan.of(spec.geometry, frame.size).canvas
+            planes.append(frame_planes(frame, spec.modalities, canvas).auxiliaries[sensor])
+        pixels = np.concatenate([p.reshape(-1, p.shape[-1]) for p in planes])
+        filled = pixels[pixels.any(axis=1)]
+        fields = FIELDS[spec.encodings[sensor]]
+        assert list(spec.seen[sensor]) == list(fields)
+        for i, name in enumerate(fields):
+            found, spread = spec.seen[sensor][name], float(np.ptp(filled[:, i])) + 1e-6
+            low, high = np.percentile(filled[:, i], (1, 99))
+            assert found.low == pytest.approx(low, abs=0.1 * spread)
+            assert found.high == pytest.approx(high, abs=0.1 * spread)
+            assert found.mean == pytest.approx(filled[:, i].mean(), abs=0.1 * spread)
+            assert found.empty == pytest.approx(1 - len(filled) / len(pixels), abs=0.02)
+
+
+def test_limits_of_another_camera_end_the_training_at_its_start(tmp_path: Path) -> None:
+    make_folder(tmp_path, ("thermal",))
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    meta["encodings"]["thermal"], meta["limits"] = "mono16", [100, 200]
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    frames = open_frames("folder", tmp_path, "train", ("thermal",))
+    config = load_config(["--dataset=folder", "--sensors=[thermal]", *NANO])
+    with pytest.raises(TrainingError, match=r"4 of 4 frames .*limits 100 and 200.*frame_gain"):
+        build(config, frames)

@@ -17,14 +17,17 @@ from support.randomise import randomise
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.model import build_model
+from mmsam_ros.sensors import ChannelStatistics
 from mmsam_ros.weights import (
     Presence,
     Score,
     Spec,
     WeightsError,
+    default_weights,
     load_model,
     read_spec,
     save_model,
+    save_spec,
 )
 
 NAME = "synthetic_rgb_lidar_thermal"
@@ -201,3 +204,59 @@ def test_a_model_of_another_configuration_is_not_saved(spec: Spec, tmp_path: Pat
     with pytest.raises(WeightsError, match="configuration"):
         save_model(tmp_path / "x.safetensors", other, spec)
     assert not list(tmp_path.iterdir())
+
+
+SEEN = {
+    "lidar": {"intensity": ChannelStatistics(4.0, 210.0, 49.0, 0.9, -0.4)},
+    "thermal": {"value": ChannelStatistics(1.0, 254.0, 158.0, 0.3, 0.7)},
+}
+
+
+def test_what_the_sensors_looked_like_is_kept(
+    weights_file: Path, spec: Spec, tmp_path: Path
+) -> None:
+    """`save_spec` changes metadata alone, whatever the precision of the tensors."""
+    path = tmp_path / "half.safetensors"
+    state = {n: v.half() if v.ndim > 1 else v for n, v in load_file(weights_file).items()}
+    with safe_open(weights_file, framework="pt") as file:
+        save_file(state, path, file.metadata())
+    save_spec(path, dataclasses.replace(spec, seen=SEEN))
+    assert read_spec(path) == dataclasses.replace(spec, seen=SEEN)
+    stored = load_file(path)
+    assert stored.keys() == state.keys()
+    assert all(stored[n].dtype == v.dtype and torch.equal(stored[n], v) for n, v in state.items())
+    with pytest.raises(WeightsError, match="configuration is not the file's"):
+        save_spec(path, spec_of(NAME, image_size=(64, 96)))
+
+
+def test_files_without_statistics_keep_loading(weights_file: Path, tmp_path: Path) -> None:
+    old = rewrite(weights_file, tmp_path / "old.safetensors", seen=None)
+    assert read_spec(old).seen == {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        ({"radar": {}}, "seen: found"),
+        ({"lidar": {"colour": {"low": 0, "high": 1, "mean": 0.5}}}, "seen: found"),
+        ({"lidar": {"range": {"low": 2, "high": 1, "mean": 0.5}}}, r"seen\.lidar\.range\.high"),
+        ({"lidar": {"range": {"low": 2}}}, "'high' is missing"),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused(
+    weights_file: Path, tmp_path: Path, seen: Any, reason: str
+) -> None:
+    wrong = rewrite(weights_file, tmp_path / "wrong.safetensors", seen=json.dumps(seen))
+    with pytest.raises(WeightsError, match=reason):
+        read_spec(wrong)
+
+
+def test_the_package_s_weights_know_their_sensors() -> None:
+    seen = read_spec(default_weights()).seen
+    assert {sensor: set(fields) for sensor, fields in seen.items()} == {
+        "lidar": {"range", "intensity", "height"},
+        "thermal": {"value"},
+    }
+    assert seen["lidar"]["height"].slope < -0.5  # the ground is below
+    assert seen["thermal"]["value"].slope > 0.5  # the sky is cold
+    assert 100 < seen["lidar"]["intensity"].high < 256

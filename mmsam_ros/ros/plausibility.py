@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what a sensor measures can be what the weights were trained on. Needs no ROS.
+
+A cloud with intensity of another unit, or one that is upside down, makes a mask that looks valid
+and is worse than one without the sensor. The node compares the channels of each sensor with those
+of the training data (`Spec.seen`), and the pose of a cloud with the camera's.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.inference.channels import ChannelWatch, Finding
+from mmsam_ros.inference.prepare import without_blank
+from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.sensors import (
+    CAMERA,
+    FIELDS,
+    Frame,
+    LidarPoints,
+    Planes,
+    Refusal,
+    SensorImage,
+    sample_planes,
+)
+from mmsam_ros.weights import Spec
+
+IMPLAUSIBLE = "implausible"  # reason of a refusal
+AUTO = "auto"  # `lidar.intensity_scale`: by the clouds' own values
+WINDOW, LEAST = 10, 3  # frames that are compared, and how many are enough to judge
+LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
+MEMORY = 50  # frames over which the scale of the intensity is averaged
+_TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
+_NOT_FINITE = 0.1  # share of values
+_SAME_VIEW = 0.1  # by how much the widths of views may differ that are the same
+
+
+class IntensityScale:
+    """Brings the LiDAR's intensity to the unit of the training data, by a factor.
+
+    `AUTO` takes the factor between the 99th percentiles of the live and the training data, averaged
+    over frames. RosError where that needs statistics that the weights lack.
+    """
+
+    def __init__(self, spec: Spec, scale: float | str) -> None:
+        encoding = spec.encodings.get("lidar")
+        fields = FIELDS[encoding] if encoding else ()
+        self._channel = fields.index("intensity") if "intensity" in fields else None
+        seen = spec.seen.get("lidar", {}).get("intensity")
+        self._high = seen.high if seen else 0.0
+        self._given = None if scale == AUTO else float(scale)
+        self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and of how many
+        if self._given is not None and not 0 < self._given < math.inf:
+            raise RosError(
+                f"parameter lidar.intensity_scale: found {scale}, expected a factor above 0, or "
+                f"{AUTO!r}"
+            )
+        if self._given is None and self._channel is not None and self._high <= 0:
+            raise RosError(
+                f"parameter lidar.intensity_scale: found {AUTO!r}, expected a number, as the "
+                "weights have no statistics of the intensity; `mmsam weights seen` adds them"
+            )
+
+    def __call__(self, planes: Planes) -> Planes:
+        """The planes with the intensity scaled."""
+        raster = planes.auxiliaries.get("lidar")
+        if raster is None or self._channel is None or self._given == 1.0:
+            return planes
+        scaled = raster.copy()
+        scaled[..., self._channel] *= self._measure(raster) if self._given is None else self._given
+        return replace(planes, auxiliaries={**planes.auxiliaries, "lidar": scaled})
+
+    def _measure(self, raster: NDArray[np.float32]) -> float:
+        values = sample_planes(raster).values[:, self._channel]
+        high = float(np.percentile(values, 99)) if len(values) else 0.0
+        if high > 0:
+            self._count = min(self._count + 1, MEMORY)
+            self._log += (math.log(self._high / high) - self._log) / self._count
+        return math.exp(self._log)
+
+
+class Plausibility:
+    """Looks at the planes of each frame, and at the pose of its cloud.
+
+    Args:
+        spec: of the weights; without `seen` only what needs no statistics is looked at.
+        mode: "warn", "refuse" (implausible sensors are left out) or "off".
+        warn: logs a finding.
+        scale: of the LiDAR's intensity, which is applied first.
+        infos: of the camera and the thermal camera, as far as they are known.
+    """
+
+    def __init__(
+        self, spec: Spec, mode: str, warn: Callable[[str], Any], scale: IntensityScale,
+        infos: CameraInfos, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
+        self._scale, self._infos = scale, infos
+        self._watch = ChannelWatch(spec, WINDOW)
+        self._next_log: dict[tuple[str, ...], float] = {}
+        self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
+
+    def __call__(self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str]) -> Planes:
+        """The planes to use; `frame_ids`: of the camera and the sensors, for messages."""
+        planes = self._scale(planes)
+        if self._mode == "off":
+            return planes
+        kept, refused = dict(planes.auxiliaries), dict(planes.refused)
+        all_found: dict[str, str] = {}
+        for sensor in planes.auxiliaries:
+            found = [*self._of_frame(sensor, frame, frame_ids), *self._of_channels(sensor, planes)]
+            for finding in found:
+                self._log(sensor, finding, frame_ids)
+                all_found[f"{sensor}.{finding.subject}"] = finding.text
+            if found and self._mode == "refuse":
+                text = "; ".join(f"{finding.subject} {finding.text}" for finding in found)
+                refused[sensor] = Refusal(sensor, IMPLAUSIBLE, text)
+                del kept[sensor]
+        self.findings = all_found
+        return replace(planes, auxiliaries=kept, refused=refused)
+
+    def _of_frame(
+        self, sensor: str, frame: Frame, frame_ids: Mapping[str, str]
+    ) -> Iterator[Finding]:
+        """What one frame tells without statistics."""
+        data = frame.sensors[sensor]
+        if not isinstance(data, LidarPoints):
+            yield from _finite("value", "pixels", data.data)
+            if sensor == "thermal" and data.registration.homography is None:
+                yield from self._of_view(frame.size, data)
+            return
+        if "intensity" in self._spec.inputs[sensor].fields:
+            there = np.isfinite(data.xyz).all(axis=1)
+            yield from _finite("intensity", "points", data.intensity[there])
+        tilt = float(np.degrees(np.arccos(np.clip(-data.T_camera_lidar[1, 2], -1, 1))))
+        if tilt > _TILT:
+            cloud, camera = (frame_ids.get(name, "") for name in (sensor, CAMERA))
+            yield Finding(
+                "pose",
+                f"has z of frame {cloud!r} {tilt:.0f} degrees from the upward direction (-y) of "
+                f"the camera's frame {camera!r}, although height is read along z",
+                "set lidar.frame to a frame of the sensor whose z points up, or correct the pose "
+                "(TF or lidar.extrinsics) or the frame of the camera, which must be optical",
+            )
+
+    def _of_view(self, size: tuple[int, int], image: SensorImage) -> Iterator[Finding]:
+        """Whether a thermal image without registration shows what the camera shows."""
+        height, width = image.data.shape[:2]
+        try:
+            models = self._infos.model(CAMERA, *size), self._infos.model("thermal", height, width)
+        except RosError:  # not known, or of another image
+            return
+        halves = [model.width / (2 * float(model.K[0, 0])) for model in models]
+        if abs(halves[1] / halves[0] - 1) > _SAME_VIEW:
+            camera, thermal = (2 * math.degrees(math.atan(half)) for half in halves)
+            yield Finding(
+                "view",
+                f"is {thermal:.0f} degrees wide, the camera's {camera:.0f}, by their CameraInfo, "
+                "although thermal.registration is 'none', for images of the same view",
+                "set it to 'rotation' or 'homography'",
+            )
+
+    def _of_channels(self, sensor: str, planes: Planes) -> list[Finding]:
+        """What the last frames tell, compared with the training data."""
+        blank = planes.blank.get(sensor)
+        if blank is not None and (not blank.text or without_blank(self._spec)):
+            return []  # nothing was to be measured, or it is refused already
+        self._watch.add(sensor, planes.auxiliaries[sensor])
+        return self._watch.findings(sensor, LEAST)
+
+    def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
+        """Log a finding now and then, one about a pose once per pair of frames."""
+        now, is_pose = self._clock(), finding.subject == "pose"
+        key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
+        if now >= self._next_log.get(key, now):
+            self._next_log[key] = math.inf if is_pose else now + LOG_PERIOD
+            self._warn(f"implausible: {sensor} {finding.subject} {finding.text}")
+
+
+def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding]:
+    if values.dtype.kind != "f" or not values.size:
+        return
+    share = 1 - float(np.isfinite(values).mean())
+    if share > _NOT_FINITE:
+        found = f"is NaN or infinite in {share:.0%} of the {things}"
+        yield Finding(subject, found, "check the sensor's driver")

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sensors that are not those of the training: what the node says of them, and what cures them.
+
+The package's weights and the synthetic world; each change is one that drivers are known for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
+
+from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
+from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
+from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.plausibility import IMPLAUSIBLE, LOG_PERIOD, IntensityScale, Plausibility
+from mmsam_ros.sensors import (
+    Frame,
+    LidarPoints,
+    Planes,
+    Registration,
+    SensorImage,
+    frame_planes,
+)
+from mmsam_ros.weights import Geometry, Spec, default_weights, read_spec
+from mmsam_ros.world.dataset import Scene
+from mmsam_ros.world.scene import CASES, WEATHERS
+from mmsam_ros.world.style import world_seed
+from mmsam_ros.world.vehicle import make_rig
+
+RIG = make_rig(192, 144)
+IDS = {"camera": "cam_optical", "lidar": "velodyne", "thermal": "boson"}
+Change = Callable[[Frame], Frame]
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return read_spec(default_weights())
+
+
+def frames_of(weather: str, case: str, number: int = 900) -> list[Frame]:
+    """Four frames of a drive that the weights have not seen."""
+    scene = Scene(world_seed("test", number), "test", weather, case, range(4))
+    return [
+        Frame(
+            sample.picture.rgb,
+            {
+                "lidar": LidarPoints(sample.cloud.xyz, sample.cloud.intensity, RIG.T_camera_lidar),
+                "thermal": SensorImage(sample.thermal, RIG.registration),
+            },
+            RIG.camera_model,
+        )
+        for sample in scene.samples(RIG)
+    ]
+
+
+@pytest.fixture(scope="module")
+def drive() -> list[Frame]:
+    return frames_of("sun", "ordinary")
+
+
+class Checked:
+    """What the node finds in frames, and what it makes of the planes."""
+
+    def __init__(
+        self, spec: Spec, mode: str = "warn", scale: float | str = 1.0,
+        infos: CameraInfos | None = None,
+    ) -> None:  # fmt: skip
+        self.spec, self.now, self.logged = spec, 0.0, list[str]()
+        self.plausibility = Plausibility(
+            spec, mode, self.logged.append, IntensityScale(spec, scale),
+            infos or CameraInfos(), lambda: self.now,
+        )  # fmt: skip
+        self.planes: Planes | None = None
+
+    def __call__(self, frames: list[Frame], change: Change | None = None) -> Mapping[str, str]:
+        for frame in frames:
+            self.now += 0.1
+            given = change(frame) if change else frame
+            canvas = Plan.of(self.spec.geometry, given.size).canvas
+            planes = frame_planes(given, self.spec.modalities, canvas)
+            self.planes = self.plausibility(given, planes, IDS)
+        return self.plausibility.findings
+
+
+def cloud(change: Callable[[LidarPoints], LidarPoints]) -> Change:
+    return lambda f: replace(f, sensors={**f.sensors, "lidar": change(f.sensors["lidar"])})  # type: ignore[arg-type]
+
+
+def thermal(change: Callable[[SensorImage], SensorImage]) -> Change:
+    return lambda f: replace(f, sensors={**f.sensors, "thermal": change(f.sensors["thermal"])})  # type: ignore[arg-type]
+
+
+def intensity(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
+    return cloud(lambda c: replace(c, intensity=change(c.intensity).astype(np.float32)))
+
+
+def rolled(degrees: float) -> NDArray[np.float64]:
+    """A turn about x, (4, 4)."""
+    matrix, angle = np.eye(4), np.radians(degrees)
+    matrix[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def turned(matrix: NDArray[np.float64], *, known: bool) -> Change:
+    """Points in a turned frame; `known`: the pose has it, so that they fall on the same pixels."""
+
+    def change(given: LidarPoints) -> LidarPoints:
+        xyz = (given.xyz @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
+        back = np.linalg.inv(matrix) if known else np.eye(4)
+        return LidarPoints(xyz, given.intensity, given.T_camera_lidar @ back)
+
+    return cloud(change)
+
+
+OPTICAL = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+BASE, ODOM = np.eye(4), rolled(1)
+BASE[:3, 3], ODOM[:3, 3] = (1.5, 0, 1.77), (300, -120, 5)
+BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
+
+
+@pytest.mark.parametrize(
+    ("change", "subjects", "texts"),
+    [
+        (intensity(lambda i: i / 255), ["lidar.intensity"], ["lidar.intensity_scale"]),
+        (intensity(lambda i: i / 100), ["lidar.intensity"], ["lidar.intensity_scale"]),
+        (intensity(lambda i: i * 16), ["lidar.intensity"], ["lidar.intensity_scale"]),
+        (intensity(lambda i: i * 257), ["lidar.intensity"], ["lidar.intensity_scale"]),
+        (intensity(lambda i: i * 0), ["lidar.intensity"], ["value 0 everywhere"]),
+        (intensity(lambda i: i * 0 + 1), ["lidar.intensity"], ["value 1 everywhere"]),
+        (
+            intensity(lambda i: np.where(np.arange(len(i)) % 2, i, np.nan)),
+            ["lidar.intensity"],
+            ["NaN or infinite in 50% of the points"],
+        ),
+        (cloud(lambda c: replace(c, xyz=c.xyz * np.float32(1000))), ["lidar.range"], ["metres"]),
+        (
+            turned(rolled(180), known=True),
+            ["lidar.height", "lidar.pose"],
+            ["z points down", "178 degrees", "'velodyne'", "'cam_optical'", "lidar.frame"],
+        ),
+        (turned(rolled(180), known=False), ["lidar.range"], ["upside down", "lidar.frame"]),
+        (turned(rolled(90), known=True), ["lidar.height", "lidar.pose"], ["on its side"]),
+        (turned(rolled(-90), known=True), ["lidar.height", "lidar.pose"], ["90 degrees"]),
+        (turned(rolled(90), known=False), ["lidar.height"], ["on its side"]),
+        (turned(rolled(-90), known=False), ["lidar.height"], ["on its side"]),
+        (turned(OPTICAL, known=True), ["lidar.pose"], ["88 degrees", "lidar.frame"]),
+        (turned(BASE, known=True), ["lidar.height"], ["1.8 m higher", "base_link", "lidar.frame"]),
+        (turned(ODOM, known=True), ["lidar.range"], ["lidar.frame"]),
+        (
+            cloud(lambda c: replace(c, xyz=c.xyz[::40], intensity=c.intensity[::40])),
+            ["lidar.filled"],
+            ["of the pixels hold data"],
+        ),
+        (BLACK_HOT, ["thermal.value"], ["black-hot", "thermal.invert"]),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    spec: Spec, drive: list[Frame], change: Change, subjects: list[str], texts: list[str]
+) -> None:
+    checked = Checked(spec)
+    found = checked(drive, change)
+    assert set(subjects) <= set(found), found
+    assert len({name.partition(".")[0] for name in found}) == 1, "the other sensor is fine"
+    said = "\n".join(found.values())
+    assert all(text in said for text in texts), said
+    assert all(any(name.replace(".", " ") in line for line in checked.logged) for name in subjects)
+    assert checked.planes is not None
+    assert set(checked.planes.auxiliaries) == {"lidar", "thermal"}  # warned of only
+    sensor = subjects[0].partition(".")[0]
+    strict = Checked(spec, "refuse")
+    strict(drive, change)
+    assert strict.planes is not None
+    assert strict.planes.refused[sensor].reason == IMPLAUSIBLE
+    assert all(text in strict.planes.refused[sensor].text for text in texts)
+    assert sensor not in strict.planes.auxiliaries
+    off = Checked(spec, "off")
+    assert off(drive, change) == {}
+    assert off.logged == []
+    # the sensor is mended while the node runs: what was found goes away
+    checked(drive * 3)
+    assert checked.plausibility.findings == {}
+
+
+@pytest.mark.parametrize(
+    ("weather", "case"),
+    [*((weather, "ordinary") for weather in WEATHERS), *zip(WEATHERS, CASES[1:], strict=False)],
+)
+def test_nothing_is_said_of_the_world_of_the_training(spec: Spec, weather: str, case: str) -> None:
+    checked = Checked(spec)
+    assert checked(frames_of(weather, case)) == {}
+    assert checked.logged == []
+
+
+@pytest.mark.parametrize("name", [n for n, c in CORRUPTIONS.items() if c.sensor != "event"])
+def test_nothing_is_said_of_degraded_frames(spec: Spec, drive: list[Frame], name: str) -> None:
+    frames = FrameSet("folder", "test", (), spec.classes, spec.modalities)
+    records = [Record(f"{i}", Path(), {}, None) for i in range(len(drive))]
+    items = [LabelledFrame(r, f, None) for r, f in zip(records, drive, strict=True)]
+    assert Checked(spec)([corrupt(item, name, frames).frame for item in items]) == {}
+
+
+@pytest.mark.parametrize("mode", ["resize", "slide"])
+def test_nothing_is_said_with_another_geometry(spec: Spec, drive: list[Frame], mode: str) -> None:
+    stride = (96, 128) if mode == "slide" else None
+    other = replace(spec, geometry=Geometry(mode, spec.geometry.size, stride))  # type: ignore[arg-type]
+    assert Checked(other)(drive) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        (turned(rolled(180), known=True), rolled(-180)),
+        (turned(rolled(90), known=True), rolled(-90)),
+        (turned(OPTICAL, known=True), np.linalg.inv(OPTICAL)),
+        (turned(BASE, known=True), np.linalg.inv(BASE)),
+        (turned(ODOM, known=True), np.linalg.inv(ODOM)),
+    ],
+)
+def test_points_in_a_frame_of_the_sensor_are_right_again(
+    spec: Spec, drive: list[Frame], change: Change, back: NDArray[np.float64]
+) -> None:
+    assert Checked(spec)(drive, lambda f: turned(back, known=True)(change(f))) == {}
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1 / 100, 1.0, 16.0, 257.0])
+def test_the_intensity_is_brought_back_to_its_unit(
+    spec: Spec, drive: list[Frame], factor: float
+) -> None:
+    right = Checked(spec)
+    assert right(drive) == {}
+    assert right.planes is not None
+    expected = right.planes.auxiliaries["lidar"]
+    for scale, tolerance in ((1 / factor, 1e-4), ("auto", 0.5)):
+        scaled = Checked(spec, scale=scale)
+        assert scaled(drive, intensity(lambda i: i * factor)) == {}
+        assert scaled.planes is not None
+        found = scaled.planes.auxiliaries["lidar"]
+        np.testing.assert_array_equal(found[..., ::2], expected[..., ::2])
+        hit = expected[..., 1] > 0
+        ratio = found[..., 1][hit] / expected[..., 1][hit]
+        assert ratio.max() - ratio.min() < 1e-3
+        assert abs(np.log(ratio.mean())) < tolerance
+
+
+def test_the_automatic_scale_settles(spec: Spec, drive: list[Frame]) -> None:
+    """One frame with a bright sign does not change it by much."""
+    scaled = Checked(spec, scale="auto")
+    scaled(drive * 5, intensity(lambda i: i / 255))
+    assert scaled.planes is not None
+    before = scaled.planes.auxiliaries["lidar"][..., 1].max()
+    scaled(drive[-1:], intensity(lambda i: i * 10 / 255))
+    after = scaled.planes.auxiliaries["lidar"][..., 1].max() / 10
+    assert 0.8 < after / before < 1
+
+
+def test_black_hot_images_are_inverted(spec: Spec, drive: list[Frame]) -> None:
+    assert (
+        Checked(spec)(drive, lambda f: thermal(lambda t: replace(t, inverted=True))(BLACK_HOT(f)))
+        == {}
+    )
+
+
+def info(width: int, height: int, focal: float) -> CameraInfo:
+    message = CameraInfo(width=width, height=height, distortion_model="plumb_bob")
+    message.d = [0.0] * 5
+    message.k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [focal, 0.0, width / 2, 0.0, 0.0, focal, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def test_views_that_differ_need_a_registration(spec: Spec, drive: list[Frame]) -> None:
+    infos = CameraInfos()
+    infos.update("camera", info(192, 144, float(RIG.camera.K[0, 0])))
+    plain = thermal(lambda t: replace(t, registration=Registration()))
+    assert "thermal.view" not in Checked(spec, infos=infos)(drive, plain), "not known"
+    infos.update("thermal", info(96, 72, float(RIG.thermal.K[0, 0])))
+    found = Checked(spec, infos=infos)(drive, plain)
+    assert "is 64 degrees wide, the camera's 75" in found["thermal.view"]
+    assert "thermal.registration" in found["thermal.view"]
+    assert Checked(spec, infos=infos)(drive) == {}, "it is registered"
+    infos.update("thermal", info(96, 72, float(RIG.camera.K[0, 0]) / 2))
+    assert "thermal.view" not in Checked(spec, infos=infos)(drive, plain), "the same view"
+
+
+def test_each_finding_is_logged_now_and_then(spec: Spec, drive: list[Frame]) -> None:
+    checked, change = Checked(spec), intensity(lambda i: i / 255)
+    checked(drive * 3, change)
+    assert len(checked.logged) == 1
+    checked.now += LOG_PERIOD
+    checked(drive, change)
+    assert len(checked.logged) == 2
+    turn = turned(OPTICAL, known=True)
+    poses = Checked(spec)
+    for _ in range(3):
+        poses(drive, turn)
+        poses.now += LOG_PERIOD
+    assert sum("lidar pose" in line for line in poses.logged) == 1, "once"
+
+
+def test_weights_without_statistics_judge_by_the_pose_alone(spec: Spec, drive: list[Frame]) -> None:
+    old = replace(spec, seen={})
+    assert Checked(old)(drive, intensity(lambda i: i / 255)) == {}
+    assert set(Checked(old)(drive, turned(rolled(180), known=True))) == {"lidar.pose"}
+    with pytest.raises(RosError, match=r"intensity_scale: found 'auto'.*mmsam weights seen"):
+        Checked(old, scale="auto")
+
+
+def test_nothing_to_measure_is_no_finding(spec: Spec, drive: list[Frame]) -> None:
+    empty = cloud(lambda c: replace(c, xyz=c.xyz[:0], intensity=c.intensity[:0]))
+    assert Checked(spec)(drive, empty) == {}
