@@ -187,7 +187,7 @@ class Tree:
     def __init__(self, **poses: NDArray[np.float64]) -> None:
         self.poses = poses
 
-    def lookup(self, sensor: str, target: str, source: str) -> NDArray[np.float64]:
+    def lookup(self, sensor: str, target: str, source: str, stamp: Any) -> NDArray[np.float64]:
         if f"{target}_{source}" not in self.poses:
             raise RosError("no pose", "no_extrinsics")
         return self.poses[f"{target}_{source}"]
