@@ -131,9 +131,10 @@ class Plausibility:
         """What one frame tells without statistics."""
         data = frame.sensors[sensor]
         if not isinstance(data, LidarPoints):
-            yield from _finite("value", "pixels", data.data)
-            if sensor == "thermal" and data.registration.homography is None:
-                yield from self._of_view(frame.size, data)
+            if sensor == "thermal":  # in others, NaN is where nothing was measured
+                yield from _finite("value", "pixels", data.data)
+                if data.registration.homography is None:
+                    yield from self._of_view(frame.size, data)
             return
         if "intensity" in self._spec.inputs[sensor].fields:
             there = np.isfinite(data.xyz).all(axis=1)

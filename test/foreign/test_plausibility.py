@@ -315,6 +315,22 @@ def test_weights_without_statistics_judge_by_the_pose_alone(spec: Spec, drive: l
         Checked(old, scale="auto")
 
 
+def test_dead_pixels_are_a_finding_if_they_are_many(spec: Spec, drive: list[Frame]) -> None:
+    """In degrees, with limits of the camera's own."""
+
+    def celsius(share: float) -> Change:
+        def change(given: SensorImage) -> SensorImage:
+            degrees = given.data.astype(np.float32) / 100 - 273.15
+            degrees[: round(share * len(degrees))] = np.nan
+            return replace(given, data=degrees, limits=(-10.0, 40.0))
+
+        return thermal(change)
+
+    assert Checked(spec)(drive, celsius(0.05)) == {}
+    found = Checked(spec)(drive, celsius(0.2))
+    assert "NaN or infinite in 19% of the pixels" in found["thermal.value"]
+
+
 def test_nothing_to_measure_is_no_finding(spec: Spec, drive: list[Frame]) -> None:
     empty = cloud(lambda c: replace(c, xyz=c.xyz[:0], intensity=c.intensity[:0]))
     assert Checked(spec)(drive, empty) == {}
