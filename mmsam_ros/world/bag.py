@@ -13,7 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import pose_values
-from mmsam_ros.world.physics import Cloud, PinholeSpec
+from mmsam_ros.world.camera import PinholeSpec
+from mmsam_ros.world.lidar import Cloud
 from mmsam_ros.world.vehicle import OFFSETS, Rig, Vehicle
 
 START = 1_700_000_000_000_000_000  # stamp of the drive's first instant, nanoseconds

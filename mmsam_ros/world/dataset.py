@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project, register
-from mmsam_ros.world.physics import AIR
+from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.scene import CASES, CLASS_IDS, CLASSES, WEATHERS
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import Floats, Mask, world_seed

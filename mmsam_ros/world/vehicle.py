@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.sensors import CameraModel, Registration
-from mmsam_ros.world import physics
-from mmsam_ros.world.physics import Cloud, LidarSpec, Picture, PinholeSpec
+from mmsam_ros.world.camera import Picture, PinholeSpec, render_picture
+from mmsam_ros.world.lidar import Cloud, LidarSpec, scan
 from mmsam_ros.world.scene import World, pose
 from mmsam_ros.world.style import Dice
 from mmsam_ros.world.surfaces import Caster
+from mmsam_ros.world.thermal import render_thermal
 
 OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -105,16 +106,16 @@ class Vehicle:
 
     def camera(self, time: float) -> Picture:
         """The camera's picture, with true labels."""
-        return physics.render_picture(self.caster, self.rig.camera, time, self._noise(10, time))
+        return render_picture(self.caster, self.rig.camera, time, self._noise(10, time))
 
     def lidar(self, time: float) -> Cloud:
         """The LiDAR's turn that begins at `time`."""
         turn, noise = 1 / self.rig.rates["lidar"], self._noise(11, time)
-        return physics.scan(self.caster, self.rig.lidar, time, turn, noise)
+        return scan(self.caster, self.rig.lidar, time, turn, noise)
 
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image (H, W), hundredths of a kelvin."""
-        return physics.render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
+        return render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
 
     def samples(self, count: int, interval: float) -> Iterator[Sample]:
         """`count` pictures, `interval` seconds apart, with the other sensors' nearest frames."""

@@ -21,7 +21,7 @@ from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.world import CLASSES, Vehicle, build_street, make_rig, world_seed
 from mmsam_ros.world import Sample as WorldSample
 from mmsam_ros.world.dataset import contrasts, is_hard, plan, render
-from mmsam_ros.world.physics import AIR, Cloud
+from mmsam_ros.world.lidar import AIR, Cloud
 from mmsam_ros.world.scene import CASES, WEATHERS
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,9 @@ from mmsam_ros.world import (
     build_street,
     make_rig,
 )
+from mmsam_ros.world.camera import view
+from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.meshes import box, floor
-from mmsam_ros.world.physics import AIR, COUNTS_PER_KELVIN, ZERO_CELSIUS, view
 from mmsam_ros.world.scene import (
     CASES,
     CLASS_IDS,
@@ -35,6 +36,7 @@ from mmsam_ros.world.scene import (
     Path,
 )
 from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, Surface, world_seed
+from mmsam_ros.world.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
 from mmsam_ros.world.traffic import person
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The physics of camera, thermal camera and LiDAR: what they make of the surfaces that rays hit."""
+"""The camera: light on the surfaces that rays hit, and the picture that a sensor makes of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.world.meshes import MATERIALS, by_material
 from mmsam_ros.world.scene import Conditions, World
 from mmsam_ros.world.style import Dice, Floats
-from mmsam_ros.world.surfaces import Caster, Hits, facade, look, mirrored
+from mmsam_ros.world.surfaces import Caster, Hits, look, mirrored
 
 _LAMP_TINT = np.array([1.0, 0.76, 0.46], np.float32)
 _BEAM_TINT = np.array([1.0, 0.93, 0.80], np.float32)
@@ -23,21 +22,6 @@ _FAINT = 0.03  # irradiance subtracted from every lamp's, so that its pool has a
 _SHADOW = 300.0  # things farther away cast no shadow, metres
 _GREY = 0.45  # mean radiance after automatic exposure
 _GAIN = (0.35, 4.0)  # limits of the exposure's gain
-
-COUNTS_PER_KELVIN = 100
-ZERO_CELSIUS = 27315  # counts
-_NETD = 0.07  # kelvin
-_PIVOT = 14.0  # degrees Celsius; low contrast brings all temperatures closer to it
-_FOG = 0.12  # extinction of thermal radiation as a share of that of visible light
-_FULL_SUN = 2.6  # irradiance that the materials' gain in the sun refers to
-
-AIR = 255  # label of echoes of fog and rain
-_NEAR, _FAR = 0.8, 110.0  # metres
-_RANGE_NOISE = 0.015  # metres
-_GLASS = 0.05  # reflectance of window panes
-_SLICES = 3  # of a turn; moving things are at one place within each
-_HAZE = 0.004  # extinction up to which the air returns no echoes, 1/m
-_PENETRATION = 0.35  # extinction at 905 nm, with multiple echoes, relative to visible light
 
 
 def _light(rgb: Sequence[float]) -> Floats:
@@ -104,29 +88,6 @@ def render_picture(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) ->
     labels, instance = caster.label[hits.triangle], caster.instance[hits.triangle]
     distance = hits.distance.reshape(shape)
     return Picture(rgb, labels.reshape(shape), distance, instance.reshape(shape))
-
-
-def render_thermal(caster: Caster, spec: PinholeSpec, time: float, rng: Dice) -> NDArray[np.uint16]:
-    """The thermal image (H, W) at `time`: counts of hundredths of a kelvin, 27315 is 0 Celsius."""
-    conditions = caster.world.conditions
-    hits, rays = view(caster, spec, time)
-    celsius = _sky_temperature(conditions, rays)
-    solid, seen = hits.solid()
-    emissivity = by_material("emissivity")[caster.material[seen.triangle]]
-    mirror = _sky_temperature(conditions, mirrored(rays[solid], seen.normal)[0])
-    body = emissivity * _temperature(caster, seen, time) + (1 - emissivity) * mirror
-    through = np.exp(-seen.distance * (1 / 900 + _FOG * conditions.fog))
-    air = 9.0 + 10.0 * conditions.day + conditions.air
-    celsius[solid] = body * through + air * (1 - through)
-    size = (spec.width, spec.height)
-    detectors = [max(pixels // conditions.coarse, 1) for pixels in size]
-    image = cv2.GaussianBlur(celsius.reshape(size[::-1]), (3, 3), 0.6)
-    image = cv2.resize(image, detectors, interpolation=cv2.INTER_AREA)
-    image = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
-    fixed = Dice(caster.world.seed, 6).standard_normal(spec.width).astype(np.float32)
-    noise = _NETD * rng.standard_normal(image.shape, np.float32) + 0.03 * fixed
-    counts = (image + noise) * COUNTS_PER_KELVIN + ZERO_CELSIUS
-    return np.round(np.clip(counts, 0, 65535)).astype(np.uint16)
 
 
 def _sky(world: World, rays: Floats, *, clouds: bool = True) -> Floats:
@@ -243,114 +204,3 @@ def _expose(radiance: Floats, conditions: Conditions, rng: Dice) -> NDArray[np.u
     image = image + grain * (shot * np.sqrt(np.maximum(image, 0)) + read)
     image = np.power(np.clip(image, 0, 1), np.float32(1 / 2.2))
     return (image * 255 + 0.5).astype(np.uint8)
-
-
-def _sky_temperature(conditions: Conditions, rays: Floats) -> Floats:
-    """Apparent temperature of the sky (Celsius): cold overhead, except in clouds, fog and rain."""
-    horizon = 4.0 + 10.0 * conditions.day + conditions.air
-    depth = (34.0 + 8.0 * (1 - conditions.day)) * (1 - 0.8 * conditions.cover)
-    return (horizon - depth * np.clip(rays[:, 2], 0, 1) ** 0.5).astype(np.float32)
-
-
-def _temperature(caster: Caster, seen: Hits, time: float) -> Floats:
-    """Temperature of what was hit (Celsius)."""
-    world, conditions = caster.world, caster.world.conditions
-    material, instance = caster.material[seen.triangle], caster.instance[seen.triangle]
-    drift = Dice(world.seed, 22).normal(0, 1.6, len(MATERIALS))
-    nominal = conditions.day * by_material("day") + (1 - conditions.day) * by_material("night")
-    celsius = (_PIVOT + conditions.contrast * (nominal - _PIVOT) + drift)[material]
-    celsius += 5.0 * (world.style.hash01(instance, 30) - 0.5)  # things of one material differ
-    cells = facade(caster, seen)
-    warm = np.where(cells.lit > 0, 5.0, 2.5) if conditions.night else np.float32(-1.5)
-    celsius[cells.at] += np.where(cells.window, warm, 0) + 1.0 * cells.frame * conditions.night
-    if max(conditions.sky.sun) > 0:
-        lit, facing, shadow = caster.sunlit(seen, 200.0, time)
-        # what is in shadow now has been in the sun before
-        gain = max(conditions.sky.sun) / _FULL_SUN * by_material("sun")[material[lit]]
-        celsius[lit] += gain * facing * np.where(shadow, 0.25, 1.0)
-    x, y, z = seen.point.T
-    rough = world.style.noise(x + 0.5 * z, y + z, 19.0)
-    return (celsius + 0.35 * rough + conditions.air).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class LidarSpec:
-    """A spinning LiDAR."""
-
-    elevations: NDArray[np.float64]  # of the beams, degrees, top first
-    steps: int  # a turn
-    T_base: NDArray[np.float64]  # base_link <- lidar
-
-    @cached_property
-    def rays(self) -> Floats:
-        """(steps * beams, 3) unit directions in firing order: clockwise from behind, top first."""
-        azimuth = np.pi - 2 * np.pi * (np.arange(self.steps)[:, None] + 0.5) / self.steps
-        up = np.radians(self.elevations)[None]
-        x, y, z = np.cos(up) * np.cos(azimuth), np.cos(up) * np.sin(azimuth), np.sin(up)
-        return np.stack([x, y, z + 0 * azimuth], -1).reshape(-1, 3).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class Cloud:
-    """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
-
-    The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
-    """
-
-    xyz: Floats  # (N, 3) float32 m
-    intensity: Floats  # (N,) float32, 0..255
-    ring: NDArray[np.uint16]  # (N,), 0 is the top beam
-    time: Floats  # (N,) float32 s since the stamp
-    label: NDArray[np.uint8]  # (N,) ground truth: class ids, `AIR` for fog or rain
-
-
-def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -> Cloud:
-    """One turn of `turn` seconds from `time` on."""
-    nominal, beams, ego = spec.rays, len(spec.elevations), caster.world.ego
-    actual, jitter = nominal, caster.world.conditions.jitter
-    if jitter:  # of the beams; the points are still computed from the nominal directions
-        actual = nominal + np.radians(jitter) * rng.standard_normal(nominal.shape, np.float32)
-        actual = (actual / np.linalg.norm(actual, axis=1, keepdims=True)).astype(np.float32)
-    stamped = np.linalg.inv(ego.at(time) @ spec.T_base)
-    parts = []
-    for rows in np.array_split(np.arange(len(nominal)), _SLICES):
-        middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
-        place = ego.at(middle) @ spec.T_base
-        T, back = place.astype(np.float32), (stamped @ place).astype(np.float32)
-        rays = actual[rows] @ T[:3, :3].T
-        hits = caster.cast(T[:3, 3], rays, middle)
-        distance, intensity, label = _returns(caster, hits, rays, rng)
-        kept = np.flatnonzero(distance > 0)
-        points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
-        parts.append((points, intensity[kept], rows[kept], label[kept]))
-    xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
-    ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
-    intensity = np.clip(intensity, 0, 255).astype(np.float32)
-    return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
-
-
-def _returns(
-    caster: Caster, hits: Hits, rays: Floats, rng: Dice
-) -> tuple[Floats, Floats, NDArray[np.uint8]]:
-    """Measured range (0: none), intensity and true label of every ray."""
-    conditions, count = caster.world.conditions, len(hits.distance)
-    material = caster.material[hits.triangle]
-    reflectance = by_material("reflectance")[material]
-    cells = facade(caster, hits)
-    reflectance[cells.at[cells.window]] = _GLASS
-    facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
-    through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
-    intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
-    intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
-    # fewer returns are strong enough at a long range or weak reflection
-    power = reflectance * (0.15 + facing) * through
-    lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
-    seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)
-    measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
-    label = caster.label[hits.triangle]
-    distance = np.where(seen, measured, np.float32(0))
-    echo = _NEAR + rng.exponential(4.0, count).astype(np.float32)
-    chance = 0.2 * (1 - np.exp(-12 * max(0, conditions.fog - _HAZE))) + 0.02 * conditions.rain
-    air = (rng.random(count) < chance) & (echo < hits.distance)
-    distance[air], intensity[air], label[air] = echo[air], 4 + 8 * rng.random(air.sum()), AIR
-    return distance, intensity, label

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LiDAR: range and intensity of the echoes that beams return."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.world.meshes import by_material
+from mmsam_ros.world.style import Dice, Floats
+from mmsam_ros.world.surfaces import Caster, Hits, facade
+
+AIR = 255  # label of echoes of fog and rain
+_NEAR, _FAR = 0.8, 110.0  # metres
+_RANGE_NOISE = 0.015  # metres
+_GLASS = 0.05  # reflectance of window panes
+_SLICES = 3  # of a turn; moving things are at one place within each
+_HAZE = 0.004  # extinction up to which the air returns no echoes, 1/m
+_PENETRATION = 0.35  # extinction at 905 nm, with multiple echoes, relative to visible light
+
+
+@dataclass(frozen=True, eq=False)
+class LidarSpec:
+    """A spinning LiDAR."""
+
+    elevations: NDArray[np.float64]  # of the beams, degrees, top first
+    steps: int  # a turn
+    T_base: NDArray[np.float64]  # base_link <- lidar
+
+    @cached_property
+    def rays(self) -> Floats:
+        """(steps * beams, 3) unit directions in firing order: clockwise from behind, top first."""
+        azimuth = np.pi - 2 * np.pi * (np.arange(self.steps)[:, None] + 0.5) / self.steps
+        up = np.radians(self.elevations)[None]
+        x, y, z = np.cos(up) * np.cos(azimuth), np.cos(up) * np.sin(azimuth), np.sin(up)
+        return np.stack([x, y, z + 0 * azimuth], -1).reshape(-1, 3).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
+
+    The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
+    """
+
+    xyz: Floats  # (N, 3) float32 m
+    intensity: Floats  # (N,) float32, 0..255
+    ring: NDArray[np.uint16]  # (N,), 0 is the top beam
+    time: Floats  # (N,) float32 s since the stamp
+    label: NDArray[np.uint8]  # (N,) ground truth: class ids, `AIR` for fog or rain
+
+
+def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -> Cloud:
+    """One turn of `turn` seconds from `time` on."""
+    nominal, beams, ego = spec.rays, len(spec.elevations), caster.world.ego
+    actual, jitter = nominal, caster.world.conditions.jitter
+    if jitter:  # of the beams; the points are still computed from the nominal directions
+        actual = nominal + np.radians(jitter) * rng.standard_normal(nominal.shape, np.float32)
+        actual = (actual / np.linalg.norm(actual, axis=1, keepdims=True)).astype(np.float32)
+    stamped = np.linalg.inv(ego.at(time) @ spec.T_base)
+    parts = []
+    for rows in np.array_split(np.arange(len(nominal)), _SLICES):
+        middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
+        place = ego.at(middle) @ spec.T_base
+        T, back = place.astype(np.float32), (stamped @ place).astype(np.float32)
+        rays = actual[rows] @ T[:3, :3].T
+        hits = caster.cast(T[:3, 3], rays, middle)
+        distance, intensity, label = _returns(caster, hits, rays, rng)
+        kept = np.flatnonzero(distance > 0)
+        points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
+        parts.append((points, intensity[kept], rows[kept], label[kept]))
+    xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
+    ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
+    intensity = np.clip(intensity, 0, 255).astype(np.float32)
+    return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
+
+
+def _returns(
+    caster: Caster, hits: Hits, rays: Floats, rng: Dice
+) -> tuple[Floats, Floats, NDArray[np.uint8]]:
+    """Measured range (0: none), intensity and true label of every ray."""
+    conditions, count = caster.world.conditions, len(hits.distance)
+    material = caster.material[hits.triangle]
+    reflectance = by_material("reflectance")[material]
+    cells = facade(caster, hits)
+    reflectance[cells.at[cells.window]] = _GLASS
+    facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
+    through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
+    intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
+    intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
+    # fewer returns are strong enough at a long range or weak reflection
+    power = reflectance * (0.15 + facing) * through
+    lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
+    seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)
+    measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
+    label = caster.label[hits.triangle]
+    distance = np.where(seen, measured, np.float32(0))
+    echo = _NEAR + rng.exponential(4.0, count).astype(np.float32)
+    chance = 0.2 * (1 - np.exp(-12 * max(0, conditions.fog - _HAZE))) + 0.02 * conditions.rain
+    air = (rng.random(count) < chance) & (echo < hits.distance)
+    distance[air], intensity[air], label[air] = echo[air], 4 + 8 * rng.random(air.sum()), AIR
+    return distance, intensity, label
