@@ -10,6 +10,7 @@ import codecs
 import json
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -107,13 +108,6 @@ class Files:
         return self._listed[folder]
 
 
-def other_forms(path: Path) -> list[str]:
-    """Names of the files beside a missing one that differ from it in their suffix alone."""
-    name = composed(path.stem)
-    found = [other.name for other in entries(path.parent) if composed(other.stem) == name]
-    return [other for other in found if other != path.name]
-
-
 def _both(one: Path, other: Path) -> DataError:
     return DataError(f"{one} and {other.name} are both there, expected one of them")
 
@@ -135,10 +129,19 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """The object that a JSON file holds; DataError also for a key that is given twice."""
     text = read_text(path)
-    with naming(path, ValueError):
-        values = json.loads(text)
+    with naming(path, ValueError, RecursionError):
+        values = json.loads(text, object_pairs_hook=_unique)
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {key!r} is given twice")
     return values

@@ -5,6 +5,7 @@ LiDAR is a raster in the camera's view, or points (.npy: x, y, z, intensity) tha
 projects. Thermal is in the camera's view, or calib.json registers it.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     )
     modalities = {sensor: meta.modality(sensor) for sensor in sensors}
     path = root / "calib.json"
-    calibration = Calibration.read(path) if path.is_file() else None
+    calibration = Calibration.read(path) if os.path.lexists(path) else None
     return FrameSet("folder", split, records, meta.classes, modalities, calibration=calibration)
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import Checked, check_word, from_mapping, ranged, write_atomic
+from mmsam_ros._util import Checked, check_word, from_mapping, ranged, require, write_atomic
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.data.files import read_json
@@ -70,6 +70,7 @@ class Meta(Checked):
         for split, names in self.splits.items():
             check_word("splits", split, SPLITS, DataError)
             for name in names:
+                _check_name(f"splits.{split}", name)
                 if name in split_of:
                     raise DataError(f"{name!r} is in {split_of[name]} and in {split}")
                 split_of[name] = split
@@ -93,6 +94,12 @@ class Meta(Checked):
         encoding = self.encodings[sensor]
         limits = self.limits if encoding == "mono16" else None
         return plain_modality(encoding, limits, self.point_size)
+
+
+def _check_name(field: str, name: str) -> None:
+    """DataError for a frame's name that is no path below the data set's folders."""
+    whole = bool(name) and not name.startswith("/") and not {"", ".", ".."} & {*name.split("/")}
+    require(whole and "\0" not in name, field, name, "names of files without suffix", DataError)
 
 
 class FolderWriter:
@@ -152,6 +159,7 @@ class FolderWriter:
     def list_frame(self, split: str, name: str, subsets: Mapping[str, str] | None = None) -> None:
         """List a frame whose files are there already, e.g. written by another process."""
         check_word("split", split, SPLITS, DataError)
+        _check_name("name", name)
         if name in self._split_of:
             raise DataError(f"{name}: found a second frame of this name, expected unique names")
         self._split_of[name] = split

@@ -2,21 +2,28 @@
 """Image files. An EXIF tag that turns an image is obeyed, as viewers and labelling tools do."""
 
 import io
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.sensors import SensorError, decode_image, to_8_bits
+from mmsam_ros.sensors.pixels import is_picture
 
 Array = NDArray[Any]
 Turns = dict[Path, int]  # the number in the EXIF tag of each image file that was read
 Image.MAX_IMAGE_PIXELS = None  # OpenCV has a limit of its own, 2^30
 PNG = b"\x89PNG\r\n\x1a\n"  # what such a file begins with
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DEFLATED = ("tiff_deflate", "tiff_adobe_deflate")
+_STRIPS, _TILES = (273, 279), (324, 325)  # tags: where parts of a TIFF lie, and their bytes
+_AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _ORIENTATION = 0x0112  # tag of EXIF
 
 
@@ -40,19 +47,6 @@ def three_channels(image: Array) -> Array:
     return np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
 
 
-def orientation(content: bytes) -> int:
-    """The number by which the EXIF tag of an image file turns its pixels; 1 where it does not."""
-    # a PNG's tag may follow its pixels, which Pillow would decode to look for it
-    if content.startswith(PNG) and b"eXIf" not in content:
-        return 1
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            number = int(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError):  # not what OpenCV could read, but no tag either
-        return 1
-    return number if 1 <= number <= 8 else 1
-
-
 def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     """The content of an image file, and its pixels in OpenCV's order without alpha, turned as its
     EXIF tag says; `turns` takes note of the tag. DataError for what is empty, cut off or broken.
@@ -60,10 +54,50 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     with naming(path):
         content = path.read_bytes()
     try:
-        image = decode_image(content, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    except SensorError as error:
+        if not is_picture(content):
+            _load(content)
+        image = upright(content, decode_image(content, _AS_STORED))
+    except Exception as error:  # SensorError, and a dozen types of Pillow
         text = f"{path}: is broken, expected a whole PNG, JPEG or TIFF image"
         raise DataError(text if content else f"{text}; it is empty") from error
     if turns is not None:
         turns[path] = orientation(content)
     return content, image
+
+
+def _load(content: bytes) -> None:
+    """Raises some error for a damaged TIFF, of which OpenCV reads what it can."""
+    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as image:
+        image.load()
+        if image.info.get("compression") in _DEFLATED:
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            starts, sizes = (tags[tag] for tag in (_TILES if _TILES[0] in tags else _STRIPS))
+            for start, size in zip(starts, sizes, strict=True):
+                zlib.decompress(content[start : start + size])  # libtiff may leave its sum out
+
+
+def upright(content: bytes, pixels: Array) -> Array:
+    """Pixels (H, W[, C]) as the decoder gave them, turned as the file's EXIF tag says."""
+    number = 1 if content.startswith(_TIFF) else orientation(content)  # TIFF's decoders turn them
+    if number >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = (-1 if number in numbers else 1 for numbers in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def orientation(content: bytes) -> int:
+    """The number by which the EXIF tag of an image file turns its pixels; 1 where it does not, or
+    holds something else. XMP may name another one, which few programs obey.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if content.startswith(PNG) and b"eXIf" in content:
+                image.load()  # the tag may follow the pixels
+            tags = getattr(image, "tag_v2", None)
+            if tags is None:
+                tags = Image.Exif()
+                tags.load(image.info.get("exif", b""))
+            number = tags.get(_ORIENTATION)
+    except Exception:  # a dozen types where a tag is damaged, or Pillow does not know the format
+        return 1
+    return number if isinstance(number, int) and 1 <= number <= 8 else 1

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.images import PNG, Turns, read_file
+from mmsam_ros.data.errors import DataError, naming
+from mmsam_ros.data.images import PNG, Turns, read_file, upright
 from mmsam_ros.sensors import NO_LABEL
 
 _PNG_GREY = (0, 4)  # colour types, the second one with alpha
 _TIFF_BITS = 258  # tag
+_LOSSY = ("JPEG", "MPO", "WEBP", "jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
 _REMEDY = "export the labels as 8-bit PNG with one channel, whose values are the ids"
 Values = NDArray[np.uint8]
 
@@ -49,19 +50,22 @@ def read_values(path: Path, known: int, red: bool = False, turns: Turns | None =
     can be read in two ways.
     """
     content, image = read_file(path, turns)
-    with Image.open(io.BytesIO(content)) as file:
-        kind, mode = file.format, file.mode
+    with naming(path), Image.open(io.BytesIO(content)) as file:
+        kind, mode, packing = file.format, file.mode, file.info.get("compression")
+        for form in (kind, packing):  # a TIFF may hold a JPEG
+            if form in _LOSSY:
+                text = f"{path}: label is {form}, whose compression changes ids; {_REMEDY}"
+                raise DataError(text)
         if kind not in ("PNG", "TIFF"):
-            lossy = ", whose compression changes ids" if kind == "JPEG" else ""
-            raise DataError(f"{path}: label is {kind}{lossy}; {_REMEDY}")
+            raise DataError(f"{path}: label is {kind}; {_REMEDY}")
         if mode in ("P", "PA"):
-            return _indices(path, file, known, red)
+            return _indices(path, content, file, known, red)
         bits, grey = _depth(content, file)
     if bits < 8 and kind == "TIFF":
         raise DataError(f"{path}: label is TIFF of {bits} bit; {_REMEDY}")
     if image.ndim == 3:
         if not (grey or red):
-            raise DataError(f"{path}: label has colours, expected ids; {_REMEDY}")
+            raise DataError(f"{path}: label is {mode}, expected one channel of ids; {_REMEDY}")
         image = image[..., 2]  # of blue, green, red
     if image.dtype.kind != "u" or image.max() > NO_LABEL:
         found = f"{image.dtype} with values to {image.max():g}"
@@ -79,14 +83,15 @@ def _depth(content: bytes, file: Image.Image) -> tuple[int, bool]:
     return int(min(np.atleast_1d(tags.get(_TIFF_BITS, 1)))), file.mode.startswith(("1", "L", "I"))
 
 
-def _indices(path: Path, file: Image.Image, known: int, red: bool) -> Values:
+def _indices(path: Path, content: bytes, file: Image.Image, known: int, red: bool) -> Values:
     """The indices of an image with a palette.
 
     A tool that makes PNG files smaller numbers the values anew and keeps them as grey levels (of
     a `red` image as red ones): where colours could be ids just as well, nothing tells which are.
     """
+    file.info.pop("xmp", None)  # loading a TIFF would turn it by this as well
     colours = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    indices = np.asarray(ImageOps.exif_transpose(file))
+    indices = upright(content, np.asarray(file))
     indices = indices[..., 0] if indices.ndim == 3 else indices
     used = np.unique(indices)
     used = used[used < len(colours)]

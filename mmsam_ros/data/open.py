@@ -8,8 +8,7 @@ from pathlib import Path
 from mmsam_ros._util import check_word
 from mmsam_ros.data import SPLITS, deliver, fmb, folder, muses
 from mmsam_ros.data.benchmark import Benchmark
-from mmsam_ros.data.errors import DataError
-from mmsam_ros.data.files import other_forms
+from mmsam_ros.data.errors import DataError, beside
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.shift import check_shift
 
@@ -36,10 +35,8 @@ def open_frames(
         raise DataError(f"{root}: found no frames of the split {split!r}, expected {dataset}")
     files = (p for r in frames.records for p in (r.image, *r.sensors.values(), r.label))
     if missing := [path for path in files if path is not None and not path.is_file()]:
-        there = f"; found {', '.join(other)}" if (other := other_forms(missing[0])) else ""
-        raise DataError(
-            f"{missing[0]}: is missing ({len(missing)} missing files in {split}){there}"
-        )
+        count = f"({len(missing)} missing files in {split})"
+        raise DataError(f"{missing[0]}: is missing {count}{beside(missing[0])}")
     check_shift(frames)
     return frames
 

@@ -28,10 +28,10 @@ from mmsam_ros.sensors import (
     check_size,
     decode_raster,
 )
+from mmsam_ros.sensors.pixels import channel_spread, to_single
 
 Array = NDArray[Any]
 SensorData = LidarPoints | SensorImage
-_JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
 
 
 def read_array(path: Path) -> Array:
@@ -159,7 +159,16 @@ def read_sensor(
         elif encoding == "png8":
             stored = three_channels(stored)
         elif len(FIELDS[encoding]) == 1 and stored.ndim == 3:
-            stored = _grey(stored[..., :3], sensor, encoding, uneven)
+            single = to_single(stored, encoding, uneven)
+            if channel_spread(stored):
+                # the text is the same for every file, so that Python shows it once
+                warnings.warn(
+                    f"{sensor} images have channels that differ: their mean is read (mmsam data "
+                    "check says of which files)",
+                    DataWarning,
+                    stacklevel=2,
+                )
+            stored = single
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image
@@ -180,30 +189,3 @@ def _points(points: Array, calibration: Calibration | None) -> LidarPoints:
         raise SensorError(f"{found}, expected numbers (N, 4) or more columns")
     points = points.astype(np.float32, copy=False)
     return LidarPoints(points[:, :3], points[:, 3], calibration.T_camera_lidar)
-
-
-def channel_spread(image: Array) -> int:
-    """The most by which the channels (H, W, 3) of a pixel differ; SensorError without a pixel."""
-    if 0 in image.shape:
-        raise SensorError(f"image is empty: {image.shape}")
-    return int((image.max(2).astype(np.int64) - image.min(2)).max())
-
-
-def _grey(image: Array, sensor: str, encoding: str, uneven: bool) -> Array:
-    """One channel (H, W) of a grey image that is stored as three."""
-    spread = channel_spread(image)
-    if spread == 0:
-        return image[..., 0]
-    if spread > _JPEG_SPREAD and not uneven:
-        raise SensorError(
-            f"{encoding} image has colours (channels differ by up to {spread}), expected a grey "
-            "one: export the camera's counts, not a coloured picture of them"
-        )
-    # the text is the same for every file, so that Python shows it once
-    warnings.warn(
-        f"{sensor} images have channels that differ: their mean is read (mmsam data check says of "
-        "which files)",
-        DataWarning,
-        stacklevel=2,
-    )
-    return np.rint(image.mean(2)).astype(image.dtype)

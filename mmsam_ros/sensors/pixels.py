@@ -75,7 +75,8 @@ def decode_image(data: bytes, flags: int) -> Array:
     """A whole JPEG or PNG file to pixels (H, W) or (H, W, C) in the order B, G, R.
 
     `flags` are those of `cv2.imdecode`. SensorError where the data is empty, broken or cut off,
-    whatever OpenCV makes of it.
+    whatever OpenCV makes of it. Damage within a JPEG's data is seen where parts are missing: the
+    format has no checksum.
     """
     if not data:
         raise SensorError("is empty")
@@ -164,10 +165,11 @@ def picture_rgb(pixels: Array, sent: str = "") -> NDArray[np.uint8]:
     return to_rgb(pixels, sent)
 
 
-def to_single(pixels: Array, encoding: str = "") -> Array:
+def to_single(pixels: Array, encoding: str = "", uneven: bool = False) -> Array:
     """One channel (H, W) of an image whose colours, if it can have some, are all grey.
 
-    encoding: of sensor_msgs where there is chroma, else for the error alone. SensorError where it
+    encoding: of sensor_msgs where there is chroma, else for the error alone. `uneven`: channels may
+    differ by any amount. The mean is read where they differ at all. SensorError where the image
     has colours: what a palette makes of counts is no measurement.
     """
     packing = PACKINGS.get(encoding)
@@ -178,18 +180,28 @@ def to_single(pixels: Array, encoding: str = "") -> Array:
         else:
             first = 1 if packing.to_rgb == _UYVY else 0
             single, chroma = pixels[..., first], pixels[..., 1 - first]
-        grey = bool((np.abs(chroma.astype(np.int16) - _NO_COLOUR) <= 1).all())
+        spread, limit = np.abs(chroma.astype(np.int16) - _NO_COLOUR).max(initial=0), 1
     elif pixels.ndim == 3:
-        colours = pixels[..., :3]
-        spread = colours.max(axis=2) - colours.min(axis=2)
-        single, grey = colours[..., 0], bool((spread <= _JPEG_SPREAD).all())
-        if grey and spread.any():
-            single = np.rint(colours.mean(axis=2)).astype(pixels.dtype)
+        spread, limit = channel_spread(pixels), _JPEG_SPREAD
+        single = pixels[..., 0]
+        if spread:
+            single = np.rint(pixels[..., :3].mean(axis=2)).astype(pixels.dtype)
     else:
         return pixels
-    if not grey:
+    if not (uneven or spread <= limit):
         raise SensorError(
-            f"{encoding} image has colours, expected a grey one: false colours are no measurement; "
-            "set the driver to mono8 or mono16"
+            f"{encoding} image has colours (channels differ by up to {spread:g}), expected a grey "
+            "one: false colours are no measurement; set the driver to mono8 or mono16, or export "
+            "the camera's counts"
         )
     return np.ascontiguousarray(single)
+
+
+def channel_spread(pixels: Array) -> float:
+    """The most by which the colours (H, W, 3 or more) of a pixel differ, alpha left out;
+    SensorError for an image without a pixel.
+    """
+    if 0 in pixels.shape:
+        raise SensorError(f"image is empty: {pixels.shape}")
+    colours = pixels[..., :3]
+    return float(np.subtract(colours.max(2), colours.min(2), dtype=np.float64).max())

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -22,7 +23,15 @@ from mmsam_ros.weights import package_file
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-4 for a number, as YAML 1.2 does."""
+    """Takes 1e-4 for a number, as YAML 1.2 does, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in keys.items():
+            if count > 1:
+                text = f"key {key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
@@ -74,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML file; TrainingError where it holds something else."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: found {values!r}, expected keys with values")
@@ -126,7 +135,7 @@ def _parse(key: str, text: str, kind: str) -> Any:
         return [word for word in text.split(",") if word]
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{key}: found {text!r}, expected a value in YAML") from error
 
 

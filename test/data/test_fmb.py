@@ -88,9 +88,7 @@ def test_labels_and_thermal(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Label/00001.png: is 80x50, but .*00001.png is 80x60"):
         frames[0]
     cv2.imwrite(str(frames.records[0].label), np.repeat(label[..., None], 3, 2))
-    with pytest.raises(
-        DataError, match=r"Label/00001.png: label has colours, expected ids; export"
-    ):
+    with pytest.raises(DataError, match=r"Label/00001.png: label is RGB, expected one channel"):
         frames[0]
 
 
