@@ -123,5 +123,8 @@ def test_names_and_words_are_refused(tmp_path: Path) -> None:
         FolderWriter(tmp_path, CLASSES, {"camera": "rgb8"})
     writer = FolderWriter(tmp_path, CLASSES, {})
     writer.list_frame("train", "one")
+    for name in ("", "/tmp/one", "../one", "one\0"):
+        with pytest.raises(DataError, match=r"name: found .*, expected names of files"):
+            writer.list_frame("train", name)
     with pytest.raises(DataError, match="one: found a second frame of this name"):
         writer.list_frame("val", "one")

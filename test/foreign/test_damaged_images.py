@@ -85,6 +85,23 @@ def test_whole_jpegs_with_appendices() -> None:
         assert decode_image(whole, cv2.IMREAD_UNCHANGED).shape == (240, 320, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpegs_cut_off_and_closed(channels: int) -> None:
+    """Some drivers append the end of the file to what they have."""
+    data = jpeg(scene(channels=channels), "plain")
+    for end in np.linspace(1000, len(data) - 1000, 20, dtype=int):
+        with pytest.raises(SensorError, match="parts of it are missing"):
+            decode_image(data[:end] + data[-2:], cv2.IMREAD_UNCHANGED)
+
+
+def test_a_restart_marker_before_the_end() -> None:
+    data = jpeg(scene(), "restarts")
+    last = max(data.rfind(bytes([0xFF, number])) for number in range(0xD0, 0xD8))
+    closed = data[:-2] + bytes([0xFF, 0xD0 + (data[last + 1] + 1) % 8]) + data[-2:]
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(decode_image(closed, cv2.IMREAD_UNCHANGED), expected)
+
+
 def test_damaged_pngs() -> None:
     data = cv2.imencode(".png", scene())[1].tobytes()
     for start in np.linspace(40, len(data) - 200, 20, dtype=int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from support.trees import make_deliver, make_fmb, make_folder, make_muses, sample, stored
 
 from mmsam_ros.cli.main import main
@@ -86,6 +87,66 @@ def test_text_in_another_encoding_is_named(tmp_path: Path) -> None:
         open_frames("folder", root, "val", ())
 
 
+def given_twice(text: str, key: str) -> str:
+    """JSON with a key in its first object once more, as its last."""
+    assert f'"{key}":' in text
+    return f'{text.rstrip()[:-1]}, "{key}": []}}'
+
+
+SPLIT = '"train_0000"'  # a frame's name in meta.json
+JSON = [
+    ("meta.json", lambda text: given_twice(text, "splits"), "key 'splits' is given twice"),
+    ("meta.json", lambda text: text.replace('"train": [', '"train": [], "train": ['),
+     "key 'train' is given twice"),
+    ("meta.json", lambda text: text.replace('"id": 0', '"id": 3, "id": 0'), "key 'id' is given tw"),
+    ("calib.json", lambda text: given_twice(text, "camera"), "key 'camera' is given twice"),
+    ("calib.json", lambda text: "[" * 200_000, "maximum recursion depth exceeded"),
+    ("meta.json", lambda text: '{"a":' * 200_000, "maximum recursion depth exceeded"),
+    ("meta.json", lambda text: text.replace(SPLIT, '"\\ud800"'), "surrogates not allowed"),
+    ("meta.json", lambda text: text.replace('"name": "', '"name": "\\udc00'), "surrogates not all"),
+    *(
+        ("meta.json", lambda text, name=name: text.replace(SPLIT, json.dumps(name)),
+         f"splits.train: found {name!r}, expected names of files without suffix")
+        for name in ("", ".", "..", "a\0", "/etc/hosts", "../images/val_0000", "a//b", "a/")
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "change", "message"), JSON)
+def test_what_json_may_not_say(
+    tmp_path: Path, file: str, change: Callable[[str], str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """One line that names the file, from every verb that reads it."""
+    root = make_folder(tmp_path, ("thermal",), per_split={"train": 1}, calibrated=True)
+    path = root / file
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(DataError) as caught:
+        open_frames("folder", root, "train", ())
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert main(["data", "check", "--dataset", "folder", "--root", str(root)]) != 0
+    assert message in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "empty"])
+def test_a_calibration_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    """Without calib.json thermal images would be taken to show the camera's view."""
+    root = make_folder(tmp_path, ("thermal",), per_split={"val": 1})
+    path = root / "calib.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(root / "elsewhere.json")
+    else:
+        path.touch()
+    with pytest.raises(DataError, match=r"calib.json: (cannot be read|is missing|Expecting value)"):
+        open_frames("folder", root, "val", ("thermal",))
+
+
 @pytest.mark.parametrize(
     "suffix", [".jpg", ".JPG", ".jpeg", ".JPEG", ".tif", ".tiff", ".TIFF", ".PNG"]
 )
@@ -144,11 +205,30 @@ def test_two_partners_of_one_name_are_both_named(
     assert "expected one of them" in str(caught.value)
 
 
-def test_a_partner_of_another_form_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "there"),
+    [
+        ("lidar/val_0000.npz", "val_0000.bin"),
+        ("labels/val_0000.png", "val_0000.bmp"),
+        ("images/val_0000.png", "Val_0000.png"),
+        ("labels/val_0000.png", "VAL_0000.PNG"),
+    ],
+)
+def test_what_lies_beside_a_missing_file_is_named(tmp_path: Path, missing: str, there: str) -> None:
     root = make_folder(tmp_path, ("lidar",))
-    (root / "lidar/val_0000.npz").rename(root / "lidar/val_0000.bin")
-    with pytest.raises(DataError, match=r"val_0000.npz: is missing .*; found val_0000.bin"):
+    path = root / missing
+    path.rename(path.with_name(there))
+    with pytest.raises(DataError, match=rf"{path.name}: is missing .*; found {there}$"):
         open_frames("folder", root, "val", ("lidar",))
+    assert f"{path}: is missing; found {there}" in check_dataset("folder", root, ("lidar",)).faults
+
+
+def test_names_with_a_suffix_in_splits(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, (), per_split={"val": 1})
+    text = (root / "meta.json").read_text()
+    (root / "meta.json").write_text(text.replace("val_0000", "val_0000.png"))
+    (fault,) = check_dataset("folder", root, ()).faults
+    assert fault == f"{root}/images/val_0000.png.png: is missing; found val_0000.png"
 
 
 def test_names_with_umlauts_from_a_mac(tmp_path: Path) -> None:
@@ -180,6 +260,71 @@ def turn(path: Path, number: int) -> None:
     tag = Image.Exif()
     tag[0x0112] = number
     image.transpose(back[number]).save(path, exif=tag)
+
+
+SCENE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("form", ["png", "jpg", "tif"])
+def test_every_number_of_exif(tmp_path: Path, form: str, number: int) -> None:
+    """Of every format, as Pillow turns it; the decoder's own pixels are left as they are."""
+    tag, path = Image.Exif(), tmp_path / f"a.{form}"
+    tag[0x0112] = number
+    Image.fromarray(SCENE).save(path, exif=tag)
+    turns: dict[Path, int] = {}
+    found = read_image(path, turns)
+    assert turns == {path: number}
+    plain = np.asarray(Image.open(path)) if form != "tif" else SCENE
+    if form == "jpg":
+        stored = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        plain = stored[..., ::-1]
+    plain = Image.fromarray(np.ascontiguousarray(plain))
+    plain.getexif()[0x0112] = number
+    np.testing.assert_array_equal(found, np.asarray(ImageOps.exif_transpose(plain)))
+
+
+def jpeg_with(segment: bytes) -> bytes:
+    """A JPEG of 24x16 with a segment APP1."""
+    data = cv2.imencode(".jpg", SCENE)[1].tobytes()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+def exif(kind: int, count: int, value: bytes, *more: bytes) -> bytes:
+    """A segment with the tag of orientation alone, as a value of some type."""
+    tag = struct.pack("<HHI", 0x0112, kind, count) + value.ljust(4, b"\0")
+    return b"".join((b"Exif\0\0II*\0\x08\0\0\0\x01\0", tag, bytes(4), *more))
+
+
+XMP = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><r:D tiff:Orientation="6"/></x:xmpmeta>'
+SEGMENTS = {
+    "short": (exif(3, 1, b"\6"), 6),
+    "long": (exif(4, 1, b"\6"), 6),
+    "byte": (exif(1, 1, b"\6"), 1),
+    "ascii": (exif(2, 2, b"6"), 1),
+    "undefined": (exif(7, 1, b"\6"), 1),
+    "float": (exif(11, 1, struct.pack("<f", 6)), 1),
+    "NaN": (exif(11, 1, struct.pack("<f", np.nan)), 1),
+    "fraction": (exif(5, 1, struct.pack("<I", 26), struct.pack("<II", 6, 1)), 1),
+    "n/0": (exif(5, 1, struct.pack("<I", 26), struct.pack("<II", 6, 0)), 1),
+    "none": (exif(3, 0, b""), 1),
+    "0": (exif(3, 1, b"\0"), 1),
+    "9": (exif(3, 1, b"\x09"), 1),
+    "negative": (exif(9, 1, struct.pack("<i", -6)), 1),
+    "no TIFF": (b"Exif\0\0XX", 1),
+    "empty": (b"Exif\0\0", 1),
+    "XMP": (XMP, 1),
+}
+
+
+@pytest.mark.parametrize("case", sorted(SEGMENTS))
+def test_odd_tags_of_exif(tmp_path: Path, case: str) -> None:
+    """What is no whole number from 1 to 8 in EXIF itself turns nothing, and is noted as such."""
+    segment, number = SEGMENTS[case]
+    path, turns = tmp_path / "a.jpg", dict[Path, int]()
+    path.write_bytes(jpeg_with(segment))
+    assert read_image(path, turns).shape == ((24, 16, 3) if number > 4 else (16, 24, 3))
+    assert turns == {path: number}
 
 
 @pytest.mark.parametrize("number", [5, 6, 7, 8])

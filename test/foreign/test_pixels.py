@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import struct
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from support.networks import spec_of
 
-from mmsam_ros.data.errors import DataError
+from mmsam_ros.data.errors import DataError, DataWarning
 from mmsam_ros.data.images import read_rgb
 from mmsam_ros.data.read import read_sensor
 from mmsam_ros.ros.calibration import CameraInfos, Extrinsics
@@ -306,6 +307,33 @@ def test_grey_jpegs_in_colour() -> None:
     assert np.array_equal(found, grey + 2)
     sent = cv2.imencode(".jpg", np.repeat(grey[..., None], 3, 2))[1].tobytes()
     assert np.abs(thermal_counts(compressed(sent, "jpeg")).astype(int) - grey).max() <= 8
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("spread", [0, 1, 4, 8, 9, 200])
+def test_one_rule_of_grey_for_messages_and_files(tmp_path: Path, spread: int, kind: type) -> None:
+    pixels = RNG.integers(0, 50, (4, 8, 1)) + np.array([0, spread // 2, spread])
+    bgr = pixels.astype(kind)
+    (tmp_path / "a.png").write_bytes(png(bgr))
+    given = [compressed(png(bgr), "png")]
+    if kind is np.uint8:
+        given += [message(bgr, "bgr8"), message(bgr, "8UC3")]
+    encoding = "mono8" if kind is np.uint8 else "mono16"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        if spread > 8:
+            text = f"has colours .channels differ by up to {spread}"
+            for one in given:
+                with pytest.raises(RosError, match=text):
+                    thermal_counts(one)
+            with pytest.raises(DataError, match=text):
+                read_sensor("thermal", tmp_path / "a.png", encoding, None)
+            return
+        expected = np.rint(pixels.mean(2)).astype(kind)
+        stored = read_sensor("thermal", tmp_path / "a.png", encoding, None)
+        for found in (stored.data, *map(thermal_counts, given)):
+            assert found.dtype == kind
+            np.testing.assert_array_equal(found, expected)
 
 
 # depth

@@ -152,6 +152,13 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
     path.write_text("- dataset")
     with pytest.raises(TrainingError, match=r"mine.yaml: found \['dataset'\], expected keys"):
         load_config(["--config", str(path)])
+    for text in ("batch: {effective: 4}\nbatch: {effective: 8}", "loss: {kind: ce, kind: ce}"):
+        path.write_text(text)
+        with pytest.raises(TrainingError, match=r"mine.yaml: key '(batch|kind)' is given twice"):
+            load_config(["--config", str(path)])
+    path.write_text("[" * 5000)
+    with pytest.raises(TrainingError, match=r"mine.yaml: maximum recursion depth exceeded"):
+        load_config(["--config", str(path)])
     path.write_text("dataset: [")
     with pytest.raises(TrainingError, match=r"mine.yaml: while parsing"):
         load_config(["--config", str(path)])
