@@ -7,7 +7,6 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +68,7 @@ class _Facts:
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
     pixels: NDArray[np.int64] | int = 0
-    stored: Counts | None = None  # pixels by the label's value, where it may be shifted
+    stored: dict[Path, Counts] = field(default_factory=dict)  # see `value_counts`
     moments: dict[str, Array] = field(default_factory=dict)
     blank: list[str] = field(default_factory=list)  # sensors that show nothing
     uneven: list[str] = field(default_factory=list)  # sensors whose grey images are not quite grey
@@ -112,8 +111,7 @@ def check_dataset(
             for modality, form in facts.forms.items():
                 report.forms.setdefault(modality, Counter())[form] += 1
             report.pixels[frames.split] += facts.pixels
-            if facts.stored is not None and record.label is not None:
-                stored[frames.split][record.label] = facts.stored
+            stored[frames.split] |= facts.stored
             blank.update(facts.blank)
             for sensor in facts.uneven:
                 uneven[sensor].append(record.sensors[sensor])
@@ -166,14 +164,13 @@ def _groups(records: Sequence[Record]) -> Counter[str]:
 
 def _examine(work: tuple[FrameSet, Record]) -> _Facts:
     frames, record = work
+    stored = value_counts(frames, record)
     try:
         item = frames.read(record)
         sample = frames.sample(item)
     except DataError:
-        return _Facts(_part_faults(frames, record), stored=_stored(frames, record))
-    facts = _Facts(
-        forms={"rgb": _form(record.image, sample["rgb"])}, stored=_stored(frames, record)
-    )
+        return _Facts(_part_faults(frames, record), stored=stored)
+    facts = _Facts(forms={"rgb": _form(record.image, sample["rgb"])}, stored=stored)
     for sensor, planes in sample["planes"].items():
         facts.forms[sensor] = _form(record.sensors[sensor], planes)
         if bool(planes.min() == planes.max()):
@@ -191,12 +188,6 @@ def _examine(work: tuple[FrameSet, Record]) -> _Facts:
         facts.forms["label"] = _form(record.label, sample["label"])
         facts.pixels = np.bincount(sample["label"].numpy().ravel(), minlength=256)
     return facts
-
-
-def _stored(frames: FrameSet, record: Record) -> Counts | None:
-    with suppress(DataError):  # another fault says so
-        return value_counts(frames, record) if frames.common and record.label else None
-    return None
 
 
 def _is_uneven(path: Path, fields: Sequence[str]) -> bool:

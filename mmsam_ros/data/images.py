@@ -56,13 +56,14 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     try:
         if not is_picture(content):
             _load(content)
-        image = upright(content, decode_image(content, _AS_STORED))
+        image = decode_image(content, _AS_STORED)
     except Exception as error:  # SensorError, and a dozen types of Pillow
         text = f"{path}: is broken, expected a whole PNG, JPEG or TIFF image"
         raise DataError(text if content else f"{text}; it is empty") from error
+    number = orientation(content)
     if turns is not None:
-        turns[path] = orientation(content)
-    return content, image
+        turns[path] = number
+    return content, upright(content, image, number)
 
 
 def _load(content: bytes) -> None:
@@ -76,9 +77,10 @@ def _load(content: bytes) -> None:
                 zlib.decompress(content[start : start + size])  # libtiff may leave its sum out
 
 
-def upright(content: bytes, pixels: Array) -> Array:
+def upright(content: bytes, pixels: Array, number: int) -> Array:
     """Pixels (H, W[, C]) as the decoder gave them, turned as the file's EXIF tag says."""
-    number = 1 if content.startswith(_TIFF) else orientation(content)  # TIFF's decoders turn them
+    if content.startswith(_TIFF):  # of which decoders have turned them
+        return pixels
     if number >= 5:
         pixels = pixels.swapaxes(0, 1)
     rows, columns = (-1 if number in numbers else 1 for numbers in ((3, 4, 7, 8), (2, 3, 6, 7)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.images import PNG, Turns, read_file, upright
+from mmsam_ros.data.images import PNG, Turns, orientation, read_file, upright
 from mmsam_ros.sensors import NO_LABEL
 
 _PNG_GREY = (0, 4)  # colour types, the second one with alpha
@@ -91,7 +91,7 @@ def _indices(path: Path, content: bytes, file: Image.Image, known: int, red: boo
     """
     file.info.pop("xmp", None)  # loading a TIFF would turn it by this as well
     colours = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    indices = upright(content, np.asarray(file))
+    indices = upright(content, np.asarray(file), orientation(content))
     indices = indices[..., 0] if indices.ndim == 3 else indices
     used = np.unique(indices)
     used = used[used < len(colours)]

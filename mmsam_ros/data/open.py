@@ -35,8 +35,10 @@ def open_frames(
         raise DataError(f"{root}: found no frames of the split {split!r}, expected {dataset}")
     files = (p for r in frames.records for p in (r.image, *r.sensors.values(), r.label))
     if missing := [path for path in files if path is not None and not path.is_file()]:
-        count = f"({len(missing)} missing files in {split})"
-        raise DataError(f"{missing[0]}: is missing {count}{beside(missing[0])}")
+        raise DataError(
+            f"{missing[0]}: is missing ({len(missing)} missing files in {split})"
+            f"{beside(missing[0])}"
+        )
     check_shift(frames)
     return frames
 

@@ -24,9 +24,14 @@ _STREET = 0.5  # least share of the common classes in the pixels of a street
 _CLEARLY = 2.0  # by how much it is greater for the right values
 
 
-def value_counts(frames: FrameSet, record: Record) -> Counts:
-    """Pixels by stored value of a frame's label image."""
-    return np.bincount(frames.label_values(record).ravel(), minlength=256)
+def value_counts(frames: FrameSet, record: Record) -> dict[Path, Counts]:
+    """Pixels by stored value of a frame's label image, by its path; empty where it cannot be read,
+    or the data set has no common classes.
+    """
+    if frames.common and record.label is not None:
+        with suppress(DataError):  # who reads the frame is told
+            return {record.label: np.bincount(frames.label_values(record).ravel(), minlength=256)}
+    return {}
 
 
 def find_shift(frames: FrameSet, counts: Mapping[Path, Counts]) -> tuple[str, bool]:
@@ -84,14 +89,10 @@ def _marks(frames: FrameSet, counts: Mapping[Path, Counts]) -> tuple[list[str], 
 
 def check_shift(frames: FrameSet) -> None:
     """DataError where labels of a split are shifted, DataWarning where they may be."""
-    if not frames.common:
-        return
+    labelled = [record for record in frames.records if record.label is not None]
     counts: dict[Path, Counts] = {}
-    labelled = [(record.label, record) for record in frames.records if record.label is not None]
     for i in np.random.default_rng(0).permutation(len(labelled))[:_MOST]:
-        label, record = labelled[i]
-        with suppress(DataError):  # who reads the frame is told
-            counts[label] = value_counts(frames, record)
+        counts |= value_counts(frames, labelled[i])
     text, proven = find_shift(frames, counts)
     if proven:
         raise DataError(text)
