@@ -10,6 +10,7 @@ of the frames as they were made), and after how many frames, which are 10 s apar
 """
 
 import argparse
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from mmsam_ros.weights import default_weights
 
 Change = Callable[[Frame], Frame]
 NEAR = 1.0  # points of mIoU that a parameter may fall short of the frames as they were made
+KNOWN: dict[bytes, Any] = {}  # labels by inputs: those without a sensor come again and again
 NOISE = np.random.default_rng(0)
 
 
@@ -171,7 +173,11 @@ def score(
     for number, item in enumerate(items, start=1):
         review = partial(look, frame_ids={}, stamp=10.0 * number)
         prepared = segmenter.prepare(change(item.frame), review)
-        labels = segmenter.infer(prepared, confidence=False).labels
+        key = b"".join(tensor.numpy().tobytes() for tensor in prepared.inputs.values())
+        key = hashlib.sha256(key + " ".join(prepared.inputs).encode()).digest()
+        if key not in KNOWN:
+            KNOWN[key] = segmenter.infer(prepared, confidence=False).labels
+        labels = KNOWN[key]
         matrices.update(torch.from_numpy(labels), torch.from_numpy(item.label), {})
         found |= look.findings
         first = first or (number if found else None)

@@ -73,14 +73,17 @@ class ChannelWatch:
         self._of_points = set[str]()
 
     def add(
-        self, sensor: str, planes: NDArray[np.float32], *, points: bool, stamp: float = 0.0
+        self, sensor: str, planes: NDArray[np.float32], *, points: bool, stamp: float | None = None
     ) -> None:
-        """Take note of a frame's planes; `points`: they are made of a cloud."""
+        """Take note of a frame's planes. `points`: they are made of a cloud; `stamp`: in seconds,
+        None: the frame is near to no other.
+        """
         recent = self._recent[sensor]
-        near = 0 <= stamp - self._last[sensor] < self._period
-        if near and len(recent) >= self._least:
-            return
-        self._last[sensor] = stamp
+        if stamp is not None:
+            near = 0 <= stamp - self._last[sensor] < self._period
+            if near and len(recent) >= self._least:
+                return
+            self._last[sensor] = stamp
         (self._of_points.add if points else self._of_points.discard)(sensor)
         sample = sample_planes(planes)
         # the same points fill a smaller share of a larger raster
@@ -128,9 +131,7 @@ def compare(
     filled, expected = (1 - next(iter(s.values())).empty if s else 0.0 for s in (live, seen))
     if filled * _SPARSE < expected and sensor != "event":  # nothing may have moved
         found = f"{filled:.2%} of the pixels hold data, {expected:.1%} in training"
-        remedy = (
-            "check the pose, that the unit is metres, and that the driver sends all of its data"
-        )
+        remedy = "check the pose, the unit (metres), and that the driver sends all of its data"
         yield Finding("filled", found, remedy if points else _like(sensor))
         return  # what is left tells nothing
     both = {name: (live[name], seen[name]) for name in live.keys() & seen.keys()}
@@ -164,13 +165,15 @@ def _geometry(
     taller = (height.high - height.low) / (height_before.high - height_before.low)
     deeper = height.low / height_before.low if height_before.low < 0 else taller
     reach, reach_before = (max(-h.low, h.high) for h in (height, height_before))
+    stretched = max(taller, reach / reach_before) > _UNIT
     low, mean = height.low - height_before.low, height.mean - height_before.mean
     # in few metres, the ground is where it was; in a tilted cloud, other things are not
     alike = deeper > 0 and _off(deeper, _UNIT) and not _off(farther / deeper, _UNIT)
     shrunk = alike and farther < 0.7 and taller < _UNIT * deeper and 10 * height.mean < reach
     grown = farther > 1.5 and (alike or min(farther, taller) > _FAR)
-    sloped = height_before.slope < -_SLOPED and distance_before.slope < -_SLOPED
-    against = distance.slope > _AGAINST and height.mean > 0 > height_before.mean
+    sloped = height_before.slope < -_SLOPED
+    above = distance_before.slope < -_AGAINST < _AGAINST < distance.slope
+    above = above and height_before.mean < 0 < height.mean  # what was below is above
     ranges, heights = _both(distance, distance_before), _both(height, height_before)
     turned = f"{heights}, with a correlation of {height.slope:+.2f} with the image row, "
     turned += f"{height_before.slope:+.2f} in training"
@@ -180,14 +183,10 @@ def _geometry(
         yield Finding("range", found, _METRES)
     elif _off(farther, _FAR):
         yield Finding("range", f"{ranges}: the origin is not at the sensor", _FRAME)
-    elif (
-        sloped
-        and max(taller, reach / reach_before) <= _UNIT
-        and (against or height.slope > _AGAINST)
-    ):
+    elif not stretched and (above or (sloped and height.slope > _AGAINST)):
         yield Finding("height", f"{turned}: the cloud is upside down", _TURN)
     elif (
-        max(taller, reach / reach_before) > _UNIT
+        stretched
         or (sloped and height.slope > height_before.slope / 2)
         or (low < -_UNEVEN and mean > 0.25)
     ):

@@ -128,10 +128,11 @@ class Plausibility:
             warn(text)
 
     def __call__(
-        self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str], stamp: float = 0.0
-    ) -> Planes:
+        self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str],
+        stamp: float | None = None,
+    ) -> Planes:  # fmt: skip
         """The planes to use; `frame_ids`: of the camera and the sensors, for messages; `stamp` of
-        the frame in seconds.
+        the frame in seconds, None: it is not one of a drive.
         """
         planes = self._scale(planes)
         if self._mode == "off":
@@ -199,7 +200,7 @@ class Plausibility:
             )
 
     def _of_channels(
-        self, sensor: str, frame: Frame, planes: Planes, stamp: float
+        self, sensor: str, frame: Frame, planes: Planes, stamp: float | None
     ) -> list[Finding]:
         """What the last frames tell, compared with the training data."""
         blank = planes.blank.get(sensor)
