@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
 from mmsam_ros.data.files import composed, entries
-from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, Planes, palette
+from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, LidarPoints, Planes, palette
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _DATA = (".npy", ".npz", *_IMAGES)
@@ -61,11 +61,12 @@ def run(args: argparse.Namespace) -> None:
     segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
     spec = segmenter.spec
     frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
-    watch = ChannelWatch(spec, window=100)
+    watch = ChannelWatch(spec)
 
-    def review(_: Frame, planes: Planes) -> Planes:
+    def review(frame: Frame, planes: Planes) -> Planes:
         for sensor in planes.auxiliaries.keys() - planes.blank.keys():
-            watch.add(sensor, planes.auxiliaries[sensor])
+            points = isinstance(frame.sensors[sensor], LidarPoints)
+            watch.add(sensor, planes.auxiliaries[sensor], points=points)
         return planes
 
     for image, files in pairs.items():

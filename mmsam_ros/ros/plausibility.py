@@ -27,6 +27,7 @@ from mmsam_ros.sensors import (
     Planes,
     Refusal,
     SensorImage,
+    robust_mean,
     sample_planes,
 )
 from mmsam_ros.weights import Spec
@@ -34,18 +35,23 @@ from mmsam_ros.weights import Spec
 IMPLAUSIBLE = "implausible"  # reason of a refusal
 AUTO = "auto"  # `lidar.intensity_scale`: by the clouds' own values
 WINDOW, LEAST = 10, 3  # frames that are compared, and how many are enough to judge
+PATIENCE = 20  # frames that are enough where a scene alone may look like that
+PERIOD = 1.0  # seconds of stamps between these frames: nearer ones show the same scene
 LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
 MEMORY = 50  # frames over which the scale of the intensity is averaged
 _TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
 _NOT_FINITE = 0.1  # share of values
+_NOISE = 0.3  # correlation of pixels side by side; pictures have 0.9
+_LEAST_LEVELS = 3.0  # of 0 to 255 that a camera image has to span
 _SAME_VIEW = 0.1  # by how much the widths of views may differ that are the same
 
 
 class IntensityScale:
     """Brings the LiDAR's intensity to the unit of the training data, by a factor.
 
-    `AUTO` takes the factor between the 99th percentiles of the live and the training data, averaged
-    over frames. RosError where that needs statistics that the weights lack.
+    `AUTO` takes the factor between the means of the live and the training data, without the
+    brightest points (signs, which may be saturated), averaged over frames. RosError where that
+    needs statistics that the weights lack.
     """
 
     def __init__(self, spec: Spec, scale: float | str) -> None:
@@ -53,7 +59,7 @@ class IntensityScale:
         fields = FIELDS[encoding] if encoding else ()
         self._channel = fields.index("intensity") if "intensity" in fields else None
         seen = spec.seen.get("lidar", {}).get("intensity")
-        self._high = seen.high if seen else 0.0
+        self._mean = seen.mean if seen else 0.0
         self._given = None if scale == AUTO else float(scale)
         self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and of how many
         if self._given is not None and not 0 < self._given < math.inf:
@@ -61,32 +67,39 @@ class IntensityScale:
                 f"parameter lidar.intensity_scale: found {scale}, expected a factor above 0, or "
                 f"{AUTO!r}"
             )
-        if self._given is None and self._channel is not None and self._high <= 0:
+        if self._given is None and self._channel is not None and self._mean <= 0:
             raise RosError(
                 f"parameter lidar.intensity_scale: found {AUTO!r}, expected a number, as the "
                 "weights have no statistics of the intensity; `mmsam weights seen` adds them"
             )
+
+    @property
+    def factor(self) -> float:
+        """The present one."""
+        return math.exp(self._log) if self._given is None else self._given
 
     def __call__(self, planes: Planes) -> Planes:
         """The planes with the intensity scaled."""
         raster = planes.auxiliaries.get("lidar")
         if raster is None or self._channel is None or self._given == 1.0:
             return planes
+        if self._given is None:
+            self._measure(raster)
         scaled = raster.copy()
-        scaled[..., self._channel] *= self._measure(raster) if self._given is None else self._given
+        scaled[..., self._channel] *= self.factor
         return replace(planes, auxiliaries={**planes.auxiliaries, "lidar": scaled})
 
-    def _measure(self, raster: NDArray[np.float32]) -> float:
+    def _measure(self, raster: NDArray[np.float32]) -> None:
         values = sample_planes(raster).values[:, self._channel]
-        high = float(np.percentile(values, 99)) if len(values) else 0.0
-        if high > 0:
+        mean = robust_mean(values) if len(values) else 0.0
+        if mean > 0:
             self._count = min(self._count + 1, MEMORY)
-            self._log += (math.log(self._high / high) - self._log) / self._count
-        return math.exp(self._log)
+            self._log += (math.log(self._mean / mean) - self._log) / self._count
 
 
 class Plausibility:
-    """Looks at the planes of each frame, and at the pose of its cloud.
+    """Looks at the planes of each frame, and at the pose of its cloud. RosError where `refuse`
+    needs statistics that the weights lack.
 
     Args:
         spec: of the weights; without `seen` only what needs no statistics is looked at.
@@ -102,24 +115,42 @@ class Plausibility:
     ) -> None:  # fmt: skip
         self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
         self._scale, self._infos = scale, infos
-        self._watch = ChannelWatch(spec, WINDOW)
+        self._watch = ChannelWatch(spec, WINDOW, LEAST, PATIENCE, PERIOD)
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
+        if mode != "off" and (unknown := [s for s in spec.sensors if not spec.seen.get(s)]):
+            text = (
+                f"parameter plausibility: found {mode!r}, but the weights have no statistics of "
+                f"{' and '.join(unknown)} to compare with; `mmsam weights seen` adds them"
+            )
+            if mode == "refuse" and not spec.seen:
+                raise RosError(f"{text}, or set it to 'warn' or 'off'")
+            warn(text)
 
-    def __call__(self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str]) -> Planes:
-        """The planes to use; `frame_ids`: of the camera and the sensors, for messages."""
+    def __call__(
+        self, frame: Frame, planes: Planes, frame_ids: Mapping[str, str],
+        stamp: float | None = None,
+    ) -> Planes:  # fmt: skip
+        """The planes to use; `frame_ids`: of the camera and the sensors, for messages; `stamp` of
+        the frame in seconds, None: it is not one of a drive.
+        """
         planes = self._scale(planes)
         if self._mode == "off":
             return planes
         kept, refused = dict(planes.auxiliaries), dict(planes.refused)
         all_found: dict[str, str] = {}
-        for sensor in planes.auxiliaries:
-            found = [*self._of_frame(sensor, frame, frame_ids), *self._of_channels(sensor, planes)]
+        for sensor in (CAMERA, *planes.auxiliaries):
+            if sensor == CAMERA:
+                found = [*_of_camera(frame.rgb)]
+            else:
+                found = [*self._of_frame(sensor, frame, frame_ids)]
+                found += self._of_channels(sensor, frame, planes, stamp)
             for finding in found:
                 self._log(sensor, finding, frame_ids)
                 all_found[f"{sensor}.{finding.subject}"] = finding.text
-            if found and self._mode == "refuse":
-                text = "; ".join(f"{finding.subject} {finding.text}" for finding in found)
+            certain = [finding for finding in found if finding.certain]
+            if certain and self._mode == "refuse" and sensor != CAMERA:
+                text = "; ".join(f"{finding.subject} {finding.text}" for finding in certain)
                 refused[sensor] = Refusal(sensor, IMPLAUSIBLE, text)
                 del kept[sensor]
         self.findings = all_found
@@ -133,6 +164,7 @@ class Plausibility:
         if not isinstance(data, LidarPoints):
             if sensor == "thermal":  # in others, NaN is where nothing was measured
                 yield from _finite("value", "pixels", data.data)
+                yield from _smooth(data.data)
                 if data.registration.homography is None:
                     yield from self._of_view(frame.size, data)
             return
@@ -167,13 +199,16 @@ class Plausibility:
                 "set it to 'rotation' or 'homography'",
             )
 
-    def _of_channels(self, sensor: str, planes: Planes) -> list[Finding]:
+    def _of_channels(
+        self, sensor: str, frame: Frame, planes: Planes, stamp: float | None
+    ) -> list[Finding]:
         """What the last frames tell, compared with the training data."""
         blank = planes.blank.get(sensor)
         if blank is not None and (not blank.text or without_blank(self._spec)):
             return []  # nothing was to be measured, or it is refused already
-        self._watch.add(sensor, planes.auxiliaries[sensor])
-        return self._watch.findings(sensor, LEAST)
+        points = isinstance(frame.sensors[sensor], LidarPoints)
+        self._watch.add(sensor, planes.auxiliaries[sensor], points=points, stamp=stamp)
+        return self._watch.findings(sensor, self._scale.factor)
 
     def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
         """Log a finding now and then, one about a pose once per pair of frames."""
@@ -191,3 +226,34 @@ def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding
     if share > _NOT_FINITE:
         found = f"is NaN or infinite in {share:.0%} of the {things}"
         yield Finding(subject, found, "check the sensor's driver")
+
+
+def _of_camera(rgb: NDArray[np.uint8]) -> Iterator[Finding]:
+    """Whether a camera image shows anything."""
+    low, high = np.percentile(rgb[::4, ::4].reshape(-1, 3), (0.1, 99.9), axis=0)
+    if (high - low).max() < _LEAST_LEVELS:
+        found = f"is red, green, blue {', '.join(f'{level:.0f}' for level in high)} everywhere"
+        yield Finding("image", found, "check the camera: its lens, exposure and driver")
+
+
+def _smooth(image: NDArray[Any]) -> Iterator[Finding]:
+    """Whether pixels side by side are alike, as in every picture."""
+    image = image[::4]
+    alike = _likeness(image)
+    swapped = _likeness(image.byteswap()) if image.dtype == np.uint16 else 0.0
+    if swapped > max(alike, 0.9) + (1 - swapped):
+        found = "is a picture only with the bytes of each value swapped"
+        yield Finding("value", found, "correct the byte order (is_bigendian) of the driver")
+    elif alike < _NOISE:
+        found = f"is noise: pixels side by side have a correlation of {alike:.2f}"
+        yield Finding("value", found, "check the camera's lens and shutter, and the encoding")
+
+
+def _likeness(image: NDArray[Any]) -> float:
+    """Correlation of the pixels side by side, 1 where all are the same."""
+    values = image.astype(np.float64)
+    values = values[np.isfinite(values).all(axis=1)]  # rows
+    values -= values.mean() if values.size else 0.0
+    left, right = values[:, :-1], values[:, 1:]
+    size = float(np.sqrt((left * left).sum() * (right * right).sum()))
+    return float((left * right).sum()) / size if size else 1.0

@@ -44,7 +44,8 @@ class Processor:
             frame, refused = self.builder.build(synced)
             review = None
             if self.plausibility is not None:
-                review = partial(self.plausibility, frame_ids=self.builder.frame_ids(synced))
+                frame_ids, stamp = self.builder.frame_ids(synced), synced.camera.stamp_ns / 1e9
+                review = partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)

@@ -47,6 +47,7 @@ from mmsam_ros.sensors.statistics import (
     PlaneSample,
     Seen,
     channel_statistics,
+    robust_mean,
     sample_planes,
 )
 
@@ -57,6 +58,6 @@ __all__ = [
     "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
     "check_pose", "check_principal_point", "check_size", "class_table", "clipping", "decode_image",
     "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",
-    "pose_matrix", "pose_values", "project", "rasterise", "register", "sample_planes",
-    "scale_thermal", "to_8_bits", "to_single", "topic_names",
+    "pose_matrix", "pose_values", "project", "rasterise", "register", "robust_mean",
+    "sample_planes", "scale_thermal", "to_8_bits", "to_single", "topic_names",
 ]  # fmt: skip

@@ -26,7 +26,8 @@ class ChannelStatistics(Checked):
 
     Attributes:
         low, high: the 1st and the 99th percentile.
-        mean: of the values.
+        mean: of the values, those below the 5th and above the 95th percentile taken as these; a
+            few that are far off do not move it.
         empty: share of the pixels that are empty.
         slope: correlation of the value with the image row, positive where it grows downwards; 0
             where there is none. It tells a cloud that is upside down, or black-hot thermal images.
@@ -83,12 +84,17 @@ def channel_statistics(
         name: ChannelStatistics(
             float(low[i]),
             float(high[i]),
-            float(values[:, i].mean(dtype=np.float64)),
+            robust_mean(values[:, i]),
             float(np.clip(empty, 0, 1)),
             _correlation(values[:, i].astype(np.float64), rows.astype(np.float64)),
         )
         for i, name in enumerate(fields)
     }
+
+
+def robust_mean(values: NDArray[np.float32]) -> float:
+    """The mean without what is far off, as `ChannelStatistics.mean`; of at least one value."""
+    return float(values.clip(*np.percentile(values, (5, 95))).mean(dtype=np.float64))
 
 
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -28,7 +28,7 @@ from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import palette
+from mmsam_ros.sensors import LidarPoints, palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.metrics import SubsetMatrices
@@ -185,10 +185,17 @@ class Evaluation:
     def doubts(self) -> list[str]:
         """What in some of the frames cannot be what the weights were trained on."""
         found = look_at(self.frames, self.spec, _LOOKED_AT)
+        clouds = {
+            sensor
+            for sensor, data in self.frames[0].frame.sensors.items()
+            if isinstance(data, LidarPoints)
+        }
         return [
             f"{sensor} {finding.subject} {finding.found}"
             for sensor, live in found.items()
-            for finding in compare(sensor, live, self.spec.seen.get(sensor, {}))
+            for finding in compare(
+                sensor, live, self.spec.seen.get(sensor, {}), points=sensor in clouds
+            )
         ]
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:

@@ -21,7 +21,13 @@ from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.plausibility import IMPLAUSIBLE, LOG_PERIOD, IntensityScale, Plausibility
+from mmsam_ros.ros.plausibility import (
+    IMPLAUSIBLE,
+    LOG_PERIOD,
+    PATIENCE,
+    IntensityScale,
+    Plausibility,
+)
 from mmsam_ros.sensors import (
     Frame,
     LidarPoints,
@@ -36,7 +42,7 @@ from mmsam_ros.world.scene import CASES, WEATHERS
 from mmsam_ros.world.style import world_seed
 from mmsam_ros.world.vehicle import make_rig
 
-RIG = make_rig(192, 144)
+RIG, RNG = make_rig(192, 144), np.random.default_rng(0)
 IDS = {"camera": "cam_optical", "lidar": "velodyne", "thermal": "boson"}
 Change = Callable[[Frame], Frame]
 
@@ -83,11 +89,11 @@ class Checked:
 
     def __call__(self, frames: list[Frame], change: Change | None = None) -> Mapping[str, str]:
         for frame in frames:
-            self.now += 0.1
+            self.now += 1.0
             given = change(frame) if change else frame
             canvas = Plan.of(self.spec.geometry, given.size).canvas
             planes = frame_planes(given, self.spec.modalities, canvas)
-            self.planes = self.plausibility(given, planes, IDS)
+            self.planes = self.plausibility(given, planes, IDS, self.now)
         return self.plausibility.findings
 
 
@@ -103,10 +109,28 @@ def intensity(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
     return cloud(lambda c: replace(c, intensity=change(c.intensity).astype(np.float32)))
 
 
+def metres(*factors: float) -> Change:
+    return cloud(lambda c: replace(c, xyz=c.xyz * np.array(factors, np.float32)))
+
+
 def rolled(degrees: float) -> NDArray[np.float64]:
     """A turn about x, (4, 4)."""
     matrix, angle = np.eye(4), np.radians(degrees)
     matrix[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def pitched(degrees: float) -> NDArray[np.float64]:
+    """A turn about y, (4, 4)."""
+    matrix, angle = np.eye(4), np.radians(degrees)
+    matrix[:3:2, :3:2] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def at(x: float, y: float, z: float) -> NDArray[np.float64]:
+    """Points as seen from elsewhere, (4, 4)."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = x, y, z
     return matrix
 
 
@@ -122,8 +146,7 @@ def turned(matrix: NDArray[np.float64], *, known: bool) -> Change:
 
 
 OPTICAL = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-BASE, ODOM = np.eye(4), rolled(1)
-BASE[:3, 3], ODOM[:3, 3] = (1.5, 0, 1.77), (300, -120, 5)
+BASE, ODOM = at(1.5, 0, 1.77), at(300, -120, 5) @ rolled(1)
 BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
 
 
@@ -134,6 +157,16 @@ BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
         (intensity(lambda i: i / 100), ["lidar.intensity"], ["lidar.intensity_scale"]),
         (intensity(lambda i: i * 16), ["lidar.intensity"], ["lidar.intensity_scale"]),
         (intensity(lambda i: i * 257), ["lidar.intensity"], ["lidar.intensity_scale"]),
+        (intensity(lambda i: i * 0.35), ["lidar.intensity"], ["lidar.intensity_scale", "'auto'"]),
+        (intensity(lambda i: i * 5), ["lidar.intensity"], ["lidar.intensity_scale", "'auto'"]),
+        (intensity(lambda i: i + 100), ["lidar.intensity"], ["offset", "lidar.intensity_field"]),
+        (intensity(lambda i: 255 - i), ["lidar.intensity"], ["reversed", "lidar.intensity_field"]),
+        (intensity(lambda i: i - 128), ["lidar.intensity"], ["below 0", "signed"]),
+        (
+            intensity(lambda i: i.astype(np.uint8).astype(np.int8)),
+            ["lidar.intensity"],
+            ["below 0", "signed"],
+        ),
         (intensity(lambda i: i * 0), ["lidar.intensity"], ["value 0 everywhere"]),
         (intensity(lambda i: i * 0 + 1), ["lidar.intensity"], ["value 1 everywhere"]),
         (
@@ -141,26 +174,49 @@ BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
             ["lidar.intensity"],
             ["NaN or infinite in 50% of the points"],
         ),
-        (cloud(lambda c: replace(c, xyz=c.xyz * np.float32(1000))), ["lidar.range"], ["metres"]),
+        *(
+            (metres(factor), ["lidar.range"], ["range and height are about", times, "in metres"])
+            for factor, times in (
+                (1000, "e+0"),
+                (10, " 9."),
+                (3.28, " 3."),
+                (0.3, "0.29"),
+                (0.1, "0.09"),
+            )
+        ),
+        (metres(1, 1, 0), ["lidar.height"], ["value 0 everywhere"]),
         (
             turned(rolled(180), known=True),
             ["lidar.height", "lidar.pose"],
-            ["z points down", "178 degrees", "'velodyne'", "'cam_optical'", "lidar.frame"],
+            ["upside down", "178 degrees", "'velodyne'", "'cam_optical'", "lidar.frame"],
         ),
-        (turned(rolled(180), known=False), ["lidar.range"], ["upside down", "lidar.frame"]),
+        (turned(rolled(180), known=False), ["lidar.height"], ["upside down", "lidar.frame"]),
         (turned(rolled(90), known=True), ["lidar.height", "lidar.pose"], ["on its side"]),
         (turned(rolled(-90), known=True), ["lidar.height", "lidar.pose"], ["90 degrees"]),
         (turned(rolled(90), known=False), ["lidar.height"], ["on its side"]),
         (turned(rolled(-90), known=False), ["lidar.height"], ["on its side"]),
-        (turned(OPTICAL, known=True), ["lidar.pose"], ["88 degrees", "lidar.frame"]),
+        (turned(rolled(30), known=False), ["lidar.height"], ["tilted", "lidar.extrinsics"]),
+        *(
+            (turned(pitched(degrees), known=known), ["lidar.height"], ["tilted"])
+            for degrees in (-15, 10, 15, 25)
+            for known in (True, False)
+        ),
+        (turned(OPTICAL, known=True), ["lidar.height", "lidar.pose"], ["88 degrees"]),
         (turned(BASE, known=True), ["lidar.height"], ["1.8 m higher", "base_link", "lidar.frame"]),
-        (turned(ODOM, known=True), ["lidar.range"], ["lidar.frame"]),
+        (turned(at(0, 0, 0.9), known=True), ["lidar.height"], ["0.9 m higher", "lidar.frame"]),
+        (turned(at(0, 0, -2), known=True), ["lidar.height"], ["2.0 m lower", "lidar.frame"]),
+        (turned(ODOM, known=True), ["lidar.range"], ["not at the sensor", "lidar.frame"]),
+        (thermal(lambda t: replace(t, data=t.data.byteswap())), ["thermal.value"], ["byte order"]),
+        (
+            thermal(lambda t: replace(t, data=RNG.integers(0, 255, t.data.shape).astype(np.uint8))),
+            ["thermal.value"],
+            ["noise"],
+        ),
         (
             cloud(lambda c: replace(c, xyz=c.xyz[::40], intensity=c.intensity[::40])),
             ["lidar.filled"],
             ["of the pixels hold data"],
         ),
-        (BLACK_HOT, ["thermal.value"], ["black-hot", "thermal.invert"]),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -170,6 +226,7 @@ def test_what_does_not_fit_is_named(
     found = checked(drive, change)
     assert set(subjects) <= set(found), found
     assert len({name.partition(".")[0] for name in found}) == 1, "the other sensor is fine"
+    assert len(found) == len(subjects), "one cause"
     said = "\n".join(found.values())
     assert all(text in said for text in texts), said
     assert all(any(name.replace(".", " ") in line for line in checked.logged) for name in subjects)
@@ -186,7 +243,7 @@ def test_what_does_not_fit_is_named(
     assert off(drive, change) == {}
     assert off.logged == []
     # the sensor is mended while the node runs: what was found goes away
-    checked(drive * 3)
+    checked(drive * 2)
     assert checked.plausibility.findings == {}
 
 
@@ -252,7 +309,7 @@ def test_the_intensity_is_brought_back_to_its_unit(
 
 
 def test_the_automatic_scale_settles(spec: Spec, drive: list[Frame]) -> None:
-    """One frame with a bright sign does not change it by much."""
+    """One frame with bright signs does not change it by much."""
     scaled = Checked(spec, scale="auto")
     scaled(drive * 5, intensity(lambda i: i / 255))
     assert scaled.planes is not None
@@ -262,9 +319,105 @@ def test_the_automatic_scale_settles(spec: Spec, drive: list[Frame]) -> None:
     assert 0.8 < after / before < 1
 
 
+def saturated(values: NDArray[Any]) -> NDArray[Any]:
+    """Every fiftieth point at the end of the signal's range, as reflectors are."""
+    return np.where(np.arange(len(values)) % 50, values, 60000)
+
+
+def test_reflectors_change_nothing(spec: Spec, drive: list[Frame]) -> None:
+    assert Checked(spec)(drive, intensity(saturated)) == {}
+    planes = []
+    for change in (None, intensity(saturated)):
+        scaled = Checked(spec, scale="auto")
+        assert scaled(drive, change) == {}
+        assert scaled.planes is not None
+        planes.append(scaled.planes.auxiliaries["lidar"][..., 1])
+    kept = (planes[0] > 0) & (planes[1] < 10_000)
+    assert 0.8 < np.median(planes[1][kept] / planes[0][kept]) < 1.2
+
+
+def test_the_named_factor_is_the_one_to_set(spec: Spec, drive: list[Frame]) -> None:
+    """Whatever is set already: with it, nothing is found."""
+    for scale in (1.0, 1000.0, 10.0):
+        change = intensity(lambda i: i / 255)
+        text = Checked(spec, scale=scale)(drive, change)["lidar.intensity"]
+        factor = float(text.partition("(about ")[2].partition(")")[0])
+        assert 150 < factor < 450
+        assert Checked(spec, scale=factor)(drive, change) == {}
+
+
+def test_what_no_factor_mends_is_said_with_auto_too(spec: Spec, drive: list[Frame]) -> None:
+    for change in (intensity(lambda i: 255 - i), intensity(lambda i: i + 100)):
+        text = Checked(spec, scale="auto")(drive, change)["lidar.intensity"]
+        assert "auto" not in text
+
+
+def test_rasters_are_not_told_to_move(spec: Spec, drive: list[Frame]) -> None:
+    """A raster of the same cloud, as `lidar/image`; there is no frame to set."""
+
+    def raster(given: Frame, scale: float = 1.0) -> Frame:
+        found = frame_planes(given, spec.modalities, given.size).auxiliaries["lidar"]
+        found = found * np.array([1, scale, 1], np.float32)
+        return replace(given, sensors={**given.sensors, "lidar": SensorImage(found)})
+
+    assert Checked(spec)(drive, raster) == {}
+    found = Checked(spec)(drive, lambda f: raster(f, 1 / 255))
+    assert set(found) == {"lidar.intensity"}
+    assert "lidar.intensity_scale" in found["lidar.intensity"]
+
+
+def test_few_near_things_are_no_other_unit(spec: Spec, drive: list[Frame]) -> None:
+    def near(given: LidarPoints) -> LidarPoints:
+        there = np.linalg.norm(given.xyz, axis=1) < 8
+        return replace(given, xyz=given.xyz[there], intensity=given.intensity[there])
+
+    assert Checked(spec)(drive, cloud(near)) == {}
+
+
+@pytest.mark.parametrize("level", [0, 17])
+def test_a_camera_that_shows_nothing_is_said(spec: Spec, drive: list[Frame], level: int) -> None:
+    def dark(given: Frame) -> Frame:
+        noise = RNG.integers(0, 2, given.rgb.shape).astype(np.uint8)
+        return replace(given, rgb=np.full_like(given.rgb, level) + noise)
+
+    strict = Checked(spec, "refuse")
+    assert set(strict(drive, dark)) == {"camera.image"}
+    assert len(strict.logged) == 1
+    assert strict.planes is not None
+    assert set(strict.planes.auxiliaries) == {"lidar", "thermal"}, "the others go on"
+    assert strict(drive) == {}
+
+
+def test_polarity_is_a_warning_after_a_while(spec: Spec, drive: list[Frame]) -> None:
+    """Scenes look like that, too: it is never refused, and not said at a red light."""
+    checked = Checked(spec, "refuse")
+    assert checked(drive * (PATIENCE // 4 - 1), BLACK_HOT) == {}
+    found = checked(drive, BLACK_HOT)
+    assert "black-hot" in found["thermal.value"]
+    assert "thermal.invert" in found["thermal.value"]
+    assert checked.planes is not None
+    assert set(checked.planes.auxiliaries) == {"lidar", "thermal"}
+
+
+def test_frames_of_one_scene_count_once(spec: Spec, drive: list[Frame]) -> None:
+    """Three frames are enough to begin with; then only one of each second."""
+    checked = Checked(spec)
+    checked(drive, intensity(lambda i: i / 255))
+    planes, frame = checked.planes, drive[0]
+    assert planes is not None
+    good = frame_planes(frame, spec.modalities, Plan.of(spec.geometry, frame.size).canvas)
+    for number in range(9):
+        checked.plausibility(frame, good, IDS, checked.now + 0.1 * number)
+    assert "lidar.intensity" in checked.plausibility.findings
+    checked(drive * 2)
+    assert checked.plausibility.findings == {}
+
+
 def test_black_hot_images_are_inverted(spec: Spec, drive: list[Frame]) -> None:
     assert (
-        Checked(spec)(drive, lambda f: thermal(lambda t: replace(t, inverted=True))(BLACK_HOT(f)))
+        Checked(spec)(
+            drive * 6, lambda f: thermal(lambda t: replace(t, inverted=True))(BLACK_HOT(f))
+        )
         == {}
     )
 
@@ -309,10 +462,17 @@ def test_each_finding_is_logged_now_and_then(spec: Spec, drive: list[Frame]) -> 
 
 def test_weights_without_statistics_judge_by_the_pose_alone(spec: Spec, drive: list[Frame]) -> None:
     old = replace(spec, seen={})
-    assert Checked(old)(drive, intensity(lambda i: i / 255)) == {}
+    checked = Checked(old)
+    assert checked(drive, intensity(lambda i: i / 255)) == {}
+    assert "no statistics of lidar and thermal" in checked.logged[0]
+    assert "mmsam weights seen" in checked.logged[0]
     assert set(Checked(old)(drive, turned(rolled(180), known=True))) == {"lidar.pose"}
     with pytest.raises(RosError, match=r"intensity_scale: found 'auto'.*mmsam weights seen"):
         Checked(old, scale="auto")
+    with pytest.raises(RosError, match=r"plausibility: found 'refuse'.*mmsam weights seen"):
+        Checked(old, "refuse")
+    assert Checked(old, "off").logged == []
+    assert Checked(replace(spec, seen={"lidar": spec.seen["lidar"]}), "refuse").logged
 
 
 def test_dead_pixels_are_a_finding_if_they_are_many(spec: Spec, drive: list[Frame]) -> None:

@@ -61,6 +61,13 @@ def test_frames_are_pooled_and_empty_ones_count_as_empty() -> None:
     assert channel_statistics([sample_planes(nothing)], ("value",)) == {}
 
 
+def test_few_extreme_values_do_not_move_the_mean() -> None:
+    planes = np.full((10, 100, 1), 7, np.float32)
+    planes[::5, ::5] = 60000  # 4 %
+    found = channel_statistics([sample_planes(planes)], ("value",))["value"]
+    assert (found.mean, found.high) == (7, 60000)
+
+
 @pytest.mark.parametrize(
     ("values", "name"),
     [
