@@ -233,27 +233,29 @@ def doubts(
             "d has no coefficients of its equidistant lens; used is k with an ideal fisheye lens. "
             "Set the image parameter to rectified if the image is, to raw if the lens is meant"
         )
-    x, y = (P if taken.rectified else np.reshape(k, (3, 3)))[:2, 2]
-    share_x, share_y = x / width, y / height
-    if _of_another_image(share_x, share_y, x / max(y, 1.0)):
-        found.append(
-            f"the principal point is at {share_x:.0%}, {share_y:.0%} of {width}x{height} pixels, "
-            f"the centre of an image of {2 * x:.0f}x{2 * y:.0f}: correct the calibration if it is "
-            "for another image size or crop"
-        )
-    return found
+    matrix = P if taken.rectified else np.reshape(k, (3, 3))
+    return found + centre_doubts(matrix, (width, height))
 
 
-def _of_another_image(share_x: float, share_y: float, ratio: float) -> bool:
-    """Whether a principal point, in shares of the sides, is the centre of another image, whose
-    sides have this ratio: one of usual shape, a scaled one of the same shape, or, with one side in
-    the middle, what a smaller crop leaves of a common shape.
+def centre_doubts(matrix: Array, size: tuple[int, int]) -> list[str]:
+    """Whether the principal point of a camera matrix, for an image (width, height), is the centre
+    of another image: a scaled one of the same shape or one of usual shape; with one side in the
+    middle, also a common shape that a smaller crop was made of.
     """
-    off = sorted(abs(share - 0.5) for share in (share_x, share_y))
-    if off[1] > _OFF_CENTRE:
-        return abs(share_x - share_y) < _AGREE or 1 / _USUAL < ratio < _USUAL
-    common = min(abs(ratio / shape - 1) for shape in _SHAPES) < _LIKE
-    return off[0] < _CENTRED and off[1] > _CROPPED and common
+    x, y = matrix[:2, 2]
+    ratio, shares = x / max(y, 1.0), (x / size[0], y / size[1])
+    near, far = sorted(abs(share - 0.5) for share in shares)
+    if far > _OFF_CENTRE:
+        other = abs(shares[0] - shares[1]) < _AGREE or 1 / _USUAL < ratio < _USUAL
+    else:
+        common = min(abs(ratio / shape - 1) for shape in _SHAPES) < _LIKE
+        other = near < _CENTRED and far > _CROPPED and common
+    text = (
+        f"the principal point is at {shares[0]:.0%}, {shares[1]:.0%} of {size[0]}x{size[1]} "
+        f"pixels, the centre of an image of {2 * x:.0f}x{2 * y:.0f}: correct the calibration if it "
+        "is for another image size or crop"
+    )
+    return [text] if other else []
 
 
 def published_view(
