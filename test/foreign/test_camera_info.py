@@ -305,6 +305,22 @@ def test_doubts_are_said_once() -> None:
     assert "set parameter camera.image to rectified_frame" in said[0]
 
 
+def test_a_calibration_that_changes_counts_at_once() -> None:
+    said: list[str] = []
+    infos = CameraInfos(notes=Notes(log_warning=said.append))
+    models = []
+    for k in (K, K, moved(4, 0), K):
+        infos.update("camera", message(k=k.ravel(), p=projection(k)))
+        models.append(infos.model("camera", 480, 640))
+    assert [model.K[0, 2] for model in models] == [322.5, 322.5, 326.5, 322.5]
+    infos.update("camera", message(k=scaled(1.25).ravel(), p=projection(scaled(1.25))))
+    infos.model("camera", 480, 640)
+    assert len(said) == 1
+    infos.update("camera", message(k=[0.0] * 9, p=[0.0] * 12))
+    with pytest.raises(RosError, match="CameraInfo.k"):
+        infos.model("camera", 480, 640)
+
+
 def test_kitti_converter(shared: Path) -> None:
     """Images and poses of a rectified camera under the CameraInfo of the raw one."""
     case = shared / "cases" / "kitti2bag_calibration"
