@@ -317,7 +317,7 @@ def test_a_calibration_that_changes_counts_at_once() -> None:
     infos.model("camera", 480, 640)
     assert len(said) == 1
     infos.update("camera", message(k=[0.0] * 9, p=[0.0] * 12))
-    with pytest.raises(RosError, match="CameraInfo.k"):
+    with pytest.raises(RosError, match=r"CameraInfo\.k"):
         infos.model("camera", 480, 640)
 
 
