@@ -23,6 +23,7 @@ from mmsam_ros.data.images import read_image
 from mmsam_ros.data.open import find_benchmark, scan_frames
 from mmsam_ros.data.shift import Counts, find_shift, value_counts
 from mmsam_ros.sensors import FIELDS, ClassInfo, SensorImage, clipping
+from mmsam_ros.sensors.camera_info import centre_doubts
 from mmsam_ros.sensors.pixels import channel_spread
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
@@ -134,6 +135,7 @@ def check_dataset(
     for sensor, texts in clipped.items():
         if 2 * len(texts) > len(work):
             report.faults.append(f"{len(texts)} of {len(work)} frames of {sensor}: {texts[0]}")
+    report.notes += dict.fromkeys(n for f in by_split.values() for n in _calibration_notes(f))
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:
         try:
@@ -220,6 +222,16 @@ def _form(path: Path, image: Tensor) -> str:
         return f"{image.shape[-1]}x{image.shape[-2]} {path.suffix}"
     width, height, depth, colour = struct.unpack(">IIBB", head[16:])
     return f"{width}x{height} {_PNG[colour]}, {depth} bit"
+
+
+def _calibration_notes(frames: FrameSet) -> list[str]:
+    """A camera matrix that may be one for images of another size or crop."""
+    calibration = frames.calibration
+    if calibration is None or calibration.camera is None:
+        return []
+    camera = calibration.camera
+    doubts = centre_doubts(camera.K, (camera.width, camera.height))
+    return [f"{calibration.path}: {doubt}" for doubt in doubts]
 
 
 def _label_notes(forms: Mapping[str, int]) -> list[str]:

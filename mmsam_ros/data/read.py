@@ -24,8 +24,8 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
     check_pose,
-    check_principal_point,
     check_size,
+    check_view,
     decode_raster,
 )
 from mmsam_ros.sensors.pixels import channel_spread, to_single
@@ -93,7 +93,7 @@ class _Thermal:
             )
         check_size("thermal", self.width, self.height)
         registration = Registration.from_rotation(K_camera, self.R_camera_thermal, self.K)
-        check_principal_point("thermal.K", self.K, (self.width, self.height))
+        check_view("thermal.K", self.K, (self.width, self.height))
         return registration, (self.height, self.width)
 
 

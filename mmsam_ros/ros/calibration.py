@@ -34,15 +34,20 @@ def camera_model(info: Any, image: str = "auto", where: str = "camera_info") -> 
     "camera_info") for zero K, wrong lengths, contradictions and the like; its text begins with
     `where`, the topic or parameter that the values come from.
     """
-    values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
-    roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
     rectified, own_frame = IMAGES[image]
     try:
         return CameraModel.from_info(
-            **values, roi=roi, rectified=rectified, rectified_frame=own_frame
+            **_values(info), rectified=rectified, rectified_frame=own_frame
         )
     except SensorError as error:
         raise RosError(f"{where}: {error}", "camera_info") from error
+
+
+def _values(info: Any) -> dict[str, Any]:
+    """The fields of a CameraInfo that say how the camera sees."""
+    values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
+    roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
+    return {**values, "roi": roi}
 
 
 def camera_doubts(info: Any, image: str = "auto") -> list[str]:
@@ -65,6 +70,7 @@ class CameraInfos:
     notes: Notes = field(default_factory=Notes)
     topics: Mapping[str, str] = field(default_factory=dict)  # their names for messages
     _received: dict[str, Any] = field(default_factory=dict)
+    _models: dict[str, tuple[str, CameraModel]] = field(default_factory=dict)  # with their values
 
     def update(self, name: str, message: Any) -> None:
         """Store a CameraInfo; it is checked when an image needs it."""
@@ -84,16 +90,21 @@ class CameraInfos:
                 f"{name}.info",
                 "no_camera_info",
             )
-        model = camera_model(info, image, where)
+        # drivers send the same values with each image, and to judge them takes milliseconds
+        values = str([np.array(value).tolist() for value in _values(info).values()])
+        known, model = self._models.get(name, ("", None))
+        if model is None or values != known:
+            model = camera_model(info, image, where)
         if (model.width, model.height) != (width, height):
             raise RosError(
                 f"{where} is for an image of {model.width}x{model.height} pixels, the image has "
                 f"{width}x{height}; publish the CameraInfo of this image",
                 "camera_info",
             )
-        for doubt in camera_doubts(info, image):
+        for doubt in camera_doubts(info, image) if values != known else ():
             text = f"{where}: {doubt}".replace("the image parameter", f"parameter {name}.image")
             self.notes.warning(text)
+        self._models[name] = values, model
         return model
 
 

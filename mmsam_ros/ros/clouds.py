@@ -3,7 +3,7 @@
 
 Messages may be those of rclpy or of `rosbags`. They are checked before they are used: a malformed
 one raises `RosError` with reason "fields", "step", "data_length", "intensity" (there is none),
-"no_intensity" (it is NaN) or "no_returns" (no point was measured).
+"no_intensity" (it is no number) or "no_returns" (no point was measured).
 """
 
 from collections import Counter
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import unpadded_rows
 from mmsam_ros.ros.notes import SILENT, Notes
+from mmsam_ros.sensors.encodings import MAX_VALUE
 
 Array = NDArray[Any]
 MAX_POINT_STEP = 4096  # bytes
 
 AUTO = "auto"
 # Names of a cloud's intensity, in order of preference; others are given by parameter.
-_INTENSITY = ("intensity", "i", "intensities", "reflectivity", "reflectance", "signal")
+_INTENSITY = ("intensity", "i", "intensities", "reflectivity", "reflectance", "remission", "signal")
 _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
 _PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
 
@@ -33,7 +34,7 @@ def cloud_points(
     """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
     `intensity_field` names the field that is taken as intensity; "auto": the first one of those
-    that are known. Without one the intensity is 0, or RosError if the weights read it.
+    that are known, in any case. Without one the intensity is 0, or RosError if the weights read it.
     """
     fields = _named_fields(message)
     intensity = _intensity_name(fields, intensity_field, needs_intensity, notes)
@@ -43,11 +44,11 @@ def cloud_points(
         xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
         values = points[intensity] if intensity else np.zeros(len(xyz))
         values = values.astype(np.float32)
-    measured = np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)
+        measured = (np.abs(xyz) <= MAX_VALUE).all(axis=1) & (xyz != 0).any(axis=1)
     if len(xyz) and not measured.any():
         raise RosError(
-            f"all {len(xyz)} points are NaN or at 0, 0, 0: the sensor is covered, starting or has "
-            "nothing in reach",
+            f"all {len(xyz)} points are NaN, beyond {MAX_VALUE:g} m or at 0, 0, 0: the sensor is "
+            "covered, starting or has nothing in reach",
             "no_returns",
         )
     if intensity and needs_intensity:
@@ -57,8 +58,8 @@ def cloud_points(
 
 def _check_intensity(name: str, values: Array, fields: dict[str, Any], notes: Notes) -> None:
     """RosError where no point has an intensity; a note where many have none."""
-    missing = int(np.isnan(values).sum())
-    found = f"field {name!r} is NaN in {missing} of {len(values)} points"
+    missing = len(values) - int((np.abs(values) <= MAX_VALUE).sum())
+    found = f"field {name!r} is NaN or beyond {MAX_VALUE:g} in {missing} of {len(values)} points"
     if missing and missing == len(values):
         raise RosError(
             f"{found}, and these weights read it; set lidar.intensity_field to another one of "
@@ -84,16 +85,18 @@ def _named_fields(message: Any) -> dict[str, Any]:
 def _intensity_name(fields: dict[str, Any], wanted: str, needed: bool, notes: Notes) -> str | None:
     """The field that is taken as intensity; None: there is none, and none is needed."""
     known = _INTENSITY if wanted == AUTO else (wanted,)
-    found = [name for name in known if name in fields]
+    others = [name for name in fields if name not in ("x", "y", "z")]
+    names = {name.lower(): name for name in others if wanted == AUTO} | {n: n for n in others}
+    found = [names[name] for name in known if name in names]
     if needed and not found:
         raise RosError(
-            f"fields are {sorted(fields)}, expected one of {', '.join(known)} among them, "
-            "which these weights read; set lidar.intensity_field",
+            f"fields besides x, y, z are {sorted(others)}, expected one of {', '.join(known)} "
+            "among them, which these weights read; set lidar.intensity_field",
             "intensity",
         )
     if needed:
-        others = f" (not {', '.join(found[1:])})" if found[1:] else ""
-        notes.info(f"lidar: intensity is read from the field {found[0]!r}{others}")
+        rest = f" (not {', '.join(found[1:])})" if found[1:] else ""
+        notes.info(f"lidar: intensity is read from the field {found[0]!r}{rest}")
     return found[0] if found else None
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsam_ros.ros import messages
 from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics, Matrix
@@ -24,8 +26,13 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
 )
+from mmsam_ros.sensors.pixels import BitDepth
+from mmsam_ros.sensors.planes import same_shape
+from mmsam_ros.sensors.projection import MIN_RANGE
+from mmsam_ros.sensors.registration import Size
 from mmsam_ros.weights import Spec
 
+_ENOUGH = 3  # images of a sensor after which it is judged
 _BEND = 0.02  # share of the width by which distortion may move the edge of an image unnoticed
 
 
@@ -37,6 +44,16 @@ class Adjustments:
     lidar_frame_pose: Matrix | None = None  # lidar_frame <- the cloud's own; used if TF has none
     thermal_limits: Limits | None = None  # see `SensorImage`, as the next one
     thermal_inverted: bool = False
+
+
+def _moved(xyz: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    """Points in another frame; those that are too near to be used (the vehicle, 0, 0, 0 for no
+    return) stay where they are, and so too near.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.linalg.norm(xyz, axis=1) < MIN_RANGE
+        moved = (xyz @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
+    return np.where(near[:, None], xyz, moved)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,9 @@ class FrameBuilder:
     intensity_field: str = AUTO  # of clouds
     notes: Notes = field(default_factory=Notes)
     adjust: Adjustments = Adjustments()
+    views: dict[str, str] = field(default_factory=dict)  # by sensor, for diagnostics
+    depth: BitDepth = field(default_factory=BitDepth)
+    _images: Counter[str] = field(default_factory=Counter)  # by sensor, without registration
 
     def frame_ids(self, synced: SyncedSet) -> dict[str, str]:
         """The frames of the camera and of the sensors of a set, as a `Frame` has their data."""
@@ -65,7 +85,7 @@ class FrameBuilder:
         usable.
         """
         message = synced.camera.message
-        rgb = messages.camera_rgb(message, self.read, self.notes)
+        rgb = messages.camera_rgb(message, self.read, self.notes, self.depth)
         camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
@@ -76,8 +96,35 @@ class FrameBuilder:
                 refused[name] = Refusal(name, error.reason, str(error))
             except SensorError as error:
                 refused[name] = Refusal(name, "data", str(error))
+        for name, data in sensors.items():
+            if isinstance(data, SensorImage) and data.registration.homography is None:
+                self._look_at_view(name, data, rgb.shape[:2])
         has_points = any(isinstance(data, LidarPoints) for data in sensors.values())
         return Frame(rgb, sensors, camera() if has_points else None), refused
+
+    def _look_at_view(self, name: str, image: SensorImage, size: Size) -> None:
+        """Say that an image is taken to show the camera's view, where nothing confirms it."""
+        if not same_shape(image, size):
+            return  # it is refused
+        height, width = image.data.shape[:2]
+        taken, remedy = "taken to show exactly the camera's view", "publish it in that view"
+        if name == "thermal":
+            try:
+                self.infos.model(CAMERA, *size)
+                self.infos.model(name, height, width)
+            except RosError as error:
+                taken += f" by thermal.registration 'none', and nothing confirms it ({error})"
+                remedy = "set thermal.registration to 'rotation' or 'homography'"
+            else:  # `Plausibility` compares them
+                self.views.pop(name, None)
+                return
+        self.views[name] = taken
+        self._images[name] += 1
+        if self._images[name] == _ENOUGH:  # a CameraInfo may come a little later
+            aligned = name != "thermal" or (height, width) == size
+            say = self.notes.info if aligned else self.notes.warning
+            sizes = f"{width}x{height} pixels beside {size[1]}x{size[0]}"
+            say(f"{name}: its image of {sizes} is {taken}. If it does not, {remedy}")
 
     def _sensor(
         self, entry: Entry, camera_frame: str, camera: Callable[[], CameraModel]
@@ -92,7 +139,7 @@ class FrameBuilder:
             pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
             if self.adjust.lidar_frame:
                 inside = self._in_lidar_frame(frame_id, stamp)
-                xyz = (xyz @ inside[:3, :3].T + inside[:3, 3]).astype(np.float32)
+                xyz = _moved(xyz, inside)
                 pose = pose @ np.linalg.inv(inside)
             return LidarPoints(xyz, intensity, pose)
         if entry.stream != "thermal":

@@ -22,6 +22,7 @@ from mmsam_ros.sensors.pixels import (
     PACKINGS,
     RASTER_PIXELS,
     THERMAL_PIXELS,
+    BitDepth,
     decode_depth,
     is_picture,
     to_rgb,
@@ -29,6 +30,7 @@ from mmsam_ros.sensors.pixels import (
 
 Array = NDArray[Any]
 MAX_SIDE = 16384  # pixels
+_ENOUGH = 3  # images after which the bits of a camera are judged
 
 # (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
 Reader = Callable[[Any, tuple[str, ...]], tuple[Array, str]]
@@ -95,23 +97,35 @@ def _planes(message: Any, height: int, width: int) -> Array:
 
 
 def camera_rgb(
-    message: Any, read: Reader = read_pixels, notes: Notes = SILENT
+    message: Any,
+    read: Reader = read_pixels,
+    notes: Notes = SILENT,
+    depth: BitDepth | None = None,
 ) -> NDArray[np.uint8]:
-    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8."""
+    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8; `depth`: of its images before."""
+    depth = depth or BitDepth()
     try:
         if hasattr(message, "format"):  # only a CompressedImage has one
             if "compressedDepth" in message.format:
                 raise RosError(f"format is {message.format!r}, expected jpeg or png", "compressed")
-            return picture_rgb(_decompress(message), _sent_encoding(message))
+            return picture_rgb(_decompress(message), _sent_encoding(message), depth)
         pixels, encoding = read(message, CAMERA_PIXELS)
         if encoding in ("8UC3", "8UC4"):
             notes.warning(
                 f"camera: the encoding {encoding} names no order of colours; taken is blue, green, "
                 "red. If red and blue are swapped, set the driver to rgb8"
             )
-        return to_rgb(pixels, encoding)
+        return to_rgb(pixels, encoding, depth)
     except SensorError as error:
         raise RosError(f"{_named(message)}: {error}", "encoding") from error
+    finally:
+        if depth.bits == 14 and depth.images >= _ENOUGH:
+            notes.warning(
+                f"camera: no value above 16383 in {depth.images} images of 16 bits. If they have "
+                "14 bits, they are read four times too dark: shift them to the upper end, or "
+                "publish 8 bits",
+                "14 bits",
+            )
 
 
 def thermal_counts(message: Any, read: Reader = read_pixels) -> Array:

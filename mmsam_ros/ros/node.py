@@ -58,6 +58,7 @@ class SegmentNode(Node):
         self._infos.topics = {n: self.resolve_topic_name(f"{n}/camera_info") for n in names}
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
+        self._views = builder.views
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._sync = setup.make_synchroniser(parameters, self._sensors)
@@ -183,6 +184,7 @@ class SegmentNode(Node):
         facts = self._facts | {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
         for sensor, ahead in self._sync.unmatched().items():
             facts[f"stamps_ahead.{sensor}"] = f"{ahead:.2f} s"
+        facts |= {f"view.{sensor}": text for sensor, text in self._views.copy().items()}
         name = f"{self.get_fully_qualified_name()}: segmentation"
         found = self._plausibility.findings
         status = self._monitor.status(name, self._sync.counts(), facts, found)

@@ -236,15 +236,16 @@ class Synchroniser:
             return {name: dict(tally) for name, tally in self._tallies.items()}
 
     def unmatched(self) -> dict[str, float]:
-        """Streams that come but are not matched, with the seconds (offset included) by which their
-        stamps are ahead of the camera's, measured by arrival.
+        """Streams that come but never match within slop (what is held is old), with the seconds
+        (offset included) by which their stamps are ahead of the camera's, measured by arrival.
         """
         with self._lock:
+            deadline = _ns(self._deadline)
             return {
                 name: median(alone.apart) * 1e-9
                 for name, alone in self._alone.items()
                 if len(alone.apart) == ALONE <= alone.images
-                and abs(median(alone.apart)) > self._auxiliaries[name].slop
+                and abs(median(alone.apart)) > min(self._auxiliaries[name].slop, deadline)
             }
 
     def _compare(self, stream: str, stamp_ns: int, now: float) -> None:
@@ -322,7 +323,7 @@ class Synchroniser:
             )
             for entry in (camera, *synced.auxiliaries.values()):
                 entry._sets += 1
-            for name in synced.auxiliaries:
+            for name in synced.auxiliaries.keys() - synced.held:
                 self._alone[name].reset()
             camera._buffered = False
             self._floor = camera.time_ns

@@ -93,8 +93,8 @@ class Watch:
     def _explain_stamps(self, name: str, ahead: float) -> str:
         word = "ahead of" if ahead > 0 else "behind"
         what = (
-            f"{name}: its messages come but never match: its stamps are {abs(ahead):.2f} s {word} "
-            "the camera's"
+            f"{name}: its messages come but never match (masks use older ones or none): its stamps "
+            f"are {abs(ahead):.2f} s {word} the camera's"
         )
         offset = self._offsets[name] - ahead
         if abs(offset) > _FARTHEST[f"{name}.offset"]:
@@ -102,5 +102,7 @@ class Watch:
                 f"{what}. One of the two has another clock or stamps that are not set; let both "
                 f"use one clock, as {name}.offset does not reach that far"
             )
-        late = "" if ahead > 0 else "; if they are that late to arrive, raise sync.deadline"
+        late = ""
+        if ahead < 0:
+            late = f"; if they are that late to arrive, raise sync.deadline above {-ahead:.2f}"
         return f"{what}. If its clock is off by a constant, set {name}.offset to {offset:.2f}{late}"

@@ -2,7 +2,7 @@
 """Sensors: classes, encodings, modalities, camera models, projection, registration, planes."""
 
 from mmsam_ros.sensors.camera import CameraModel
-from mmsam_ros.sensors.camera_info import check_principal_point, check_size
+from mmsam_ros.sensors.camera_info import check_size, check_view
 from mmsam_ros.sensors.classes import (
     NO_LABEL,
     SYNTHETIC_CLASSES,
@@ -56,7 +56,7 @@ __all__ = [
     "LIMITS", "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics",
     "ClassInfo", "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
     "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
-    "check_pose", "check_principal_point", "check_size", "class_table", "clipping", "decode_image",
+    "check_pose", "check_size", "check_view", "class_table", "clipping", "decode_image",
     "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",
     "pose_matrix", "pose_values", "project", "rasterise", "register", "robust_mean",
     "sample_planes", "scale_thermal", "to_8_bits", "to_single", "topic_names",

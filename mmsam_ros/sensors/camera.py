@@ -22,6 +22,9 @@ from mmsam_ros.sensors.matrices import Array, check_intrinsics, check_rotation, 
 _LENGTHS: Mapping[str, tuple[int, ...]] = {
     "none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12), "equidistant": (4,)
 }  # fmt: skip
+# D that shows less than this share of the shorter side, or moves the edge of the image by more
+# than this share of its width, is in another unit or of another model.
+_SHOWN, _TORN = 0.05, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +78,8 @@ class CameraModel:
         the identity. distortion_model and d: see `camera_info.lens`. roi: (x_offset, y_offset,
         width, height) in full, unbinned pixels; all zero means the full image. A binning of 0
         means 1. rectified: the image is rectified (use R and P) or raw (use K and D); None decides:
-        rectified where D is empty or zero and P is filled in. (Four zeros under "equidistant" still
-        are a fisheye lens, so raw.) rectified_frame: of a rectified image, the poses of points are
+        rectified where D is empty or zero and P is filled in. (Under "equidistant" that still is
+        a fisheye lens, so raw.) rectified_frame: of a rectified image, the poses of points are
         those in the rectified camera's own frame: R and the baseline in P's fourth column are not
         used.
 
@@ -93,13 +96,26 @@ class CameraModel:
         check_matrices(k_matrix, p_matrix, r_matrix, (width, height), taken, rectified is not None)
         if not taken.rectified:
             matrix = view @ k_matrix
-            return cls(*published, matrix, taken.d, taken.distortion, np.eye(3), np.zeros(3))
+            return cls(
+                *published, matrix, taken.d, taken.distortion, np.eye(3), np.zeros(3)
+            )._with_plausible_lens()
         matrix = view @ p_matrix
         if rectified_frame:
             r_matrix = np.eye(3)
             # the frame is moved along the baseline; KITTI's small rest stays in the column
             matrix[np.argmax(np.abs(matrix[:2, 3])), 3] = 0
         return cls(*published, matrix[:, :3], np.zeros(0), "none", r_matrix, matrix[:, 3])
+
+    def _with_plausible_lens(self) -> Self:
+        """This camera; SensorError if D leaves hardly any of the image, or tears it apart."""
+        shown = float(self.limit * min(self.K[0, 0], self.K[1, 1]))
+        if shown < _SHOWN * min(self.width, self.height) or self.bend > _TORN * self.width:
+            raise SensorError(
+                f"CameraInfo.d is {self.D.tolist()}, which shows a circle of {shown:.0f} pixels "
+                f"and moves its edge by {self.bend:.0f}, expected coefficients of a lens for "
+                f"{self.width}x{self.height} pixels; correct the calibration"
+            )
+        return self
 
     def scaled(self, width: int, height: int) -> Self:
         """The same camera for its whole image resized to width x height pixels."""

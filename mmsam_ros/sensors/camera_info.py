@@ -14,26 +14,36 @@ from numpy.typing import ArrayLike
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import Array, check_intrinsics, finite_array
 
-# Names of distortion models, in lower case with "_" for other signs -> the model.
-_PLUMB_BOB = ("plumb_bob", "plumbbob", "radtan", "radial_tangential", "brown_conrady")
-_RATIONAL = ("rational_polynomial", "rational")
-_EQUIDISTANT = ("equidistant", "equi", "fisheye", "kannala_brandt", "kannala_brandt4")
-_PINHOLE = ("", "none", "pinhole", "inverse_brown_conrady", "modified_brown_conrady")
+# Names of distortion models, as lower-case letters and digits alone -> the model.
+_PLUMB_BOB = ("plumbbob", "radtan", "radialtangential", "brownconrady", "opencv")
+_RATIONAL = ("rationalpolynomial", "rational")
+_EQUIDISTANT = (
+    "equidistant", "equi", "fisheye", "opencvfisheye", "kannalabrandt", "kannalabrandt4"
+)  # fmt: skip
+_PINHOLE = (
+    "", "none", "pinhole", "perspective", "rectilinear", "rectified", "undistorted", "nodistortion",
+    "unknown", "inversebrownconrady", "modifiedbrownconrady",
+)  # fmt: skip
 _MODELS = {name: model for names, model in ((_PLUMB_BOB, "plumb_bob"), (_PINHOLE, "none"),
            (_RATIONAL, "rational_polynomial"), (_EQUIDISTANT, "equidistant"))
            for name in names}  # fmt: skip
-_OPENCV_LENGTHS = (
-    4,
-    5,
-    8,
-    12,
-    14,
-)  # k1 k2 p1 p2, k3, k4..k6, thin prism s1..s4, tilt of the sensor
+# k1 k2 p1 p2, k3, k4..k6, thin prism s1..s4, tilt of the sensor
+_OPENCV_LENGTHS = (4, 5, 8, 12, 14)
 _AGREE = 0.05  # by how much K and P may differ where both describe the same image
 _SCALED = 0.1  # P = s K with s further from 1 than this is one for another image size
 _CORNER = 0.1  # a principal point in the outer tenth of both sides is that of another size
 _TURNED = 0.001  # radians by which R must turn to matter: a pixel at a focal length of 1000
-_OFF_CENTRE = 0.15  # share of the sides; both alike means a matrix for another size
+_OFF_CENTRE = 0.08  # share of a side; further off, it may be the centre of another image
+_CENTRED, _CROPPED, _LIKE = 0.01, 0.04, 0.015  # shares of a side; of the ratio of the sides
+_SHAPES = (1.25, 4 / 3, 1.5, 1.6, 16 / 9)  # ratios of sides that images often have
+_USUAL = 1.85  # ratio of an image's sides; wider ones are cut, with the principal point where it is
+_VIEW = (3.0, 170.0)  # degrees; a narrower or wider view has no focal length in pixels
+_SQUARE, _SHEAR = 2.1, 0.1  # how far fx and fy may differ (every second line read); skew by fx
+_BASELINE = (0.001, 10.0)  # metres between two cameras; others are a P in another unit
+_WHICH = (
+    "correct the calibration, or say by the parameter <camera>.image which is right: raw (k) or "
+    "rectified (p)"
+)
 
 
 def check_size(name: str, width: object, height: object) -> None:
@@ -48,14 +58,13 @@ def lens(model: str, d: Array) -> tuple[str, Array]:
     """The distortion that a CameraInfo's distortion_model and d mean, as `CameraModel` has it.
 
     `plumb_bob` and `rational_polynomial` may have 0, 4, 5, 8, 12 or 14 coefficients in OpenCV's
-    order, `equidistant` 4; further zeros do not matter, and only zeros mean "none" (an equidistant
-    lens stays one). Other names for these models are known. SensorError for another model, for
-    another length and for a tilted sensor (the last two of 14).
+    order, `equidistant` 4; further zeros do not matter, and only zeros or no values mean "none" (an
+    equidistant lens stays one). Other names for these models are known. SensorError for another
+    model, for another length and for a tilted sensor (the last two of 14).
     """
     if not np.isfinite(d).all():
         raise SensorError(f"CameraInfo.d is {d.tolist()}, expected finite values")
-    word = "_".join(model.lower().replace("-", " ").replace("_", " ").split())
-    found = _MODELS.get(word)
+    found = _MODELS.get("".join(filter(str.isalnum, model.lower())))
     if found is None or (found == "none" and d.any()):
         known = "plumb_bob, rational_polynomial, equidistant"
         nonzero = np.count_nonzero(d)
@@ -64,7 +73,9 @@ def lens(model: str, d: Array) -> tuple[str, Array]:
             f"empty or zero; {nonzero} of its {d.size} values are not)"
         )
     if found == "equidistant":
-        if 0 < d.size < 4 or d[4:].any():
+        if not d.any():
+            return found, np.zeros(4)
+        if d.size < 4 or d[4:].any():
             raise SensorError(f"CameraInfo.d has {d.size} values for {model!r}, expected 4")
         return found, d[:4]
     if not d.any():
@@ -101,11 +112,9 @@ def decide(rectified: bool | None, model: str, d: Array, p: Array) -> Taken:
     if rectified:
         return Taken(True, "none", np.zeros(0), not d.any())
     distortion, used = lens(model, d)
-    straight = distortion == "none" or not used.size
+    straight = distortion == "none"
     if rectified is None and straight and p[0, 0] != 0:
         return Taken(True, "none", np.zeros(0), straight)
-    if distortion == "equidistant" and not used.size:
-        raise SensorError(f"CameraInfo.d has 0 values for {model!r}, expected 4")
     return Taken(False, distortion, used, straight)
 
 
@@ -121,9 +130,14 @@ def check_matrices(
     check_intrinsics(f"CameraInfo.{names[0]}", used)
     if taken.rectified:
         finite_array("CameraInfo.p", p, (3, 4))
-    check_principal_point(f"CameraInfo.{names[0]}", used, size)
+    check_view(f"CameraInfo.{names[0]}", used, size)
     if not np.isfinite(other).all() or min(other[0, 0], other[1, 1]) <= 0:
         return  # not filled in
+    if not decided:
+        try:
+            check_view(f"CameraInfo.{names[1]}", other, size)
+        except SensorError as error:
+            raise SensorError(f"{error}; {_WHICH}") from error
     ours, theirs = _numbers(used), _numbers(other)
     found = (
         f"CameraInfo.{names[0]} has fx, fy, cx, cy {_text(ours)}, CameraInfo.{names[1]} has "
@@ -143,23 +157,34 @@ def check_matrices(
     if same and (apart > _AGREE).any():
         raise SensorError(
             f"{found}; with d zero and r the identity both describe one image, expected the same "
-            "values; correct the calibration, or say by the parameter <camera>.image which is "
-            "right: raw (k) or rectified (p)"
+            f"values; {_WHICH}"
         )
 
 
-def check_principal_point(name: str, matrix: ArrayLike, size: tuple[int, int]) -> None:
-    """SensorError where the principal point of a (3, 3) matrix is out of the image (width, height),
-    or so near to its corner that the matrix is one for an image of another size.
+def check_view(name: str, matrix: ArrayLike, size: tuple[int, int]) -> None:
+    """SensorError where a (3, 3) matrix cannot be that of an image (width, height): its principal
+    point is outside or near a corner, the view is narrower or wider than those of lenses, pixels
+    are far from square or sheared.
     """
-    centre = np.asarray(matrix, np.float64)[:2, 2]
-    share = centre / size
+    (fx, skew, x), (shear, fy, y) = np.asarray(matrix, np.float64)[:2]
+    image = f"{size[0]}x{size[1]} pixels"
+    share = np.array([x, y]) / size
     cornered = (np.abs(share - 0.5) > 0.5 - _CORNER).all() and np.ptp(share) < _CORNER
     if not ((share >= 0) & (share <= 1)).all() or cornered:
-        x, y = centre
         raise SensorError(
             f"{name} has its principal point at {x:g}, {y:g}, expected one within the image of "
-            f"{size[0]}x{size[1]} pixels; it is the calibration of another image size"
+            f"{image}; it is the calibration of another image size"
+        )
+    view = np.degrees(2 * np.arctan(max(size[0] / fx, size[1] / fy) / 2))
+    if not _VIEW[0] <= view <= _VIEW[1]:
+        raise SensorError(
+            f"{name} has focal lengths of {fx:g} and {fy:g}, with {image} a view of {view:.3g} "
+            f"degrees, expected {_VIEW[0]:g} to {_VIEW[1]:g}; focal lengths are in pixels"
+        )
+    if max(fx / fy, fy / fx) > _SQUARE or max(abs(skew), abs(shear)) > _SHEAR * min(fx, fy):
+        raise SensorError(
+            f"{name} has focal lengths of {fx:g} and {fy:g} and a skew of {skew or shear:g}, "
+            "expected nearly square pixels without skew; correct the calibration"
         )
 
 
@@ -184,10 +209,17 @@ def doubts(
     """
     R, P = np.reshape(r, (3, 3)), np.reshape(p, (3, 4))
     found = []
-    turn = float(np.linalg.norm(R - R.T)) / 8**0.5 if R.any() else 0.0  # its sine
-    marks = [f"r turns by {np.degrees(turn):.2g} degrees"] if turn > _TURNED else []
-    if P[:, 3].any():
+    # of sine and cosine, so that both small angles and half a turn are exact
+    turn = np.arctan2(np.linalg.norm(R - R.T) / 8**0.5, (np.trace(R) - 1) / 2) if R.any() else 0.0
+    marks = [f"r turns by {np.degrees(turn):.3g} degrees"] if turn > _TURNED else []
+    if P[:, 3].any() and np.isfinite(P).all():
         marks.append(f"p has the fourth column {_text(P[:, 3])}")
+        baseline = float(np.abs(P[:2, 3]).max() / max(P[0, 0], 1.0))
+        if baseline and not _BASELINE[0] <= baseline <= _BASELINE[1]:
+            found.append(
+                f"{marks.pop()}, a baseline of {baseline:.2g} m, expected -fx times the baseline "
+                "in metres; correct the calibration"
+            )
     if marks and not settled:
         used = "p with r and its fourth column" if taken.rectified else "the raw image's k and d"
         other = "" if taken.rectified else ", or to raw if the image has the distortion d"
@@ -196,14 +228,34 @@ def doubts(
             "extrinsics lead into the rectified camera itself (KITTI, right camera of a ZED), set "
             f"the image parameter to rectified_frame{other}"
         )
-    used_matrix = P if taken.rectified else np.reshape(k, (3, 3))
-    x, y = used_matrix[:2, 2] / (width, height)
-    if min(abs(x - 0.5), abs(y - 0.5)) > _OFF_CENTRE and abs(x - y) < _AGREE:
+    if taken.distortion == "equidistant" and not taken.d.any() and not settled:
         found.append(
-            f"the principal point is at {x:.0%}, {y:.0%} of {width}x{height} pixels: correct the "
-            "calibration if it is for another image size"
+            "d has no coefficients of its equidistant lens; used is k with an ideal fisheye lens. "
+            "Set the image parameter to rectified if the image is, to raw if the lens is meant"
         )
-    return found
+    matrix = P if taken.rectified else np.reshape(k, (3, 3))
+    return found + centre_doubts(matrix, (width, height))
+
+
+def centre_doubts(matrix: Array, size: tuple[int, int]) -> list[str]:
+    """Whether the principal point of a camera matrix, for an image (width, height), is the centre
+    of another image: a scaled one of the same shape or one of usual shape; with one side in the
+    middle, also a common shape that a smaller crop was made of.
+    """
+    x, y = matrix[:2, 2]
+    ratio, shares = x / max(y, 1.0), (x / size[0], y / size[1])
+    near, far = sorted(abs(share - 0.5) for share in shares)
+    if far > _OFF_CENTRE:
+        other = abs(shares[0] - shares[1]) < _AGREE or 1 / _USUAL < ratio < _USUAL
+    else:
+        common = min(abs(ratio / shape - 1) for shape in _SHAPES) < _LIKE
+        other = near < _CENTRED and far > _CROPPED and common
+    text = (
+        f"the principal point is at {shares[0]:.0%}, {shares[1]:.0%} of {size[0]}x{size[1]} "
+        f"pixels, the centre of an image of {2 * x:.0f}x{2 * y:.0f}: correct the calibration if it "
+        "is for another image size or crop"
+    )
+    return [text] if other else []
 
 
 def published_view(

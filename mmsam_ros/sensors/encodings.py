@@ -172,53 +172,51 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
 
 
 def scale_thermal(
-    image: NDArray[np.generic], encoding: str, limits: Limits | None = None
-) -> NDArray[np.float32]:
+    image: NDArray[np.generic], encoding: str, limits: Limits | None = None, *,
+    own_limits: Limits | None = None, inverted: bool = False,
+) -> NDArray[np.float32]:  # fmt: skip
     """Thermal image (h, w) as published -> float32 (h, w) in 0..255, as the weights' encoding says.
 
     mono8: uint8 as it is. mono16: uint16 counts or a float32 temperature, fixed limits (low, high)
     in its unit to 0 and 255, clipped. frame_gain: any of these, the frame's own 1st and 99th
     percentile to 0 and 255, clipped; a frame whose contrast is the noise of its last bits gives 0.
-    What is not finite becomes 0. SensorError where dtype, shape or limits do not fit the encoding,
-    or most values are not finite.
+    own_limits: this camera's, which replace all that for an image of any of these types. inverted:
+    0 and 255 change places. What is not finite becomes 0. SensorError where dtype, shape or limits
+    do not fit the encoding, or most values are not finite.
     """
     if encoding not in ENCODINGS["thermal"]:
         expected = ", ".join(ENCODINGS["thermal"])
         raise SensorError(f"thermal encoding is {encoding!r}, expected one of {expected}")
-    check_image(image, encoding)
+    check_image(image, encoding if own_limits is None else "frame_gain")
     check_limits("thermal limits", encoding, limits)
-    if encoding == "mono8":
-        return image.astype(np.float32)
+    scaled = image.astype(np.float32)
     is_float = image.dtype.kind == "f"
-    known = image[np.abs(image) <= MAX_VALUE] if is_float else image
-    if 2 * known.size < image.size:
+    known = np.abs(scaled) <= MAX_VALUE if is_float else np.ones(image.shape, bool)
+    if 2 * (count := int(known.sum())) < image.size:
         raise SensorError(
-            f"thermal image: {image.size - known.size} of {image.size} values are NaN or infinite, "
+            f"thermal image: {image.size - count} of {image.size} values are NaN or infinite, "
             "expected a temperature"
         )
-    low, high = limits or map(float, np.percentile(known.astype(np.float32), (1.0, 99.0)))
-    if limits is None and high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
-        return np.zeros(image.shape, np.float32)
-    return scale_counts(image, (low, high))
-
-
-def scale_counts(image: NDArray[np.generic], limits: Limits) -> NDArray[np.float32]:
-    """Counts or degrees -> float32 in 0..255: the limits map to 0 and 255, beyond them is clipped;
-    what is not finite becomes 0.
-    """
-    low, high = limits
-    scaled = image.astype(np.float32)
-    if image.dtype.kind == "f":
-        scaled[~(np.abs(scaled) <= MAX_VALUE)] = low
-    scaled -= low
-    scaled *= 255.0 / (high - low)
-    return np.clip(scaled, 0.0, 255.0, out=scaled)
+    limits = own_limits or limits
+    if limits is None and encoding != "mono8":
+        low, high = map(float, np.percentile(scaled[known], (1.0, 99.0)))
+        if high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
+            return np.zeros(image.shape, np.float32)
+        limits = low, high
+    if limits is not None:
+        scaled[~known] = limits[0]
+        scaled -= limits[0]
+        scaled *= 255.0 / (limits[1] - limits[0])
+        np.clip(scaled, 0.0, 255.0, out=scaled)
+    if inverted:
+        np.subtract(np.float32(255), scaled, out=scaled, where=known)
+    return scaled
 
 
 def check_clipping(image: NDArray[np.generic], limits: Limits) -> None:
     """SensorError where limits clip nearly all of a thermal image: they are not this camera's."""
     values = image.astype(np.float32)
-    values = values[np.isfinite(values)]
+    values = values[np.abs(values) <= MAX_VALUE]
     if not values.size:
         return
     share = float(((values < limits[0]) | (values > limits[1])).mean())

@@ -17,7 +17,6 @@ from mmsam_ros.sensors.errors import SensorError
 
 Array = NDArray[Any]
 _PNG = b"\x89PNG"
-_LOW_BITS = 4096  # counts; a 16-bit picture without a higher one has 10 or 12 bits at its low end
 _NO_COLOUR = 128  # chroma of grey
 _JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
 _DEPTH_HEADER = 12  # bytes before the PNG of compressedDepth: format, two parameters
@@ -124,45 +123,68 @@ def decode_depth(data: bytes, encoding: str) -> Array:
     return np.where(stored == 0, np.float32(np.nan), metres).astype(np.float32)
 
 
-def to_8_bits(pixels: Array) -> NDArray[np.uint8]:
-    """A picture of 8 or 16 bits -> 8 bits, 65535 to 255. SensorError where 16 bits are used at
-    their low end only: 10 or 12 bits that are not scaled would be a black picture.
+class BitDepth:
+    """How many of its 16 bits a camera uses, by all of its images: a dark one is no fault of a
+    camera that has filled them before.
+    """
+
+    def __init__(self) -> None:
+        self.bits = 0  # 12, 14 or 16: those of all values but a thousandth, in the brightest image
+        self.images = 0
+
+    def check(self, pixels: NDArray[np.uint16]) -> None:
+        """Take an image into account. SensorError where none so far had more than 12 bits, at the
+        low end: it would be a black picture.
+        """
+        few = pixels.size // 1000  # hot pixels
+        low = (bits for bits in (12, 14) if np.count_nonzero(pixels >> bits) <= few)
+        self.bits = max(self.bits, next(low, 16))
+        self.images += 1
+        if self.bits == 12 and pixels.any():
+            raise SensorError(
+                f"picture of 16 bits has no value above {np.sort(pixels, axis=None)[-1 - few]}, "
+                "expected the whole range up to 65535; shift 10 or 12 bits to the upper end, or "
+                "store 8 bits"
+            )
+
+
+def to_8_bits(pixels: Array, depth: BitDepth | None = None) -> NDArray[np.uint8]:
+    """A picture of 8 or 16 bits -> 8 bits, 65535 to 255. SensorError as of `BitDepth`; `depth`
+    is that of the images before it, of the same camera.
     """
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype != np.uint16:
         raise SensorError(f"picture is {pixels.dtype}, expected uint8 or uint16")
-    highest = int(pixels.max(initial=0))
-    if 0 < highest < _LOW_BITS:
-        raise SensorError(
-            f"picture of 16 bits has no value above {highest}, expected the whole range up to "
-            "65535; shift 10 or 12 bits to the upper end, or store 8 bits"
-        )
+    (depth or BitDepth()).check(pixels)
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257))  # rounds
 
 
-def to_rgb(pixels: Array, encoding: str) -> NDArray[np.uint8]:
-    """Pixels of one of `CAMERA_PIXELS` -> rgb (H, W, 3) uint8, without a copy for rgb8."""
+def to_rgb(pixels: Array, encoding: str, depth: BitDepth | None = None) -> NDArray[np.uint8]:
+    """Pixels of one of `CAMERA_PIXELS` -> rgb (H, W, 3) uint8, without a copy for rgb8; `depth` as
+    of `to_8_bits`.
+    """
     code = PACKINGS[encoding].to_rgb
     if code is not None:
         pixels = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), code))
-    return to_8_bits(pixels)
+    return to_8_bits(pixels, depth)
 
 
-def picture_rgb(pixels: Array, sent: str = "") -> NDArray[np.uint8]:
+def picture_rgb(pixels: Array, sent: str = "", depth: BitDepth | None = None) -> NDArray[np.uint8]:
     """A picture as `decode_image` gives it unchanged -> rgb (H, W, 3) uint8; alpha is dropped.
 
-    sent: the encoding before compression. A PNG of a Bayer camera holds the mosaic.
+    sent: the encoding before compression. A PNG of a Bayer camera holds the mosaic. depth: as of
+    `to_8_bits`.
     """
-    depth = "16" if pixels.dtype == np.uint16 else "8"
+    bits = "16" if pixels.dtype == np.uint16 else "8"
     if pixels.ndim == 3:
-        return to_rgb(pixels, ("bgra" if pixels.shape[2] == 4 else "bgr") + depth)
+        return to_rgb(pixels, ("bgra" if pixels.shape[2] == 4 else "bgr") + bits, depth)
     if not sent.startswith("bayer_"):
-        return to_rgb(pixels, f"mono{depth}")
+        return to_rgb(pixels, f"mono{bits}", depth)
     if sent not in PACKINGS:
         known = ", ".join(name for name in PACKINGS if name.startswith("bayer_"))
         raise SensorError(f"encoding is {sent!r}, expected one of {known}")
-    return to_rgb(pixels, sent)
+    return to_rgb(pixels, sent, depth)
 
 
 def to_single(pixels: Array, encoding: str = "", uneven: bool = False) -> Array:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from mmsam_ros.sensors.camera import CameraModel
 from mmsam_ros.sensors.encodings import (
     ENCODINGS,
+    MAX_VALUE,
     Limits,
     Modality,
     check_clipping,
     decode_raster,
     made_of_points,
-    scale_counts,
     scale_thermal,
 )
 from mmsam_ros.sensors.errors import SensorError
@@ -170,13 +170,11 @@ def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) ->
 
 
 def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
-    if image.limits is None:
-        scaled = scale_thermal(image.data, modality.encoding, modality.limits)
-    else:
-        scaled = scale_counts(image.data, image.limits)
-    if image.inverted:
-        scaled = np.float32(255) - scaled
-    if image.registration.homography is None and not _same_shape(image, native):
+    scaled = scale_thermal(
+        image.data, modality.encoding, modality.limits, own_limits=image.limits,
+        inverted=image.inverted,
+    )  # fmt: skip
+    if image.registration.homography is None and not same_shape(image, native):
         height, width = image.data.shape[:2]
         raise SensorError(
             f"image of {width}x{height} pixels without registration, expected the shape of the "
@@ -192,7 +190,7 @@ def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -
 def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
     """A raster in the camera's view; a coarser one (low-resolution events) is enlarged first."""
     height, width = image.data.shape[:2]
-    if image.registration.homography is not None or not _same_shape(image, native):
+    if image.registration.homography is not None or not same_shape(image, native):
         raise SensorError(
             f"raster of {width}x{height} pixels, expected one in the camera's view of "
             f"{native[1]}x{native[0]} (a coarser one of the same shape will do)"
@@ -201,7 +199,7 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
     return resize(resize(raster, native, cv2.INTER_NEAREST), size)
 
 
-def _same_shape(image: SensorImage, native: Size) -> bool:
+def same_shape(image: SensorImage, native: Size) -> bool:
     """Whether an image has the ratio of the camera image's sides; a turned one has not."""
     height, width = image.data.shape[:2]
     return abs((width * native[0]) / (height * native[1]) - 1) <= _SAME_SHAPE
@@ -228,6 +226,12 @@ def _why_blank(data: LidarPoints | SensorImage) -> str:
         return "the image has the same value everywhere, or does not overlap the camera's view"
     if not len(data.xyz):
         return ""
-    if bool((np.linalg.norm(data.xyz, axis=1) < MIN_RANGE).all()):
+    distance = np.linalg.norm(data.xyz.astype(np.float64), axis=1)
+    if bool((distance < MIN_RANGE).all()):
         return f"all of {len(data.xyz)} points are within {MIN_RANGE:g} m, expected metres"
-    return f"none of {len(data.xyz)} points is in the camera's view: check the extrinsics"
+    used = (distance >= MIN_RANGE) & (distance <= MAX_VALUE) & (np.abs(data.intensity) <= MAX_VALUE)
+    total, count = len(used), int(used.sum())
+    if not count:
+        return f"none of {total} points has a position and an intensity below {MAX_VALUE:g}"
+    others = f", and {total - count} more have no position or intensity" if count < total else ""
+    return f"none of {count} points is in the camera's view{others}: check the extrinsics"

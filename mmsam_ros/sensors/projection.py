@@ -29,9 +29,8 @@ def project(
     pose = check_pose("T (camera <- sensor)", T)
     if points.ndim != 2 or points.shape[1] < 3:
         raise SensorError(f"points have shape {points.shape}, expected (N, 3) or more columns")
-    xyz = points[:, :3].astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        in_camera = pose[:3, :3] @ xyz.T + pose[:3, 3:]
+    with np.errstate(invalid="ignore", over="ignore"):  # garbage is dropped
+        in_camera = pose[:3, :3] @ points[:, :3].astype(np.float64).T + pose[:3, 3:]
     u, v, depth, keep = camera.image_points(in_camera.T)
     keep &= (depth > _MIN_DEPTH) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     index = np.flatnonzero(keep)
@@ -62,7 +61,7 @@ def rasterise(
         raise SensorError(f"intensity has shape {intensity.shape}, expected ({len(points)},)")
     index, u, v, depth = project(points, camera, T)
     x, y, z = (points[:, axis].take(index).astype(np.float64) for axis in range(3))
-    with np.errstate(over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         distance = np.sqrt(x * x + y * y + z * z)
         values = np.array([distance, intensity.take(index), z]).astype(np.float32)
     use = np.flatnonzero((distance >= MIN_RANGE) & (np.abs(values) <= MAX_VALUE).all(axis=0))

@@ -144,6 +144,21 @@ def test_sensors_that_show_nothing_are_noted(tmp_path: Path) -> None:
     assert "3 of 3 frames of lidar show nothing" in report.notes
 
 
+def test_a_calibration_of_another_size_is_noted(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("lidar",), per_split={"train": 1, "val": 1}, calibrated=True)
+    calib = json.loads((root / "calib.json").read_text())
+    for factor, noted in ((1.0, False), (1.25, True)):
+        camera = calib["camera"]
+        size = camera["width"], camera["height"]
+        for axis in (0, 1):
+            camera["K"][axis][2] = factor * size[axis] / 2
+        (root / "calib.json").write_text(json.dumps(calib))
+        notes = check_dataset("folder", root, ("lidar",)).notes
+        found = [note for note in notes if "the principal point is at 62%, 62%" in note]
+        assert len(found) == noted
+        assert all(note.startswith(f"{root / 'calib.json'}: ") for note in found)
+
+
 def test_labels_of_several_forms_are_noted(tmp_path: Path) -> None:
     """As a tool leaves them that makes files smaller: it stores 0 and 255 as a bit."""
     root = make_folder(tmp_path, (), per_split={"train": 2})

@@ -37,7 +37,7 @@ from mmsam_ros.sensors import (
     plain_modality,
     scale_thermal,
 )
-from mmsam_ros.sensors.pixels import PACKINGS
+from mmsam_ros.sensors.pixels import PACKINGS, BitDepth
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -190,6 +190,38 @@ def test_the_order_of_8uc3_is_said() -> None:
     assert "blue, green, red" in said[0]
 
 
+def test_the_bits_of_a_camera_are_judged_over_its_images() -> None:
+    """A dark image of a camera that has filled its bits is no fault; a hot pixel fills none."""
+    ramp = np.linspace(0, 1, 4800).reshape(60, 80)
+    dark, bright = ((top * ramp).astype(np.uint16) for top in (3465, 60000))
+    hot = dark.copy()
+    hot[30, 40] = 65535
+    depth = BitDepth()
+    for picture in (dark, hot, np.zeros_like(dark)):
+        if picture.any():
+            with pytest.raises(RosError, match="no value above 34"):
+                camera_rgb(message(picture, "mono16"), depth=depth)
+        else:
+            assert not camera_rgb(message(picture, "mono16"), depth=depth).any(), "a covered lens"
+    assert camera_rgb(message(bright, "mono16"), depth=depth).max() == 233
+    for picture in (dark, hot):
+        assert camera_rgb(message(picture, "mono16"), depth=depth)[59, 79, 0] in (13, 255)
+        assert camera_rgb(compressed(png(picture), "mono16; png compressed"), depth=depth).any()
+
+
+@pytest.mark.parametrize("top", [8191, 16383, 60000])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "png"])
+def test_14_bits_are_noted(encoding: str, top: int) -> None:
+    picture = np.full((60, 80), top, np.uint16)
+    given = compressed(png(picture), "png") if encoding == "png" else message(picture, encoding)
+    said: list[str] = []
+    depth, notes = BitDepth(), Notes(log_warning=said.append)
+    for _ in range(5):
+        assert camera_rgb(given, notes=notes, depth=depth).any()
+    assert len(said) == (top < 16384)
+    assert all("in 3 images of 16 bits. If they have 14 bits" in text for text in said)
+
+
 @pytest.mark.parametrize("top", [1023, 4095])
 @pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16"])
 def test_low_bits_are_no_black_picture(encoding: str, top: int, tmp_path: Path) -> None:
@@ -297,6 +329,36 @@ def test_floats_without_contrast_and_without_values() -> None:
     spoilt[:11] = np.nan
     with pytest.raises(SensorError, match="220 of 400 values are NaN"):
         scale_thermal(spoilt, "frame_gain")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "limits", "own"),
+    [("mono16", (0.0, 50.0), None), ("mono16", (7.0, 8.0), (0.0, 50.0)), ("frame_gain", None, None),
+     ("frame_gain", None, (0.0, 50.0)), ("mono8", None, (0.0, 50.0))],
+)  # fmt: skip
+def test_unknown_values_are_dark_whatever_the_polarity(
+    encoding: str, limits: Any, own: Any
+) -> None:
+    warm = np.linspace(0, 50, 400, dtype=np.float32).reshape(20, 20)
+    warm[3:5, 4:8] = np.nan, np.inf, -np.inf, 1e30
+    known = np.ones(warm.shape, bool)
+    known[3:5, 4:8] = False
+    plain = scale_thermal(warm, encoding, limits, own_limits=own)
+    inverted = scale_thermal(warm, encoding, limits, own_limits=own, inverted=True)
+    assert not plain[~known].any()
+    assert not inverted[~known].any()
+    np.testing.assert_array_equal(inverted[known], 255 - plain[known])
+    assert plain[19, 19] == 255
+
+
+@pytest.mark.parametrize("own", [None, (0.0, 40.0)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e12])
+def test_mostly_unknown_images_are_refused_with_and_without_limits(value: float, own: Any) -> None:
+    warm = np.linspace(0, 50, 400, dtype=np.float32).reshape(20, 20)
+    for rows in (12, 20):
+        warm[:rows] = value
+        with pytest.raises(SensorError, match=f"{20 * rows} of 400 values are NaN or infinite"):
+            scale_thermal(warm, "frame_gain", own_limits=own)
 
 
 def test_grey_jpegs_in_colour() -> None:

@@ -13,6 +13,15 @@ import pytest
 from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import Notes
+from mmsam_ros.sensors import (
+    CameraModel,
+    Frame,
+    LidarPoints,
+    Planes,
+    frame_planes,
+    plain_modality,
+    pose_matrix,
+)
 
 CODES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
 XYZ = [("x", "f4"), ("y", "f4"), ("z", "f4")]
@@ -40,6 +49,8 @@ DRIVERS: dict[str, tuple[Any, str]] = {
         "intensity",
     ),
     "robosense": ([*XYZ, ("intensity", "f4"), ("ring", "u2"), ("timestamp", "f8")], "intensity"),
+    "sick": ([*XYZ, ("remission", "f4"), ("layer", "u1")], "remission"),
+    "in capitals": ([*XYZ, ("Ring", "u2"), ("Intensity", "f4")], "Intensity"),
     "kitti": ([*XYZ, ("i", "f4")], "i"),
     "nuscenes": ([*XYZ, ("intensity", "f4"), ("ring", "f4")], "intensity"),
 }  # fmt: skip
@@ -104,9 +115,10 @@ def test_the_field_of_the_intensity_is_a_choice() -> None:
     assert taken(given)[2] == [
         "lidar: intensity is read from the field 'intensity' (not reflectivity)"
     ]
-    with pytest.raises(RosError, match=r"expected one of signal among them.*intensity_field") as e:
-        taken(given, "signal")
-    assert e.value.reason == "intensity"
+    for field in ("signal", "z", "Intensity"):
+        with pytest.raises(RosError, match=rf"ed one of {field} among them.*intensity_field") as e:
+            taken(given, field)
+        assert e.value.reason == "intensity"
 
 
 @pytest.mark.parametrize("row_step", [0, 1, 16, 10**6])
@@ -187,6 +199,9 @@ NAN = float("nan")
         ([[0.0] * 3] * 12, 1.0, "no_returns"),  # solid-state sensors
         ([[NAN] * 3, [0.0] * 3] * 6, NAN, "no_returns"),
         ([[float("inf")] * 3] * 12, 1.0, "no_returns"),
+        ([[1e10] * 3] * 12, 1.0, "no_returns"),  # a number that stands for none
+        ([[3e38] * 3, [0.0] * 3] * 6, 1.0, "no_returns"),
+        *(([[1.0, 2.0, 3.0]] * 12, value, "no_intensity") for value in (float("inf"), 1e12, -1e30)),
         ([[1.0, 2.0, 3.0]] * 12, NAN, "no_intensity"),
         ([[1.0, 2.0, 3.0], [NAN] * 3] * 6, [NAN, 1.0] * 6, "no_intensity"),
     ],
@@ -200,9 +215,49 @@ def test_nothing_measured(xyz: Any, intensity: Any, reason: str) -> None:
         cloud_points(given, needs_intensity=False)
 
 
+POSE = pose_matrix((0, 0, 0), (0.5, -0.5, 0.5, 0.5))  # the optical frame of a camera that looks on
+
+
+def shown(xyz: np.ndarray, intensity: np.ndarray, distortion: str = "none") -> Planes:
+    K, D = (
+        np.array([[40.0, 0, 32], [0, 40, 24], [0, 0, 1]]),
+        {"none": (), "plumb_bob": (-0.3, 0.1, 0, 0)},
+    )
+    camera = CameraModel(64, 48, K, np.array(D[distortion]), distortion, np.eye(3), np.zeros(3))
+    sensors = {"lidar": LidarPoints(xyz, intensity, POSE)}
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), sensors, camera)
+    return frame_planes(frame, {"lidar": plain_modality("muses_raw")}, (48, 64))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("distortion", ["none", "plumb_bob"])
+@pytest.mark.parametrize("big", [False, True])
+def test_garbage_goes_by_without_a_word_of_numpy(big: bool, distortion: str) -> None:
+    """Any bytes are floats: huge ones, signalling NaN; in the wrong byte order as well."""
+    sent = np.random.default_rng(1).integers(0, 256, 16 * 20000, np.uint8).tobytes()
+    given = message(np.frombuffer(sent, [*XYZ, ("intensity", "f4")]), big=big)
+    xyz, intensity, _ = taken(given)
+    raster = shown(xyz, intensity, distortion).auxiliaries["lidar"]
+    assert np.isfinite(raster).all()
+    away = np.full_like(xyz, 3e38)
+    assert shown(away, intensity).blank["lidar"].text.startswith("none of 20000 points has a posi")
+
+
+def test_the_cause_of_an_empty_raster() -> None:
+    ahead = np.tile(np.float32([5.0, 0.1, 0.1]), (30, 1))
+    assert not shown(ahead, np.ones(30, np.float32)).blank
+    both, unknown = np.concatenate([ahead, -ahead[:20]]), np.ones(50, np.float32)
+    unknown[:30] = np.nan
+    assert shown(both, unknown).blank["lidar"].text == (
+        "none of 20 points is in the camera's view, and 30 more have no position or intensity: "
+        "check the extrinsics"
+    )
+
+
 def test_some_without_intensity() -> None:
     xyz, intensity, said = taken(cloud_of([[1.0, 2.0, 3.0]] * 12, [NAN] * 8 + [1.0] * 4))
     assert len(xyz) == len(intensity) == 12
     assert said[1:] == [
-        "warning lidar: field 'intensity' is NaN in 8 of 12 points; these points are not used"
+        "warning lidar: field 'intensity' is NaN or beyond 1e+09 in 8 of 12 points; these points "
+        "are not used"
     ]

@@ -15,6 +15,7 @@ from support.networks import spec_of
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
+from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.parameters import opencv_homography
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage, pose_matrix
@@ -240,3 +241,77 @@ def test_limits_and_polarity_go_with_the_thermal_image(alignment: Registration |
     data = made.build(synced(thermal=warm))[0].sensors["thermal"]
     assert isinstance(data, SensorImage)
     assert (data.limits, data.inverted) == ((27000.0, 31000.0), True)
+
+
+def test_no_returns_and_the_vehicle_stay_out_in_another_frame() -> None:
+    """Points within 1 m of the sensor, 0, 0, 0 among them, would be farther from lidar.frame."""
+    near = [[0, 0, 0, 9], [0.6, -0.4, 0.1, 9], [0.3, 0.9, 0.2, 9]]
+    given = cloud(0, np.array([*near, *POINTS], np.float32))
+    build = dataclasses.replace(
+        builder(pose=pose_matrix((1.5, 0, 2), (0, 0, 0, 1))), adjust=Adjustments(lidar_frame="base")
+    )
+    frame, _ = build.build(synced(lidar=given))
+    points = frame.sensors["lidar"]
+    assert isinstance(points, LidarPoints)
+    distance = np.linalg.norm(points.xyz, axis=1)
+    assert np.array_equal(distance < 1, [True] * 3 + [False] * 2)
+    np.testing.assert_allclose(points.xyz[3:], POINTS[:, :3] + (1.5, 0, 2), atol=1e-6)
+
+
+def confirmed(
+    width: int, height: int, *, info: Any = None, frames: int = 5, stream: str = "thermal"
+) -> tuple[list[str], dict[str, str]]:
+    """What is logged of an image without registration, and said in diagnostics."""
+    said: list[str] = []
+    notes = Notes(said.append, lambda text: said.append(f"warning {text}"))
+    spec = spec_of("muses_rgb_lidar") if stream == "lidar" else None
+    build = dataclasses.replace(builder(spec=spec), notes=notes)
+    build.infos._received.pop("thermal")
+    if info is not None:
+        build.infos.update("thermal", info)
+    pixels: Any = np.ones((height, width), np.uint16)
+    if stream == "lidar":
+        pixels = np.ones((height, width, 3), np.float32)
+    given = image(0, pixels, "32FC3" if stream == "lidar" else "mono16", stream)
+    for _ in range(frames):
+        build.build(synced(**{stream: given}))
+    return said, build.views
+
+
+UNCALIBRATED = camera_info(0, 32, 24)
+UNCALIBRATED.k = UNCALIBRATED.p[:9] = np.zeros(9)
+
+
+@pytest.mark.parametrize(
+    ("size", "info", "text"),
+    [
+        ((32, 24), None, "warning thermal: its image of 32x24 pixels beside 64x48 is taken to show "
+         "exactly the camera's view by thermal.registration 'none', and nothing confirms it (no"),
+        ((32, 24), camera_info(0, 64, 48), "warning thermal: its image of 32x24"),
+        ((32, 24), UNCALIBRATED, "warning thermal: its"),
+        ((64, 48), None, "thermal: its image of 64x48 pixels beside 64x48 is taken"),
+    ],
+)  # fmt: skip
+def test_a_view_that_nothing_confirms_is_said_once(
+    size: tuple[int, int], info: Any, text: str
+) -> None:
+    said, views = confirmed(*size, info=info)
+    assert len(said) == 1
+    assert said[0].startswith(text)
+    assert said[0].endswith("set thermal.registration to 'rotation' or 'homography'")
+    assert views["thermal"].startswith("taken to show exactly the camera's view")
+    assert confirmed(*size, info=info, frames=2)[0] == [], "a CameraInfo may come later"
+
+
+def test_a_view_that_is_known_or_refused_needs_no_word() -> None:
+    assert confirmed(32, 24, info=camera_info(0, 32, 24)) == ([], {})
+    assert confirmed(24, 32) == ([], {}), "another shape"
+
+
+def test_the_view_of_a_raster_is_said_as_well() -> None:
+    said, views = confirmed(32, 24, stream="lidar")
+    assert said == [
+        "lidar: its image of 32x24 pixels beside 64x48 is taken to show exactly the camera's view. "
+        "If it does not, publish it in that view"
+    ]
+    assert views == {"lidar": "taken to show exactly the camera's view"}

@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from mmsam_ros.ros.sets import Outcome
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 from mmsam_ros.ros.watch import PATIENCE, Watch
 
@@ -90,7 +91,7 @@ def test_the_end_of_a_bag_is_one_line() -> None:
     ("name", "ahead", "text"),
     [
         ("lidar", -37.0, "37.00 s behind the camera's. If its clock is off by a constant, set "
-         "lidar.offset to 37.00; if they are that late to arrive, raise sync.deadline"),
+         "lidar.offset to 37.00; if they are that late to arrive, raise sync.deadline above 37.00"),
         ("lidar", 3.25, "3.25 s ahead of the camera's. If its clock is off by a constant, set "
          "lidar.offset to -3.25"),
         ("thermal", 0.5, "set thermal.offset to 1.00"),
@@ -107,7 +108,9 @@ def test_a_sensor_that_never_matches_is_named_with_the_distance(
     assert found.warned == []
     found.go(60)
     (line,) = found.warned
-    assert line.startswith(f"{name}: its messages come but never match: its stamps are ")
+    assert line.startswith(
+        f"{name}: its messages come but never match (masks use older ones or none): its stamps are "
+    )
     assert text in line
     found.apart = {}
     found.go(1)
@@ -144,6 +147,44 @@ def test_the_distance_of_stamps(
     feed(sync, ahead, latency)
     found = sync.unmatched()
     assert found == ({} if distance is None else {"lidar": pytest.approx(distance, abs=1e-6)})
+
+
+@pytest.mark.parametrize(
+    ("latency", "hertz", "ahead", "deadline", "distance"),
+    [
+        (0.15, 10, 0.0, 0.1, -0.15),  # after each deadline
+        (0.25, 10, 0.0, 0.1, -0.25),
+        (0.15, 5, 0.0, 0.1, -0.15),
+        (0.02, 5, -0.15, 0.1, -0.17),  # a clock that is behind
+        (0.04, 10, 0.0, 0.02, -0.04),  # within slop, but too late
+        (0.05, 10, 0.0, 0.1, None),
+        (0.15, 10, 0.0, 0.2, None),  # what the line says to set
+        (0.02, 2, 0.0, 0.1, None),  # held between matches: a slower sensor
+        (0.0, 20, 0.0, 0.1, None),
+    ],
+)
+def test_what_is_only_held_has_not_matched(
+    latency: float, hertz: int, ahead: float, deadline: float, distance: float | None
+) -> None:
+    """Messages that are too late for every set are reused for the next one."""
+    config = AuxiliarySync(slop=0.05, max_age=0.5, min_interval=-1.0)
+    sync = Synchroniser(SyncConfig({"lidar": config}, deadline=deadline))
+    messages = [(k / 10, "camera", k / 10) for k in range(100)]
+    messages += [
+        (k / hertz + latency, "lidar", k / hertz + ahead) for k in range(round(10 * hertz))
+    ]
+    found: list[dict[str, float]] = []
+    for now, stream, stamp in sorted(messages):
+        for synced in sync.add(stream, round((1000 + stamp) * 1e9), None, now):
+            sync.settle(synced, Outcome("used"))
+        found.append(sync.unmatched())
+    counts = sync.counts()["lidar"]
+    if distance is None:
+        assert not any(found)
+        assert counts["used"]
+    else:
+        assert counts["held"] > 10 * counts["used"]
+        assert found[-1] == {"lidar": pytest.approx(distance, abs=1e-6)}
 
 
 def test_few_messages_are_not_enough() -> None:
