@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mmsam_ros import __version__
-from mmsam_ros._util import MmsamError
+from mmsam_ros._util import run_program, stop_signals
 from mmsam_ros.cli.arguments import Parser
 
 VERBS = {  # each is a module of this package, which is imported when it is asked for
@@ -59,13 +59,15 @@ def _format_warning(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C."""
+    """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C, 141 if the
+    reader of its output has gone.
+    """
     for stream in (sys.stdout, sys.stderr):  # a file's name may have what the locale has not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning
     with _signals():
-        return _run(sys.argv[1:] if argv is None else argv)
+        return run_program("mmsam", lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(words: Sequence[str]) -> int:
@@ -80,21 +82,13 @@ def _run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("mmsam: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (MmsamError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            text += "; is /dev/shm or the temporary folder (TMPDIR) missing, full or read-only?"
-        print(f"mmsam: error: {text}", file=sys.stderr)
-        return 2
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
     """Signals end a verb with its processes; Ctrl-C ends it at once as long as it only imports."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
-    }
+    before = {number: signal.signal(number, _end) for number in stop_signals()}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:

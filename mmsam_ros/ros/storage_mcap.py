@@ -190,12 +190,8 @@ class McapFile(Storage):
                     f"it is cut at byte {at} of {self._size}; if messages are missing, "
                     "`mcap recover` may find more"
                 )
-                if (
-                    (opcode, size) == (0, _HEAD.size)
-                    and at < self._size
-                    and before == Opcode.MESSAGE
-                    and self._blocks
-                ):
+                zeros = (opcode, size) == (0, _HEAD.size) and at + size <= self._size
+                if zeros and before == Opcode.MESSAGE and self._blocks:
                     # a full disk leaves zeros: that message may end in some, too
                     self._counts.subtract(self._blocks.pop().channels)
                 break

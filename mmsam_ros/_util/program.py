@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What entry points have in common: errors are one line, and exit codes."""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from mmsam_ros._util.errors import MmsamError
+
+ERROR = 2  # exit code of an error that the user can fix
+_GONE = (errno.EPIPE, errno.EIO)  # of a pipe that nobody reads, of a terminal that was closed
+_TEMPORARY = ("multiprocessing", "tempfile")  # whose errors may name no file
+
+
+def run_program(name: str, run: Callable[[], int | None]) -> int:
+    """The exit code of `run`, which is 2 with one line on an error of the package, of a file or for
+    lack of memory.
+
+    If the reader of its output has gone, as in `| head`, it ends silently, with the code that a
+    shell gives to SIGPIPE.
+    """
+    text = ""
+    try:
+        code = run() or 0
+    except (MmsamError, OSError, MemoryError) as error:
+        code, text = ERROR, _describe(error)
+    finally:
+        lost = _flush()
+    if lost is not None and lost.errno in _GONE:
+        return 128 + signal.SIGPIPE
+    if lost is not None:
+        code, text = ERROR, f"standard output: {lost.strerror}"
+    if text:
+        print(f"{name}: error: {text}", file=sys.stderr)
+    return code
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Which ask a program to end: Ctrl-C, kill, and a closed terminal unless nohup ignores that."""
+    asked = signal.SIGINT, signal.SIGTERM
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return asked if ignored else (*asked, signal.SIGHUP)
+
+
+def _describe(error: Exception) -> str:
+    text = str(error) or "there is not enough memory"  # a MemoryError is often empty
+    if isinstance(error, OSError) and error.filename is None:
+        frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _TEMPORARY:
+            text += "; is /dev/shm or the temporary folder (TMPDIR) missing, full or read-only?"
+    return text
+
+
+def _flush() -> OSError | None:
+    """Why standard output or error takes no more; what is left for it is then thrown away."""
+    found = None
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except OSError as error:
+            found = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return found
