@@ -3,6 +3,7 @@
 
 import errno
 import os
+import select
 import signal
 import sys
 import traceback
@@ -22,19 +23,19 @@ def run_program(name: str, run: Callable[[], int | None]) -> int:
     If the reader of its output has gone, as in `| head`, it ends silently, with the code that a
     shell gives to SIGPIPE.
     """
-    text = ""
+    failure: Exception | None = None
     try:
         code = run() or 0
     except (MmsamError, OSError, MemoryError) as error:
-        code, text = ERROR, _describe(error)
+        failure = error
     finally:
         lost = _flush()
-    if lost is not None and lost.errno in _GONE:
+    failure = failure or lost
+    if isinstance(failure, OSError) and failure.errno in _GONE and (lost or _reader_has_gone()):
         return 128 + signal.SIGPIPE
-    if lost is not None:
-        code, text = ERROR, f"standard output: {lost.strerror}"
-    if text:
-        print(f"{name}: error: {text}", file=sys.stderr)
+    if failure:
+        print(f"{name}: error: {_describe(failure)}", file=sys.stderr)
+        return ERROR
     return code
 
 
@@ -47,7 +48,7 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 def _describe(error: Exception) -> str:
     text = str(error) or "there is not enough memory"  # a MemoryError is often empty
-    if isinstance(error, OSError) and error.filename is None:
+    if isinstance(error, OSError) and error.filename is None and error.__traceback__:
         frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
         if frame.f_globals.get("__name__", "").partition(".")[0] in _TEMPORARY:
             text += "; is /dev/shm or the temporary folder (TMPDIR) missing, full or read-only?"
@@ -66,3 +67,11 @@ def _flush() -> OSError | None:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
     return found
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output or error any more."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -177,6 +177,7 @@ class Player:
         self.notes: set[str] = set()
         for text in (*reader.notes, *reader.faults):
             self._note(text)
+        self.refused: dict[str, str] = {}  # why a topic's messages were not published
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
@@ -255,10 +256,11 @@ class Player:
         played = self.summary.published.total()
         there = sum(c.msgcount for c in self.connections) - self.reader.repeated
         lacks = self.begin is None and self.end is None and played < there
-        if self.stop.is_set() or not (self.reader.faults or lacks):
+        faults = [*self.reader.faults, *(f"{topic}: {why}" for topic, why in self.refused.items())]
+        if self.stop.is_set() or not (faults or lacks):
             return ""
         text = f"a part could not be played: {played} messages were, {there} are known of"
-        return "; ".join([text, *self.reader.faults])
+        return "; ".join([text, *faults])
 
     def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
@@ -289,8 +291,12 @@ class Player:
                 return
             self.summary.latest = max(self.summary.latest, time.monotonic() - due)
             publisher = self.publishers[connection.id]
-            publisher.publish(data)
-            self.summary.published[publisher.topic_name] += 1
+            try:
+                publisher.publish(data)
+            except rclpy_implementation.RCLError as error:  # longer than its type is
+                self.refused[connection.topic] = str(error).partition(", at ")[0]
+            else:
+                self.summary.published[publisher.topic_name] += 1
 
     def _note(self, text: str) -> None:
         """Say it, once."""
