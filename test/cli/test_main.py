@@ -172,7 +172,8 @@ def lack_of_semaphores() -> None:
     from multiprocessing import synchronize
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synchronize.SemLock, "_make_name", lambda: "/" + "x" * 300)
+        name = staticmethod(lambda: "/" + "x" * 300)
+        patch.setattr(synchronize.SemLock, "_make_name", name)
         synchronize.Lock(ctx=multiprocessing.get_context("spawn"))
 
 
