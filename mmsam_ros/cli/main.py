@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "bag": "read the calibration of a recording",
     "replay": "play a recording into ROS 2",
 }
+_FIRST = "MMSAM_FIRST_PROCESS"  # its id, for those that it starts
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
@@ -66,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[_FIRST] = str(os.getpid())
+    elif _FIRST in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # not by torchrun
+        threading.Thread(target=_end_with_first, daemon=True).start()
     with _signals():
         return run_program("mmsam", lambda: _run(sys.argv[1:] if argv is None else argv))
 
@@ -104,6 +111,15 @@ def _end(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _end_with_first() -> None:
+    """A process for another device would wait half an hour for the one that has started it."""
+    while os.getppid() == int(os.environ[_FIRST]):
+        time.sleep(1)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(1)
 
 
 if __name__ == "__main__":
