@@ -4,7 +4,7 @@
 ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
 
 What is wrong with an argument is said before anything starts, and ends the launch with exit code 1.
-So does the end of the node with another code than 0, and a bag that cannot be played.
+So does the end of the node with another code than 0, and a bag of which nothing can be played.
 """
 
 import difflib
@@ -50,7 +50,7 @@ ARGUMENTS = [
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
     ("registration", "", "thermal to camera"),
     ("use_sim_time", "false", "true: the time of /clock, which the bag's player then publishes"),
-    ("bag", "", "rosbag2 recording to play"),
+    ("bag", "", "recording to play, of ROS 2 or ROS 1"),
     ("loop", "false", "true: play the bag again and again"),
     ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
     ("rviz", "false", "true: start RViz"),
@@ -61,7 +61,9 @@ CHOICES = {
     "registration": ["", "none", "homography", "rotation"],
     **{name: ["true", "false", "True", "False"] for name in ("use_sim_time", "loop", "rviz")},
 }
+RATES = (1e-5, 1e5)  # of mmsam_ros.ros.player
 FILES = ("weights", "params_file", "calibration")
+STARTING = b", starting"  # what the player says before the first message
 # read by launch itself
 OF_LAUNCH = ("emulate_tty", "launch-prefix", "launch-prefix-filter", "sigterm_timeout",
              "sigkill_timeout")  # fmt: skip
@@ -102,11 +104,12 @@ def read_arguments(context):
         elif path and name in FILES and not os.path.isfile(path):
             wrong.append(f"{name}: {path}: is a folder, expected a file")
     try:
-        fits = 0 < float(values["rate"]) < float("inf")
+        fits = RATES[0] <= float(values["rate"]) <= RATES[1]
     except ValueError:
         fits = False
     if not fits:
-        wrong.append(f"rate: found {values['rate']!r}, expected a number above 0")
+        found, expected = values["rate"], "a number above 0, {:g} to {:g}".format(*RATES)
+        wrong.append(f"rate: found {found!r}, expected {expected}")
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return values
@@ -190,9 +193,20 @@ def play_when_ready(values, node):
         if b"ready:" not in event.text or started:
             return None
         started.append(True)
-        play = player(values)
-        watch = OnProcessExit(target_action=play, on_exit=player_has_ended)
-        return [RegisterEventHandler(watch), play]
+        play, played = player(values), []
+
+        def when_played(event):
+            if STARTING in event.text:
+                played.append(True)
+
+        def when_ended(event, context):
+            return player_has_ended(event, context, bool(played))
+
+        return [
+            RegisterEventHandler(OnProcessIO(target_action=play, on_stdout=when_played)),
+            RegisterEventHandler(OnProcessExit(target_action=play, on_exit=when_ended)),
+            play,
+        ]
 
     # logs go to stderr, or to stdout with RCUTILS_LOGGING_USE_STDOUT
     return RegisterEventHandler(
@@ -200,39 +214,29 @@ def play_when_ready(values, node):
     )
 
 
-def player_has_ended(event, context):
+def player_has_ended(event, context, played):
     """The node goes on after the bag; RuntimeError, and so exit code 1, if it was not played."""
-    if event.returncode and not context.is_shutdown:
+    if not event.returncode or context.is_shutdown:
+        return []
+    if not played:
         raise RuntimeError(f"the bag was not played (exit code {event.returncode}), see the log")
-    return []
+    return [LogInfo(msg=f"the bag was played in part (exit code {event.returncode}), see the log")]
 
 
 def player(values):
-    """`ros2 bag play` if it is installed, else `ros2 run mmsam_ros replay`."""
+    """Our own: it reads ROS 1 bags and what metadata.yaml is wrong about, waits for subscribers,
+    and does not wait between loops.
+    """
     options = [values["bag"], "--rate", values["rate"]]
-    if is_set(values, "use_sim_time"):
-        options.append("--clock")
-    # ros2 bag play does not wait for subscribers, and the node subscribes once it sees the
-    # publishers; but it would wait at the beginning of every loop
-    if has_bag_play() and not is_set(values, "loop"):
-        command = ["ros2", "bag", "play", *options, "--delay", "3"]
-        return ExecuteProcess(cmd=command, additional_env=shared_memory(), output="screen")
+    options += [f"--{name}" for name, on in (("clock", "use_sim_time"), ("loop", "loop"))
+                if is_set(values, on)]  # fmt: skip
     return Node(
         package="mmsam_ros",
         executable="replay",
-        arguments=[*options, "--loop"] if is_set(values, "loop") else options,
+        arguments=options,
         additional_env=shared_memory(),
         output="screen",
     )
-
-
-def has_bag_play():
-    """Whether `ros2 bag play` is installed."""
-    try:
-        get_package_share_directory("ros2bag")
-    except LookupError:
-        return False
-    return shutil.which("ros2") is not None
 
 
 def rviz(values):

@@ -5,8 +5,9 @@ from mmsam_ros._util.errors import MmsamError, check_word, near_match
 from mmsam_ros._util.files import atomic_path, write_atomic
 from mmsam_ros._util.machine import machine, revision, versions
 from mmsam_ros._util.mapping import Checked, from_mapping, ranged, require
+from mmsam_ros._util.program import run_program, stop_signals
 
 __all__ = [
     "Checked", "MmsamError", "atomic_path", "check_word", "from_mapping", "machine", "near_match",
-    "ranged", "require", "revision", "versions", "write_atomic",
+    "ranged", "require", "revision", "run_program", "stop_signals", "versions", "write_atomic",
 ]  # fmt: skip

@@ -8,13 +8,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from mmsam_ros import __version__
-from mmsam_ros._util import MmsamError
+from mmsam_ros._util import run_program, stop_signals
 from mmsam_ros.cli.arguments import Parser
 
 VERBS = {  # each is a module of this package, which is imported when it is asked for
@@ -29,6 +31,7 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "bag": "read the calibration of a recording",
     "replay": "play a recording into ROS 2",
 }
+_FIRST = "MMSAM_FIRST_PROCESS"  # its id, for those that it starts
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
@@ -59,13 +62,19 @@ def _format_warning(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C."""
+    """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C, 141 if the
+    reader of its output has gone.
+    """
     for stream in (sys.stdout, sys.stderr):  # a file's name may have what the locale has not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[_FIRST] = str(os.getpid())
+    elif _FIRST in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # not by torchrun
+        threading.Thread(target=_end_with_first, daemon=True).start()
     with _signals():
-        return _run(sys.argv[1:] if argv is None else argv)
+        return run_program("mmsam", lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(words: Sequence[str]) -> int:
@@ -80,21 +89,13 @@ def _run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("mmsam: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (MmsamError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            text += "; is /dev/shm or the temporary folder (TMPDIR) missing, full or read-only?"
-        print(f"mmsam: error: {text}", file=sys.stderr)
-        return 2
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
     """Signals end a verb with its processes; Ctrl-C ends it at once as long as it only imports."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
-    }
+    before = {number: signal.signal(number, _end) for number in stop_signals()}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
@@ -110,6 +111,15 @@ def _end(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _end_with_first() -> None:
+    """A process for another device would wait half an hour for the one that has started it."""
+    while os.getppid() == int(os.environ[_FIRST]):
+        time.sleep(1)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(1)
 
 
 if __name__ == "__main__":

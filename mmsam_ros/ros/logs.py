@@ -7,18 +7,30 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from mmsam_ros.ros.errors import RosError
+
 
 def ensure_log_folder(environment: MutableMapping[str, str] = os.environ) -> None:
     """Have rclpy log to a temporary folder if its own cannot be written; to be called before it is
-    initialised. Its own is ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log.
+    initialised. Its own is ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log. RosError if neither can be.
     """
     places = (("ROS_LOG_DIR", ""), ("ROS_HOME", "log"), ("HOME", ".ros/log"))
-    set_ones = [Path(environment[name]) / below for name, below in places if environment.get(name)]
+    set_ones = [
+        Path(os.path.expanduser(environment[name])) / below
+        for name, below in places
+        if environment.get(name)
+    ]
     if set_ones and _is_writable(set_ones[0]):
+        environment["ROS_LOG_DIR"] = str(set_ones[0])
         return
-    instead = Path(tempfile.gettempdir()) / f"ros_log_{os.getuid()}"
-    environment["ROS_LOG_DIR"] = str(instead)
     found = f"{set_ones[0]} cannot be written" if set_ones else "HOME is not set"
+    try:
+        instead = Path(tempfile.gettempdir()) / f"ros_log_{os.getuid()}"
+    except FileNotFoundError as error:
+        raise RosError(f"{found}, and neither can a temporary folder: set ROS_LOG_DIR") from error
+    if not _is_writable(instead):
+        raise RosError(f"{found}, and neither can {instead}: set ROS_LOG_DIR to another folder")
+    environment["ROS_LOG_DIR"] = str(instead)
     print(f"{found}: log files go to {instead}; ROS_LOG_DIR sets another folder", file=sys.stderr)
 
 

@@ -7,6 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.logs import ensure_log_folder
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
@@ -16,6 +19,11 @@ def main(args: Sequence[str] | None = None) -> int:
     # By default, OpenMP threads that wait spin and take the cores from other threads
     # (benchmarks/results/network_cpu.json). Set before torch is loaded, which reads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        ensure_log_folder()
+    except RosError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 2
     from mmsam_ros.ros.preflight import can_start
 
     if not can_start(args):

@@ -12,8 +12,11 @@ import yaml
 from mmsam_ros.ros.errors import RosError
 
 NAME = "metadata.yaml"
+MCAP, BAG = b"\x89MCAP0\r\n", b"#ROSBAG"  # beginnings that nothing else has
 _SUFFIXES = (".mcap", ".db3", ".bag")
 _PACKED = (".zstd", ".zst")
+_NO_METADATA = (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError,
+                RecursionError)  # fmt: skip
 
 
 def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
@@ -30,7 +33,7 @@ def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
         }
     except FileNotFoundError as error:
         raise RosError(f"no {path.name}") from error
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except _NO_METADATA as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RosError(f"{path.name} cannot be read ({reason})") from error
     if not files:
@@ -39,10 +42,20 @@ def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
 
 
 def bag_files(folder: Path) -> list[Path]:
-    """The files of a folder that are named as those of bags are, numbers in order."""
+    """The files of a folder that are named as those of bags are, or begin so (`.mcap.active`, a
+    copy); numbers in order.
+    """
     files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    bags = (path for path in files if _unpacked(path.name).endswith(_SUFFIXES))
+    bags = (path for path in files if _unpacked(path.name).endswith(_SUFFIXES) or _begins(path))
     return sorted(bags, key=lambda path: (len(path.name), path.name))
+
+
+def _begins(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MCAP)).startswith((MCAP, BAG))
+    except OSError:  # whatever it is, nothing says that it is a bag
+        return False
 
 
 def locate(present: Sequence[Path], listed: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -57,6 +70,8 @@ def locate(present: Sequence[Path], listed: Sequence[str]) -> tuple[list[Path], 
 
 
 def _unpacked(name: str) -> str:
+    """In small letters, without the ending of a packed file."""
+    name = name.lower()
     for end in _PACKED:
         name = name.removesuffix(end)
     return name

@@ -23,11 +23,10 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
-from mmsam_ros.ros.logs import ensure_log_folder
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
-from mmsam_ros.ros.topics import Input, Outputs, advertise
+from mmsam_ros.ros.topics import Input, Outputs, advertise, check_names
 from mmsam_ros.ros.watch import Watch
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
@@ -67,6 +66,7 @@ class SegmentNode(Node):
         process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
+        check_names(self, self._inputs)
         self._watch = self._make_watch(parameters)
         self._facts = self._settings(parameters, poses, outputs)
         self._warn_of_settings(parameters)
@@ -198,7 +198,6 @@ def run(args: Sequence[str] | None = None) -> int:
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
-    ensure_log_folder()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)

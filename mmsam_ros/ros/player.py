@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 
 import rclpy
 from rclpy import qos
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
@@ -38,6 +38,9 @@ LOOP_GAP = 0.1  # seconds of bag time between the last message of a loop and the
 CLOCK_PERIOD = 0.025  # seconds between two messages on /clock while no other message is due
 SETTLED = 1.0  # seconds without a new node or subscription after which all are taken to be there
 MAX_GAP = 3600.0  # seconds of bag time without a message that are waited for
+MOST_SECONDS = 1e9  # of an option; and a rate is within
+RATES = (1e-5, 1e5)
+CLOCK_END = 2**31 * 10**9  # ns that a message on /clock does not reach
 FLUSH = 5.0  # seconds that reliable subscribers get to acknowledge the last messages
 
 
@@ -56,11 +59,16 @@ class ReplayConfig:
     wait_for: Sequence[str] = ()  # topics
 
     def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate), ("duration", self.duration)):
-            fits = value is None or 0 < value < inf
-            require(fits, f"--{name}", value, "a number above 0", RosError)
+        least, most = RATES
+        fits, range_ = least <= self.rate <= most, f"a number above 0, {least:g} to {most:g}"
+        require(fits, "--rate", self.rate, range_, RosError)
+        most = MOST_SECONDS
+        fits = self.duration is None or 0 < self.duration <= most
+        require(fits, "--duration", self.duration, f"a number above 0 up to {most:g}", RosError)
         for name, value in (("start", self.start), ("wait", self.wait)):
-            require(0 <= value < inf, f"--{name}", value, "a number from 0", RosError)
+            require(
+                0 <= value <= most, f"--{name}", value, f"a number from 0 to {most:g}", RosError
+            )
 
 
 @dataclass
@@ -85,8 +93,6 @@ class Summary:
 def play_bag(config: ReplayConfig, ros_args: Sequence[str], stop: threading.Event) -> None:
     """Play `config.bag` until its end or until `stop` is set; see `mmsam_ros.ros.replay.play`."""
     with Recording(config.bag) as recording:
-        for text in (*recording.notes, *recording.faults):
-            _say(f"note: {text}")
         try:
             ensure_log_folder()
             rclpy.init(args=list(ros_args), signal_handler_options=SignalHandlerOptions.NO)
@@ -169,9 +175,13 @@ class Player:
         self.begin, self.end = window(config, reader)
         self.summary = Summary(reader.message_count)
         self.notes: set[str] = set()
+        for text in (*reader.notes, *reader.faults):
+            self._note(text)
+        self.refused: dict[str, str] = {}  # why a topic's messages were not published
         self.publishers: dict[int, Publisher] = {}  # by id of the bag's connection
         self._advertise()
         self.connections = [c for c in reader.connections if c.id in self.publishers]
+        self._check_window()
         self.clock: Publisher | None = None
         if config.clock:
             if any(publisher.topic_name == "/clock" for publisher in self.publishers.values()):
@@ -181,26 +191,35 @@ class Player:
     def _advertise(self) -> None:
         names = parse_remaps(self.config, self.reader)
         skipped: dict[str, str] = {}  # topic -> reason
-        played: set[str] = set()
-        # of a topic with two types, which no middleware takes, the one with more messages
+        played: dict[str, Connection] = {}  # by name in ROS 2
+        # of a name with two types, which no middleware takes, the one with more messages
         for connection in sorted(self.reader.connections, key=lambda c: -c.msgcount):
             topic, msgtype = connection.topic, connection.msgtype
-            if topic in played:
-                skipped[f"{topic} as {msgtype}"] = "the topic has another type, too"
-            elif reason := self.reader.unreadable.get(connection.id):
+            if reason := self.reader.unreadable.get(connection.id):
                 skipped[topic] = reason
-            elif (kind := message_class(msgtype)) is None:
+                continue
+            if (kind := message_class(msgtype)) is None:
                 skipped[topic] = f"{msgtype} is not installed"
-            else:
-                try:
+                continue
+            try:
+                name = self.node.resolve_topic_name(names.get(topic, topic))
+                other = played.setdefault(name, connection)
+                if other.msgtype == msgtype:
                     self.publishers[connection.id] = self.node.create_publisher(
-                        kind, names.get(topic, topic), offered_qos(connection)
+                        kind, name, offered_qos(connection)
                     )
-                    played.add(topic)
-                except InvalidTopicNameException as error:
-                    if topic in names:
-                        raise RosError(f"cannot publish on {names[topic]!r}: {error}") from error
-                    skipped[topic] = "ROS 2 has no such name; give it one with --remap"
+                    continue
+            except (InvalidTopicNameException, rclpy_implementation.RCLError) as error:
+                if topic in names:
+                    raise RosError(f"cannot publish on {names[topic]!r}: {error}") from error
+                skipped[topic] = "ROS 2 has no such name; give it one with --remap"
+                continue
+            if other.topic != topic and {other.topic, topic} & names.keys():
+                raise RosError(
+                    f"--remap: {other.topic} ({other.msgtype}) and {topic} ({msgtype}) would both "
+                    f"be {name}"
+                )
+            skipped[f"{topic} as {msgtype}"] = "the topic has another type, too"
         reasons = [f"{topic}: {why}" for topic, why in sorted(skipped.items())]
         for reason in reasons:
             _say(f"skipping {reason}")
@@ -208,6 +227,16 @@ class Player:
             raise RosError(
                 f"{self.config.bag}: none of its topics can be played: {'; '.join(reasons)}"
             )
+
+    def _check_window(self) -> None:
+        """RosError if there is nothing to play, which --loop would repeat for ever."""
+        if next(self.reader.messages(self.connections, self.begin, self.end), None) is None:
+            begin, length = self.config.start, self.config.duration
+            part = f" from --start {begin:g}" if begin else ""
+            part += f" in --duration {length:g}" if length else ""
+            seconds = (self.reader.end_time - self.reader.start_time) / 1e9
+            text = f"{self.config.bag}: no message to play{part}; it is {seconds:.3f} s long"
+            raise RosError("; ".join([text, *self.reader.faults]))
 
     def run(self) -> Summary:
         """Wait for subscribers, play, and give reliable subscribers time to receive the rest."""
@@ -218,16 +247,20 @@ class Player:
             self._play_once()
         self.summary.seconds = time.monotonic() - started
         self._flush()
+        for text in self.reader.notes:
+            self._note(text)
         return self.summary
 
     def loss(self) -> str:
         """What the recording lost or did not give, of a replay that was not stopped; else empty."""
-        played, there = self.summary.published.total(), sum(c.msgcount for c in self.connections)
+        played = self.summary.published.total()
+        there = sum(c.msgcount for c in self.connections) - self.reader.repeated
         lacks = self.begin is None and self.end is None and played < there
-        if self.stop.is_set() or not (self.reader.faults or lacks):
+        faults = [*self.reader.faults, *(f"{topic}: {why}" for topic, why in self.refused.items())]
+        if self.stop.is_set() or not (faults or lacks):
             return ""
         text = f"a part could not be played: {played} messages were, {there} are known of"
-        return "; ".join([text, *self.reader.faults])
+        return "; ".join([text, *faults])
 
     def _messages(self) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, bag time, data); latched messages from before the beginning come first."""
@@ -258,8 +291,12 @@ class Player:
                 return
             self.summary.latest = max(self.summary.latest, time.monotonic() - due)
             publisher = self.publishers[connection.id]
-            publisher.publish(data)
-            self.summary.published[publisher.topic_name] += 1
+            try:
+                publisher.publish(data)
+            except rclpy_implementation.RCLError as error:  # longer than its type is
+                self.refused[connection.topic] = str(error).partition(", at ")[0]
+            else:
+                self.summary.published[publisher.topic_name] += 1
 
     def _note(self, text: str) -> None:
         """Say it, once."""
@@ -336,7 +373,7 @@ class Player:
         self._tick(stamp)
 
     def _tick(self, stamp: int) -> None:
-        if self.clock is not None:
+        if self.clock is not None and 0 <= stamp < CLOCK_END:
             self.clock.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
 
     def _flush(self) -> None:

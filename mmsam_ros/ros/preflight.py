@@ -3,6 +3,7 @@
 seconds.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def can_start(args: Sequence[str] | None) -> bool:
         given = node._parameter_overrides.get("weights")
         node.destroy_node()
         if given is not None and isinstance(given.value, str) and given.value:
-            check_weights(Path(given.value).expanduser())
+            check_weights(Path(os.path.expanduser(given.value)))
     except START_ERRORS as error:
         get_logger(NODE).fatal(f"cannot start: {error}")
         return False

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording as a whole: rosbag2 folders and files, ROS 1 bags. Needs no ROS.
 
-Every file is opened as what its content says, and metadata.yaml is checked against the files. One
-topic, message or file that cannot be read does not spoil the others.
+Every file is opened as what its content says, and all that lie in a folder are read; metadata.yaml
+is checked against them. A message that two files hold is given once. One topic, message or file
+that cannot be read does not spoil the others.
 """
 
 import re
@@ -20,9 +21,8 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.metadata import NAME, bag_files, locate, read_metadata
+from mmsam_ros.ros.metadata import BAG, MCAP, NAME, bag_files, locate, read_metadata
 from mmsam_ros.ros.storage import Connection, Storage
-from mmsam_ros.ros.storage_mcap import MAGIC as MCAP
 from mmsam_ros.ros.storage_mcap import McapFile
 from mmsam_ros.ros.storage_ros1 import ENCODING as ROS1
 from mmsam_ros.ros.storage_ros1 import Ros1Converter, Ros1File
@@ -34,7 +34,7 @@ _JAZZY = get_typestore(Stores.ROS2_JAZZY)
 _FORMATS: dict[bytes, Callable[[Path, ExitStack], Storage]] = {
     MCAP: McapFile,
     b"SQLite format 3\0": SqliteFile,
-    b"#ROSBAG": Ros1File,
+    BAG: Ros1File,
 }
 
 
@@ -44,18 +44,19 @@ class Recording:
     Attributes:
         connections: One for each topic and type, with the number of its messages.
         unreadable: Why a connection has no messages that ROS 2 reads, by its id.
-        notes: What was found and set right when it was opened.
         start_time: Receive time of the earliest message (ns); 0 if there is none.
         end_time: One after the receive time of the latest message.
+        message_count: Messages of all files.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connections: list[Connection] = []
         self.unreadable: dict[int, str] = {}
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._faults: dict[str, None] = {}
         self._lost: Counter[tuple[str, str]] = Counter()  # messages by topic and reason
+        self._repeated: Counter[tuple[str, str]] = Counter()  # messages by file and the other file
         self._converters: dict[int, Ros1Converter] = {}
         # files, and for each the recording's connection by the file's own id
         self._storages: dict[Storage, dict[int, Connection]] = {}
@@ -81,6 +82,20 @@ class Recording:
         self._closing.close()
 
     @property
+    def notes(self) -> list[str]:
+        """What was found and set right, as far as it is known by now."""
+        repeated = (
+            f"{name}: {count} messages are left out, {other} has the same"
+            for (name, other), count in self._repeated.items()
+        )
+        return [*self._notes, *repeated]
+
+    @property
+    def repeated(self) -> int:
+        """Messages that `messages` has left out, as another file has them."""
+        return self._repeated.total()
+
+    @property
     def faults(self) -> list[str]:
         """What could not be read, as far as it is known by now."""
         lost = (
@@ -100,33 +115,47 @@ class Recording:
         Without `connections` those of all that can be read.
         """
         self._lost.clear()
+        self._repeated.clear()
         chosen = {c.id for c in connections or self.connections} - set(self.unreadable)
         sources = [self._of_storage(s, chosen, start, stop) for s in self._storages]
-        for time, connection, data in merge(*sources, key=itemgetter(0)):
-            if connection is None:
+        now, seen = None, dict[tuple[int, int], Storage]()  # of the time `now`
+        for time, storage, number, data in merge(*sources, key=itemgetter(0)):
+            if number is None:
                 continue
+            connection = self._storages[storage][number]
             try:
-                if data[:4] == _ZSTD:
-                    data = zstd.decompress(data)
-                if connection.id in self._converters:
-                    data = self._converters[connection.id](data)
-                if len(data) < _CDR_HEADER:
-                    raise ValueError(f"it has {len(data)} bytes")
+                data = self._as_cdr(connection, data)
             except (zstd.ZstdError, SerdeError, ValueError, LookupError) as error:
                 self._lost[connection.topic, str(error)] += 1
                 continue
-            yield connection, time, data
+            if time != now:
+                now, seen = time, {}
+            first = seen.setdefault((connection.id, hash(data)), storage)
+            if first is storage:
+                yield connection, time, data
+            else:
+                self._repeated[storage.path.name, first.path.name] += 1
+
+    def _as_cdr(self, connection: Connection, data: bytes) -> bytes:
+        """A recorded message as ROS 2 serialises it."""
+        if data[:4] == _ZSTD:
+            data = zstd.decompress(data)
+        if connection.id in self._converters:
+            data = self._converters[connection.id](data)
+        if len(data) < _CDR_HEADER:
+            raise ValueError(f"it has {len(data)} bytes")
+        return data
 
     def _of_storage(
         self, storage: Storage, chosen: set[int], start: int | None, stop: int | None
-    ) -> Iterator[tuple[int, Connection | None, bytes]]:
+    ) -> Iterator[tuple[int, Storage, int | None, bytes]]:
         """Its messages after an empty entry at its beginning, so that it waits for its time."""
-        yield storage.start, None, b""
+        yield storage.start, storage, None, b""
         merged = self._storages[storage]
         ids = {number for number, connection in merged.items() if connection.id in chosen}
         if ids:
             for number, time, data in storage.messages(ids, start, stop):
-                yield time, merged[number], data
+                yield time, storage, number, data
 
     def deserialize(self, data: bytes, msgtype: str) -> object:
         """A message, read as Jazzy defines its type; RosError if it cannot be."""
@@ -157,35 +186,37 @@ class Recording:
             inner = sorted(str(path.parent) for path in self.path.glob(f"*/{NAME}"))
             hint = f"; give one of the recordings in it: {', '.join(inner)}" if inner else ""
             raise RosError(f"{self.path}: a folder without files of a bag{hint}")
+        files, missing = present, list[str]()
         try:
             listed, self._claims = read_metadata(self.path / NAME)
+            files, missing = locate(present, listed)
         except RosError as error:
-            self.notes.append(f"{error}: all files of the folder are read")
-            listed = [path.name for path in present]
-        files, missing = locate(present, listed)
-        self._open_files(files)
-        self._open_files((path for path in present if path not in files), listed=False)
-        held = sum(c.msgcount for s in self._storages for c in s.connections)
-        if missing and held < self._claims.get("messages", held + 1):
+            self._notes.append(f"{error}: all files of the folder are read")
+        self._open_files(present)
+        self._notes += [
+            f"{s.path.name} is not listed in {NAME} and read as well"
+            for s in self._storages
+            if s.path not in files
+        ]
+        if missing and self._held < self._claims.get("messages", self._held + 1):
             self._faults[f"{', '.join(missing)}: listed in {NAME}, and not there"] = None
 
-    def _open_files(self, paths: Iterable[Path], *, listed: bool = True) -> None:
-        """Open those that can be; of those that are not listed none that copies another."""
+    @property
+    def _held(self) -> int:
+        """Messages of all files, those once that look like copies of another file."""
+        files = {
+            (s.start, s.end, frozenset((c.topic, c.msgcount) for c in s.connections)): s
+            for s in self._storages
+        }
+        return sum(c.msgcount for s in files.values() for c in s.connections)
+
+    def _open_files(self, paths: Iterable[Path]) -> None:
+        """Open those that can be."""
         for path in paths:
             try:
-                storage = _open_storage(path, self._closing)
+                self._storages[_open_storage(path, self._closing)] = {}
             except (RosError, OSError) as error:
                 self._faults[str(error)] = None
-                continue
-            if not listed and any(_overlap(storage, other) for other in self._storages):
-                self.notes.append(
-                    f"{path.name} is not listed in {NAME} and left out: it has topics and times of "
-                    "the listed files"
-                )
-                continue
-            if not listed:
-                self.notes.append(f"{path.name} is not listed in {NAME} and read as well")
-            self._storages[storage] = {}
 
     def _merge_connections(self) -> None:
         """One connection for all of a topic, type and encoding.
@@ -195,6 +226,8 @@ class Recording:
         parts: dict[tuple[str, str, str], list[tuple[Storage, Connection]]] = defaultdict(list)
         for storage in self._storages:
             for connection in storage.connections:
+                encoding = connection.encoding.strip().lower() or "cdr"  # as older recorders wrote
+                connection = replace(connection, encoding=encoding)
                 key = connection.topic, connection.msgtype, connection.encoding
                 parts[key].append((storage, connection))
         for number, of_files in enumerate(parts.values(), 1):
@@ -219,9 +252,11 @@ class Recording:
             except RosError as error:
                 self.unreadable[connection.id] = str(error)
             else:
+                if converter.note:
+                    self._notes.append(f"{connection.topic}: {converter.note}")
                 return replace(connection, msgtype=converter.msgtype)
         elif encoding != "cdr":
-            self.unreadable[connection.id] = f"its messages are {encoding or 'of no encoding'}"
+            self.unreadable[connection.id] = f"its messages are {encoding}"
         elif not re.fullmatch(r"\w+/\w+/\w+", msgtype):
             found = repr(msgtype) if msgtype else "no type"
             self.unreadable[connection.id] = f"found {found}, expected package/msg/Name"
@@ -229,7 +264,7 @@ class Recording:
 
     def _check_claims(self) -> None:
         facts = {
-            "messages": self.message_count,
+            "messages": self._held,
             "ns at the start": self.start_time,
             "ns of duration": self.end_time - 1 - self.start_time,
         }
@@ -239,7 +274,7 @@ class Recording:
             if claim != facts[unit]
         ]
         if wrong and self.message_count:
-            self.notes.append(f"{NAME} says {'; '.join(wrong)}: the files are believed")
+            self._notes.append(f"{NAME} says {'; '.join(wrong)}: the files are believed")
 
 
 def _open_storage(path: Path, closing: ExitStack) -> Storage:
@@ -273,9 +308,3 @@ def _open_packed(path: Path, closing: ExitStack) -> Storage:
     if fault:
         storage.fault(fault)
     return storage
-
-
-def _overlap(one: Storage, other: Storage) -> bool:
-    """Whether two files have messages of a topic in the same time."""
-    topics = [{c.topic for c in s.connections if c.msgcount} for s in (one, other)]
-    return bool(topics[0] & topics[1]) and one.start < other.end and other.start < one.end

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmsam_ros._util import run_program, stop_signals
 from mmsam_ros.ros.errors import RosError
 
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
-    """Play as `add_arguments` has parsed; in the main thread, as Ctrl-C and SIGTERM stop it.
+    """Play as `add_arguments` has parsed; in the main thread, as signals stop it.
 
     `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
     option is not usable, and after all else if a part of the bag could not be played.
@@ -40,8 +41,7 @@ def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
         raise RosError(f"replay needs ROS 2 (rclpy) and rosbags: {error}") from error
     config = ReplayConfig(**{name: getattr(args, name) for name in ReplayConfig.__annotations__})
     stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in stop_signals()}
     try:
         play_bag(config, ros_args, stop)
     finally:
@@ -70,13 +70,9 @@ def main(args: list[str] | None = None) -> int:
     add_arguments(parser)
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while `play` imports
     try:
-        play(parser.parse_args(own), ros)
-    except RosError as error:
-        print(f"replay: error: {error}", file=sys.stderr)
-        return 2
+        return run_program("replay", lambda: play(parser.parse_args(own), ros))
     finally:
         signal.signal(signal.SIGINT, before)
-    return 0
 
 
 if __name__ == "__main__":

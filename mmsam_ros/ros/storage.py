@@ -70,6 +70,8 @@ def type_name(name: str) -> str:
 
 def read_offers(text: str) -> list[Qos]:
     """Recorded QoS profiles; none where they cannot be read."""
-    with contextlib.suppress(ReaderError, LookupError, TypeError, ValueError, AttributeError):
+    with contextlib.suppress(
+        ReaderError, LookupError, TypeError, ValueError, AttributeError, RecursionError
+    ):
         return parse_qos(text)
     return []

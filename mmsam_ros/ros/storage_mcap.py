@@ -8,7 +8,7 @@ in memory where there is no summary; here each chunk is read when its time comes
 import os
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from heapq import heappop, heappush
 from io import BytesIO
@@ -20,19 +20,22 @@ from typing import NamedTuple
 from mcap.exceptions import UnsupportedCompressionError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.records import Channel, Chunk, ChunkIndex, McapRecord, Message, Schema
 from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk
 from mcap.summary import Summary
 
 from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name
 from mmsam_ros.ros.storage_ros1 import LATCHED
 
-MAGIC = b"\x89MCAP0\r\n"
 _HEAD = struct.Struct("<BQ")  # of a record: opcode, size of the rest
 _READ = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
 _END = (Opcode.DATA_END, Opcode.FOOTER)
 _CHUNK_HEAD = 40  # bytes of a chunk before its messages, where they are not compressed
 _COMPRESSIONS = ("", "lz4", "zstd")
+_LOOKED_AT = 1 << 24  # bytes, about
+# records besides those of indexed chunks that hold no message
+_BETWEEN = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE_INDEX, Opcode.ATTACHMENT,
+            Opcode.METADATA)  # fmt: skip
 
 
 class _Block(NamedTuple):
@@ -96,8 +99,8 @@ class McapFile(Storage):
         yield from _due(waiting, inf)
 
     def _read_summary(self) -> bool:
-        """Take what the summary says; False if it is not enough to find everything: every chunk,
-        every channel and the schema of each.
+        """Take what the summary says; False if it is not enough to find everything, or the file
+        contradicts it.
         """
         try:
             self._file.seek(0)
@@ -107,16 +110,7 @@ class McapFile(Storage):
         if summary is None or summary.statistics is None:
             return False
         stated, counts = summary.statistics, Counter(summary.statistics.channel_message_counts)
-        if not (
-            stated.message_count == counts.total()
-            and stated.chunk_count == len(summary.chunk_indexes) > 0
-            and counts.keys() <= summary.channels.keys()
-            and {c.schema_id for c in summary.channels.values()} <= {0, *summary.schemas}
-        ):
-            return False
-        self._summary, self._counts = summary, counts
-        self.start, self.end = stated.message_start_time, stated.message_end_time + 1
-        self._blocks = [
+        blocks = [
             _Block(
                 index.message_start_time,
                 index.chunk_start_offset,
@@ -126,16 +120,65 @@ class McapFile(Storage):
             )
             for index in summary.chunk_indexes
         ]
+        busy = [block for block in blocks if block.end]  # one without messages has no times
+        start = min((block.start for block in busy), default=0)
+        end = max((block.end for block in busy), default=0)
+        if not (
+            stated.message_count == counts.total()
+            and stated.chunk_count == len(blocks) > 0
+            and (stated.message_start_time, stated.message_end_time) == (start, end)
+            and counts.keys() <= summary.channels.keys()
+            and {c.schema_id for c in summary.channels.values()} <= {0, *summary.schemas}
+            and self._is_complete(summary.chunk_indexes)
+            and all(self._fits(block, summary) for block in _sample(blocks))
+        ):
+            return False
+        self._summary, self._counts, self._blocks = summary, counts, blocks
+        self.start, self.end = start, end + 1
         return True
+
+    def _is_complete(self, indexes: Iterable[ChunkIndex]) -> bool:
+        """Whether all chunks and messages of the file are those of the indexes; reads what lies
+        between them.
+        """
+        at = MAGIC_SIZE
+        places = [(i.chunk_start_offset, i.chunk_length + i.message_index_length) for i in indexes]
+        for begin, size in [*sorted(places), (self._size, 0)]:
+            while at < begin:
+                opcode, length = self._head(at)
+                if opcode in _END and begin == self._size:
+                    return True
+                if opcode not in _BETWEEN:
+                    return False
+                at += length
+            if at != begin:
+                return False
+            at += size
+        return False
+
+    def _fits(self, block: _Block, summary: Summary) -> bool:
+        """Whether the records of a chunk are as the summary says, if they can be read."""
+        if self._head(block.offset) != (Opcode.CHUNK, block.size):
+            return False
+        try:
+            records = self._unpack(block.offset, block.size)
+        except Exception:  # it is damaged, which is said when its time comes
+            return True
+        messages = [record for record in records if isinstance(record, Message)]
+        times = [message.log_time for message in messages] or [block.start, block.end]
+        return (
+            (min(times), max(times)) == (block.start, block.end)
+            and (not block.channels or block.channels >= {m.channel_id for m in messages})
+            and all(summary.channels.get(r.id) == r for r in records if isinstance(r, Channel))
+            and all(summary.schemas.get(r.id) == r for r in records if isinstance(r, Schema))
+        )
 
     def _scan(self) -> None:
         """Read the whole file up to its end or to where it is cut."""
         at, opcode = MAGIC_SIZE, 0
         while opcode not in _END:
-            self._file.seek(at)
-            head, before = self._file.read(_HEAD.size), opcode
-            opcode, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
-            size += _HEAD.size
+            before = opcode
+            opcode, size = self._head(at)
             if opcode and at + size <= self._size:
                 if opcode in _READ:
                     self._take(at, size)
@@ -147,7 +190,8 @@ class McapFile(Storage):
                     f"it is cut at byte {at} of {self._size}; if messages are missing, "
                     "`mcap recover` may find more"
                 )
-                if head == bytes(_HEAD.size) and before == Opcode.MESSAGE and self._blocks:
+                zeros = (opcode, size) == (0, _HEAD.size) and at + size <= self._size
+                if zeros and before == Opcode.MESSAGE and self._blocks:
                     # a full disk leaves zeros: that message may end in some, too
                     self._counts.subtract(self._blocks.pop().channels)
                 break
@@ -169,23 +213,39 @@ class McapFile(Storage):
             self._counts.update(channels)
             self._blocks.append(_Block(min(times), at, size, max(times), frozenset(channels)))
 
+    def _head(self, at: int) -> tuple[int, int]:
+        """(opcode, size with its head) of the record at a byte; opcode 0 beyond the end."""
+        self._file.seek(at)
+        head = self._file.read(_HEAD.size)
+        opcode, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        return opcode, size + _HEAD.size
+
     def _records(self, at: int, size: int) -> list[McapRecord]:
         """The record at a byte, or those in it if it is a chunk; damage is noted."""
         try:
-            self._file.seek(at)
-            data = BytesIO(self._file.read(min(size, self._size)))
-            record = next(StreamReader(data, skip_magic=True, emit_chunks=True).records)
-            if not isinstance(record, Chunk):
-                return [record]
-            if record.compression not in _COMPRESSIONS:
-                raise UnsupportedCompressionError(record.compression)
-            return breakup_chunk(record, validate_crc=True)
+            return self._unpack(at, size)
         except Exception as error:  # those of the decompressors have no common base
             self.fault(
                 f"the record at byte {at} is damaged ({str(error) or type(error).__name__}); its "
                 "messages are missing, `mcap recover` may find some of them"
             )
             return []
+
+    def _unpack(self, at: int, size: int) -> list[McapRecord]:
+        self._file.seek(at)
+        data = BytesIO(self._file.read(min(size, self._size)))
+        record = next(StreamReader(data, skip_magic=True, emit_chunks=True).records)
+        if not isinstance(record, Chunk):
+            return [record]
+        if record.compression not in _COMPRESSIONS:
+            raise UnsupportedCompressionError(record.compression)
+        return breakup_chunk(record, validate_crc=True)
+
+
+def _sample(blocks: Sequence[_Block]) -> Sequence[_Block]:
+    """Blocks that are looked at when a file is opened: all of a small one, few of a large one."""
+    step = 1 + sum(block.size for block in blocks) // _LOOKED_AT
+    return [*blocks[:-1:step], blocks[-1]]
 
 
 def _due(waiting: list[tuple[int, int, Message]], until: float) -> Iterator[Entry]:

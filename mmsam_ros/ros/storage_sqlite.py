@@ -5,6 +5,7 @@ where they are damaged.
 The reader of `rosbags` leaves out the journal, and needs every page of the file.
 """
 
+import contextlib
 import shutil
 import sqlite3
 from array import array
@@ -56,6 +57,8 @@ class SqliteFile(Storage):
                 f"{self.path}: not a readable recording: a database without the table "
                 f"{' and '.join(sorted(missing))}"
             )
+        columns = {row[1] for row in query("PRAGMA table_info(messages)")}
+        self._key = "id" if "id" in columns else "rowid"  # a view has no rowid
         columns = {row[1] for row in query("PRAGMA table_info(topics)")}
         texts = (f"CAST(ifnull({c}, '') AS TEXT)" if c in columns else "''" for c in _COLUMNS)
         return query(f"SELECT id, {', '.join(texts)} FROM topics ORDER BY id").fetchall()
@@ -68,8 +71,8 @@ class SqliteFile(Storage):
         values = array("q")
         try:
             for row in self._database.execute(
-                "SELECT CAST(ifnull(timestamp, 0) AS INTEGER), rowid, "
-                "CAST(ifnull(topic_id, -1) AS INTEGER) FROM messages NOT INDEXED"
+                f"SELECT CAST(ifnull(timestamp, 0) AS INTEGER), CAST(ifnull({self._key}, 0) AS "
+                "INTEGER), CAST(ifnull(topic_id, -1) AS INTEGER) FROM messages NOT INDEXED"
             ):
                 values.extend(row)
         except _DAMAGED as error:
@@ -88,7 +91,9 @@ class SqliteFile(Storage):
         for index in np.flatnonzero(np.isin(self._topics[first:last], list(ids))) + first:
             row, data = (int(self._rows[index]),), None
             try:
-                found = self._database.execute("SELECT data FROM messages WHERE rowid = ?", row)
+                found = self._database.execute(
+                    f"SELECT data FROM messages WHERE {self._key} = ?", row
+                )
                 (data,) = found.fetchone() or (None,)
             except _DAMAGED as error:
                 self.fault(f"messages cannot be read ({error})")
@@ -97,23 +102,22 @@ class SqliteFile(Storage):
 
 
 def _connect(path: Path, closing: ExitStack) -> sqlite3.Connection:
-    """Open for reading, a copy if a journal has to be merged where nothing can be written."""
+    """Open for reading; where nothing can be written, a copy if a journal has to be merged."""
     journals = [Path(f"{path}{end}") for end in _JOURNALS]
     journals = [journal for journal in journals if journal.is_file() and journal.stat().st_size]
-    try:
-        return _open(path, "ro", closing)
-    except sqlite3.OperationalError:
-        if not journals:
-            raise
+    with contextlib.suppress(sqlite3.OperationalError):
+        return _open(path, "mode=ro", closing)
+    if not journals:  # SQLite wants to write one
+        return _open(path, "mode=ro&immutable=1", closing)
     folder = closing.enter_context(TemporaryDirectory(prefix="mmsam_bag_"))
     for file in (path, *journals):
         shutil.copy(file, folder)
-    return _open(Path(folder) / path.name, "rw", closing)
+    return _open(Path(folder) / path.name, "mode=rw", closing)
 
 
-def _open(path: Path, mode: str, closing: ExitStack) -> sqlite3.Connection:
+def _open(path: Path, options: str, closing: ExitStack) -> sqlite3.Connection:
     """Open and read a first page, which is when SQLite looks at the journal."""
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
     closing.callback(database.close)
     database.execute("PRAGMA writable_schema = ON")  # else files that are cut are refused
     database.execute("SELECT count(*) FROM sqlite_master").fetchone()

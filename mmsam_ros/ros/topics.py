@@ -3,7 +3,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from std_msgs.msg import Header, String
 
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
+from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
 from mmsam_ros.ros.messages import fill_image
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
@@ -182,6 +183,21 @@ class Input:
         )
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         return [*found[:SHOWN], *more]
+
+
+def check_names(node: Node, inputs: Sequence[Input]) -> None:
+    """RosError if remapping makes one topic of two inputs, or of an input and an output: a thermal
+    image that is the camera's looks valid.
+    """
+    used = [(publisher.topic_name, "an output") for publisher in node.publishers]
+    candidates = (candidate for stream in inputs for candidate in stream.candidates)
+    used += [(node.resolve_topic_name(c.name), f"the input {c.name}") for c in candidates]
+    first: dict[str, str] = {}
+    for name, use in used:
+        if name in first:
+            raise RosError(f"topic {name}: found as {first[name]} and as {use}, expected a topic "
+                           "of its own for each: check the remappings")  # fmt: skip
+        first[name] = use
 
 
 def advertise(node: Node, name: str, row: str | None = None) -> Publisher:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from mmsam_ros._util import MmsamError
+from mmsam_ros._util import MmsamError, stop_signals
 from mmsam_ros.data.errors import DataWarning
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
@@ -218,5 +218,5 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     warnings.simplefilter("ignore", DataWarning)  # `make_loader` has said it, once for all
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the loop stops us
+    for number in stop_signals():  # sent to the whole group; the loop stops us
         signal.signal(number, signal.SIG_IGN)

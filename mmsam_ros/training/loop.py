@@ -40,7 +40,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         TrainingError: configuration, directory, checkpoint, machine or data do not fit together,
             the memory is full, or the loss is not finite.
         DataError: a frame cannot be read.
-        SystemExit: SIGINT or SIGTERM came; the checkpoint of the step is written.
+        SystemExit: SIGINT, SIGTERM or SIGHUP came; the checkpoint of the step is written.
     """
     fabric = devices.start_fabric(config.device)
     directory = run.run_directory(config, resume)

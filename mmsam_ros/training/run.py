@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.optim import Optimizer
 
 from mmsam_ros import __version__
-from mmsam_ros._util import atomic_path, machine, revision, versions, write_atomic
+from mmsam_ros._util import atomic_path, machine, revision, stop_signals, versions, write_atomic
 from mmsam_ros.training.config import TrainConfig, TrainingError
 
 CONFIG, ENVIRONMENT, CHECKPOINT = "config.yaml", "environment.json", "checkpoint.pt"
@@ -154,14 +154,15 @@ def differences(
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM (SLURM's, before it takes a machine) instead of dying of them."""
+    """Notes SIGINT, SIGTERM (SLURM's, before it takes a machine) and SIGHUP (a closed terminal)
+    instead of dying of them.
+    """
 
     def __init__(self) -> None:
         self.number = 0  # of the signal that came; a second one has the default action
 
     def __enter__(self) -> Self:
-        caught = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._note) for number in caught}
+        self._before = {number: signal.signal(number, self._note) for number in stop_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

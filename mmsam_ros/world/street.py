@@ -18,6 +18,7 @@ from mmsam_ros.world.meshes import Mesh, box, floor, merge
 from mmsam_ros.world.scene import CLASS_IDS, Instance, Light, Limb, Motion, Path, Point, World
 from mmsam_ros.world.style import Dice, Range, Surface
 
+DAY = 86400.0  # seconds
 EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
 STEP = 0.12  # height of the pavement above the road
@@ -58,8 +59,8 @@ def build_street(
     seed: int, weather: str = "sun", case: str = "ordinary", seconds: float = 10.0
 ) -> World:
     """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
-    if not 0 < seconds < math.inf:
-        raise DataError(f"seconds is {seconds}, expected a finite time above 0")
+    if not 0 < seconds <= DAY:
+        raise DataError(f"seconds is {seconds}, expected a finite time above 0, at most a day")
     layout, rng = Layout(seed), Dice(seed, 0)
     trees = [scenery.tree(rng) for _ in range(4)]
     last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD

@@ -77,8 +77,10 @@ def make_rig(
     """
     if min(width, height) < 32:
         raise DataError(f"size is {width}x{height}, expected at least 32x32")
-    if not camera_rate > 0:
-        raise DataError(f"camera rate is {camera_rate}, expected a positive number of Hz")
+    if not 0 < camera_rate <= 1000:
+        raise DataError(
+            f"camera rate is {camera_rate}, expected a positive number of Hz up to 1000"
+        )
     camera = PinholeSpec(width, height, 75.0, pose((1.25, 0.0, 1.6), pitch=radians(1.5)) @ _OPTICAL)
     place = pose((1.25, -0.2, 1.60), radians(0.8), radians(1.1), radians(0.3))
     thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mmsam_ros._util import run_program
 from mmsam_ros.cli.arguments import count, device, image_size, words
 from mmsam_ros.cli.main import VERBS, build_parser, main
 from mmsam_ros.data.errors import DataWarning
@@ -126,3 +130,82 @@ def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = warnings.formatwarning(DataWarning("uneven"), DataWarning, "read.py", 3)
     assert text == "mmsam: warning: uneven\n"
     assert "read.py:3: UserWarning" in warnings.formatwarning("x", UserWarning, "read.py", 3)
+
+
+def writing(lines: int) -> list[str]:
+    """A program that prints; a buffer may hold its lines until the end."""
+    code = (
+        "import sys; from mmsam_ros._util import run_program;"
+        f"sys.exit(run_program('mmsam', lambda: print('a line\\n' * {lines})))"
+    )
+    return [sys.executable, "-c", code]
+
+
+VERB = [sys.executable, "-m", "mmsam_ros.cli.main", "experiments", "list"]
+LITTLE, MUCH = writing(1), writing(100_000)
+
+
+@pytest.mark.parametrize(
+    ("words", "errors_too"),
+    [(VERB, False), (LITTLE, False), (LITTLE, True), (MUCH, False), (MUCH, True)],
+)
+def test_a_pipe_that_nobody_reads_is_no_error(words: list[str], errors_too: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stderr = writer if errors_too else subprocess.PIPE
+    done = subprocess.run(words, stdout=writer, stderr=stderr)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("words", [LITTLE, MUCH])
+def test_a_full_disk_is_named(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "mmsam: error: [Errno 28] No space left on device\n"
+
+
+def lack_of_semaphores() -> None:
+    """The error that a machine without /dev/shm gives, for a name that none takes."""
+    from multiprocessing import synchronize
+
+    with pytest.MonkeyPatch.context() as patch:
+        name = staticmethod(lambda: "/" + "x" * 300)
+        patch.setattr(synchronize.SemLock, "_make_name", name)
+        synchronize.Lock(ctx=multiprocessing.get_context("spawn"))
+
+
+def write_to_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as file:
+        file.write("x")
+
+
+def no_folder_for_temporary_files() -> None:
+    tempfile.TemporaryDirectory(dir="/proc/none")
+
+
+@pytest.mark.parametrize(
+    ("cause", "named", "hint"),
+    [
+        (lack_of_semaphores, "Invalid argument", True),
+        (write_to_a_full_disk, "No space left on device", False),
+        (lambda: (_ for _ in ()).throw(ConnectionResetError(104, "reset by peer")), "reset", False),
+        (lambda: (_ for _ in ()).throw(BrokenPipeError(32, "Broken pipe")), "Broken pipe", False),
+        (no_folder_for_temporary_files, "'/proc/none", False),
+        (lambda: [0] * 2**60, "not enough memory", False),
+    ],
+)
+def test_errors_of_the_machine_name_their_own_cause(
+    cause: Callable[[], object], named: str, hint: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        cause()
+        return 0
+
+    assert run_program("mmsam", run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mmsam: error: ")
+    assert named in line
+    assert ("/dev/shm" in line) == hint

@@ -84,6 +84,11 @@ def ended(process: subprocess.Popen[str], number: int, *, group: bool = False) -
     [
         (signal.SIGTERM, False, -signal.SIGTERM),  # kill, systemd, docker stop
         (signal.SIGTERM, True, -signal.SIGTERM),  # timeout, a batch system
+        (signal.SIGHUP, False, -signal.SIGHUP),  # a closed terminal, a lost ssh
+        (signal.SIGHUP, True, -signal.SIGHUP),
+        (signal.SIGUSR1, False, -signal.SIGUSR1),  # the warning of a batch system
+        (signal.SIGQUIT, False, -signal.SIGQUIT),
+        (signal.SIGKILL, False, -signal.SIGKILL),  # too little memory
         (signal.SIGINT, True, 128 + signal.SIGINT),  # Ctrl-C
         (signal.SIGINT, False, 128 + signal.SIGINT),
     ],
@@ -125,6 +130,27 @@ def test_the_processes_of_several_devices_end(tmp_path: Path) -> None:
         wait_for(lambda: second_rank(process.pid), process)
         ended(process, signal.SIGTERM)
         assert process.returncode == -signal.SIGTERM
+
+
+def test_nohup_is_heeded(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
+    try:
+        with verb("synth", "folder", str(tmp_path / "out"), "--frames", "train=400") as process:
+            written = tmp_path / "out/images"
+            wait_for(lambda: any(written.rglob("*.png")), process)
+            os.kill(process.pid, signal.SIGHUP)
+            count = len(list(written.rglob("*.png")))
+            wait_for(lambda: len(list(written.rglob("*.png"))) > count, process)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_writes_its_checkpoint_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    with verb(*training(tmp_path)) as process:
+        wait_for(lambda: workers(process.pid) >= 2, process)
+        ended(process, signal.SIGHUP, group=True)
+        assert process.returncode == 128 + signal.SIGHUP
+    assert (tmp_path / "run/checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("library", ["cv2", "libtorch_cpu"])

@@ -128,6 +128,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "half": (replace_metadata(b"rosbag2_bagfile_information:\n  version"), "cannot be read"),
     "no YAML": (replace_metadata(b"a: [}"), "cannot be read"),
     "no text": (replace_metadata(b"\xff\xfe\x00"), "cannot be read"),
+    "nested without end": (replace_metadata(b"[" * 100_000), "cannot be read"),
     "another YAML": (replace_metadata(b"- 1\n- 2\n"), "cannot be read"),
     "is not there": (lambda folder: (folder / "metadata.yaml").unlink(), "no metadata.yaml"),
     "names with the folder": (rename_paths("bag/{}"), ""),
@@ -173,13 +174,120 @@ def test_a_missing_file_is_named_and_the_others_are_read(
     assert faults == [f"{gone.name}: listed in metadata.yaml, and not there"]
 
 
-def test_a_copy_beside_is_not_played_twice(tmp_path: Path) -> None:
+def copy(source: str, target: str) -> Callable[[Path], None]:
+    return lambda folder: void(shutil.copy(folder / source, folder / target))
+
+
+def pack(folder: Path) -> None:
+    packed = zstd.compress((folder / "rec_1.mcap").read_bytes())
+    (folder / "rec_1.mcap.zstd").write_bytes(packed)
+
+
+def convert(folder: Path) -> None:
+    file = write_file(folder / "converted", TEXTS[EACH : 2 * EACH], begin=START + EACH * 1_000_000)
+    file.rename(folder / "rec_1.db3")
+    shutil.rmtree(folder / "converted")
+
+
+def recover(folder: Path) -> None:
+    """A copy of a file in which a message more was found, while the original is cut."""
+    whole = (folder / "rec_1.mcap").read_bytes()
+    (folder / "rec_1.mcap").write_bytes(whole[: len(whole) * 2 // 3])
+    (folder / "rec_1_recovered.mcap").write_bytes(whole)
+
+
+COPIES: dict[str, tuple[Callable[[Path], None], int]] = {
+    "copy": (copy("rec_1.mcap", "rec_1 (copy).mcap"), EACH),
+    "backup": (copy("rec_1.mcap", "rec_1.mcap.bak"), EACH),
+    "two": (lambda f: void((copy("rec_1.mcap", "a.mcap")(f), copy("rec_1.mcap", "b.mcap")(f))),
+            2 * EACH),
+    "packed": (pack, EACH),
+    "converted": (convert, EACH),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(("make", "left_out"), COPIES.values(), ids=COPIES)
+def test_what_two_files_hold_is_played_once(
+    tmp_path: Path, make: Callable[[Path], None], left_out: int, metadata: bool
+) -> None:
     folder = split_bag(tmp_path / "bag", StoragePlugin.MCAP)
-    shutil.copy(folder / "rec_1.mcap", folder / "rec_1_recovered.mcap")
-    texts, notes, faults = read(folder)
+    make(folder)
+    if not metadata:
+        (folder / "metadata.yaml").unlink()
+    with Recording(folder) as recording:
+        assert sum(1 for _ in recording.messages()) == len(TEXTS)
+        assert recording.repeated == left_out
+        assert recording.message_count == len(TEXTS) + left_out
+        assert "messages are left out, " in "\n".join(recording.notes)
+        assert "the files are believed" not in "\n".join(recording.notes)
+    texts, _, faults = read(folder)
+    assert (texts, faults) == (TEXTS, [])
+
+
+def test_a_cut_file_and_its_recovered_copy_are_one(tmp_path: Path) -> None:
+    folder = split_bag(tmp_path / "bag", StoragePlugin.MCAP)
+    recover(folder)
+    texts, _, (fault,) = read(folder)
     assert texts == TEXTS
+    assert "rec_1.mcap: it is cut" in fault
+
+
+def test_a_copy_does_not_stand_for_a_missing_file(tmp_path: Path) -> None:
+    folder = split_bag(tmp_path / "bag", StoragePlugin.MCAP)
+    copy("rec_0.mcap", "rec_0 (copy).mcap")(folder)
+    (folder / "rec_1.mcap").unlink()
+    texts, _, faults = read(folder)
+    assert texts == TEXTS[:EACH] + TEXTS[2 * EACH :]
+    assert faults == ["rec_1.mcap: listed in metadata.yaml, and not there"]
+
+
+def test_a_split_that_begins_before_the_last_one_ends_is_read(tmp_path: Path) -> None:
+    """As caches of a recorder overlap that was killed: not listed, and of the same time."""
+    folder = tmp_path / "bag"
+    for number, (texts, begin) in enumerate(((TEXTS[:6], 0), (["late", *TEXTS[6:]], 5))):
+        file = write_file(
+            tmp_path / f"{number}", texts, StoragePlugin.MCAP, begin=START + begin * 1_000_000
+        )
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / f"r_{number}.mcap")
+    write_metadata(folder, {"relative_file_paths": ["r_0.mcap"], "message_count": 6})
+    texts, notes, faults = read(folder)
+    assert texts == [*TEXTS[:6], "late", *TEXTS[6:]]
     assert faults == []
-    assert "rec_1_recovered.mcap is not listed in metadata.yaml and left out" in notes[0]
+    assert "r_1.mcap is not listed in metadata.yaml and read as well" in notes
+    with Recording(folder) as recording:
+        assert recording.message_count == 13
+
+
+def test_other_messages_of_the_same_times_are_read(tmp_path: Path) -> None:
+    """Two recorders on a simulated clock; and one file that holds a message twice."""
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    for name, texts in (("one", ["a", "a", "b"]), ("two", ["c", "a", "d"])):
+        file = write_file(tmp_path / name, texts, step=0)
+        file.rename(folder / file.name)
+    assert sorted(read(folder)[0]) == ["a", "a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("name", ["R_0.MCAP", "r.mcap.active", "r.mcap.bak", "r.Mcap.ZST", "r"])
+def test_files_of_a_folder_are_found(tmp_path: Path, name: str) -> None:
+    file = write_file(tmp_path / "bag", TEXTS, StoragePlugin.MCAP)
+    (file.parent / "metadata.yaml").unlink()
+    data = file.read_bytes()
+    file.unlink()
+    (file.parent / name).write_bytes(zstd.compress(data) if "ZST" in name else data)
+    (file.parent / "notes.txt").write_text("no bag")
+    texts, _, faults = read(file.parent)
+    assert (texts, faults) == (TEXTS, [])
+
+
+@pytest.mark.parametrize("encoding", ["cdr", "CDR", "", " cdr "])
+def test_encodings_as_recorders_spell_them(tmp_path: Path, encoding: str) -> None:
+    file = write_file(tmp_path / "bag", TEXTS)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE topics SET serialization_format = ?", [encoding])
+    assert read(file) == (TEXTS, [], [])
 
 
 def test_files_of_one_time_are_merged(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from support.texts import START, STRING, TEXTS, cdr, read, write_file
@@ -48,7 +50,35 @@ def out_of_order(file: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("change", [old_schema, foxy_schema, no_index, out_of_order])
+def view(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "ALTER TABLE messages RENAME TO kept; CREATE VIEW messages AS SELECT * FROM kept"
+        )
+
+
+def no_rows(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "CREATE TABLE kept(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, "
+            "timestamp INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;"
+            "INSERT INTO kept SELECT id, topic_id, timestamp, data FROM messages;"
+            "DROP TABLE messages; ALTER TABLE kept RENAME TO messages"
+        )
+
+
+def no_id(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "CREATE TABLE kept AS SELECT topic_id, timestamp, data FROM messages;"
+            "DROP TABLE messages; ALTER TABLE kept RENAME TO messages"
+        )
+
+
+CHANGES = [old_schema, foxy_schema, no_index, out_of_order, view, no_rows, no_id]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_databases_of_every_year(tmp_path: Path, change: Callable[[Path], None]) -> None:
     file = write_file(tmp_path / "bag", TEXTS)
     change(file)
@@ -77,6 +107,34 @@ def test_the_journal_of_a_killed_recorder_is_read(tmp_path: Path) -> None:
         shutil.copy(f"{file}{end}", killed)
     database.close()
     assert read(killed / "bag.db3") == (TEXTS, [], [])
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder in which nothing can be written; nor can root, who gives up its rights."""
+    user = os.geteuid()
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+        os.seteuid(user)
+        os.chmod(folder, 0o755)
+
+
+def lock(folder: Path) -> None:
+    folder.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    assert not os.access(folder, os.W_OK, effective_ids=True)
+
+
+def test_a_write_ahead_log_of_no_content_in_a_locked_folder(tmp_path: Path, locked: Path) -> None:
+    """As a recorder leaves it that ended well, on a medium that is mounted read-only."""
+    file = Path(shutil.copy(write_file(tmp_path / "bag", TEXTS), locked))
+    database = sqlite3.connect(file)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.close()
+    assert [path.name for path in locked.iterdir()] == [file.name]
+    lock(locked)
+    assert read(file) == (TEXTS, [], [])
 
 
 def test_a_transaction_that_was_not_finished_is_undone(tmp_path: Path) -> None:

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rosbags.typesys import Stores, get_typestore
 from support.mcap import MAGIC, Channel, Layout, write_mcap
 
+from mmsam_ros.ros import storage_mcap
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage_mcap import McapFile
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 STRING = "std_msgs/msg/String"
@@ -142,6 +148,116 @@ def test_chunks_are_read_when_their_time_comes(tmp_path: Path) -> None:
         assert recording.faults == []
         assert [time for _, time, _ in messages] == [1080]
         assert len(recording.faults) == 1
+
+
+# A summary that the file contradicts. Records after the data: opcodes 4 (channel), 8 (index of a
+# chunk: earliest time, latest time, place, ...; channels from byte 36), 11 (statistics: messages,
+# chunks at byte 22, earliest and latest time at 26, messages by channel from 46).
+
+
+def no_times(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 8:
+        struct.pack_into("<QQ", content, 0, 0, 0)
+
+
+def wrong_time_of_one(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 8 and number == 2:
+        struct.pack_into("<Q", content, 0, 1090)
+
+
+def no_times_in_statistics(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 11:
+        struct.pack_into("<QQ", content, 26, 0, 0)
+
+
+def one_channel_only(opcode: int, content: bytearray, number: int) -> None:
+    """As if only /a were in the chunks."""
+    if opcode == 8:
+        for at in (36, 46):
+            struct.pack_into("<H", content, at, 1)
+
+
+def one_chunk_twice(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 8 and number == 1:
+        struct.pack_into("<Q", content, 16, first_chunk(content))
+
+
+def chunks_elsewhere(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 8:
+        (place,) = struct.unpack_from("<Q", content, 16)
+        struct.pack_into("<Q", content, 16, place + 5)
+
+
+def other_topic(opcode: int, content: bytearray, number: int) -> None:
+    if opcode == 4:
+        content[:] = content.replace(b"/b", b"/c")
+
+
+def one_chunk_less(opcode: int, content: bytearray, number: int) -> None:
+    """Of four; the statistics agree."""
+    if opcode == 8 and number == 3:
+        content.clear()
+    if opcode == 11:
+        struct.pack_into("<Q", content, 0, 9)
+        struct.pack_into("<I", content, 22, 3)
+        struct.pack_into("<Q", content, 34, 1080)
+        struct.pack_into("<HQHQ", content, 46, 1, 5, 2, 4)
+
+
+def first_chunk(content: bytearray) -> int:
+    return len(MAGIC) + 9 + len("ros2other") + 8
+
+
+LIES = [no_times, wrong_time_of_one, no_times_in_statistics, one_channel_only, one_chunk_twice,
+        chunks_elsewhere, other_topic, one_chunk_less]  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
+def test_a_summary_is_not_believed(
+    tmp_path: Path, lie: Callable[[int, bytearray, int], None], compression: str
+) -> None:
+    path = write_mcap(tmp_path / "x.mcap", [A, B], MESSAGES, Layout(compression=compression))
+    whole = path.read_bytes()
+    at = whole.rindex(struct.pack("<BQI", 15, 4, 0)) + 13
+    out, seen = whole[:at], Counter[int]()
+    while at < len(whole) - len(MAGIC):
+        opcode, size = struct.unpack_from("<BQ", whole, at)
+        content = bytearray(whole[at + 9 : at + 9 + size])
+        lie(opcode, content, seen[opcode])
+        seen[opcode] += 1
+        out += struct.pack("<BQ", opcode, len(content)) + content if content else b""
+        at += 9 + size
+    assert out + MAGIC != whole
+    path.write_bytes(out + MAGIC)
+    assert read(path) == (TEXTS, [])
+    with Recording(path) as recording:
+        assert (recording.start_time, recording.end_time) == (1000, 1111)
+        assert {c.topic: c.msgcount for c in recording.connections} == {"/a": 6, "/b": 6}
+        (second,) = (c for c in recording.connections if c.topic == "/b")
+        times = [time for _, time, _ in recording.messages([second], 1030, 1090)]
+        assert times == [1030, 1050, 1070]
+
+
+def test_a_large_file_is_not_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened, a few chunks are compared with their index, the first and the last among them."""
+    messages = [(1, 1 + i, cdr("x" * 1000)) for i in range(100)]
+    path = write_mcap(tmp_path / "x.mcap", [A], messages, Layout(compression="", chunk=1))
+    monkeypatch.setattr(storage_mcap, "_LOOKED_AT", 20_000)
+    looked_at = []
+    unpack = McapFile._unpack
+
+    def noted(self: McapFile, at: int, size: int) -> Any:
+        looked_at.append(at)
+        return unpack(self, at, size)
+
+    monkeypatch.setattr(McapFile, "_unpack", noted)
+    with Recording(path) as recording:
+        assert recording.message_count == 100
+    assert 10 < len(looked_at) < 30
+    with ExitStack() as closing:
+        blocks = McapFile(path, closing)._blocks
+    assert {blocks[0].offset, blocks[-1].offset} <= set(looked_at)
 
 
 FOREIGN = {

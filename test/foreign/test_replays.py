@@ -275,3 +275,87 @@ def test_subscribers_that_are_awaited_must_come(tmp_path: Path, play: Any) -> No
     assert "--wait-for: nobody subscribes to /a, /b after 0 s" in said.err
     said = play(path, "--wait-for", "/c")
     assert "--wait-for: found topic '/c', but these are played: /a, /b" in said.err
+
+
+TYPES = [Channel("/a"), Channel("/b", "std_msgs/msg/Int32", definition="int32 data\n"),
+         Channel("/c")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("remaps", "said"),
+    [
+        (["/a:=/x", "/b:=/x"], "/b (std_msgs/msg/Int32) would both be /x"),
+        (["/a:=/b"], "would both be /b"),
+        (["/b:=/a"], "would both be /a"),
+        (["/a:=x", "/b:=/x"], "would both be /x"),
+    ],
+)
+def test_two_types_on_one_name_are_refused(
+    tmp_path: Path, play: Any, remaps: list[str], said: str
+) -> None:
+    number = b"\0\1\0\0\7\0\0\0"
+    entries = [(1 + i % 3, START + i, number if i % 3 == 1 else cdr("a")) for i in range(9)]
+    path = write_mcap(tmp_path / "x.mcap", TYPES, entries)
+    refused = play(path, "--remap", *remaps)
+    assert refused.code == 2
+    assert "--remap: /" in refused.err
+    assert said in refused.err
+    # of one type they may become one topic
+    assert play(path, "--remap", "/a:=/c").counts == (9, 9)
+
+
+def test_names_that_become_one_are_one_topic(tmp_path: Path, play: Any) -> None:
+    """With and without a slash, as in ROS 1; of two types the one with more messages is played."""
+    channels = [Channel("/a"), Channel("a", "std_msgs/msg/Int32", definition="int32 data\n")]
+    entries = [(1, START, cdr("a")), (1, START + 1, cdr("b")), (2, START + 2, cdr("c"))]
+    said = play(write_mcap(tmp_path / "x.mcap", channels, entries))
+    assert (said.code, said.counts) == (0, (2, 3))
+    assert "skipping a as std_msgs/msg/Int32: the topic has another type, too" in said.out
+
+
+@pytest.mark.parametrize("loop", [[], ["--loop"]])
+@pytest.mark.parametrize(
+    ("window", "named"),
+    [
+        (["--start", "0.0021", "--duration", "0.0001"], "from --start 0.0021 in --duration 0.0001"),
+        (["--start", "0.0105"], "from --start 0.0105"),
+    ],
+)
+def test_a_window_without_a_message_is_an_error(
+    tmp_path: Path, play: Any, window: list[str], named: str, loop: list[str]
+) -> None:
+    others = [(2, START + 11_000_000, b"{}")]  # of a topic that is not played
+    json = Channel("/json", "pose", "jsonschema", "{}", "json")
+    entries = [(1, START + i * 1_000_000, cdr("a")) for i in range(11)]
+    path = write_mcap(tmp_path / "x.mcap", [A, json], entries + others)
+    said = play(path, *window, *loop)
+    assert said.code == 2
+    assert f"x.mcap: no message to play {named}; it is 0.011 s long" in said.err
+
+
+def test_a_bag_of_which_no_message_can_be_read_is_an_error(tmp_path: Path, play: Any) -> None:
+    said = play(write_mcap(tmp_path / "x.mcap", [A], [(1, START, b"")]), "--loop")
+    assert said.code == 2
+    assert "no message to play; it is 0.000 s long; /a: 1 messages cannot be read" in said.err
+
+
+def test_copies_are_played_once_and_that_is_no_loss(tmp_path: Path, play: Any) -> None:
+    for name in ("a", "b"):
+        write_mcap(tmp_path / f"{name}.mcap", [A, B], messages())
+    said = play(tmp_path)
+    assert (said.code, said.counts) == (0, (12, 24))
+    assert "note: b.mcap: 12 messages are left out, a.mcap has the same" in said.out
+
+
+@pytest.mark.parametrize("stamp", [2**64 - 1, 2**63, 2**31 * 10**9])
+def test_a_time_that_no_clock_shows_is_played(tmp_path: Path, play: Any, stamp: int) -> None:
+    path = write_mcap(tmp_path / "x.mcap", [A], [(1, START, cdr("a")), (1, stamp, cdr("b"))])
+    assert play(path, "--clock").counts == (2, 2)
+
+
+def test_a_message_that_its_type_cannot_be_costs_itself(tmp_path: Path, play: Any) -> None:
+    """It is longer than an Int32."""
+    entries = [(1 + i % 2, START + i, cdr("a long text")) for i in range(4)]
+    said = play(write_mcap(tmp_path / "x.mcap", TYPES[:2], entries))
+    assert (said.code, said.counts) == (2, (2, 4))
+    assert "2 messages were, 4 are known of; /b: Failed to publish" in said.err

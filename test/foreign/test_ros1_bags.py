@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rosbags.interfaces import QosDurability
-from rosbags.rosbag1 import Writer
+from rosbags.rosbag1 import Reader, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mmsam_ros.cli.main import main as mmsam
@@ -189,3 +189,74 @@ def test_a_cut_bag_names_the_tool_that_repairs_it(tmp_path: Path, capsys: Any) -
     bag.write_bytes(data.replace(b"index_pos=", b"index_pos=" + bytes(8), 1)[: len(data) // 2])
     assert mmsam(["bag", "calib", str(bag)]) == 2
     assert "`rosbag reindex`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("definition", ["*", "", "Header header\nuint32 h\xffeight\n%&$"])
+def test_a_standard_type_whose_definition_is_damaged_is_that_of_noetic(
+    tmp_path: Path, definition: str
+) -> None:
+    kind = "sensor_msgs/msg/CameraInfo"
+    with Writer(tmp_path / "x.bag") as writer:
+        info = writer.add_connection("/info", kind, msgdef=definition, md5sum="*")
+        own = writer.add_connection("/own", "acme_msgs/msg/Thing", msgdef="a\n%&$\nb", md5sum="*")
+        writer.write(info, 5, ROS1.serialize_ros1(camera_info(), kind))
+        writer.write(own, 6, b"1234")
+    with Recording(tmp_path / "x.bag") as recording:
+        ((connection, time, data),) = recording.messages()
+        assert (connection.topic, time) == ("/info", 5)
+        message: Any = ROS2.deserialize_cdr(data, kind)
+        np.testing.assert_array_equal(message.k, K)
+        (note,) = recording.notes
+        assert note.startswith(f"/info: the definition of {kind} cannot be read (")
+        assert note.endswith("): read as that of Noetic")
+        (reason,) = recording.unreadable.values()
+    assert reason.startswith("the definition of acme_msgs/msg/Thing cannot be read (")
+    assert "\n" not in note + reason
+
+
+def numbered_bag(path: Path, count: int, chunk: int, compression: str) -> Path:
+    kind = "std_msgs/msg/String"
+    writer = Writer(path)
+    writer.chunk_threshold = chunk
+    if compression:
+        writer.set_compression(Writer.CompressionFormat[compression])
+    with writer:
+        connection = writer.add_connection("/a", kind, typestore=ROS1)
+        for index in range(count):
+            text = T[kind](f"text {index:03d} " + "x" * 200)
+            writer.write(connection, index, ROS1.serialize_ros1(text, kind))
+    return path
+
+
+@pytest.mark.parametrize("compression", ["", "BZ2", "LZ4"])
+def test_a_damaged_chunk_costs_its_own_messages(tmp_path: Path, compression: str) -> None:
+    bag = numbered_bag(tmp_path / "x.bag", 40, 2000, compression)
+    with Recording(bag) as recording:
+        assert (recording.start_time, recording.end_time) == (0, 40)
+        whole = [time for _, time, _ in recording.messages()]
+        assert whole == list(range(40))
+        assert recording.faults == []
+    with Reader(bag) as reader:
+        place = sorted(chunk.datapos for chunk in reader.chunks.values())[1]
+        assert len(reader.chunks) > 3
+    data = bytearray(bag.read_bytes())
+    data[place : place + 60] = b"\xff" * 60
+    bag.write_bytes(data)
+    with Recording(bag) as recording:
+        times = [time for _, time, _ in recording.messages()]
+        (fault,) = recording.faults
+    assert "x.bag: it is damaged" in fault
+    assert times == sorted(times)
+    assert {0, 39} <= set(times)
+    assert 20 < len(times) < 40
+
+
+def test_an_index_that_lost_a_connection_is_a_fault(tmp_path: Path) -> None:
+    bag = numbered_bag(tmp_path / "x.bag", 8, 1 << 20, "")
+    data = bag.read_bytes()
+    index = data.index(b"conn=", data.index(b"op=\x04") - 40)  # of the messages of a chunk
+    bag.write_bytes(data[: index + 5] + b"\x07" + data[index + 6 :])
+    with Recording(bag) as recording:
+        assert list(recording.messages()) == []
+        (fault,) = recording.faults
+    assert "x.bag: its index has 0 of 8 messages; `rosbag fix` and" in fault

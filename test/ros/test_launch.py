@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from mmsam_ros.cli.main import main as mmsam
 from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
+from mmsam_ros.ros.player import RATES
 from mmsam_ros.ros.topics import LAUNCH_ARGUMENTS
 
 
@@ -127,6 +128,8 @@ def test_a_tilde_is_the_home(launch: Any, weights: Path, monkeypatch: pytest.Mon
         ({"rate": "fast"}, "rate: found 'fast', expected a number above 0"),
         ({"rate": "0"}, "rate: found '0', expected a number above 0"),
         ({"rate": "nan"}, "rate: found 'nan'"),
+        ({"rate": "1e300"}, "rate: found '1e300'"),
+        ({"rate": "1e-300"}, "rate: found '1e-300'"),
         ({"bag": "/a", "calibration": "/b"}, "calibration: /b: no such file; bag: /a: no such"),
     ],
 )
@@ -205,16 +208,43 @@ def test_the_bag_starts_when_the_node_is_ready(
     on_stderr = watch["on_stderr"]
     assert watch["on_stdout"] is on_stderr, "where RCUTILS_LOGGING_USE_STDOUT sends logs"
     assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
-    _, ours = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
-    assert (ours.kwargs["package"], ours.kwargs["executable"]) == ("mmsam_ros", "replay")
+    *_, play = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
+    assert (play.kwargs["package"], play.kwargs["executable"]) == ("mmsam_ros", "replay")
     options = [str(tmp_path), "--rate", "0.5", "--clock"]
-    assert ours.kwargs["arguments"] == [*options, "--loop"]
+    assert play.kwargs["arguments"] == [*options, "--loop"]
     assert on_stderr(types.SimpleNamespace(text=b"ready: again")) is None
-    monkeypatch.setattr(launch, "has_bag_play", lambda: True)
-    looped = launch.player(defaults(launch, **values).values)
-    assert looped.kwargs["executable"] == "replay", "ros2 bag play would wait in every loop"
-    stock = launch.player(defaults(launch, **values | {"loop": "False"}).values)
-    assert stock.kwargs["cmd"] == ["ros2", "bag", "play", *options, "--delay", "3"]
+    once = launch.player(defaults(launch, **values | {"loop": "False"}).values)
+    assert once.kwargs["arguments"] == options
+
+
+def test_the_rates_are_those_of_the_player(launch: Any) -> None:
+    assert launch.RATES == RATES
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        (b"replay: 3 matched subscription(s) after 2.1 s, starting", False),
+        (b"replay: note: a.mcap: it is cut at byte 7 of 7", True),
+    ],
+)
+def test_a_bag_that_is_played_in_part_does_not_end_the_node(
+    launch: Any, tmp_path: Path, said: bytes, ends: bool
+) -> None:
+    _, others = started(launch, bag=str(tmp_path))
+    (watch,) = handlers(others, "OnProcessIO")
+    actions = watch["on_stderr"](types.SimpleNamespace(text=b"ready: weights"))
+    (output,), (end,) = handlers(actions, "OnProcessIO"), handlers(actions, "OnProcessExit")
+    assert output["target_action"] is end["target_action"] is actions[-1]
+    output["on_stdout"](types.SimpleNamespace(text=said))
+    event, context = types.SimpleNamespace(returncode=2), defaults(launch)
+    if ends:
+        with pytest.raises(RuntimeError, match=r"the bag was not played \(exit code 2\)"):
+            end["on_exit"](event, context)
+    else:
+        (note,) = end["on_exit"](event, context)
+        assert note.kind == "LogInfo"
+        assert "played in part (exit code 2)" in note.kwargs["msg"]
 
 
 def test_rviz_shows_the_topics_of_the_arguments(
@@ -275,7 +305,7 @@ def test_the_end_of_a_process(launch: Any) -> None:
     event, context = types.SimpleNamespace(returncode=0), defaults(launch)
     (end,) = launch.node_has_ended(event, context)
     assert end.kind == "Shutdown"
-    assert launch.player_has_ended(event, context) == []
+    assert launch.player_has_ended(event, context, False) == []
     event.returncode = -signal.SIGINT
     (end,) = launch.node_has_ended(event, context)
     assert end.kind == "Shutdown", "Ctrl-C while the node imports"
@@ -283,9 +313,10 @@ def test_the_end_of_a_process(launch: Any) -> None:
     with pytest.raises(RuntimeError, match="the node has ended with exit code 2"):
         launch.node_has_ended(event, context)
     with pytest.raises(RuntimeError, match="the bag was not played"):
-        launch.player_has_ended(event, context)
+        launch.player_has_ended(event, context, False)
     context.is_shutdown = True
-    assert launch.node_has_ended(event, context) == launch.player_has_ended(event, context) == []
+    assert launch.node_has_ended(event, context) == []
+    assert launch.player_has_ended(event, context, False) == []
 
 
 # With real processes over DDS

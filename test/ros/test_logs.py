@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
 
 
@@ -21,9 +22,43 @@ def test_a_folder_that_can_be_written_stays(
 ) -> None:
     environment = {"HOME": "/dev/null", name: str(tmp_path)}
     ensure_log_folder(environment)
-    assert environment == {"HOME": "/dev/null", name: str(tmp_path)}
+    assert environment["ROS_LOG_DIR"] == str(tmp_path / below)
     assert (tmp_path / below).is_dir()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "below"), [("ROS_LOG_DIR", "x"), ("ROS_HOME", "x/log")])
+def test_a_tilde_is_the_home(
+    tmp_path: Path, name: str, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    environment = {name: "~/x"}
+    ensure_log_folder(environment)
+    assert environment["ROS_LOG_DIR"] == str(tmp_path / below)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_no_folder_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(RosError, match=r"^HOME is not set, and neither can .*: set ROS_LOG_DIR"):
+        ensure_log_folder({})
+
+
+@pytest.mark.parametrize("home", [None, "", "/dev/null"])
+def test_the_node_starts_without_a_home(home: str | None) -> None:
+    """Up to its weights, which are not there."""
+    words = ["-m", "mmsam_ros.ros.main", "--ros-args", "-p", "weights:=~nosuchuser/w.safetensors"]
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "ROS_HOME", "ROS_LOG_DIR")}
+    given = {} if home is None else {"HOME": home}
+    done = subprocess.run(
+        [sys.executable, *words], env=kept | given, capture_output=True, text=True
+    )
+    first, last = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "log files go to" in first
+    assert "weights: ~nosuchuser/w.safetensors: no such file" in last
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.diagnostics import FAILURES
+from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.node import SegmentNode
 from mmsam_ros.weights import default_weights
 
@@ -241,3 +242,27 @@ def test_wrong_parameters_stop_the_node_with_the_reason(
     assert "cannot start" in node.output
     assert reason in node.output
     assert "Traceback" not in node.output
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (["camera/image:=/x", "thermal/image:=/x"], "topic /x: found as the input camera/image"),
+        (["camera/image:=/x", "lidar/points:=x"], "topic /x: found as the input camera/image"),
+        (["thermal/camera_info:=camera/camera_info"], "topic /camera/camera_info: found as"),
+        (["~/overlay:=camera/image"], "topic /camera/image: found as an output and as the input"),
+        (["~/color:=/y", "~/overlay:=/y"], "topic /y: found as an output and as an output"),
+    ],
+)
+def test_two_topics_of_one_name_are_refused(weights: Path, rules: list[str], said: str) -> None:
+    """A thermal image that is the camera's gives masks that look valid."""
+    words = [word for rule in rules for word in ("-r", rule)]
+    rclpy.init(
+        args=["--ros-args", "-p", f"weights:={weights}", "-p", "device:=cpu", *words],
+        domain_id=free_domain(2),
+    )
+    try:
+        with pytest.raises(RosError, match=f"^{said}"):
+            SegmentNode()
+    finally:
+        rclpy.try_shutdown()
