@@ -203,7 +203,9 @@ def play_when_ready(values, node):
             return player_has_ended(event, context, bool(played))
 
         return [
-            RegisterEventHandler(OnProcessIO(target_action=play, on_stdout=when_played)),
+            RegisterEventHandler(
+                OnProcessIO(target_action=play, on_stdout=when_played, on_stderr=when_played)
+            ),
             RegisterEventHandler(OnProcessExit(target_action=play, on_exit=when_ended)),
             play,
         ]
