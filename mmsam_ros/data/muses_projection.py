@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import Checked, ranged, write_atomic
+from mmsam_ros._util import Checked, from_mapping, ranged, write_atomic
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.data.files import read_json, read_text, stems
 from mmsam_ros.sensors import CameraModel, rasterise
@@ -34,6 +34,7 @@ RAW: Mapping[str, tuple[str, str]] = {"lidar": ("lidar", "bin"), "event": ("even
 # The official tool's columns of a row of GNSS values: rates about x, y, z (1e-5 degrees/s) and
 # ground speed (mm/s).
 _GNSS_VALUES, _RATES, _SPEED = 28, slice(17, 20), 23
+_OPTIONS = "projection.json"
 _EVENT_WINDOW = 30_000  # µs before the last event
 
 
@@ -165,6 +166,8 @@ def read_events(path: Path) -> tuple[Array, NDArray[np.bool_]]:
 class ProjectionOptions(Checked):
     """How to project."""
 
+    error = DataError
+
     motion_compensation: bool = False  # brings LiDAR points to the middle of the exposure
     parity: bool = False  # reproduces the official tool, with its errors
     point_size: int = ranged(2, 1, 2)  # side of a point or an event, to the right and down
@@ -176,18 +179,41 @@ class ProjectionOptions(Checked):
 
 
 def record_options(out: Path, options: ProjectionOptions) -> None:
-    """Note the options in `projection.json`, so that one tree never mixes two projections.
+    """Note the options in `projection.json`: one tree never mixes two projections, and who reads it
+    knows which it has.
 
     DataError where the tree was begun with others, or by somebody else.
     """
-    path, wanted = out / "projection.json", asdict(options)
+    path, wanted = out / _OPTIONS, asdict(options)
     if not path.exists() and not any((out / folder).exists() for folder, _ in RAW.values()):
         write_atomic(path, json.dumps(wanted, indent=1))
-    found = read_json(path)
-    if "growth" in found:  # the option of earlier trees: points of 2 x 2 pixels, or of one
-        found["point_size"] = 2 if found.pop("growth") else 1
+    found = _options(path)
     if found != wanted:
         raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
+
+
+def describe_projection(out: Path) -> str:
+    """How the rasters of a tree were made, and what the published ones are where that differs.
+
+    DataError where `projection.json` holds something else than options.
+    """
+    path, published = out / _OPTIONS, "the published ones are the official tool's (--parity)"
+    if not path.exists():
+        return f"rasters of an unknown tool: no {path.name}; {published}"
+    options = from_mapping(ProjectionOptions, _options(path), f"{path}")
+    whose, size = "the official tool" if options.parity else "the node", options.point_size
+    text = f"rasters as {whose} makes them, points of {size} x {size} pixels"
+    if options.motion_compensation:
+        text += ", motion compensated"
+    return text if options.parity and size == 2 else f"{text}; {published}"
+
+
+def _options(path: Path) -> Any:
+    found = read_json(path)
+    if isinstance(found, dict) and "growth" in found:
+        # the option of earlier trees: points of 2 x 2 pixels, or of one
+        found["point_size"] = 2 if found.pop("growth") else 1
+    return found
 
 
 def project_frame(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> None:

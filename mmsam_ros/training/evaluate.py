@@ -185,7 +185,13 @@ class Evaluation:
     def doubts(self) -> list[str]:
         """What in some of the frames cannot be what the weights were trained on."""
         found = look_at(self.frames, self.spec, _LOOKED_AT)
-        return [
+        made, trained = self.frames.rasters, self.spec.provenance.data
+        other = (
+            [f"{made}; trained on {trained}"]
+            if "rasters" in trained and made not in trained
+            else []
+        )
+        return other + [
             f"{sensor} {finding.subject} {finding.found}"
             for sensor, live in found.items()
             for finding in compare(sensor, live, self.spec.seen.get(sensor, {}))
@@ -206,7 +212,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     evaluation = Evaluation(
         EvalConfig(
             str(weights), data.root, split, config.dataset, data.lists,
-            device=device.accelerator, precision=device.precision,
+            device=device.accelerator, precision=device.inference,
         )
     )  # fmt: skip
     scores = evaluation.run().scores([info.name for info in evaluation.spec.classes])
