@@ -208,10 +208,9 @@ def describe_projection(out: Path) -> str:
     return text if options.parity and size == 2 else f"{text}; {published}"
 
 
-def _options(path: Path) -> Any:
+def _options(path: Path) -> dict[str, Any]:
     found = read_json(path)
-    if isinstance(found, dict) and "growth" in found:
-        # the option of earlier trees: points of 2 x 2 pixels, or of one
+    if "growth" in found:  # the option of earlier trees: points of 2 x 2 pixels, or of one
         found["point_size"] = 2 if found.pop("growth") else 1
     return found
 

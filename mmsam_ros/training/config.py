@@ -113,9 +113,7 @@ class DeviceConfig(_Config):
     devices: int = ranged(0, 0)  # devices of each node; 0 for all (one process on a CPU)
     nodes: int = ranged(1, 1)  # number of machines
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several devices share the work
-    precision: Literal["fp32", "tf32", "bf16-mixed"] = (
-        "fp32"  # `tf32`: the published runs', on CUDA
-    )
+    precision: Literal["fp32", "tf32", "bf16-mixed"] = "fp32"  # `tf32` (GPU only) is published
     checkpointing: bool = True  # recompute activations in the backward pass instead of keeping them
 
     @property

@@ -57,11 +57,8 @@ def arithmetic(device: DeviceConfig) -> Iterator[None]:
     """TF32 in matrix products and convolutions on CUDA or not at all, and a deterministic cuDNN;
     torch's flags are as before afterwards.
     """
-    tf32, cudnn, matmul = (
-        device.precision == "tf32",
-        torch.backends.cudnn,
-        torch.backends.cuda.matmul,
-    )
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    tf32 = device.precision == "tf32"
     before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
 
     def set_flags(deterministic: bool, benchmark: bool, convolutions: bool, products: bool) -> None:
@@ -76,19 +73,19 @@ def arithmetic(device: DeviceConfig) -> Iterator[None]:
 
 
 def departures(fabric: Fabric, config: TrainConfig) -> list[str]:
-    """Where this machine's arithmetic and batch norms differ from what is asked for or published."""
+    """Where arithmetic and batch norms here differ from what is asked for or published."""
     notes, gpu = [], fabric.device.type == "cuda"
-    has_tf32 = gpu and torch.cuda.get_device_capability(fabric.device) >= (8, 0)
-    if config.device.precision == "tf32" and not has_tf32:
-        notes.append(f"device.precision tf32: {fabric.device} does not have it, fp32 is used")
+    if config.device.precision == "tf32":
+        if not gpu or torch.cuda.get_device_capability(fabric.device) < (8, 0):
+            notes.append(f"device.precision tf32: {fabric.device} does not have it, fp32 is used")
     published = find_benchmark(config.dataset).pooled_frames
     processes = fabric.world_size if gpu else 1
     pooled = config.batch.per_device * processes
     if published and pooled != published:
         each, rest = divmod(published, processes)
-        way = "--device.devices" if rest else f"--batch.per_device {each}"
+        devices, each = (f"--device.devices {published} ", 1) if rest else ("", each)
         text = f"batch norms pool {pooled} frame(s), in the published training {published}"
-        notes.append(f"{text}; {way} changes it")
+        notes.append(f"{text}: {devices}--batch.per_device {each} does the same")
     return notes
 
 
