@@ -75,9 +75,9 @@ def arithmetic(device: DeviceConfig) -> Iterator[None]:
 def departures(fabric: Fabric, config: TrainConfig) -> list[str]:
     """Where arithmetic and batch norms here differ from what is asked for or published."""
     notes, gpu = [], fabric.device.type == "cuda"
-    if config.device.precision == "tf32":
-        if not gpu or torch.cuda.get_device_capability(fabric.device) < (8, 0):
-            notes.append(f"device.precision tf32: {fabric.device} does not have it, fp32 is used")
+    has_tf32 = gpu and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    if config.device.precision == "tf32" and not has_tf32:
+        notes.append(f"device.precision tf32: {fabric.device} does not have it, fp32 is used")
     published = find_benchmark(config.dataset).pooled_frames
     processes = fabric.world_size if gpu else 1
     pooled = config.batch.per_device * processes
