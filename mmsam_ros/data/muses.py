@@ -15,7 +15,7 @@ from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.files import IMAGES, stems
 from mmsam_ros.data.frames import FrameSet, Record
-from mmsam_ros.data.muses_projection import describe_projection
+from mmsam_ros.data.muses_projection import PUBLISHED, describe_projection
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("clear", "fog", "rain", "snow")
@@ -99,6 +99,7 @@ BENCHMARK = Benchmark(
     stride=(640, 640),
     protocol=Protocol("slide"),
     pooled_frames=2,
+    rasters=PUBLISHED.describe(),
     counts={"train": {"all": 1500}, "val": {"all": 250}, "test": {
         "all": 750, "weather=clear": 225, "weather=fog": 175, "weather=rain": 175,
         "weather=snow": 175, "time=day": 450, "time=night": 300,

@@ -177,6 +177,15 @@ class ProjectionOptions(Checked):
         """What a point is dilated with; OpenCV's anchor of a 2 x 2 kernel is its last pixel."""
         return np.ones((self.point_size, self.point_size), np.uint8)
 
+    def describe(self) -> str:
+        """The rasters in words."""
+        whose, size = "the official tool" if self.parity else "the node", self.point_size
+        moved = ", motion compensated" if self.motion_compensation else ""
+        return f"rasters as {whose} makes them, points of {size} x {size} pixels{moved}"
+
+
+PUBLISHED = ProjectionOptions(parity=True)  # whether motion was compensated is not known
+
 
 def record_options(out: Path, options: ProjectionOptions) -> None:
     """Note the options in `projection.json`: one tree never mixes two projections, and who reads it
@@ -197,15 +206,12 @@ def describe_projection(out: Path) -> str:
 
     DataError where `projection.json` holds something else than options.
     """
-    path, published = out / _OPTIONS, "the published ones are the official tool's (--parity)"
+    path, others = out / _OPTIONS, "; the published ones are the official tool's (--parity)"
     if not path.exists():
-        return f"rasters of an unknown tool: no {path.name}; {published}"
+        return f"rasters of an unknown tool: no {path.name}{others}"
     options = from_mapping(ProjectionOptions, _options(path), f"{path}")
-    whose, size = "the official tool" if options.parity else "the node", options.point_size
-    text = f"rasters as {whose} makes them, points of {size} x {size} pixels"
-    if options.motion_compensation:
-        text += ", motion compensated"
-    return text if options.parity and size == 2 else f"{text}; {published}"
+    as_published = options.parity and options.point_size == PUBLISHED.point_size
+    return options.describe() + ("" if as_published else others)
 
 
 def _options(path: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class LossConfig(_Config):
     kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
     threshold: float = ranged(0.7, 0, 1)  # OHEM: true-class probability that makes a pixel easy
     min_kept: int = ranged(100_000, 0)  # OHEM: least number of pixels to keep, easy ones included
-    frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a device's batch
+    frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a forward pass
 
 
 @dataclass(frozen=True)

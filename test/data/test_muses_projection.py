@@ -35,6 +35,7 @@ from mmsam_ros.data.muses_projection import (
     read_motion,
     record_options,
 )
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.sensors import decode_raster
 
 OFFICIAL = ProjectionOptions(parity=True, point_size=1)
@@ -316,6 +317,8 @@ def test_a_tree_tells_how_it_was_made(
 ) -> None:
     record_options(tmp_path, options)
     assert describe_projection(tmp_path) == expected
+    if options == ProjectionOptions(parity=True):
+        assert BENCHMARKS["muses"].rasters == expected
 
 
 def test_a_tree_of_another_tool(tmp_path: Path) -> None:
