@@ -186,12 +186,9 @@ class Evaluation:
         """What in some of the frames cannot be what the weights were trained on."""
         found = look_at(self.frames, self.spec, _LOOKED_AT)
         made, trained = self.frames.rasters, self.spec.provenance.data
-        other = (
-            [f"{made}; trained on {trained}"]
-            if "rasters" in trained and made not in trained
-            else []
-        )
-        return other + [
+        differ = made and trained.partition("; ")[2] not in ("", made)
+        rasters = [f"{made}; trained on {trained}"] if differ else []
+        return rasters + [
             f"{sensor} {finding.subject} {finding.found}"
             for sensor, live in found.items()
             for finding in compare(sensor, live, self.spec.seen.get(sensor, {}))

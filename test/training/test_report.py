@@ -174,6 +174,7 @@ def test_rasters_of_another_projection_than_the_training_s_are_doubted(tmp_path:
         ('{"parity": true}', '{"parity": true}', False),
         ('{"parity": true}', '{"parity": false}', True),
         ('{"parity": false}', '{"parity": false, "motion_compensation": true}', True),
+        ('{"parity": true, "motion_compensation": true}', '{"parity": true}', True),
     ):
         options.write_text(trained)
         data = f"muses, 3 frames of train; {describe_projection(options.parent)}"
