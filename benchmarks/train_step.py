@@ -19,7 +19,12 @@ from mmsam_ros.inference import tune_allocator
 from mmsam_ros.model import build_model
 from mmsam_ros.training.config import LossConfig
 from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.devices import recompute_activations, set_up_network, start_fabric
+from mmsam_ros.training.devices import (
+    arithmetic,
+    recompute_activations,
+    set_up_network,
+    start_fabric,
+)
 from mmsam_ros.training.loader import Batch
 from mmsam_ros.training.loop import accumulate, loss_function
 from mmsam_ros.training.recipe import parameter_groups
@@ -51,7 +56,7 @@ def cases(gpus: int) -> list[Row]:
     several = {"preset": "vit_l", "batch": 1, "repeats": 10, "devices": 2}
     variants = [
         (single, "auto", precision, checkpointing)
-        for precision in ("fp32", "bf16")
+        for precision in ("fp32", "tf32", "bf16-mixed")
         for checkpointing in (True, False)
     ] + [(several, strategy, "fp32", True) for strategy in ("ddp", "fsdp")]
     return [
@@ -85,14 +90,15 @@ def measure(case: Row) -> Row:
     micro = [Batch(inputs, {}, labels.to(fabric.device), ["random"])]
     network.train()
     seconds = []
-    for _ in range(WARM_UP + case["repeats"]):
-        began = time.perf_counter()
-        optimiser.zero_grad()
-        accumulate(fabric, network, criterion, micro)
-        optimiser.step()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+    with arithmetic(config.device):
+        for _ in range(WARM_UP + case["repeats"]):
+            began = time.perf_counter()
+            optimiser.zero_grad()
+            accumulate(fabric, network, criterion, micro)
+            optimiser.step()
+            if cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
     step = statistics.median(seconds[WARM_UP:])
     return {
         "size": f"{height}x{width}",

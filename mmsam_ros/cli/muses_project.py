@@ -14,6 +14,7 @@ from mmsam_ros.data.muses_projection import (
     Calibration,
     ProjectionOptions,
     RawFrame,
+    describe_projection,
     project_frame,
     raw_frames,
     record_options,
@@ -28,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "folder to write (default: ROOT/projected_to_rgb)")
     add_words(parser, "--sensors", "sensors to project", _SENSORS, default=",".join(_SENSORS))
     option("--motion-compensation", action="store_true", help="move LiDAR points to mid-exposure")
-    option("--parity", action="store_true", help="do as the official tool does, errors included")
+    option("--parity", action="store_true",
+           help="do as the official tool does, errors included: the published rasters")  # fmt: skip
     option("--point-size", type=int, choices=(1, 2), default=2, help="side of a point in pixels")
     option("--png", action="store_true", help="LiDAR as 16-bit PNG instead of npz")
     option("--workers", type=count, metavar="N", help="threads (default: one per core)")
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         for done, _ in enumerate(pool.map(project, todo), start=1):
             advance(done, len(todo))
     written, there = len(todo) - len(failures), len(frames) - len(todo)
+    print(describe_projection(out))
     print(f"{written} written, {there} there already, {len(failures)} failed: {out}")
     for failure in sorted(failures):
         print(failure, file=sys.stderr)

@@ -79,10 +79,11 @@ def write_weights(args: argparse.Namespace) -> None:
         weights.load_sam_encoder(model, args.sam)
     if args.convnext:
         weights.load_convnext(model, args.convnext)
+    data = "; ".join(filter(None, [args.dataset, benchmark.rasters])) if args.released else "none"
     spec = weights.make_spec(
         config, modalities, classes,
         benchmark_geometry(benchmark.mode, benchmark, config.image_size), recipe=recipe,
-        trained=bool(args.released), data=args.dataset if args.released else "none",
+        trained=bool(args.released), data=data,
         seed=None if args.released else args.seed,
         source=", ".join(Path(s).name for s in sources),
         source_sha256=", ".join(weights.file_sha256(s) for s in sources if Path(s).is_file()),

@@ -47,6 +47,8 @@ class Benchmark:
     mode: Literal["resize", "pad", "slide"] = "pad"  # how training and node read a frame
     stride: Size | None = None  # of the windows of the mode `slide`, at `network_size`
     protocol: Protocol | None = None  # of the published numbers; None: as the weights' geometry
+    pooled_frames: int = 0  # that a batch norm saw at once in the published training
+    rasters: str = ""  # how the published ones were made, as `FrameSet.rasters`
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by split and group
     published: tuple[Published, ...] = ()
     # what a user should know about a tree on disk, given the names of its frames

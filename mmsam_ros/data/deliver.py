@@ -104,6 +104,7 @@ BENCHMARK = Benchmark(
     modalities=dict.fromkeys(("depth", "event", "lidar"), _PNG8),
     image_size="1042x1042",
     protocol=Protocol("resize", score_on_canvas=True),
+    pooled_frames=2,
     counts={"train": {"all": 3983}, "val": {"all": 2005}, "test": {
         "all": 1897, "weather=cloud": 379, "weather=fog": 379, "weather=night": 379,
         "weather=rain": 380, "weather=sun": 380, "case=ordinary": 1198, "case=motionblur": 300,

@@ -111,6 +111,7 @@ BENCHMARK = Benchmark(
     image_size="800x600",
     network_size=(800, 800),
     protocol=Protocol("pad", pad_raw=True),
+    pooled_frames=4,
     counts={
         "train": {"all": 1060, "difficulty=easy": 752, "difficulty=hard": 308},
         "val": {"all": 160, "difficulty=easy": 80, "difficulty=hard": 80},

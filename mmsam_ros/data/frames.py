@@ -62,6 +62,7 @@ class FrameSet:
     common: tuple[int, ...] = ()  # classes that have most pixels of any street; for `data.shift`
     uneven: tuple[str, ...] = ()  # sensors whose grey images may have channels that differ
     calibration: Calibration | None = None  # for points, and images not in the camera's view
+    rasters: str = ""  # how the files of its sensors were made, where there are several ways
     change: Callable[[LabelledFrame], LabelledFrame] | None = None  # of what was read
 
     def __len__(self) -> int:

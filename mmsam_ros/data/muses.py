@@ -15,6 +15,7 @@ from mmsam_ros.data.benchmark import Benchmark, Protocol, published_table
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.files import IMAGES, stems
 from mmsam_ros.data.frames import FrameSet, Record
+from mmsam_ros.data.muses_projection import PUBLISHED, describe_projection
 from mmsam_ros.sensors import Modality, class_table
 
 WEATHERS = ("clear", "fog", "rain", "snow")
@@ -59,7 +60,13 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
         subsets = {"weather": weather, "time": time}
         records.append(Record(name, image, files, None if withheld else label, subsets))
     modalities = {sensor: _MODALITIES[sensor] for sensor in sensors}
-    return FrameSet("muses", split, tuple(records), CLASSES, modalities)
+    rasters = describe_projection(root / "projected_to_rgb") if sensors else ""
+    return FrameSet("muses", split, tuple(records), CLASSES, modalities, rasters=rasters)
+
+
+def _notes(root: Path, _: set[str]) -> list[str]:
+    folder = root / "projected_to_rgb"
+    return [describe_projection(folder)] if folder.is_dir() else []
 
 
 CLASSES = class_table(  # those of Cityscapes
@@ -91,6 +98,8 @@ BENCHMARK = Benchmark(
     mode="slide",
     stride=(640, 640),
     protocol=Protocol("slide"),
+    pooled_frames=2,
+    rasters=PUBLISHED.describe(),
     counts={"train": {"all": 1500}, "val": {"all": 250}, "test": {
         "all": 750, "weather=clear": 225, "weather=fog": 175, "weather=rain": 175,
         "weather=snow": 175, "time=day": 450, "time=night": 300,
@@ -112,5 +121,6 @@ BENCHMARK = Benchmark(
         }),
         *published_table("leaderboard, anonymous", "test", _COLUMNS, {(): {"GtA": (82.39,)}}),
     ),
+    notes=_notes,
 )  # fmt: skip
 """Table T6 of arXiv 2509.10408."""

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros._util import Checked, ranged, write_atomic
+from mmsam_ros._util import Checked, from_mapping, ranged, write_atomic
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.data.files import read_json, read_text, stems
 from mmsam_ros.sensors import CameraModel, rasterise
@@ -34,6 +34,7 @@ RAW: Mapping[str, tuple[str, str]] = {"lidar": ("lidar", "bin"), "event": ("even
 # The official tool's columns of a row of GNSS values: rates about x, y, z (1e-5 degrees/s) and
 # ground speed (mm/s).
 _GNSS_VALUES, _RATES, _SPEED = 28, slice(17, 20), 23
+_OPTIONS = "projection.json"
 _EVENT_WINDOW = 30_000  # µs before the last event
 
 
@@ -165,6 +166,8 @@ def read_events(path: Path) -> tuple[Array, NDArray[np.bool_]]:
 class ProjectionOptions(Checked):
     """How to project."""
 
+    error = DataError
+
     motion_compensation: bool = False  # brings LiDAR points to the middle of the exposure
     parity: bool = False  # reproduces the official tool, with its errors
     point_size: int = ranged(2, 1, 2)  # side of a point or an event, to the right and down
@@ -174,20 +177,48 @@ class ProjectionOptions(Checked):
         """What a point is dilated with; OpenCV's anchor of a 2 x 2 kernel is its last pixel."""
         return np.ones((self.point_size, self.point_size), np.uint8)
 
+    def describe(self) -> str:
+        """The rasters in words."""
+        whose, size = "the official tool" if self.parity else "the node", self.point_size
+        moved = ", motion compensated" if self.motion_compensation else ""
+        return f"rasters as {whose} makes them, points of {size} x {size} pixels{moved}"
+
+
+PUBLISHED = ProjectionOptions(parity=True)  # whether motion was compensated is not known
+
 
 def record_options(out: Path, options: ProjectionOptions) -> None:
-    """Note the options in `projection.json`, so that one tree never mixes two projections.
+    """Note the options in `projection.json`: one tree never mixes two projections, and who reads it
+    knows which it has.
 
     DataError where the tree was begun with others, or by somebody else.
     """
-    path, wanted = out / "projection.json", asdict(options)
+    path, wanted = out / _OPTIONS, asdict(options)
     if not path.exists() and not any((out / folder).exists() for folder, _ in RAW.values()):
         write_atomic(path, json.dumps(wanted, indent=1))
+    found = _options(path)
+    if found != wanted:
+        raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
+
+
+def describe_projection(out: Path) -> str:
+    """How the rasters of a tree were made, and what the published ones are where that differs.
+
+    DataError where `projection.json` holds something else than options.
+    """
+    path, others = out / _OPTIONS, "; the published ones are the official tool's (--parity)"
+    if not path.exists():
+        return f"rasters of an unknown tool: no {path.name}{others}"
+    options = from_mapping(ProjectionOptions, _options(path), f"{path}")
+    as_published = options.parity and options.point_size == PUBLISHED.point_size
+    return options.describe() + ("" if as_published else others)
+
+
+def _options(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if "growth" in found:  # the option of earlier trees: points of 2 x 2 pixels, or of one
         found["point_size"] = 2 if found.pop("growth") else 1
-    if found != wanted:
-        raise DataError(f"{path}: {found}, expected {wanted}; choose another folder")
+    return found
 
 
 def project_frame(frame: RawFrame, calibration: Calibration, options: ProjectionOptions) -> None:

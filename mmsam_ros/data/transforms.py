@@ -4,13 +4,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -20,7 +20,8 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.sensors import NO_LABEL
 
-_DRAWS = 11  # of a window, at most
+_CHECKS = 10  # of windows, in a round
+_ROUNDS = 10  # at most, of the stricter rule
 _ORDERED = "[low, high] with low <= high"
 
 
@@ -61,8 +62,12 @@ class AugmentConfig(Checked):
         flip: probability of the horizontal flip.
         max_class_share: a window is drawn again where one class has this share of its labelled
             pixels.
-        two_classes: MUSES's rule, draw until a window holds two classes (bounded).
-        photometric: distortion of the RGB image.
+        two_classes: MUSES's rule, rounds of draws until a window holds two label values, of which
+            255 is one (bounded).
+        photometric: how the RGB image is distorted; `published` keeps what the released code does
+            to images that are not 8-bit yet (default of DeLiVER, FMB and MUSES), `intended` is
+            the same operation on whole grey levels.
+        distortion: chances and ranges of both.
     """
 
     error = DataError
@@ -74,7 +79,8 @@ class AugmentConfig(Checked):
     flip: float = ranged(0.5, 0, 1)
     max_class_share: float = ranged(0.75, 0, 1)
     two_classes: bool = False
-    photometric: PhotometricConfig = PhotometricConfig()
+    photometric: Literal["published", "intended"] = "intended"
+    distortion: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
         self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
@@ -84,7 +90,7 @@ class Augment(nn.Module):
     """Blur, resize, crop, flip and photometric distortion, in the recipe's order.
 
     RGB, all planes and the label are resized, cropped and flipped together; blur and distortion
-    touch RGB alone. Distortion starts from and leaves whole grey levels.
+    touch RGB alone. The intended distortion starts from and leaves whole grey levels.
 
     Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, planes as
     they were measured, label uint8; of the crop's size at most, not padded, not normalised.
@@ -92,20 +98,30 @@ class Augment(nn.Module):
 
     def __init__(self, config: AugmentConfig) -> None:
         super().__init__()
-        self.blur = v2.RandomApply([v2.GaussianBlur(3, sigma=0.8)], p=config.blur)
+        self.blur = v2.RandomApply([Blur()], p=config.blur)
         self.joint = nn.Sequential(
             RandomResize(config.base_size, config.scale),
             RandomCrop(config.crop, config.max_class_share, config.two_classes),
             v2.RandomHorizontalFlip(config.flip),
         )
-        self.photometric = PhotometricDistortion(config.photometric)
+        self.photometric = PhotometricDistortion(config.distortion, config.photometric)
 
     def forward(self, sample: Sample) -> Sample:
         rgb = self.blur(tv_tensors.Image(sample["rgb"], dtype=torch.float32))
         out = self.joint({**sample, "rgb": rgb})
-        levels = tv_tensors.Image(out["rgb"].round(), dtype=torch.uint8)
-        out["rgb"] = tv_tensors.Image(self.photometric(levels), dtype=torch.float32)
+        rgb = out["rgb"]
+        if self.photometric.kind == "intended":
+            rgb = tv_tensors.Image(rgb.round(), dtype=torch.uint8)
+        out["rgb"] = tv_tensors.Image(self.photometric(rgb), dtype=torch.float32)
         return cast(Sample, out)
+
+
+class Blur(v2.Transform):
+    """Gaussian blur with the kernel [1/4 1/2 1/4], which OpenCV has for a size of 3."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        image = cv2.GaussianBlur(_pixels(inpt), (3, 3), 0)
+        return tv_tensors.wrap(_planes(image), like=inpt)
 
 
 def fit_factor(size: Sequence[int], base_size: Sequence[int]) -> float:
@@ -143,30 +159,33 @@ class RandomResize(v2.Transform):
 class RandomCrop(v2.Transform):
     """A window of at most `size`; an axis that is shorter is taken whole.
 
-    Drawn again, at most ten times, while it holds one class only or one class has max_class_share
-    or more of its labelled pixels; the tenth is kept as it is. With two_classes this is repeated,
-    at most ten times, until the window holds two classes. Without a label any window will do.
+    A window is mixed if it holds several classes and none has max_class_share or more of its
+    labelled pixels. The first mixed one of ten is taken, else an eleventh as it is. With
+    two_classes the tenth is taken if it holds two label values, 255 among them, else ten more are
+    looked at; that ends after a hundred. Without a label any window will do.
     """
 
     def __init__(self, size: tuple[int, int], max_class_share: float, two_classes: bool) -> None:
         super().__init__()
-        self.size, self.max_class_share = size, max_class_share
-        self.draws = 10 * _DRAWS if two_classes else _DRAWS
+        self.size, self.max_class_share, self.two_classes = size, max_class_share, two_classes
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         size = v2.query_size(flat_inputs)
         label = next((i for i in flat_inputs if isinstance(i, tv_tensors.Mask)), None)
-        window = self._draw(size)
+        following = self._draw(size)
         if label is None:
-            return window
-        for drawn in range(1, self.draws):
-            counts = torch.bincount(F.crop(label, **window).flatten())[:NO_LABEL]
-            if counts.count_nonzero() > 1:
-                mixed = int(counts.max()) < self.max_class_share * int(counts.sum())
-                if mixed or drawn % _DRAWS == 0:
-                    break
-            window = self._draw(size)
-        return window
+            return following
+        for _ in range(_ROUNDS if self.two_classes else 1):
+            for _ in range(_CHECKS):
+                window, following = following, self._draw(size)
+                values = torch.bincount(F.crop(label, **window).flatten())
+                classes = values[:NO_LABEL]
+                mixed = int(classes.max()) < self.max_class_share * int(classes.sum())
+                if mixed and classes.count_nonzero() > 1:
+                    return window
+            if self.two_classes and values.count_nonzero() > 1:
+                break
+        return window if self.two_classes else following
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return F.crop(inpt, **params)
@@ -180,15 +199,23 @@ class RandomCrop(v2.Transform):
 
 
 class PhotometricDistortion(v2.Transform):
-    """Brightness, contrast, saturation and hue of a uint8 RGB image, each by chance.
+    """Brightness, contrast, saturation and hue of an RGB image, each by chance.
 
-    A coin decides whether contrast comes before or after saturation and hue. Every step rounds
-    and clips to 0..255; hue and saturation are those of OpenCV's 8-bit HSV (hue 0..179).
+    A coin decides whether contrast comes before or after saturation and hue.
+
+    intended: takes uint8. Every step rounds and clips to 0..255; hue and saturation are those of
+    OpenCV's 8-bit HSV (hue 0..179).
+
+    published: takes float32 0..255, as the released code does. Brightness and contrast cut to
+    uint8. Until one of them has, OpenCV's HSV is that of floats (saturation 0..1, hue 0..360), and
+    the arithmetic for 8 bits leaves saturations of 0 or 1 and hues below 180.
     """
 
-    def __init__(self, config: PhotometricConfig) -> None:
+    def __init__(
+        self, config: PhotometricConfig, kind: Literal["published", "intended"] = "intended"
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.kind = config, kind
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The steps in order, each with its offset, factor, factor or shift."""
@@ -200,10 +227,11 @@ class PhotometricDistortion(v2.Transform):
         return {"steps": [(name, _uniform(*between)) for name, between in fired]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        image = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        image = _pixels(inpt)
+        distort = _distort if self.kind == "intended" else _distort_as_released
         for name, value in params["steps"]:
-            image = _distort(image, name, value)
-        return tv_tensors.wrap(torch.from_numpy(image).permute(2, 0, 1).contiguous(), like=inpt)
+            image = distort(image, name, value)
+        return tv_tensors.wrap(_planes(image), like=inpt)
 
 
 def _distort(image: NDArray[np.uint8], name: str, value: float) -> NDArray[np.uint8]:
@@ -219,6 +247,32 @@ def _distort(image: NDArray[np.uint8], name: str, value: float) -> NDArray[np.ui
     channel = hsv[..., 0 if name == "hue" else 1]
     channel[...] = table[channel]
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _distort_as_released(image: NDArray[Any], name: str, value: float) -> NDArray[Any]:
+    """uint8 or float32, which decides what HSV is."""
+    if name in ("brightness", "contrast"):
+        exact = image.astype(np.float32)
+        return _cut(exact + value if name == "brightness" else exact * value)
+    hsv: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    if name == "hue":
+        hsv[..., 0] = (hsv[..., 0].astype(np.int64) + math.floor(value)) % 180
+    else:
+        hsv[..., 1] = _cut(hsv[..., 1].astype(np.float32) * value)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+
+
+def _cut(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _pixels(image: Tensor) -> NDArray[Any]:
+    """(3, H, W) -> (H, W, 3), as OpenCV takes it."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def _planes(image: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
 def _uniform(low: float, high: float) -> float:

@@ -39,7 +39,8 @@ class EncoderConfig(_Part):
     Attributes:
         pretrained_size: image size whose patch grid fixes the position tables; they are resized
             to the actual grid in every forward pass.
-        lora_targets: linear layers of each block that get low-rank adapters.
+        lora_targets: what gets low-rank adapters in each block: linear layers, or the queries,
+            keys and values of `qkv`, each with its own.
     """
 
     embed_dim: int = ranged(1024, 1, _MAX_WIDTH)  # width of the tokens
@@ -50,7 +51,7 @@ class EncoderConfig(_Part):
     global_attn_indexes: tuple[int, ...] = (5, 11, 17, 23)  # blocks that attend to the whole image
     pretrained_size: Size = ranged((1024, 1024), PATCH_SIZE, _MAX_SIDE)
     lora_rank: int = ranged(0, 0, _MAX_WIDTH)  # rank of the low-rank adapters; 0 for none
-    lora_targets: tuple[Literal["qkv", "proj", "lin1", "lin2"], ...] = ("qkv", "proj")
+    lora_targets: tuple[Literal["q", "k", "v", "qkv", "proj", "lin1", "lin2"], ...] = ("q", "v")
 
     def check(self) -> None:
         heads, dim, depth = self.num_heads, self.embed_dim, self.depth
@@ -62,7 +63,8 @@ class EncoderConfig(_Part):
         whole = all(side % PATCH_SIZE == 0 for side in self.pretrained_size)
         self.require(whole, "pretrained_size", f"multiples of {PATCH_SIZE}")
         self.require(self.lora_rank <= dim, "lora_rank", f"at most embed_dim {dim}")
-        once = len(set(self.lora_targets)) == len(self.lora_targets) > 0
+        targets = [*self.lora_targets, *("qkv" if "qkv" in self.lora_targets else "")]
+        once = len(set(targets)) == len(targets) > 0
         self.require(once, "lora_targets", "at least one layer, each once")
 
 

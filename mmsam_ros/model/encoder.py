@@ -5,6 +5,7 @@ Blocks and patch embedding are segment_anything's own modules.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -34,8 +35,20 @@ class SAMEncoder(nn.Module):
         )  # fmt: skip
         if config.lora_rank:
             for name, layer in list(self.blocks.named_modules()):
-                if isinstance(layer, nn.Linear) and name.split(".")[-1] in config.lora_targets:
-                    self.blocks.set_submodule(name, LoRALinear(layer, config.lora_rank))
+                if isinstance(layer, nn.Linear):
+                    self._adapt(name, layer, config)
+
+    def _adapt(self, name: str, layer: nn.Linear, config: EncoderConfig) -> None:
+        """Put low-rank adapters into a layer of the blocks, if the configuration wants them."""
+        kind, targets = name.split(".")[-1], config.lora_targets
+        third = layer.out_features // 3
+        ranges = [
+            slice(i * third, (i + 1) * third) for i, part in enumerate("qkv") if part in targets
+        ]
+        if kind in targets:
+            ranges = [slice(0, layer.out_features)]
+        if kind in (*targets, "qkv") and ranges:
+            self.blocks.set_submodule(name, LoRALinear(layer, config.lora_rank, ranges))
 
     def embed(self, rgb_BChw: Tensor) -> Tensor:
         """Image (B, 3, h, w), normalised -> tokens (B, H, W, C) with positions added."""
@@ -50,16 +63,27 @@ class SAMEncoder(nn.Module):
 
 
 class LoRALinear(nn.Linear):
-    """W x + b + B A x (arXiv 2106.09685) in the place of a linear layer; B is zero at first."""
+    """W x + b + B A x (arXiv 2106.09685) in the place of a linear layer; B is zero at first.
 
-    def __init__(self, layer: nn.Linear, rank: int) -> None:
+    `ranges` of the outputs have their own A and B, stacked in `lora_a` and `lora_b`; the others
+    have none. They are equally long.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int, ranges: Sequence[slice]) -> None:
         super().__init__(layer.in_features, layer.out_features)
-        self.lora_a = nn.Parameter(torch.empty(rank, layer.in_features))
-        self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank))
+        outputs = sum(part.stop - part.start for part in ranges)
+        self.ranges = tuple(ranges)
+        self.lora_a = nn.Parameter(torch.empty(len(ranges) * rank, layer.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+        out, count = super().forward(x), len(self.ranges)
+        low = F.linear(x, self.lora_a).chunk(count, -1)
+        for part, a_x, b in zip(self.ranges, low, self.lora_b.chunk(count), strict=True):
+            before, after = part.start, self.out_features - part.stop
+            out = out + F.pad(F.linear(a_x, b), (before, after))
+        return out
 
 
 def resize_pos_embed(pos_1HWC: Tensor, grid: torch.Size | tuple[int, int]) -> Tensor:

@@ -56,7 +56,8 @@ class StartConfig(_Config):
         convnext: ConvNeXt weights for every trunk (a file or a timm model name), or `scratch`; of
             an mmsam weights file the RGB trunk's.
         weights: mmsam weights file to start from instead of the two.
-        freeze: prefixes of the names of parameters that do not train; LoRA's own still do.
+        freeze: prefixes of the names of parameters that do not train, `*` stands for anything;
+            LoRA's own still do.
     """
 
     sam: str = "sam_vit_l"
@@ -72,6 +73,7 @@ class LossConfig(_Config):
     kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
     threshold: float = ranged(0.7, 0, 1)  # OHEM: true-class probability that makes a pixel easy
     min_kept: int = ranged(100_000, 0)  # OHEM: least number of pixels to keep, easy ones included
+    frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a forward pass
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,13 @@ class DeviceConfig(_Config):
     devices: int = ranged(0, 0)  # devices of each node; 0 for all (one process on a CPU)
     nodes: int = ranged(1, 1)  # number of machines
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several devices share the work
-    precision: Literal["fp32", "bf16"] = "fp32"  # `fp32` (published) or `bf16` (mixed)
+    precision: Literal["fp32", "tf32", "bf16-mixed"] = "fp32"  # `tf32` (GPU only) is published
     checkpointing: bool = True  # recompute activations in the backward pass instead of keeping them
+
+    @property
+    def inference(self) -> Literal["fp32", "bf16"]:
+        """The precision as inference names it."""
+        return "bf16" if self.precision == "bf16-mixed" else "fp32"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import yaml
 
 from mmsam_ros._util import check_word, from_mapping
 from mmsam_ros._util.mapping import allowed
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import ModelConfig
 from mmsam_ros.model.config import Preset
 from mmsam_ros.training.config import NetworkConfig, TrainConfig, TrainingError
@@ -43,7 +44,8 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
 
     They are `--config`, a file or the name of one in config/train, and `--key value` or
     `--key=value`, values in YAML. Later files win over earlier ones, keys over files. Defaults of
-    `model` are the preset's; several sensors are combined by presence.
+    `model` are the preset's; several sensors are combined by presence. DeLiVER, FMB and MUSES have
+    the published photometric distortion, precision and frames of the loss.
 
     Raises:
         MmsamError: an unknown key (with its near match), or a value of the wrong type or range.
@@ -60,7 +62,8 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
             value = {part: value}
         keys = _merge(keys, value)
     values = _merge(files, keys)
-    return from_mapping(TrainConfig, _merge(_network_defaults(values), values))
+    defaults = _merge(_published_defaults(values), _network_defaults(values))
+    return from_mapping(TrainConfig, _merge(defaults, values))
 
 
 def find_config(folder: str, name: str) -> Path:
@@ -144,6 +147,18 @@ def _merge(below: Any, above: Any) -> Any:
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+def _published_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the published training of a benchmark has, and data of one's own has not."""
+    benchmark = BENCHMARKS.get(str(values.get("dataset")))
+    if benchmark is None or benchmark.protocol is None:
+        return {}
+    return {
+        "augment": {"photometric": "published"},
+        "device": {"precision": "tf32"},
+        "loss": {"frames": benchmark.pooled_frames // 2},  # of one of two GPUs
+    }
 
 
 def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

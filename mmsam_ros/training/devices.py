@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.model.fusion import BatchNorm
 from mmsam_ros.model.interaction import Extractor, Injector
@@ -33,7 +34,7 @@ _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 def start_fabric(device: DeviceConfig) -> Fabric:
     """Fabric with all its processes, which it starts unless torchrun or SLURM has done so.
 
-    cuDNN is deterministic. TrainingError where the machine cannot do what is asked for.
+    TrainingError where the machine cannot do what is asked for.
     """
     _check_slurm()
     sharded = ModelParallelStrategy(_shard, save_distributed_checkpoint=False)
@@ -43,14 +44,49 @@ def start_fabric(device: DeviceConfig) -> Fabric:
             devices=device.devices or "auto",
             num_nodes=device.nodes,
             strategy=sharded if device.strategy == "fsdp" else device.strategy,
-            precision="bf16-mixed" if device.precision == "bf16" else "32-true",
+            precision="bf16-mixed" if device.precision == "bf16-mixed" else "32-true",
         )
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise TrainingError(f"{device} does not fit this machine: {error}") from error
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
     return fabric
+
+
+@contextmanager
+def arithmetic(device: DeviceConfig) -> Iterator[None]:
+    """TF32 in matrix products and convolutions on CUDA or not at all, and a deterministic cuDNN;
+    torch's flags are as before afterwards.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    tf32 = device.precision == "tf32"
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+
+    def set_flags(deterministic: bool, benchmark: bool, convolutions: bool, products: bool) -> None:
+        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+        cudnn.allow_tf32, matmul.allow_tf32 = convolutions, products
+
+    set_flags(True, False, tf32, tf32)
+    try:
+        yield
+    finally:
+        set_flags(*before)
+
+
+def departures(fabric: Fabric, config: TrainConfig) -> list[str]:
+    """Where arithmetic and batch norms here differ from what is asked for or published."""
+    notes, gpu = [], fabric.device.type == "cuda"
+    has_tf32 = gpu and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    if config.device.precision == "tf32" and not has_tf32:
+        notes.append(f"device.precision tf32: {fabric.device} does not have it, fp32 is used")
+    published = find_benchmark(config.dataset).pooled_frames
+    processes = fabric.world_size if gpu else 1
+    pooled = config.batch.per_device * processes
+    if published and pooled != published:
+        each, rest = divmod(published, processes)
+        devices, each = (f"--device.devices {published} ", 1) if rest else ("", each)
+        text = f"batch norms pool {pooled} frame(s), in the published training {published}"
+        notes.append(f"{text}: {devices}--batch.per_device {each} does the same")
+    return notes
 
 
 def _check_slurm() -> None:
@@ -173,7 +209,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
         tries = [
             "--batch.per_device 1" if batch.per_device > 1 else "",
             "" if used.checkpointing else "--device.checkpointing true",
-            "--device.precision bf16" if used.precision == "fp32" else "",
+            "--device.precision bf16-mixed" if used.precision != "bf16-mixed" else "",
             "--device.strategy fsdp on several GPUs" if used.strategy != "fsdp" else "",
             "a smaller --model.image_size with --augment.crop, or a smaller --model.preset",
         ]

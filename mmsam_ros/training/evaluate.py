@@ -190,7 +190,10 @@ class Evaluation:
             for sensor, data in self.frames[0].frame.sensors.items()
             if isinstance(data, LidarPoints)
         }
-        return [
+        made, trained = self.frames.rasters, self.spec.provenance.data
+        differ = made and trained.partition("; ")[2] not in ("", made)
+        rasters = [f"{made}; trained on {trained}"] if differ else []
+        return rasters + [
             f"{sensor} {finding.subject} {finding.found}"
             for sensor, live in found.items()
             for finding in compare(
@@ -213,7 +216,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     evaluation = Evaluation(
         EvalConfig(
             str(weights), data.root, split, config.dataset, data.lists,
-            device=device.accelerator, precision=device.precision,
+            device=device.accelerator, precision=device.inference,
         )
     )  # fmt: skip
     scores = evaluation.run().scores([info.name for info in evaluation.spec.classes])

@@ -44,7 +44,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """
     fabric = devices.start_fabric(config.device)
     directory = run.run_directory(config, resume)
-    with devices.memory_advice(config):
+    with devices.arithmetic(config.device), devices.memory_advice(config):
         Trainer(fabric, config, directory, resume is not None).fit()
     return directory
 
@@ -88,7 +88,8 @@ class Trainer:
         steps, validated = self.sampler.steps, not self.progress.unvalidated
         self.log = RunLog(directory, steps, config.log.every, watched, validated)
         self.stop = run.StopSignals()
-        notes = [*count_notes(frames), *count_notes(self.val_frames)]
+        notes = [*devices.departures(fabric, config), *filter(None, [frames.rasters])]
+        notes += [*count_notes(frames), *count_notes(self.val_frames)]
         for note in (start_line(config.start), *notes):
             self.log.say(note)
 
@@ -170,7 +171,7 @@ class Trainer:
             if (name := result.item.record.name) in pictured:
                 self.log.picture(step, name, result.pictures(frames, self.spec))
 
-        engine = TorchEngine(net, fabric.device, self.config.device.precision)
+        engine = TorchEngine(net, fabric.device, self.config.device.inference)
         predictor = Predictor.of(engine, self.spec, frames.dataset)
         until_stopped = itertools.takewhile(lambda _: not self.stop.number, own)
         try:

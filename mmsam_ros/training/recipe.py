@@ -26,15 +26,18 @@ class OhemCrossEntropy(nn.Module):
     With p the softmax probability of the true class over all valid pixels of the batch, sorted
     ascending, the cut is max(p[min(min_kept, n - 1)], threshold); pixels with p < cut count.
     `weight` has factors (classes,) on the pixels' losses; the mean stays over the number of pixels.
+    With `frames` the batch is cut into groups of so many, and the loss is the mean over them: as if
+    a device of its own had each.
     """
 
     weight: Tensor | None
 
     def __init__(
-        self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None
-    ) -> None:
+        self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None,
+        frames: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.threshold, self.min_kept = threshold, min_kept
+        self.threshold, self.min_kept, self.frames = threshold, min_kept, frames
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -43,6 +46,10 @@ class OhemCrossEntropy(nn.Module):
         Labels of 255 do not count. Without a pixel to count (all ignored, or none strictly below
         the cut) the loss is 0 and keeps the graph.
         """
+        if 0 < self.frames < len(labels):
+            groups = zip(logits.split(self.frames), labels.split(self.frames), strict=True)
+            shares = [self(some, theirs) * len(theirs) for some, theirs in groups]
+            return torch.stack(shares).sum() / len(labels)
         labels = labels.long()
         logits = F.interpolate(
             at_least_float32(logits), size=labels.shape[-2:], mode="bilinear", align_corners=False
@@ -66,7 +73,7 @@ def loss_function(config: LossConfig) -> OhemCrossEntropy:
     """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
     if config.kind == "ce":
         return OhemCrossEntropy(math.inf, min_kept=0)
-    return OhemCrossEntropy(config.threshold, config.min_kept)
+    return OhemCrossEntropy(config.threshold, config.min_kept, frames=config.frames)
 
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:
@@ -96,7 +103,11 @@ def _layer(name: str, depth: int) -> int:
 
 
 def _decays(name: str, p: nn.Parameter) -> bool:
-    """In the trunks everything decays, in the fusion nothing; elsewhere not biases and vectors."""
+    """In the trunks everything decays, in the fusion and LoRA nothing; elsewhere not biases and
+    vectors.
+    """
+    if ".lora_" in name:
+        return False
     if name.startswith(("prior.trunks.", "prior.fusion.")):
         return name.startswith("prior.trunks.")
     return p.ndim > 1 and not name.endswith(".bias")

@@ -80,6 +80,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "geometry": asdict(evaluation.predict.geometry),
         "device": str(evaluation.segmenter.device),
         "count": len(frames),
+        "rasters": frames.rasters,
         "classes": names,
         "scores": {name: vars(score) for name, score in scores.items()},
         "confusion": matrices.matrix().tolist(),
@@ -108,6 +109,7 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
     words = {
         "weights": f"{config['weights']} (sha256 {content['weights_sha256']})",
         "data": f"{config['dataset']} {config['split']}, {content['count']} frames",
+        "rasters": content["rasters"].removeprefix("rasters "),
         "geometry": f"{config['geometry']}: {geometry['mode']}, (height, width) {geometry['size']}",
         "dropped": ", ".join(config["drop"]),
         "degraded": ", ".join(config["corrupt"]),

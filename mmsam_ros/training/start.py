@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
@@ -97,8 +98,9 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
     model = build_model(network)
     geometry = benchmark_geometry(benchmark.mode, benchmark, network.image_size)
     sensors = f"{'+'.join(('camera', *network.auxiliaries))} of {frames.dataset}"
+    made = f"; {frames.rasters}" if frames.rasters else ""
     provenance = {
-        "data": f"{frames.dataset}, {len(frames)} frames of {frames.split}",
+        "data": f"{frames.dataset}, {len(frames)} frames of {frames.split}{made}",
         "recipe": f"{sensors}, {config.model.preset}, {config.schedule.epochs} epochs",
         "seed": config.seed,
     }
@@ -213,12 +215,13 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
 
 
 def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
-    """Take the parameters below these prefixes out of the training; LoRA's own still train.
+    """Take the parameters below these prefixes out of the training; LoRA's own still train. `*`
+    stands for anything, as in `encoder.blocks.*.attn`.
 
     TrainingError for a prefix that no parameter has.
     """
     for prefix in prefixes:
-        below = [(n, p) for n, p in model.named_parameters() if f"{n}.".startswith(f"{prefix}.")]
+        below = [(n, p) for n, p in model.named_parameters() if fnmatchcase(f"{n}.", f"{prefix}.*")]
         if not below:
             hint = near_match(prefix, {name.split(".")[0] for name, _ in model.named_parameters()})
             raise TrainingError(f"start.freeze: no parameter below {prefix!r}{hint}")

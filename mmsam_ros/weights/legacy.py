@@ -17,6 +17,8 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     encoder = dict(_mapping(config, "encoder"))
     if encoder.pop("patch_size", 16) != 16:
         raise WeightsError("config.encoder.patch_size: expected 16, found another")
+    if not encoder.get("lora_rank"):
+        encoder.pop("lora_targets", None)  # of no adapters; the default is another now
     geometry = dict(_mapping(values, "geometry"))
     for key, known in _FIXED_GEOMETRY.items():
         if (found := geometry.pop(key, known[0])) not in known:

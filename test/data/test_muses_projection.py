@@ -26,6 +26,7 @@ from mmsam_ros.data.muses_projection import (
     Calibration,
     ProjectionOptions,
     compensate_motion,
+    describe_projection,
     event_raster,
     lidar_raster,
     project_frame,
@@ -34,6 +35,7 @@ from mmsam_ros.data.muses_projection import (
     read_motion,
     record_options,
 )
+from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.sensors import decode_raster
 
 OFFICIAL = ProjectionOptions(parity=True, point_size=1)
@@ -287,6 +289,44 @@ def test_one_tree_holds_one_projection(tmp_path: Path) -> None:
     (tmp_path / "b/lidar").mkdir(parents=True)
     with pytest.raises(DataError, match=r"b/projection\.json"):
         record_options(tmp_path / "b", OURS)
+
+
+OTHERS = "the published ones are the official tool's (--parity)"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ProjectionOptions(parity=True),
+            "rasters as the official tool makes them, points of 2 x 2 pixels",
+        ),
+        (ProjectionOptions(), f"rasters as the node makes them, points of 2 x 2 pixels; {OTHERS}"),
+        (
+            ProjectionOptions(motion_compensation=True, parity=True),
+            "rasters as the official tool makes them, points of 2 x 2 pixels, motion compensated",
+        ),
+        (
+            OFFICIAL,
+            f"rasters as the official tool makes them, points of 1 x 1 pixels; {OTHERS}",
+        ),
+    ],
+)
+def test_a_tree_tells_how_it_was_made(
+    tmp_path: Path, options: ProjectionOptions, expected: str
+) -> None:
+    record_options(tmp_path, options)
+    assert describe_projection(tmp_path) == expected
+    if options == ProjectionOptions(parity=True):
+        assert BENCHMARKS["muses"].rasters == expected
+
+
+def test_a_tree_of_another_tool(tmp_path: Path) -> None:
+    text = describe_projection(tmp_path)
+    assert text == f"rasters of an unknown tool: no projection.json; {OTHERS}"
+    (tmp_path / "projection.json").write_text('{"parity": "yes"}')
+    with pytest.raises(DataError, match=r"projection\.json.*parity: found 'yes'"):
+        describe_projection(tmp_path)
 
 
 @pytest.mark.parametrize("growth", [False, True])

@@ -51,7 +51,7 @@ def augment(size: tuple[int, int], **changes: Any) -> Augment:
     """An augmentation that does nothing but what is asked for."""
     nothing: dict[str, Any] = {
         "base_size": size, "crop": (999, 999), "scale": (1.0, 1.0), "blur": 0.0, "flip": 0.0,
-        "photometric": STILL,
+        "distortion": STILL,
     }  # fmt: skip
     return Augment(AugmentConfig(**(nothing | changes)))
 
@@ -64,6 +64,16 @@ def test_blur_touches_rgb_alone() -> None:
     assert torch.equal(out["label"], sample["label"])
 
 
+def test_the_blur_is_a_quarter_a_half_and_a_quarter() -> None:
+    sample = make_sample(5, 6)
+    sample["rgb"] = tv_tensors.Image(torch.zeros(3, 5, 6, dtype=torch.uint8))
+    sample["rgb"][:, 2, 3] = 160
+    out = augment((5, 6), blur=1.0, photometric="published")(sample)["rgb"]
+    expected = torch.zeros(5, 6)
+    expected[1:4, 2:5] = torch.tensor([[10.0, 20, 10], [20, 40, 20], [10, 20, 10]])
+    assert torch.equal(out.as_subclass(torch.Tensor), expected.expand(3, -1, -1))
+
+
 @pytest.mark.parametrize("size", [(60, 80), (37, 53), (96, 41)])
 @pytest.mark.parametrize("ratio", [0.5, 0.7, 1.0, 1.37, 2.0])
 def test_blur_and_resize_are_opencv_s(size: tuple[int, int], ratio: float) -> None:
@@ -74,7 +84,7 @@ def test_blur_and_resize_are_opencv_s(size: tuple[int, int], ratio: float) -> No
     def resized(image: NDArray[np.float32]) -> NDArray[np.float32]:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
-    rgb = resized(cv2.GaussianBlur(hwc(sample["rgb"]).astype(np.float32), (3, 3), 0.8))
+    rgb = resized(cv2.GaussianBlur(hwc(sample["rgb"]).astype(np.float32), (3, 3), 0))
     assert np.abs(hwc(out["rgb"]) - rgb).max() <= 0.51
     lidar = resized(hwc(sample["planes"]["lidar"]))
     assert np.abs(hwc(out["planes"]["lidar"]) - lidar).max() <= 1e-3
@@ -203,7 +213,7 @@ def test_two_classes_goes_on_for_longer() -> None:
 
 
 @pytest.mark.parametrize("value", [255, 4])
-@pytest.mark.parametrize(("two_classes", "draws"), [(False, 11), (True, 110)])
+@pytest.mark.parametrize(("two_classes", "draws"), [(False, 11), (True, 101)])
 def test_a_hopeless_label_ends_with_the_last_redraw(
     value: int, two_classes: bool, draws: int
 ) -> None:
@@ -216,6 +226,46 @@ def test_a_hopeless_label_ends_with_the_last_redraw(
     for _ in range(2 * draws):
         torch.randint(491, ())
     assert torch.equal(after, torch.rand(()))
+
+
+# windows of 4 x 5 pixels; a class's share of the labelled ones decides
+WINDOWS = {
+    "mixed": [3] * 10 + [4] * 10,
+    "one": [3] * 20,  # one class
+    "none": [255] * 20,
+    "void": [3] * 5 + [255] * 15,  # one class, two values
+    "most": [3] * 15 + [4] * 5,  # two classes, one with a share of 0.75
+}
+
+
+@pytest.mark.parametrize(
+    ("two_classes", "drawn", "chosen"),
+    [
+        (False, "mixed", 0),
+        (False, "one void most none mixed one", 4),
+        (False, "one " * 10 + "none", 10),  # the tenth redraw is kept unchecked
+        (False, "most " * 10 + "mixed", 10),
+        (True, "one most mixed", 2),
+        (True, "one " * 9 + "void", 9),  # 255 counts as a value
+        (True, "one " * 9 + "most", 9),
+        (True, "one void most " + "one " * 7 + "mixed", 10),  # the last one of a round is asked
+        (True, "none " * 10 + "one " * 9 + "void", 19),
+        (True, "one " * 100, 99),  # the bound: the last one that was looked at
+    ],
+)
+def test_the_window_of_the_written_rule(two_classes: bool, drawn: str, chosen: int) -> None:
+    kinds = drawn.split()
+    values = np.array([WINDOWS[kind] for kind in kinds] + [WINDOWS["none"]], np.uint8)
+    label = np.concatenate(list(values.reshape(-1, 4, 5)), axis=1)
+    windows = iter(range(len(values)))
+
+    class Scripted(RandomCrop):
+        def _draw(self, size: tuple[int, int]) -> dict[str, int]:
+            return {"top": 0, "left": 5 * next(windows), "height": 4, "width": 5}
+
+    crop = Scripted((4, 5), 0.75, two_classes)
+    found = crop.make_params([tv_tensors.Mask(torch.from_numpy(label))])
+    assert found["left"] == 5 * chosen
 
 
 def test_a_sample_without_label_is_cropped_once() -> None:
@@ -260,6 +310,78 @@ def test_photometric_steps_follow_each_other() -> None:
     for step in STEPS[::2]:
         one_by_one = distortion.transform(one_by_one, {"steps": [step]})
     assert torch.equal(distortion.transform(rgb, {"steps": STEPS[::2]}), one_by_one)
+
+
+def released(image: NDArray[Any], steps: list[tuple[str, float]]) -> NDArray[Any]:
+    """The written rule of the published code, step by step: float32 until something casts."""
+    for name, value in steps:
+        if name == "brightness":
+            image = np.clip(image.astype(np.float32) + np.float32(value), 0, 255).astype(np.uint8)
+        elif name == "contrast":
+            image = np.clip(image.astype(np.float32) * np.float32(value), 0, 255).astype(np.uint8)
+        else:
+            hue, saturation, level = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+            kind = image.dtype
+            if name == "hue":
+                hue = np.mod(np.trunc(hue).astype(int) + int(np.floor(value)), 180).astype(kind)
+            else:
+                scaled = np.clip(saturation.astype(np.float32) * np.float32(value), 0, 255)
+                saturation = scaled.astype(np.uint8).astype(kind)
+            image = cv2.cvtColor(cv2.merge([hue, saturation, level]), cv2.COLOR_HSV2RGB)
+    return image
+
+
+def test_published_distortion_is_the_written_rule() -> None:
+    torch.manual_seed(0)
+    distortion = PhotometricDistortion(PhotometricConfig(), "published")
+    image = 255 * torch.rand((3, 24, 32))
+    for _ in range(400):
+        steps = distortion.make_params([])["steps"]
+        out = hwc(distortion.transform(tv_tensors.Image(image), {"steps": steps}))
+        expected = released(hwc(image), steps)
+        assert out.dtype == expected.dtype
+        assert np.array_equal(out, expected), steps
+    drawn = [distortion.make_params([])["steps"] for _ in range(4000)]
+    ruined = sum(steps[0][0] in ("saturation", "hue") for steps in drawn if steps)
+    assert 0.25 < ruined / 4000 < 0.31  # 0.28125: neither brightness nor an early contrast
+
+
+@pytest.mark.parametrize(
+    ("pixel", "steps", "expected"),
+    [
+        # H 20, S 0.75, V 200: a saturation of 0.975 is cut to 0, of 1.05 to 1
+        ((200, 100, 50), [("saturation", 1.3)], (200, 200, 200)),
+        ((200, 100, 50), [("saturation", 1.4)], (200, 200 / 3, 0)),
+        ((200, 100, 50), [("hue", 5.9)], (200, 112.5, 50)),
+        # H 240 becomes (240 + 3) mod 180 = 63
+        ((50, 50, 200), [("hue", 3.0)], (192.5, 200, 50)),
+        # cut, not rounded
+        ((100.6, 250, 3), [("brightness", 10.3)], (110, 255, 13)),
+        ((100.6, 250, 3), [("brightness", -10.3)], (90, 239, 0)),
+        ((100.6, 250, 3), [("contrast", 0.75)], (75, 187, 2)),
+        # 8 bits from there on: H 10, S 191, V 200; hue 15 is 30 degrees
+        ((200.4, 100.4, 50.4), [("brightness", 0.1), ("hue", 5.0)], (200, 125, 50)),
+        # 191 * 0.6 = 114.6 is cut to 114, of which OpenCV makes 140.4 and 110.6
+        ((200, 100, 50), [("contrast", 1.0), ("saturation", 0.6)], (200, 140, 111)),
+        # late contrast comes after the damage
+        ((200, 100, 50), [("saturation", 1.3), ("contrast", 1.1)], (220, 220, 220)),
+        ((0.3, 0.6, 0.9), [], (0.3, 0.6, 0.9)),
+    ],
+)
+def test_published_distortion_by_hand(
+    pixel: tuple[float, ...], steps: list[tuple[str, float]], expected: tuple[float, ...]
+) -> None:
+    rgb = tv_tensors.Image(torch.tensor(pixel, dtype=torch.float32)[:, None, None].expand(3, 2, 2))
+    out = PhotometricDistortion(PhotometricConfig(), "published").transform(rgb, {"steps": steps})
+    assert out[:, 0, 0].tolist() == pytest.approx(expected, abs=0.01)
+
+
+def test_published_distortion_begins_before_rounding() -> None:
+    """And the intended one after it; both leave float32."""
+    for kind, whole in (("published", False), ("intended", True)):
+        out = augment((60, 80), scale=(0.7, 0.7), photometric=kind)(make_sample(60, 80))["rgb"]
+        assert out.dtype == torch.float32
+        assert bool((out.frac() == 0).all()) == whole
 
 
 def test_photometric_chances_ranges_and_order() -> None:

@@ -132,10 +132,45 @@ def test_lora_starts_as_the_network_without_it() -> None:
     inputs = images(plain)
     assert torch.equal(plain.eval()(inputs), lora.eval()(inputs))
     layers = [m for m in lora.modules() if isinstance(m, LoRALinear)]
-    assert len(layers) == 2 * lora.config.encoder.depth
+    assert len(layers) == lora.config.encoder.depth
     for layer in layers:
         layer.lora_b.fill_(0.1)
     assert (lora(inputs) - plain(inputs)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("targets", "layers"),
+    [
+        (("q", "v"), {"qkv": "qv"}),
+        (("v", "q"), {"qkv": "qv"}),
+        (("k", "proj"), {"qkv": "k", "proj": ""}),
+        (("qkv", "lin2"), {"qkv": "", "lin2": ""}),
+    ],
+)
+@torch.no_grad()
+def test_lora_adds_to_what_it_is_for(targets: tuple[str, ...], layers: dict[str, str]) -> None:
+    """Each third of qkv that is named has its own B A; the others are the layer's own."""
+    torch.manual_seed(0)
+    lora = build_model(config_of({"encoder": {"lora_rank": 3, "lora_targets": targets}}))
+    block = lora.encoder.blocks[1]
+    found = {n: m for n, m in block.named_modules() if isinstance(m, LoRALinear)}
+    assert {name.split(".")[-1] for name in found} == set(layers)
+    for name, layer in found.items():
+        layer.lora_b.normal_()
+        x = torch.randn(2, 5, layer.in_features)
+        parts = layers[name.split(".")[-1]]
+        a = layer.lora_a.split(3)
+        b = layer.lora_b.chunk(len(a))
+        assert len(a) == max(1, len(parts))
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        width = layer.out_features // 3
+        for i in range(len(a)):
+            columns = slice(None)
+            if parts:
+                start = "qkv".index(parts[i]) * width
+                columns = slice(start, start + width)
+            expected[..., columns] += x @ a[i].T @ b[i].T
+        torch.testing.assert_close(layer(x), expected)
 
 
 @torch.no_grad()
@@ -203,7 +238,9 @@ def test_without_extractor_the_adapter_keeps_what_the_prior_gave() -> None:
         ({"modalities": RGB, "combine": {"absent": "masked"}}, "combine.absent"),
         ({"modalities": RGB, "combine": {"gate": True}}, "combine.gate"),
         ({"interaction": {"kind": "entry", "extractor": False}}, "interaction.extractor"),
-        ({"encoder": {"lora_targets": ["q"]}}, "encoder.lora_targets"),
+        ({"encoder": {"lora_targets": ["x"]}}, "encoder.lora_targets"),
+        ({"encoder": {"lora_targets": ["q", "q"]}}, "encoder.lora_targets"),
+        ({"encoder": {"lora_targets": ["q", "qkv"]}}, "encoder.lora_targets"),
         ({"encoder": {"lora_rank": -1}}, "encoder.lora_rank"),
     ],
 )

@@ -48,7 +48,7 @@ STILL = (
     "--augment.scale=[1.0, 1.0]",
     "--augment.blur=0",
     "--augment.flip=0",
-    "--augment.photometric.probability=0",
+    "--augment.distortion.probability=0",
 )
 GUARD = 1800  # seconds after which another process hangs, on any machine
 

@@ -45,9 +45,11 @@ def test_published_recipe(name: str) -> None:
     assert (augment.base_size, augment.crop, augment.scale) == (base, crop, (0.5, 2.0))
     assert (augment.blur, augment.flip, augment.max_class_share) == (0.2, 0.5, 0.75)
     assert augment.two_classes == name.startswith("muses")
-    photometric = augment.photometric
-    assert (photometric.probability, photometric.brightness, photometric.hue) == (0.5, 32, 18)
-    assert photometric.contrast == photometric.saturation == (0.5, 1.5)
+    assert augment.photometric == "published"
+    distortion = augment.distortion
+    assert (distortion.probability, distortion.brightness, distortion.hue) == (0.5, 32, 18)
+    assert distortion.contrast == distortion.saturation == (0.5, 1.5)
+    assert config.loss.frames == (2 if dataset == "fmb" else 1)
     assert config.batch == BatchConfig(8, per_device)
     assert (config.loss.kind, config.loss.threshold, config.loss.min_kept) == ("ohem", 0.7, 100_000)
     optimiser = config.optimiser
@@ -56,7 +58,7 @@ def test_published_recipe(name: str) -> None:
     schedule = config.schedule
     assert (schedule.epochs, schedule.power, schedule.warmup_epochs) == (epochs, 0.9, 10)
     assert schedule.warmup_ratio == 0.1
-    assert (config.device.precision, config.device.checkpointing) == ("fp32", True)
+    assert (config.device.precision, config.device.checkpointing) == ("tf32", True)
     assert config.start.sam == "sam_vit_l"
     assert config.start.convnext == "convnext_small.fb_in22k_ft_in1k_384"
     assert config.start.freeze == ()
@@ -64,6 +66,28 @@ def test_published_recipe(name: str) -> None:
     # the paper's two cards: accumulation 4, 2 and 4
     draws = FrameSampler(100, config, 0, 2)
     assert draws.accumulation == (2 if name.startswith("fmb") else 4)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "photometric", "precision", "frames"),
+    [
+        ("deliver", "published", "tf32", 1),
+        ("fmb", "published", "tf32", 2),
+        ("muses", "published", "tf32", 1),
+        ("folder", "intended", "fp32", 0),
+    ],
+)
+def test_published_choices_are_the_benchmarks_default(
+    dataset: str, photometric: str, precision: str, frames: int
+) -> None:
+    given = [f"--dataset={dataset}", "--sensors=lidar"]
+    config = load_config(given)
+    assert config.augment.photometric == photometric
+    assert (config.device.precision, config.loss.frames) == (precision, frames)
+    other = ["--augment.photometric=intended", "--device.precision=bf16-mixed", "--loss.frames=3"]
+    config = load_config([*given, *other])
+    assert config.augment.photometric == "intended"
+    assert (config.device.precision, config.loss.frames) == ("bf16-mixed", 3)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +136,11 @@ def test_a_stored_configuration_reads_back_the_same(tmp_path: Path) -> None:
         (["--model.preset=vitl"], "model.preset: found 'vitl'; did you mean 'vit_l'"),
         (["--augment.blur=2"], "augment.blur: found 2.0, expected 0 to 1"),
         (["--augment.scale=[2, 1]"], "augment.scale: found .* low <= high"),
-        (["--augment.photometric.hue=91"], "augment.photometric.hue: found 91, expected 0 to 90"),
+        (["--augment.distortion.hue=91"], "augment.distortion.hue: found 91, expected 0 to 90"),
+        (["--augment.photometric=publshed"], "augment.photometric: .*did you mean 'published'"),
         (["--schedule.epochs=0"], "schedule.epochs: found 0, expected at least 1"),
         (["--batch.effective=0"], "batch.effective"),
-        (["--device.precision=16"], "device.precision: found '16'; did you mean 'bf16'"),
+        (["--device.precision=16"], "device.precision: found '16'"),
         (["--loss.kind=ohm"], "did you mean 'ohem'"),
         (["--model.inputs=lidar"], "model.inputs"),
         (["--seed=-1"], "seed: found -1, expected 0 to 4294967295"),
@@ -140,7 +165,8 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
         ("loss: [1]", r"loss: found \[1\], expected keys"),
         ("model: 5", "model: found 5, expected keys"),
         ("model: {trunk: 3}", r"model\.trunk: found 3, expected keys"),
-        ("augment: {photometric: false}", r"augment\.photometric: found False, expected keys"),
+        ("augment: {distortion: false}", r"augment\.distortion: found False, expected keys"),
+        ("augment: {photometric: {hue: 9}}", r"augment\.photometric: found {'hue': 9}"),
     ):
         path.write_text(f"dataset: deliver\nsensors: [lidar]\n{text}\n")
         with pytest.raises(MmsamError, match=message):
@@ -229,7 +255,7 @@ def test_the_reference_has_every_key() -> None:
     ]  # fmt: skip
     assert rows["augment.crop"].type == "[int, int]"
     assert rows["augment.crop"].default == "[1024, 1024]"
-    assert rows["device.precision"].allowed == "fp32, bf16"
+    assert rows["device.precision"].allowed == "fp32, tf32, bf16-mixed"
     assert rows["modality_dropout"].allowed == "at least 0 and below 1"
     assert rows["model.image_size"].type == "[int, int] or null"
     assert rows["model.interaction.block_ranges"].type == "[[int, int], ...]"
@@ -241,6 +267,6 @@ def test_command_prints_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["encoder"]["embed_dim"] == 192
-    assert printed["augment"]["photometric"]["hue"] == 18
+    assert printed["augment"]["distortion"]["hue"] == 18
     assert main(["train", "--config", "deliver_rgb_lidar", "--optimiser.lrr", "1"]) == 2
     assert "did you mean 'lr'" in capsys.readouterr().err

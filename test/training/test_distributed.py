@@ -114,6 +114,27 @@ def test_accumulation_trains_as_the_whole_batch(
     assert_same(two_steps(config), whole_batch)
 
 
+def test_ohem_by_frame_trains_as_devices_of_one_frame(folder: Path) -> None:
+    """All frames in one forward pass against one by one, with a cut that is a frame's own."""
+    ohem = (
+        "--loss.kind=ohem",
+        "--loss.threshold=0.1",
+        "--loss.min_kept=900",
+        "--batch.effective=4",
+    )
+    one_by_one, by_frame, by_batch = (
+        two_steps(run_config(folder, *EXACT, *ohem, *more))
+        for more in (
+            ["--batch.per_device=1"],
+            ["--batch.per_device=4", "--loss.frames=1"],
+            ["--batch.per_device=4"],
+        )
+    )
+    assert_same(by_frame, one_by_one)
+    with pytest.raises(AssertionError):
+        assert_same(by_batch, one_by_one)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.usefixtures("said")
 def test_two_processes_train_as_one(

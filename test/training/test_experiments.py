@@ -64,6 +64,7 @@ TRAINED: dict[str, set[str]] = {
     "fusion_concat": ALL - {FUSION},
     "shared_encoder": ALL - {RGB, AUX} | {"prior.trunks.shared"},
     "sam_frozen": ALL - {ENCODER},
+    "sam_frozen_mlp": ALL,
     "from_scratch": ALL,
     "no_extractor": ALL - {EXTRACTOR},
 }
@@ -95,8 +96,8 @@ def test_trainable_parameters_by_component(name: str) -> None:
     method = components(whole("fused")[0])
     found = components(whole(name)[0])
     assert {part for part, (_, trained) in found.items() if trained} == TRAINED[name]
-    for total, trained in found.values():
-        assert trained in (0, total)
+    for part, (total, trained) in found.items():
+        assert trained in (0, total) or (name, part) == ("sam_frozen_mlp", ENCODER)
     unchanged = {ENCODER, HEAD} & found.keys()
     if name not in TRUNK_MILLIONS:
         unchanged |= found.keys() & method.keys() & {RGB, AUX, INJECTOR, EXTRACTOR}
@@ -106,6 +107,26 @@ def test_trainable_parameters_by_component(name: str) -> None:
     if millions := TRUNK_MILLIONS.get(name):
         assert found[RGB] == found[AUX]
         assert found[RGB][0] / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_the_mlps_alone_train_in_a_frozen_encoder() -> None:
+    model, _ = whole("sam_frozen_mlp")
+    encoder = dict(model.encoder.named_parameters())
+    assert {n for n, p in encoder.items() if p.requires_grad} == {
+        n for n in encoder if ".mlp." in n
+    }
+
+
+@pytest.mark.parametrize("name", ["lora_rgb", "lora_auxiliary", "lora_fused"])
+def test_lora_is_on_queries_and_values_and_does_not_decay(name: str) -> None:
+    model, config = whole(name)
+    adapters = {n: p for n, p in model.named_parameters() if ".lora_" in n}
+    assert {n.split(".", 3)[3] for n in adapters} == {"attn.qkv.lora_a", "attn.qkv.lora_b"}
+    # of two thirds of the 3072 outputs, rank 16 each
+    assert {tuple(p.shape) for p in adapters.values()} == {(32, 1024), (2048, 16)}
+    groups = parameter_groups(model, config)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {decay[id(p)] for p in adapters.values()} == {0.0}
 
 
 def test_start_weights_are_the_papers() -> None:
@@ -132,6 +153,7 @@ def test_papers_numbers() -> None:
         "fusion_concat": ("T11", 56.87, 57.51, 44.78),
         "shared_encoder": ("T12", 56.21, 56.81, 44.79),
         "sam_frozen": ("T13", 55.35, 56.00, 43.30),
+        "sam_frozen_mlp": ("T13", 55.35, 56.00, 43.30),
         "from_scratch": ("T14", 53.73, 54.46, 40.97),
     }
 

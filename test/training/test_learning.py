@@ -29,7 +29,9 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
+def test_every_layout_trains(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sensors, make = LAYOUTS[layout]
     make(tmp_path / "data")
     kind = layout.split(",")[0]
@@ -39,7 +41,7 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     more += [f"--augment.{key}={size}" for key in ("base_size", "crop")]
     more += ["--optimiser.lr=1e-3"]
     if kind == "folder":
-        more.append("--device.precision=bf16")
+        more.append("--device.precision=bf16-mixed")
     if kind == "fmb":
         more.append(f"--data.lists={tmp_path / 'data/lists'}")
     run = train(run_config(tmp_path, *more))
@@ -48,6 +50,8 @@ def test_every_layout_trains(layout: str, tmp_path: Path) -> None:
     _, spec = load_model(run / "last.safetensors")
     subset = ("camera", *spec.sensors)
     assert spec.presence.trained_subsets == (subset,)
+    made = "rasters of an unknown tool: no projection.json"
+    assert (kind == "muses") == (made in spec.provenance.data) == (made in capsys.readouterr().out)
     assert spec.presence.scores["+".join(subset)].dataset == f"{kind} val"
 
 

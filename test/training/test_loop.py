@@ -7,15 +7,18 @@ import dataclasses
 import re
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from runs import losses, options, run_config
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.training.config import BatchConfig, DeviceConfig, TrainingError
-from mmsam_ros.training.devices import memory_advice, start_fabric
+from mmsam_ros.training.config import BatchConfig, DeviceConfig, TrainConfig, TrainingError
+from mmsam_ros.training.devices import arithmetic, departures, memory_advice, start_fabric
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
 
@@ -123,7 +126,7 @@ def test_a_full_memory_names_what_helps(tmp_path: Path) -> None:
     for advice in (
         "--batch.per_device 1",
         "--device.checkpointing true",
-        "--device.precision bf16",
+        "--device.precision bf16-mixed",
     ):
         assert advice in text
     assert "Tried to allocate 2 GiB." in text
@@ -135,3 +138,62 @@ def test_a_machine_that_is_not_there_is_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(TrainingError, match=r"accelerator='cuda'.* does not fit this machine"):
         start_fabric(DeviceConfig(accelerator="cuda"))
+
+
+def flags() -> tuple[bool, ...]:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("precision", "tf32"), [("tf32", True), ("fp32", False), ("bf16-mixed", False)]
+)
+def test_the_flags_of_the_arithmetic_are_set_and_restored(precision: Any, tf32: bool) -> None:
+    torch.backends.cudnn.deterministic = False
+    before = flags()
+    try:
+        for products in (True, False):  # whatever they were
+            torch.backends.cuda.matmul.allow_tf32 = products
+            stopped = suppress(TrainingError)
+            with stopped, arithmetic(DeviceConfig(precision=precision)):
+                assert flags() == (True, False, tf32, tf32)
+                raise TrainingError
+            assert flags() == (*before[:3], products)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[3]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "device", "world", "per_device", "found"),
+    [
+        ("deliver", "cuda", 1, 1, "1 frame(s), {} 2: --batch.per_device 2"),
+        ("deliver", "cuda", 1, 2, ""),
+        ("deliver", "cuda", 2, 1, ""),
+        ("deliver", "cuda", 4, 1, "4 frame(s), {} 2: --device.devices 2 --batch.per_device 1"),
+        ("deliver", "cpu", 2, 1, "1 frame(s), {} 2: --batch.per_device 2"),
+        ("muses", "cuda", 2, 2, "4 frame(s), {} 2: --batch.per_device 1"),
+        ("fmb", "cuda", 1, 2, "2 frame(s), {} 4: --batch.per_device 4"),
+        ("fmb", "cuda", 2, 2, ""),
+        ("fmb", "cuda", 4, 1, ""),
+        ("folder", "cuda", 1, 1, ""),
+    ],
+)
+def test_frames_that_a_batch_norm_pools_are_said_where_they_differ(
+    dataset: str, device: str, world: int, per_device: int, found: str
+) -> None:
+    fabric: Any = SimpleNamespace(device=torch.device(device), world_size=world)
+    config = TrainConfig(dataset, ("lidar",), batch=BatchConfig(8, per_device))
+    text = f"batch norms pool {found.format('in the published training')} does the same"
+    assert departures(fabric, config) == ([text] if found else [])
+
+
+def test_tf32_on_a_cpu_is_fp32_and_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = train(run_config(tmp_path, "--schedule.epochs=1"))
+    assert "tf32" not in capsys.readouterr().out
+    other = ["--schedule.epochs=1", "--device.precision=tf32", f"--out={tmp_path / 'other'}"]
+    run = train(run_config(tmp_path, *other))
+    assert losses(run) == losses(plain)
+    said = "device.precision tf32: cpu does not have it, fp32 is used"
+    assert capsys.readouterr().out.count(said) == 1

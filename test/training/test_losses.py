@@ -60,3 +60,27 @@ def test_nothing_to_count_is_zero_with_a_graph() -> None:
         loss.backward()
         assert logits.grad is not None
         assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_groups_are_as_devices_of_their_own(frames: int) -> None:
+    """Loss and gradient of a batch are the means over the groups; a rest counts by frame."""
+    draw = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 9.0, 3.0, 1.0, 6.0])[:, None, None, None]  # hard and easy frames
+    logits = torch.randn(5, 4, 6, 8, generator=draw) * scale
+    labels = torch.randint(0, 4, (5, 6, 8), generator=draw, dtype=torch.uint8)
+    labels[3] = 255  # nothing to count: 0, as on a device of its own
+    found, apart = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = OhemCrossEntropy(0.3, 20, frames=frames)(found, labels)
+    whole = OhemCrossEntropy(0.3, 20)
+    starts = range(0, 5, frames)
+    parts = [
+        (whole(apart[i : i + frames], labels[i : i + frames]), min(frames, 5 - i)) for i in starts
+    ]
+    expected = sum(part * count for part, count in parts) / 5
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(found.grad, apart.grad)
+    together = whole(logits, labels)
+    assert torch.isclose(loss, together) == (frames == 5)

@@ -16,10 +16,12 @@ from evaluations import random_weights
 from support.trees import make_deliver, make_muses
 
 from mmsam_ros.cli.main import main
+from mmsam_ros.data.muses_projection import describe_projection
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.report import Examples, check_submission, results
+from mmsam_ros.weights import load_model, save_model
 
 
 class Page(HTMLParser):
@@ -143,11 +145,13 @@ def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_muses(tmp_path / "data", size=(64, 96), per_split={"test": 3, "val": 1})
     path = random_weights(tmp_path, "muses_rgb_event", (64, 96))
     out = tmp_path / "out"
+    (root / "projected_to_rgb/projection.json").write_text('{"parity": true}')
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     assert main(command) == 2
     assert "withheld, only --submission works without them" in capsys.readouterr().err
     assert main([*command, "--submission", "--out", str(out)]) == 0
     said = capsys.readouterr().out
+    assert "rasters: as the official tool makes them, points of 2 x 2 pixels" in said
     assert "3 frames (incomplete: the test set has 750); labels are withheld" in said
     for wrong in (["--limit", "1"], ["--split", "val"]):
         assert main([*command, "--submission", "--out", str(out), *wrong]) == 2
@@ -159,6 +163,27 @@ def test_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert image.shape == (64, 96)
     assert image.dtype == np.uint8
     assert image.max() <= 18
+
+
+def test_rasters_of_another_projection_than_the_training_s_are_doubted(tmp_path: Path) -> None:
+    root = make_muses(tmp_path / "data", size=(64, 96), per_split={"val": 1})
+    path = random_weights(tmp_path, "muses_rgb_event", (64, 96))
+    model, spec = load_model(path)
+    options = root / "projected_to_rgb/projection.json"
+    for trained, found, doubted in (
+        ('{"parity": true}', '{"parity": true}', False),
+        ('{"parity": true}', '{"parity": false}', True),
+        ('{"parity": false}', '{"parity": false, "motion_compensation": true}', True),
+        ('{"parity": true, "motion_compensation": true}', '{"parity": true}', True),
+    ):
+        options.write_text(trained)
+        data = f"muses, 3 frames of train; {describe_projection(options.parent)}"
+        origin = dataclasses.replace(spec.provenance, data=data)
+        save_model(tmp_path / "w.safetensors", model, dataclasses.replace(spec, provenance=origin))
+        options.write_text(found)
+        config = EvalConfig(str(tmp_path / "w.safetensors"), str(root), "val", device="cpu")
+        doubts = Evaluation(config).doubts()
+        assert [f"trained on {data}" in doubt for doubt in doubts].count(True) == doubted
 
 
 def test_faults_of_a_submission_are_found(tmp_path: Path) -> None:

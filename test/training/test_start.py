@@ -18,7 +18,7 @@ from mmsam_ros.model import CombineConfig
 from mmsam_ros.sensors import FIELDS, frame_planes
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.start import build, components
+from mmsam_ros.training.start import build, components, freeze
 from mmsam_ros.weights import save_model
 
 NANO = (
@@ -129,6 +129,15 @@ def test_frozen_parts(root: Path) -> None:
     assert counted["LoRA"][0] == counted["LoRA"][1] > 0
     assert all(total == trained for part, (total, trained) in counted.items() if part != "encoder")
     assert sum(total for total, _ in counted.values()) == sum(p.numel() for p in model.parameters())
+    model.requires_grad_()
+    freeze(model, ("encoder.blocks.*.norm?", "prior.trunks"))
+    still = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert {n for n in still if n.startswith("encoder.")} == {
+        f"encoder.blocks.{i}.norm{k}.{p}"
+        for i in range(4)
+        for k in "12"
+        for p in ("weight", "bias")
+    }
     with pytest.raises(TrainingError, match="'encodr'; did you mean 'encoder'"):
         build(options("--start.freeze=[encodr]"), frames)
     with pytest.raises(TrainingError, match=r"'enc'"):  # a prefix ends where a name does

@@ -18,7 +18,7 @@ def as_before(spec: Spec) -> dict[str, Any]:
     """The metadata of a spec as version 0.1.0 wrote it."""
     values: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
     values["config"]["empty"] = list(spec.config.empty)
-    values["config"]["encoder"]["patch_size"] = 16
+    values["config"]["encoder"] |= {"patch_size": 16, "lora_targets": ["qkv", "proj"]}
     resized = values["geometry"]["mode"] == "resize"
     values["geometry"] |= {"keep_ratio": not resized, "interpolation": "bilinear"}
     for name, given in values["inputs"].items():
@@ -41,6 +41,13 @@ def test_what_was_written_before_is_read_as_the_same(name: str) -> None:
     assert before == untouched
     today = json.loads(json.dumps(spec.to_dict()))
     assert Spec.from_dict(upgrade(today)) == spec
+
+
+def test_adapters_of_before_stay_where_they_are() -> None:
+    values = as_before(spec_of("muses_rgb_lidar"))
+    values["config"]["encoder"]["lora_rank"] = 4
+    encoder = Spec.from_dict(upgrade(values)).config.encoder
+    assert (encoder.lora_rank, encoder.lora_targets) == (4, ("qkv", "proj"))
 
 
 def test_what_is_gone_is_refused_with_a_reason() -> None:
