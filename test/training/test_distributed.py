@@ -35,6 +35,7 @@ pytestmark = pytest.mark.distributed
 EXACT = (
     "--loss.kind=ce",
     "--optimiser.lr=1e-3",
+    "--optimiser.clip_grad_norm=0.1",
     "--modality_dropout=0.4",
     "--seed=1",
 )
@@ -216,6 +217,22 @@ def test_two_processes_share_an_experiments_evaluation(folder: Path, said: str) 
     for subset, scores in alone.items():  # all but ties that rounding decides
         assert result["scores"][subset]["frames"] == scores["frames"]
         assert result["scores"][subset]["miou"] == pytest.approx(scores["miou"], abs=0.1)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.usefixtures("said")
+def test_two_processes_validate_as_one(folder: Path, strategy: str) -> None:
+    """Three frames, so that none is counted twice to make the shares equal; every digit."""
+    run = folder / f"run_{strategy}"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    config = load_config([f"--config={run / 'config.yaml'}"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the other processes
+    scores = evaluate_weights(run / "last.safetensors", config, "val")
+    torch.set_num_threads(threads)
+    assert scores["all"]["frames"] == 3
+    assert lines[-1]["miou"] == {subset: score["miou"] for subset, score in scores.items()}
+    assert lines[-1]["iou"] == scores["all"]["iou"]
 
 
 def test_synchronised_norms_take_batches_of_no_samples(tmp_path: Path) -> None:
