@@ -152,13 +152,12 @@ class RunLog:
         speed = {"step_seconds": spent, "data_seconds": waited, "images_per_second": images}
         values = {"step": step, "epoch": epoch, "loss": loss, "lr": lr, **speed}
         self._line(values | {"memory_gib": memory})
-        text = (
-            f"epoch {epoch} loss {loss:.4f} lr {lr:.2e} {images:.2f} images/s "
-            f"memory {memory:.1f} GiB step {spent:.3f} s data wait {waited:.3f} s"
+        self._progress.update(self._task, completed=step, left=str(self._left))
+        self.say(
+            f"step {step}/{self._plan.steps.stop} epoch {epoch} loss {loss:.4f} lr {lr:.2e} "
+            f"{images:.2f} images/s memory {memory:.1f} GiB step {spent:.3f} s "
+            f"data wait {waited:.3f} s {self._left}"
         )
-        left = str(self._left)
-        self._progress.update(self._task, completed=step, description=text, left=left)
-        self._unless_bar(f"step {step}/{self._plan.steps.stop} {text} {left}")
 
     @rank_zero_only
     def frame(self, done: int, count: int) -> None:
@@ -168,12 +167,11 @@ class RunLog:
             self._began = self._said = now
         else:
             self._left.validating(now - self._began, done / count)
-        self._progress.update(
-            self._frames, completed=done, total=count, visible=done < count, left=str(self._left)
-        )
-        if now - self._said > _SECONDS:
+        self._progress.update(self._task, left=str(self._left))
+        self._progress.update(self._frames, completed=done, total=count, visible=done < count)
+        if now - self._said > _SECONDS and not self._console.is_terminal:
             self._said = now
-            self._unless_bar(f"validation {done}/{count} {self._left}")
+            self.say(f"validation {done}/{count} {self._left}")
 
     @rank_zero_only
     def validation(self, step: int, epoch: int, scores: Mapping[str, Scores]) -> None:
@@ -194,13 +192,6 @@ class RunLog:
         size = [*images.values()][-1].shape[1::-1]  # (width, height)
         row = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in images.values()]
         self._board.add_image(f"val/{name}", np.hstack(row), step, dataformats="HWC")
-
-    def _unless_bar(self, text: str) -> None:
-        """A line that on a terminal a bar shows."""
-        if self._console.is_terminal:
-            self._write(text)
-        else:
-            self.say(text)
 
     def _write(self, text: str) -> None:
         self._text.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
