@@ -192,12 +192,19 @@ def recompute_activations(net: nn.Module) -> None:
 
 
 def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
-    """`net` itself, or a copy with all parameters where they are sharded; for every process."""
-    if not is_sharded(fabric):
-        return net
-    copy = build_model(net.config).to(fabric.device)
-    copy.load_state_dict(get_model_state_dict(net, options=StateDictOptions(full_state_dict=True)))
-    return copy
+    """`net` itself, or a copy with all parameters where they are sharded; for every process.
+
+    The batch norms' statistics become the first process's, whose network is the one that is
+    written: where they are not synchronised, each has its own since the last forward pass.
+    """
+    if is_sharded(fabric):
+        sharded, net = net, build_model(net.config).to(fabric.device)
+        whole = StateDictOptions(full_state_dict=True)
+        net.load_state_dict(get_model_state_dict(sharded, options=whole))
+    if fabric.world_size > 1:
+        for buffer in net.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+    return net
 
 
 @contextmanager
