@@ -64,6 +64,11 @@ def count(text: str) -> int:
     return int(matched(r"0*[1-9]\d*", text, "a whole number of at least 1")[0])
 
 
+def number(text: str) -> int:
+    """Type of numbers of at least 0."""
+    return int(matched(r"\d+", text, "a whole number of at least 0")[0])
+
+
 def device(text: str) -> str:
     """Type of devices; whether the machine has it is checked when it is used."""
     return matched(r"auto|cpu|cuda(:\d+)?", text, "auto, cpu or cuda[:N]")[0]

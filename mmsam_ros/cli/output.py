@@ -2,13 +2,15 @@
 """What verbs print besides plain lines: tables, paragraphs and progress.
 
 On a terminal long cells are folded to its width, and a bar shows the progress. A pipe or file gets
-a row a line and no bar.
+a row a line, and a line of progress now and then.
 """
 
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import Progress
@@ -46,9 +48,28 @@ def print_paragraph(text: str) -> None:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[..., None]]:
-    """A bar while the block runs; yields a function of what is done and the total (1)."""
+def progress(
+    description: str, *, quiet: bool = False, seconds: float = 30
+) -> Iterator[Callable[..., None]]:
+    """The progress while the block runs; yields a function of what is done and the total (1).
+
+    A terminal gets a bar, a pipe or file a line every so many seconds; `quiet` shows nothing.
+    """
     console = Console(file=sys.stderr)
-    with Progress(transient=True, console=console, disable=not console.is_terminal) as bar:
+    shown = console.is_terminal and not quiet
+    began = said = time.monotonic()
+    with Progress(transient=True, console=console, disable=not shown) as bar:
         task = bar.add_task(description)
-        yield lambda done, total=1.0: bar.update(task, completed=done, total=total)
+
+        def advance(done: float, total: float = 1.0) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if quiet or console.is_terminal or done >= total or now - said < seconds:
+                return
+            said = now
+            left = timedelta(seconds=round((now - began) * (total - done) / done))
+            amount = f"{done}/{total}" if total > 1 else f"{done:.0%}"
+            print(f"{description} {amount} left {left}", file=sys.stderr, flush=True)
+
+        yield advance

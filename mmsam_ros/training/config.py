@@ -68,12 +68,18 @@ class StartConfig(_Config):
 
 @dataclass(frozen=True)
 class LossConfig(_Config):
-    """The loss."""
+    """The loss.
+
+    Attributes:
+        class_weights: factors on the losses of the pixels of each class, in the classes' order;
+            empty for none (published). The mean stays over the number of pixels.
+    """
 
     kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
     threshold: float = ranged(0.7, 0, 1)  # OHEM: true-class probability that makes a pixel easy
     min_kept: int = ranged(100_000, 0)  # OHEM: least number of pixels to keep, easy ones included
     frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a forward pass
+    class_weights: tuple[float, ...] = ranged((), 0)
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,23 @@ class OptimiserConfig(_Config):
     weight_decay: float = ranged(0.01, 0)  # AdamW's weight decay
     layer_decay: float = ranged(0.9, 0, 1)  # learning rate of an encoder block over the next one's
     ema: float = ranged(0.0, 0, 1)  # decay of the averaged weights per step; 0 for none (published)
+    clip_grad_norm: float = ranged(0.0, 0)  # largest norm of all gradients; 0 for any (published)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig(_Config):
-    """Poly decay per epoch with an exponential warm-up per step."""
+    """Poly decay per epoch with an exponential warm-up per step.
 
-    epochs: int = ranged(100, 1)  # length of the run
+    Attributes:
+        patience: early stopping: the run ends after so many validations in a row without a better
+            mIoU; 0 for never (published).
+    """
+
+    epochs: int = ranged(100, 1)  # length of the run; a resumed one may be longer
     power: float = ranged(0.9, 0)  # exponent of the decay
     warmup_epochs: int = ranged(10, 0)  # length of the warm-up
     warmup_ratio: float = ranged(0.1, 1e-6, 1)  # share of the learning rate at the start of warm-up
+    patience: int = ranged(0, 0)
 
 
 @dataclass(frozen=True)
@@ -124,12 +137,18 @@ class DeviceConfig(_Config):
 
 @dataclass(frozen=True)
 class LogConfig(_Config):
-    """How often things are written."""
+    """How often things are written, and how many are kept.
+
+    Attributes:
+        keep_best: weights to keep, of the validations with the best mIoU: best.safetensors, and
+            from 2 on best_epoch_<epoch>.safetensors of each.
+    """
 
     every: int = ranged(10, 1)  # steps between log lines
     checkpoint_every: int = ranged(500, 1)  # steps between checkpoints
     pictures: int = ranged(4, 0)  # pictures of each validation
     validate_every: int = ranged(1, 1)  # epochs between validations
+    keep_best: int = ranged(1, 1)
 
 
 @dataclass(frozen=True)

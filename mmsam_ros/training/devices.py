@@ -4,7 +4,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -20,14 +20,17 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from mmsam_ros._util import require
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.model.fusion import BatchNorm
 from mmsam_ros.model.interaction import Extractor, Injector
 from mmsam_ros.training.config import DeviceConfig, TrainConfig, TrainingError
 
+T = TypeVar("T")
 _SHARDED = (Block, ConvNeXtBlock)
 _OF_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")  # set for each process of a job
+_INTERACTIVE = ("bash", "interactive")  # names of jobs in which Fabric ignores SLURM
 _RECOMPUTED = (*_SHARDED, Injector, Extractor)
 
 
@@ -95,7 +98,7 @@ def _check_slurm() -> None:
     """
     tasks = os.environ.get("SLURM_NTASKS")
     own_launch = "TORCHELASTIC_RUN_ID" in os.environ or (
-        os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Fabric ignores SLURM there
+        os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE
     )
     if tasks is None or own_launch:
         return
@@ -107,6 +110,27 @@ def _check_slurm() -> None:
             f"found SLURM_NTASKS {tasks}, but not {', '.join(missing)}, which srun sets: start "
             "with srun (srun mmsam ...), or unset SLURM_NTASKS to use this machine alone"
         )
+
+
+def join_processes(device: str) -> None:
+    """Make this process one of those that torchrun or srun has started, each on its own device.
+
+    Does nothing where it is the only one. TrainingError where the machine has fewer devices, or
+    `device` is a single GPU.
+    """
+    found = os.environ
+    if "TORCHELASTIC_RUN_ID" in found:
+        world, nodes = int(found["WORLD_SIZE"]), int(found["GROUP_WORLD_SIZE"])
+    elif "SLURM_STEP_ID" in found and found.get("SLURM_JOB_NAME") not in _INTERACTIVE:
+        world, nodes = int(found.get("SLURM_NTASKS", 1)), int(found.get("SLURM_NNODES", 1))
+    else:
+        return
+    if world == 1:
+        return
+    accelerator, _, index = device.partition(":")
+    expected = f"{accelerator}: each of {world} processes takes a device of its own"
+    require(not index, "device", device, expected, TrainingError)
+    start_fabric(DeviceConfig(accelerator, world // nodes, nodes))  # type: ignore[arg-type]
 
 
 def is_sharded(fabric: Fabric) -> bool:
@@ -169,6 +193,19 @@ def synchronise_batch_norms(net: MMSAMAdapter) -> None:
             net.set_submodule(name, taking)
 
 
+def world_size() -> int:
+    """The number of processes that share the work."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def gathered(own: T) -> list[T]:
+    """Every process's object, in their order, in every one of them; they must all call it."""
+    parts = [own] * world_size()
+    if len(parts) > 1:
+        torch.distributed.all_gather_object(parts, own)
+    return parts
+
+
 def own_share(count: int) -> range:
     """The items of `count` that this process takes; all of them where it is the only one."""
     if not torch.distributed.is_initialized():
@@ -191,19 +228,27 @@ def recompute_activations(net: nn.Module) -> None:
 
 
 def whole_network(fabric: Fabric, net: MMSAMAdapter) -> MMSAMAdapter:
-    """`net` itself, or a copy with all parameters where they are sharded; for every process."""
-    if not is_sharded(fabric):
-        return net
-    copy = build_model(net.config).to(fabric.device)
-    copy.load_state_dict(get_model_state_dict(net, options=StateDictOptions(full_state_dict=True)))
-    return copy
+    """`net` itself, or a copy with all parameters where they are sharded; for every process.
+
+    The batch norms' statistics become the first process's, whose network is the one that is
+    written: where they are not synchronised, each has its own since the last forward pass.
+    """
+    if is_sharded(fabric):
+        sharded, net = net, build_model(net.config).to(fabric.device)
+        whole = StateDictOptions(full_state_dict=True)
+        net.load_state_dict(get_model_state_dict(sharded, options=whole))
+    if fabric.world_size > 1:
+        for buffer in net.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+    return net
 
 
 @contextmanager
 def memory_advice(config: TrainConfig) -> Iterator[None]:
     """TrainingError with what to change where the GPU's memory is full or a worker was killed."""
     try:
-        yield
+        with worker_advice():
+            yield
     except torch.OutOfMemoryError as error:
         used, batch = config.device, config.batch
         tries = [
@@ -219,7 +264,15 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
             f"{used.checkpointing}, preset {config.model.preset}; the last checkpoint is as it "
             f"was. Try {', '.join(filter(None, tries))}. ({str(error).splitlines()[0]})"
         ) from error
+
+
+@contextmanager
+def worker_advice() -> Iterator[None]:
+    """TrainingError where a loading process was killed."""
+    try:
+        yield
     except RuntimeError as error:  # torch raises it anywhere in the process
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise TrainingError(f"{error} If memory was full, try fewer --data.workers") from error
+        advice = "If memory was full, try fewer --data.workers (mmsam eval: --workers)"
+        raise TrainingError(f"{error} {advice}") from error

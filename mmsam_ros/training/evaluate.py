@@ -5,7 +5,8 @@ A folder has no published protocol; there both are the same.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -26,13 +27,15 @@ from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.inference.prepare import prepare
+from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.inference.segmenter import predict
 from mmsam_ros.sensors import LidarPoints, palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
-from mmsam_ros.training.devices import own_share
+from mmsam_ros.training.devices import own_share, worker_advice
+from mmsam_ros.training.loader import read_frames
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.start import benchmark_geometry, look_at, open_split
+from mmsam_ros.training.tta import View, flipped, scaled_plans
 from mmsam_ros.weights import Geometry, Spec
 
 _LOOKED_AT = 20  # frames that are compared with the training data
@@ -47,16 +50,20 @@ class Predictor:
     geometry: Geometry
     pad_raw: bool = False  # this one and the next as in `data.benchmark.Protocol`
     score_on_canvas: bool = False
+    views: tuple[View, ...] = ()  # of test-time augmentation
 
     @classmethod
-    def of(cls, engine: Engine, spec: Spec, dataset: str, way: str = "published") -> Self:
+    def of(
+        cls, engine: Engine, spec: Spec, dataset: str, way: str = "published",
+        views: tuple[View, ...] = (),
+    ) -> Self:  # fmt: skip
         """The way is `published`, at the network's own size, or `native`."""
         benchmark = find_benchmark(dataset)
         protocol = benchmark.protocol
         if way == "native" or protocol is None:
-            return cls(engine, spec, spec.geometry)
+            return cls(engine, spec, spec.geometry, views=views)
         geometry = benchmark_geometry(protocol.mode, benchmark, spec.config.image_size)
-        return cls(engine, spec, geometry, protocol.pad_raw, protocol.score_on_canvas)
+        return cls(engine, spec, geometry, protocol.pad_raw, protocol.score_on_canvas, views)
 
     def __call__(self, item: LabelledFrame) -> tuple[Tensor, Tensor | None]:
         """Predicted training ids (h, w) of a frame, and the ground truth at that size, if any.
@@ -66,15 +73,30 @@ class Predictor:
         plan = Plan.of(self.geometry, item.frame.size)
         if self.score_on_canvas:
             plan = dataclasses.replace(plan, output=plan.canvas)
-        prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
-        for refusal in prepared.refused.values():
-            if not refusal.of_frame:
-                raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
-        prediction = predict(self.engine, prepared).argmax(dim=1)[0].to(torch.uint8)
+        if self.views:  # the largest sum is the largest mean
+            scores = functools.reduce(torch.add, self._probabilities(item, plan))
+        else:
+            scores = predict(self.engine, self._prepared(item, plan))
+        prediction = scores.argmax(dim=1)[0].to(torch.uint8)
         if item.label is None:
             return prediction, None
         label = torch.from_numpy(item.label)[None, None].to(prediction.device)
         return prediction, F.interpolate(label, plan.output, mode="nearest")[0, 0]
+
+    def _probabilities(self, item: LabelledFrame, plan: Plan) -> Iterator[Tensor]:
+        """Of every view, brought back to the frame."""
+        for scaled in scaled_plans(plan, self.views):
+            prepared = self._prepared(item, scaled)
+            yield predict(self.engine, prepared).softmax(dim=1)
+            if "flip" in self.views:
+                yield predict(self.engine, flipped(prepared)).softmax(dim=1).flip(-1)
+
+    def _prepared(self, item: LabelledFrame, plan: Plan) -> Prepared:
+        prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
+        for refusal in prepared.refused.values():
+            if not refusal.of_frame:
+                raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
+        return prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +107,11 @@ class FrameResult:
     prediction: Tensor  # (h, w) training ids
     target: Tensor | None  # the ground truth, likewise; None where it is withheld
     matrix: Tensor | None  # the frame's confusion matrix; None without ground truth
+
+    def on_cpu(self) -> Self:
+        """The same with the tensors in the CPU's memory."""
+        target, matrix = (None if x is None else x.cpu() for x in (self.target, self.matrix))
+        return type(self)(self.item, self.prediction.cpu(), target, matrix)
 
     def pictures(self, frames: FrameSet, spec: Spec) -> dict[str, NDArray[np.uint8]]:
         """RGB images (h, w, 3) of what the sensors gave, the truth and the prediction."""
@@ -107,17 +134,22 @@ def _visible(planes: NDArray[Any]) -> NDArray[np.uint8]:
 def evaluate_frames(
     predictor: Predictor,
     frames: FrameSet,
-    indices: Iterable[int] | None = None,
+    indices: Sequence[int] | None = None,
     on_frame: Callable[[FrameResult], None] | None = None,
+    workers: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> SubsetMatrices:
     """Count the predictions of the frames: this process's share, or those at `indices`.
 
     Every process of a distributed run has to call this, and has the sum over all of them.
+    `workers` processes read the frames. Once it is `stopped`, no other frame is predicted.
     """
     classes, device = len(predictor.spec.classes), predictor.engine.device
     matrices = SubsetMatrices(classes, (record.subsets for record in frames.records), device)
-    for index in own_share(len(frames)) if indices is None else indices:
-        item = frames[index]
+    share = own_share(len(frames)) if indices is None else indices
+    for item in read_frames(frames, share, workers):
+        if stopped():
+            break
         try:
             prediction, target = predictor(item)
         except InferenceError as error:
@@ -145,7 +177,9 @@ class EvalConfig(Checked):
     geometry: Literal["published", "native"] = "published"  # `native`: as the node
     drop: tuple[str, ...] = ()  # sensors that are left out
     corrupt: tuple[str, ...] = ()  # degradations, of `data.corrupt.CORRUPTIONS`
+    tta: tuple[View, ...] = ()  # views whose probabilities are averaged
     limit: int | None = ranged(None, 1)  # at most so many frames
+    workers: int = ranged(4, 0)  # loading processes of each device
     device: str = "auto"  # this one and the next as `Segmenter.load` takes them
     precision: str = "fp32"
 
@@ -180,7 +214,8 @@ class Evaluation:
         records = frames.records[: config.limit]
         self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
-        self.predict = Predictor.of(self.segmenter.engine, spec, dataset, config.geometry)
+        engine = self.segmenter.engine
+        self.predict = Predictor.of(engine, spec, dataset, config.geometry, config.tta)
 
     def doubts(self) -> list[str]:
         """What in some of the frames cannot be what the weights were trained on."""
@@ -203,7 +238,9 @@ class Evaluation:
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
         """Evaluate all frames, as `evaluate_frames`."""
-        return evaluate_frames(self.predict, self.frames, on_frame=on_frame)
+        with worker_advice():
+            workers = self.config.workers
+            return evaluate_frames(self.predict, self.frames, on_frame=on_frame, workers=workers)
 
 
 def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str, dict[str, Any]]:
@@ -216,7 +253,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
     evaluation = Evaluation(
         EvalConfig(
             str(weights), data.root, split, config.dataset, data.lists,
-            device=device.accelerator, precision=device.inference,
+            workers=data.workers, device=device.accelerator, precision=device.inference,
         )
     )  # fmt: skip
     scores = evaluation.run().scores([info.name for info in evaluation.spec.classes])

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mmsam_ros._util import MmsamError, stop_signals
 from mmsam_ros.data.errors import DataWarning
-from mmsam_ros.data.frames import FrameSet, Sample
+from mmsam_ros.data.frames import FrameSet, LabelledFrame, Sample
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
 from mmsam_ros.sensors import NO_LABEL, RGB
@@ -190,17 +190,67 @@ def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batc
         generator=torch.Generator(),  # else it would draw from the network's
     )
     if dataset.config.data.workers:
-        if not os.access("/dev/shm", os.W_OK):
-            raise TrainingError(
-                "/dev/shm cannot be written, and loading processes need it: mount it (--tmpfs "
-                "/dev/shm of docker), or load in the process itself (--data.workers 0)"
-            )
+        _check_shared_memory()
         # what the frames warn of is said here, and not by every worker
         dataset.frames.read(dataset.frames.records[0])
     for batch in loader:
         if isinstance(batch, MmsamError):
             raise batch
         yield batch
+
+
+def _check_shared_memory() -> None:
+    """TrainingError where loading processes could not start."""
+    if not os.access("/dev/shm", os.W_OK):
+        raise TrainingError(
+            "/dev/shm cannot be written, and loading processes need it: mount it (--tmpfs "
+            "/dev/shm of docker), or load in the process itself (--data.workers 0, in mmsam eval "
+            "--workers 0)"
+        )
+
+
+def read_frames(
+    frames: FrameSet, indices: Sequence[int], workers: int = 0
+) -> Iterator[LabelledFrame]:
+    """Frames in the order of `indices`; errors as of `FrameSet.read`.
+
+    `workers` processes read them, or as many as there are cores; 0: this one does.
+    """
+    if workers := min(workers, len(indices), len(os.sched_getaffinity(0))):
+        _check_shared_memory()
+    loader: DataLoader[_Read] = DataLoader(
+        _Frames(frames),
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else it would draw from the network's
+    )
+    for item, warned in loader:
+        for warning in warned:
+            warnings.warn(warning, stacklevel=1)
+        if isinstance(item, MmsamError):
+            raise item
+        yield item
+
+
+_Read = tuple[LabelledFrame | MmsamError, list[Warning]]  # with what reading it warned of
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames(Dataset[_Read]):
+    """Frames as they are; errors and warnings are handed over, as those of `TrainingFrames`."""
+
+    frames: FrameSet
+
+    def __getitem__(self, index: int) -> _Read:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            try:
+                item: LabelledFrame | MmsamError = self.frames[index]
+            except MmsamError as error:
+                item = error
+        return item, [warning.message for warning in caught if isinstance(warning.message, Warning)]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.inference import InferenceError, TorchEngine
@@ -22,7 +23,7 @@ from mmsam_ros.training import devices, run
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
-from mmsam_ros.training.log import RunLog, watched_parameters
+from mmsam_ros.training.log import Plan, RunLog, watched_parameters
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
 from mmsam_ros.training.start import build, open_split, start_line
@@ -69,7 +70,7 @@ class Trainer:
         watched = None if devices.is_sharded(fabric) else watched_parameters(self.net)
         if config.device.checkpointing:
             devices.recompute_activations(self.net)
-        self.criterion = loss_function(config.loss)
+        self.criterion = loss_function(config.loss).to(fabric.device)
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
@@ -85,12 +86,16 @@ class Trainer:
         fabric.barrier()  # every process has looked into it before one writes
         if fabric.is_global_zero:
             run.describe(directory, config, world)
-        steps, validated = self.sampler.steps, not self.progress.unvalidated
-        self.log = RunLog(directory, steps, config.log.every, watched, validated)
+        self.validations = validation_steps(config, self.sampler)
+        counts = (config.batch.effective, len(self.val_frames))
+        validated = not self.progress.unvalidated
+        plan = Plan(self.sampler.steps, self.validations, validated, counts)
+        self.log = RunLog(directory, plan, config.log.every, watched)
         self.stop = run.StopSignals()
         notes = [*devices.departures(fabric, config), *filter(None, [frames.rasters])]
         notes += [*count_notes(frames), *count_notes(self.val_frames)]
-        for note in (start_line(config.start), *notes):
+        goes_on = [f"goes on after step {start} of {self.sampler.steps.stop}"] if start else []
+        for note in (start_line(config.start), *notes, *goes_on):
             self.log.say(note)
 
     def fit(self) -> None:
@@ -100,6 +105,8 @@ class Trainer:
                 self.validate()
             self.network.train()
             for step in self.sampler.steps:
+                if self.stops_early():
+                    break
                 began = time.perf_counter()
                 read = (next(self.batches) for _ in range(self.sampler.accumulation))
                 micro = [self.fabric.to_device(batch) for batch in read]
@@ -121,6 +128,8 @@ class Trainer:
         loss, size = mean_over_processes(self.fabric, own, gradient_size(self.net))
         if not math.isfinite(loss + size):
             raise not_finite(loss, size, step, step // per_epoch, factor * base, micro)
+        if limit := self.config.optimiser.clip_grad_norm:
+            clip_gradients(self.net, limit)
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.net)
@@ -129,11 +138,10 @@ class Trainer:
     def after_step(self, done: int) -> None:
         """Checkpoint, validate and stop: what is due when so many steps are `done`."""
         signalled = any_signal(self.fabric, self.stop)
-        every, last = self.config.log, done == self.sampler.steps.stop
-        epoch, within = divmod(done, self.sampler.steps_per_epoch)
-        due = within == 0 and (epoch % every.validate_every == 0 or last)
+        due = done in self.validations
         self.progress = dataclasses.replace(self.progress, step=done, unvalidated=due)
-        if within == 0 or signalled or done % every.checkpoint_every == 0:
+        epoch_ends = done % self.sampler.steps_per_epoch == 0
+        if epoch_ends or signalled or done % self.config.log.checkpoint_every == 0:
             self.checkpoints.save(self.progress)
         if signalled:
             self.log.say(f"stopped after step {done}; go on with --resume {self.directory}")
@@ -148,34 +156,55 @@ class Trainer:
         """
         scored = self.net if self.average is None else self.average.module
         net = devices.whole_network(self.fabric, scored).eval()
-        step, best = self.progress.step, self.progress.best
+        before, step = self.progress, self.progress.step
+        epoch = step // self.sampler.steps_per_epoch
         scores = self._scores(net, step)
         scored.train()
-        self.log.validation(step, step // self.sampler.steps_per_epoch, scores)
+        self.log.validation(step, epoch, scores)
         miou, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
         score = Score(miou, f"{self.val_frames.dataset} {self.val_frames.split}")
         presence = Presence(subsets, {"+".join(subsets[0]): score})
         spec = dataclasses.replace(self.spec, presence=presence)
+        self.progress = before.validated(miou, epoch, self.config.log.keep_best)
         if self.fabric.is_global_zero:
-            for name in (LAST, BEST) if miou > best else (LAST,):
+            names = [LAST, *([BEST] if miou > before.best else [])]
+            old, new = set(before.kept), set(self.progress.kept)
+            for name in (*names, *(run.best_file(epoch) for _, epoch in new - old)):
                 save_model(self.directory / name, net, spec)
-        self.progress = run.Progress(step, max(miou, best))
+            for _, other in old - new:
+                (self.directory / run.best_file(other)).unlink(missing_ok=True)
         self.checkpoints.save(self.progress)
+
+    def stops_early(self) -> bool:
+        """Whether as many validations as `schedule.patience` have brought no better mIoU."""
+        patience, progress = self.config.schedule.patience, self.progress
+        if not 0 < patience <= progress.worse:
+            return False
+        self.log.say(
+            f"stopped early: the last {progress.worse} validations are not better than "
+            f"{progress.best:.2f}"
+        )
+        return True
 
     def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
         """Scores by subset of the validation frames."""
         fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
+        done = itertools.count(1)
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
         def on_frame(result: FrameResult) -> None:
+            self.log.frame(next(done), len(own))
             if (name := result.item.record.name) in pictured:
                 self.log.picture(step, name, result.pictures(frames, self.spec))
 
         engine = TorchEngine(net, fabric.device, self.config.device.inference)
         predictor = Predictor.of(engine, self.spec, frames.dataset)
-        until_stopped = itertools.takewhile(lambda _: not self.stop.number, own)
+        workers = self.config.data.workers
+        self.log.frame(0, len(own))
         try:
-            matrices = evaluate_frames(predictor, frames, until_stopped, on_frame)
+            matrices = evaluate_frames(
+                predictor, frames, own, on_frame, workers, lambda: bool(self.stop.number)
+            )
         except InferenceError as error:
             raise TrainingError(
                 f"validation after step {step}: {error}; try a lower --optimiser.lr, or "
@@ -205,11 +234,31 @@ def accumulate(
     return total
 
 
+def clip_gradients(net: nn.Module, limit: float) -> None:
+    """Scale all gradients so that their norm, over all processes, is at most `limit`."""
+    held = [p for p in net.parameters() if p.grad is not None]
+    sharded = [p for p in held if isinstance(p.grad, DTensor)]
+    parts = [sharded, [p for p in held if not isinstance(p.grad, DTensor)]]  # no call takes both
+    gradients: list[list[Any]] = [[p.grad for p in part] for part in parts if part]
+    norms: list[Any] = [get_total_norm(some) for some in gradients]
+    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = torch.linalg.vector_norm(torch.stack(whole))
+    for part in parts:
+        clip_grads_with_norm_(part, limit, total)
+
+
+def validation_steps(config: TrainConfig, sampler: FrameSampler) -> list[int]:
+    """Numbers of steps after which the network is validated; the last one always is."""
+    per_epoch, total = sampler.steps_per_epoch, sampler.steps.stop
+    every = config.log.validate_every * per_epoch
+    return sorted({*range(every, total, every), total})
+
+
 def gradient_size(net: nn.Module) -> Tensor:
     """Norm of the gradients that this process holds; a finite loss may have others."""
     held = (p.grad for p in net.parameters() if p.grad is not None)
     own = [g.to_local() if isinstance(g, DTensor) else g for g in held]
-    return torch.nn.utils.get_total_norm(own)
+    return get_total_norm(own)
 
 
 def mean_over_processes(fabric: Fabric, *values: Tensor) -> list[float]:

@@ -71,9 +71,10 @@ class OhemCrossEntropy(nn.Module):
 
 def loss_function(config: LossConfig) -> OhemCrossEntropy:
     """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
+    weight = torch.tensor(config.class_weights) if config.class_weights else None
     if config.kind == "ce":
-        return OhemCrossEntropy(math.inf, min_kept=0)
-    return OhemCrossEntropy(config.threshold, config.min_kept, frames=config.frames)
+        return OhemCrossEntropy(math.inf, min_kept=0, weight=weight)
+    return OhemCrossEntropy(config.threshold, config.min_kept, weight, config.frames)
 
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:

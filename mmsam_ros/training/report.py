@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.training.config import TrainingError
+from mmsam_ros.training.devices import gathered, world_size
 from mmsam_ros.training.evaluate import Evaluation, FrameResult
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.run import environment
@@ -48,8 +49,18 @@ class Examples:
         names = [info.name for info in self.evaluation.spec.classes]
         value = Scores.of(result.matrix, 1, names).miou_present
         self.miou[result.item.record.name] = value
-        self._kept.append((value, result))
-        self._kept.sort(key=lambda kept: kept[0])
+        self._keep([(value, result.on_cpu())])
+
+    def gather(self) -> None:
+        """Take note of the frames of all processes; every one must call it."""
+        parts = gathered((self.miou, self._kept))
+        self.miou = dict(sorted(item for miou, _ in parts for item in miou.items()))
+        self._kept = []
+        self._keep([item for _, kept in parts for item in kept])
+
+    def _keep(self, found: list[tuple[float, FrameResult]]) -> None:
+        self._kept += found
+        self._kept.sort(key=lambda kept: (kept[0], kept[1].item.record.name))
         del self._kept[_SHOWN:-_SHOWN]
 
     def pictures(self) -> dict[str, dict[str, str]]:
@@ -87,14 +98,15 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "frames": examples.miou,
         "published": [] if notes else [asdict(row) for row in rows],
         "notes": notes,
-        "environment": environment(1),
+        "environment": environment(world_size()),
     }
 
 
 def _departures(evaluation: Evaluation) -> list[str]:
     """What keeps an evaluation from standing beside the published numbers."""
     config, frames = evaluation.config, evaluation.frames
-    if config.geometry != "published" or config.drop or config.corrupt or config.limit:
+    changed = config.drop or config.corrupt or config.tta or config.limit
+    if config.geometry != "published" or changed:
         return ["not evaluated as published: no published numbers beside it"]
     notes = count_notes(frames)
     size, expected = evaluation.spec.config.image_size, find_benchmark(frames.dataset).network_size
@@ -113,6 +125,7 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         "geometry": f"{config['geometry']}: {geometry['mode']}, (height, width) {geometry['size']}",
         "dropped": ", ".join(config["drop"]),
         "degraded": ", ".join(config["corrupt"]),
+        "test-time augmentation": ", ".join(config["tta"]),
         "arithmetic": f"{config['precision']} on {content['device']}",
         "note": "; ".join(content["notes"]),
         "command": " ".join(content["environment"]["command"]),
@@ -222,6 +235,10 @@ class Submission:
         path = self._folder / f"{name}.png"
         if not cv2.imwrite(str(path), result.prediction.cpu().numpy()):
             raise TrainingError(f"{path}: cannot be written")
+
+    def gather(self) -> None:
+        """Take note of the frames that all processes have written; every one must call it."""
+        self._sizes = {name: size for part in gathered(self._sizes) for name, size in part.items()}
 
     def close(self) -> str:
         """Write the archive, and say what it is; TrainingError lists what makes it invalid."""

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from mmsam_ros import __version__
 from mmsam_ros._util import atomic_path, machine, revision, stop_signals, versions, write_atomic
 from mmsam_ros.training.config import TrainConfig, TrainingError
+from mmsam_ros.training.devices import gathered
 
 CONFIG, ENVIRONMENT, CHECKPOINT = "config.yaml", "environment.json", "checkpoint.pt"
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
@@ -30,6 +31,7 @@ _FREE = tuple(f"config.{key}" for key in (
     "out", "data.root", "data.lists", "data.workers", "log.",
     "device.devices", "device.nodes", "device.checkpointing",
 ))  # fmt: skip
+_EPOCHS = "config.schedule.epochs"  # a continuation may have more
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # of FSDP's shards
 
 
@@ -79,6 +81,23 @@ class Progress:
     step: int = 0  # optimiser steps that are done
     best: float = -1.0  # best mIoU of a validation, in percent
     unvalidated: bool = False  # the validation after `step` is still to be done
+    worse: int = 0  # validations since the best one
+    kept: tuple[tuple[float, int], ...] = ()  # mIoU and epoch of `log.keep_best`'s files
+
+    def validated(self, miou: float, epoch: int, keep: int) -> Self:
+        """After a validation; files of the `keep` best ones are kept if that is more than one."""
+        ranked = sorted((*self.kept, (miou, epoch)), key=lambda found: (-found[0], found[1]))
+        return type(self)(
+            self.step,
+            max(miou, self.best),
+            worse=0 if miou > self.best else self.worse + 1,
+            kept=tuple(ranked[:keep]) if keep > 1 else (),
+        )
+
+
+def best_file(epoch: int) -> str:
+    """Name of the weights of one of the best validations."""
+    return f"best_epoch_{epoch}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -99,9 +118,6 @@ class Checkpoints:
         generators = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state()
-        gathered: list[Any] = [generators] * self.fabric.world_size
-        if self.fabric.world_size > 1:
-            torch.distributed.all_gather_object(gathered, generators)
         model, optimiser = get_state_dict(self.net, self.optimiser, options=_WHOLE)
         content = {
             "model": model,
@@ -109,7 +125,7 @@ class Checkpoints:
             "average": self.average.state_dict() if self.average else None,
             "identity": dict(self.identity),
             "progress": asdict(progress),
-            "generators": gathered,
+            "generators": gathered(generators),
         }
         try:
             if self.fabric.is_global_zero:
@@ -124,7 +140,8 @@ class Checkpoints:
     def load(self) -> Progress:
         """Set all states to the checkpoint's; TrainingError names the keys where runs differ."""
         content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        if differing := differences(content["identity"], self.identity, prefix=""):
+        before = content["identity"]
+        if differing := differences(before, self.identity, prefix="", longer=True):
             raise TrainingError(f"{self.path} is of another run: {'; '.join(differing)}")
         set_state_dict(
             self.net, self.optimiser, model_state_dict=content["model"],
@@ -140,14 +157,19 @@ class Checkpoints:
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "config."
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "config.", longer: bool = False
 ) -> list[str]:
-    """What differs between two configurations as plain values, aside from what may."""
+    """What differs between two configurations as plain values, aside from what may; if it may be
+    `longer`, more epochs may.
+    """
     found = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = prefix + key, before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{name}.")
+            found += differences(old, new, f"{name}.", longer)
+        elif longer and name == _EPOCHS and isinstance(old, int) and isinstance(new, int):
+            if new < old:
+                found.append(f"{name}: {old} before, {new} now, expected at least as many")
         elif old != new and not name.startswith(_FREE):
             found.append(f"{name}: {old!r} before, {new!r} now")
     return found

@@ -93,6 +93,10 @@ def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
         WeightsError: start weights do not fit.
     """
     benchmark = find_benchmark(frames.dataset)
+    weights, names = config.loss.class_weights, [info.name for info in frames.classes]
+    expected = f"none, or {len(names)} values, for {', '.join(names)}"
+    fits = len(weights) in (0, len(names))
+    require(fits, "loss.class_weights", weights, expected, TrainingError)
     modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
     network = network_of(config, benchmark, frames.classes, modalities)
     model = build_model(network)

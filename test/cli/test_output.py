@@ -27,6 +27,19 @@ def test_a_pipe_gets_a_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.err == ""
 
 
+def test_a_pipe_gets_a_line_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        with progress("reading", quiet=quiet, seconds=0) as advance:
+            advance(1, 3)
+            advance(2, 3)
+            advance(3, 3)
+        said = capsys.readouterr()
+        assert said.out == ""
+        lines = [line.partition(" left ")[::2] for line in said.err.splitlines()]
+        assert [text for text, _ in lines] == ([] if quiet else ["reading 1/3", "reading 2/3"])
+        assert all(re.fullmatch(r"\d+:\d\d:\d\d", left) for _, left in lines)
+
+
 def test_paragraphs_are_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"class-{i} {i}.5" for i in range(40)]
     print_paragraph(", ".join(words))

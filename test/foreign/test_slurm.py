@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from mmsam_ros.training.config import DeviceConfig, TrainingError
-from mmsam_ros.training.devices import start_fabric
+from mmsam_ros.training.devices import join_processes, start_fabric, world_size
 
 DEVICE = DeviceConfig(accelerator="cpu")
 # What sbatch sets for its script, which is a process of its own, and what salloc leaves out.
@@ -68,3 +71,47 @@ def test_processes_of_srun_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     enter(monkeypatch, BATCH | {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"})
     with pytest.raises(TrainingError, match="--ntasks-per-node=2"):
         start_fabric(DEVICE)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        BATCH | {"SLURM_NTASKS": "2"},  # a script of sbatch: an evaluation is one process there
+        BATCH | {"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"},
+        BATCH | {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},
+    ],
+)
+def test_an_evaluation_is_one_process(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    enter(monkeypatch, variables)
+    join_processes("cpu")
+    assert world_size() == 1
+
+
+def test_an_evaluation_is_as_many_processes_as_srun_starts() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    code = (
+        "from mmsam_ros.training.devices import *; join_processes('cpu');"
+        "print('share', *own_share(5), is_first(), gathered(own_share(5)[0]))"
+    )
+    started = []
+    for rank in ("0", "1"):
+        variables = BATCH | {
+            "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0",
+            "SLURM_NODELIST": "localhost", "SLURM_PROCID": rank, "SLURM_LOCALID": rank,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        }  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={**os.environ, **variables},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [process.communicate()[0].splitlines()[-1] for process in started]
+    assert said == ["share 0 2 4 True [0, 1]", "share 1 3 False [0, 1]"]

@@ -27,6 +27,7 @@ def prepared(folder: Path, kind: str, **changes: Any) -> EvalConfig:
         spec = spec_for(open_frames(kind, root, "test", SENSORS[kind], lists))
         save_model(weights, random_network(spec), spec)
     values = {"weights": str(weights), "root": str(root), "lists": lists, "device": "cpu"}
+    values["workers"] = 0
     return EvalConfig(**{**values, **changes})
 
 

@@ -38,7 +38,7 @@ from mmsam_ros.training.devices import set_up_network, start_fabric
 from mmsam_ros.training.evaluate import Predictor
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import RunLog
-from mmsam_ros.training.loop import accumulate, loss_function, train
+from mmsam_ros.training.loop import accumulate, clip_gradients, loss_function, train
 from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.run import StopSignals
 from mmsam_ros.training.start import build
@@ -121,6 +121,8 @@ def two_steps(
         optimiser.zero_grad()
         micro = [in_float64(next(batches)) for _ in range(sampler.accumulation)]
         accumulate(fabric, network, loss_function(config.loss), micro)
+        if config.optimiser.clip_grad_norm:
+            clip_gradients(net, config.optimiser.clip_grad_norm)
         optimiser.step()
     found = {"syncs": torch.tensor(len(syncs))}
     for name, p in net.named_parameters():

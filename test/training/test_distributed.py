@@ -38,7 +38,7 @@ EXACT = (
     "--modality_dropout=0.4",
     "--seed=1",
 )
-
+CLIPPED = (*EXACT, "--optimiser.clip_grad_norm=0.1")
 
 # two processes of one frame, with accumulation on top
 TWO = ("--batch.effective=4", "--batch.per_device=1", "--device.devices=2")
@@ -67,7 +67,7 @@ def said(folder: Path) -> str:
     """
     steps = {
         s: ["steps", str(folder / f"{s}.safetensors"),
-            *options(folder, *EXACT, *TWO, f"--device.strategy={s}")]
+            *options(folder, *CLIPPED, *TWO, f"--device.strategy={s}")]
         for s in ("ddp", "fsdp")
     }  # fmt: skip
     stopped = {s: trains(folder, s, f"stopped_{s}") for s in ("ddp", "fsdp")}
@@ -135,14 +135,26 @@ def test_ohem_by_frame_trains_as_devices_of_one_frame(folder: Path) -> None:
         assert_same(by_batch, one_by_one)
 
 
+@pytest.fixture(scope="module")
+def clipped_batch(folder: Path, whole_batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With gradients that are clipped."""
+    found = two_steps(run_config(folder, *CLIPPED, "--batch.effective=4", "--batch.per_device=4"))
+    sizes = [
+        torch.stack([x.norm() for name, x in some.items() if name.startswith("gradient")]).norm()
+        for some in (found, whole_batch)
+    ]
+    assert sizes[0] < 0.1 + 1e-6 < sizes[1]
+    return found
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.usefixtures("said")
 def test_two_processes_train_as_one(
-    folder: Path, whole_batch: dict[str, Tensor], strategy: str
+    folder: Path, clipped_batch: dict[str, Tensor], strategy: str
 ) -> None:
     found = load_file(folder / f"{strategy}.safetensors")
     assert int(found["syncs"]) == (2 if strategy == "ddp" else 0), "one exchange a step"
-    assert_same(found, whole_batch)
+    assert_same(found, clipped_batch)
 
 
 def test_one_lost_gradient_is_seen(folder: Path, whole_batch: dict[str, Tensor]) -> None:
@@ -237,6 +249,22 @@ def test_two_processes_share_an_experiments_evaluation(folder: Path, said: str) 
     for subset, scores in alone.items():  # all but ties that rounding decides
         assert result["scores"][subset]["frames"] == scores["frames"]
         assert result["scores"][subset]["miou"] == pytest.approx(scores["miou"], abs=0.1)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.usefixtures("said")
+def test_two_processes_validate_as_one(folder: Path, strategy: str) -> None:
+    """Three frames, so that none is counted twice to make the shares equal; every digit."""
+    run = folder / f"run_{strategy}"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    config = load_config([f"--config={run / 'config.yaml'}"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the other processes
+    scores = evaluate_weights(run / "last.safetensors", config, "val")
+    torch.set_num_threads(threads)
+    assert scores["all"]["frames"] == 3
+    assert lines[-1]["miou"] == {subset: score["miou"] for subset, score in scores.items()}
+    assert lines[-1]["iou"] == scores["all"]["iou"]
 
 
 def test_synchronised_norms_take_batches_of_no_samples(tmp_path: Path) -> None:

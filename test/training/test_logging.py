@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from runs import run_config
 from support.trees import FOLDER_CLASSES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmsam_ros.training.config import LogConfig
+from mmsam_ros.training.config import LogConfig, TrainingError
+from mmsam_ros.training.log import Plan, TimeLeft
 from mmsam_ros.training.loop import train
 
 
@@ -38,8 +40,13 @@ def test_metrics_hold_every_step_and_validation(run: Path) -> None:
         (4, 2, False),
         (4, 2, True),
     ]
-    assert lines[0].keys() == {"step", "epoch", "loss", "lr", "step_seconds", "data_seconds"}
+    assert lines[0].keys() == {
+        "step", "epoch", "loss", "lr", "step_seconds", "data_seconds", "images_per_second",
+        "memory_gib",
+    }  # fmt: skip
     assert 0 < lines[0]["data_seconds"] < lines[0]["step_seconds"]
+    assert lines[0]["images_per_second"] * lines[0]["step_seconds"] == pytest.approx(2)
+    assert 0.1 < lines[0]["memory_gib"] < 100
     assert lines[2]["miou"].keys() == {"all", "weather=clear", "weather=fog"}
     assert list(lines[2]["iou"]) == [info.name for info in FOLDER_CLASSES]
 
@@ -51,6 +58,8 @@ def test_tensorboard_shows_what_the_documentation_names(run: Path) -> None:
         "train/loss",
         "time/step",
         "time/data",
+        "time/images_per_second",
+        "memory/gib",
         "val/miou/all",
         "val/miou/weather=fog",
     } < scalars
@@ -95,3 +104,54 @@ def test_lines_between_and_validations_between(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], "miou" in line) for line in lines] == [(4, False), (4, True), (6, True)]
     assert not board(run).Tags()["images"]
+
+
+STEP = re.compile(
+    r"step \d/4 epoch \d loss \d\.\d{4} lr \d\.\d\de-0\d \d+\.\d\d images/s memory \d+\.\d GiB "
+    r"step \d+\.\d{3} s data wait \d+\.\d{3} s left \d+:\d\d:\d\d"
+)
+
+
+def logged(run: Path) -> list[str]:
+    """Lines of the log file, without their times."""
+    lines = (run / "train.log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    return [line[20:] for line in lines]
+
+
+def test_the_log_file_holds_what_the_run_said(run: Path) -> None:
+    first, *lines = logged(run)
+    assert first.startswith("start weights: ")
+    assert [bool(STEP.fullmatch(line)) for line in lines] == [True, True, False] * 2
+    assert lines[2].startswith("step 2 epoch 1 validation mIoU: all ")
+
+
+def test_the_log_file_holds_the_error_that_ended_it(tmp_path: Path) -> None:
+    config = run_config(tmp_path, "--optimiser.lr=1e30")
+    with pytest.raises(TrainingError) as caught:
+        train(config)
+    *_, last = logged(tmp_path / "run")
+    assert last == f"ended by TrainingError: {caught.value}"
+
+
+def test_the_time_left_has_the_validations_in_it() -> None:
+    """Steps 4 to 9 of 10, two frames each; 30 frames are validated after 5 and 10 steps."""
+    left = TimeLeft(Plan(range(4, 10), [5, 10], validated=True, frames=(2, 30)))
+    left.step(6.0)
+    # a step takes 6 s, a trained frame 3 s, a validated one 1 s
+    assert left.seconds() == pytest.approx(5 * 6 + 2 * 30)
+    left.validating(5.0, share=0.5)  # 10 s for a whole one
+    assert left.seconds() == pytest.approx(5 * 6 + 5 + 10)
+    left.validated(5)
+    assert left.seconds() == pytest.approx(5 * 6 + 10)
+    left.step(8.0)
+    assert left.seconds() == pytest.approx(4 * 7 + 10)
+    assert str(left) == "left 0:00:38"
+    for _ in range(4):
+        left.step(7.0)
+    left.validating(20.0, share=1.0)
+    left.validated(10)
+    assert left.seconds() == pytest.approx(0)
+    unvalidated = TimeLeft(Plan(range(5, 10), [5, 10], validated=False, frames=(2, 30)))
+    unvalidated.validating(10.0, share=1.0)
+    assert unvalidated.seconds() == pytest.approx(10)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmsam_ros.training.recipe import OhemCrossEntropy
+from mmsam_ros.training.config import LossConfig
+from mmsam_ros.training.recipe import OhemCrossEntropy, loss_function
 
 # probability of the true class of six pixels, in a row; the last one has no label
 P = (0.95, 0.6, 0.9, 0.2, 0.75, 0.5)
@@ -84,3 +86,17 @@ def test_groups_are_as_devices_of_their_own(frames: int) -> None:
     torch.testing.assert_close(found.grad, apart.grad)
     together = whole(logits, labels)
     assert torch.isclose(loss, together) == (frames == 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"), [("ohem", (0.6, 0.2)), ("ce", (0.95, 0.6, 0.9, 0.2, 0.75))]
+)
+def test_class_weights_multiply_the_pixels_of_their_class(
+    kind: Literal["ohem", "ce"], kept: tuple[float, ...]
+) -> None:
+    """0.2 is of class 1, and twice as dear; which pixels are hard stays as it was."""
+    logits, labels = frame()
+    logits[..., 3], labels[..., 3] = logits[:, [1, 0], :, 3], 1
+    loss = loss_function(LossConfig(kind, min_kept=1, class_weights=(3.0, 6.0)))(logits, labels)
+    expected = 3 * mean(*kept) + 3 * -math.log(0.2) / len(kept)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)

@@ -132,7 +132,13 @@ def test_numbers_of_other_conditions_are_not_compared(tmp_path: Path) -> None:
     path = random_weights(tmp_path, "deliver_rgb_lidar", (64, 64))
     command = ["eval", "--weights", path, "--root", str(root), "--device", "cpu"]
     for i, more in enumerate(
-        (["--geometry", "native"], ["--drop", "lidar"], ["--corrupt", "noise"], ["--limit", "1"])
+        (
+            ["--geometry", "native"],
+            ["--drop", "lidar"],
+            ["--corrupt", "noise"],
+            ["--limit", "1"],
+            ["--tta", "flip"],
+        )
     ):
         out = tmp_path / str(i)
         assert main([*command, "--out", str(out), *more]) == 0

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from runs import Interrupt, Job, finish, options, run_config, start
 
+from mmsam_ros.cli.main import main
 from mmsam_ros.training.config import LogConfig, ScheduleConfig, TrainingError
 from mmsam_ros.training.loop import train
 from mmsam_ros.weights import load_model
@@ -84,11 +86,13 @@ def test_a_signal_ends_validation(tmp_path: Path) -> None:
 def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     config = run_config(tmp_path, "--schedule.epochs=1")
     folder = train(config)
-    other = dataclasses.replace(config, seed=7, schedule=ScheduleConfig(epochs=3, warmup_epochs=0))
+    schedule = ScheduleConfig(epochs=3, warmup_epochs=0, power=0.5)
+    other = dataclasses.replace(config, seed=7, schedule=schedule)
     before = (folder / "checkpoint.pt").read_bytes()
     with pytest.raises(TrainingError) as caught:
         train(other, resume=folder)
-    assert "config.schedule.epochs: 1 before, 3 now" in str(caught.value)
+    assert "config.schedule.power: 0.9 before, 0.5 now" in str(caught.value)
+    assert "config.schedule.epochs" not in str(caught.value), "a run may become longer"
     assert "config.seed: 0 before, 7 now" in str(caught.value)
     assert "config.loss" not in str(caught.value)
     assert (folder / "checkpoint.pt").read_bytes() == before
@@ -108,3 +112,22 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     first = logged(folder)
     train(config, resume=folder)
     assert logged(folder) == first
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    """With a constant learning rate it is the run that had been as long from the start."""
+    constant = ("--schedule.power=0", "--augment.flip=0.5")
+    whole = train(run_config(tmp_path, *constant, "--schedule.epochs=2"))
+    shorter = run_config(tmp_path, *constant, "--schedule.epochs=1", f"--out={tmp_path / 'parts'}")
+    parts = train(shorter)
+    words = ["train", "--resume", str(parts)]
+    assert main([*words, "--schedule.epochs", "2"]) == 0
+    assert logged(parts) == logged(whole)
+    ours, theirs = (load_model(run / "last.safetensors")[0] for run in (parts, whole))
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+    assert yaml.safe_load((parts / "config.yaml").read_text())["schedule"]["epochs"] == 2
+    said = (parts / "train.log").read_text()
+    assert said.count("goes on after step 2 of 4") == 1
+    with pytest.raises(TrainingError, match=r"schedule.epochs: 2 before, 1 now, expected at least"):
+        train(shorter, resume=parts)

@@ -50,6 +50,15 @@ def test_benchmark_spec(root: Path) -> None:
     assert spec.sensors == ()
 
 
+def test_class_weights_are_for_all_classes(root: Path) -> None:
+    frames = open_frames("deliver", root, "train", ("lidar",))
+    with pytest.raises(TrainingError, match=r"loss.class_weights: .*25 values, for Building, "):
+        build(options("--loss.class_weights=[1.0, 2.0]"), frames)
+    with pytest.raises(TrainingError, match=r"loss.class_weights: found .* at least 0"):
+        options("--loss.class_weights=[1.0, -2.0]")
+    assert build(options(f"--loss.class_weights={[1.0] * 25}"), frames)
+
+
 @pytest.mark.parametrize("sensors", ["lidar", "lidar,event"])
 def test_combining_no_auxiliaries_is_refused(root: Path, sensors: str) -> None:
     """What several sensors are combined by unless asked otherwise does not count as asked for."""
