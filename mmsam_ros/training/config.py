@@ -56,12 +56,15 @@ class StartConfig(_Config):
         convnext: ConvNeXt weights for every trunk (a file or a timm model name), or `scratch`; of
             an mmsam weights file the RGB trunk's.
         weights: mmsam weights file to start from instead of the two.
+        fallback: mmsam weights file of the network of RGB alone, for `combine.absent: fallback`; it
+            stays as it is, and what the auxiliaries add to it begins with zero.
         freeze: prefixes of the names of parameters that do not train; LoRA's own still do.
     """
 
     sam: str = "sam_vit_l"
     convnext: str = "convnext_small.fb_in22k_ft_in1k_384"
     weights: str = ""
+    fallback: str = ""
     freeze: tuple[str, ...] = ()
 
 
