@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import near_match, require
 from mmsam_ros.model.common import initialise
 from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, ModelError, legal_sizes
 from mmsam_ros.model.deformable import DeformableAttention, token_maps
@@ -236,6 +236,27 @@ def _at_stride_16(maps: list[Tensor]) -> Tensor:
     size = (maps[2].shape[-2], maps[2].shape[-1])
     c1, c2 = (F.adaptive_avg_pool2d(m, size) for m in maps[:2])
     return c1 + c2 + maps[2] + F.interpolate(maps[3], scale_factor=2.0, mode="bilinear")
+
+
+def rgb_alone(model: MMSAMAdapter) -> MMSAMAdapter:
+    """The network of RGB alone that `model` is without its auxiliaries; a copy.
+
+    ModelError where an absent auxiliary counts as an empty raster: there is no such network.
+    """
+    combine, prior = model.config.combine, model.prior
+    require(combine.absent != "empty", "combine.absent", "empty", "masked or fallback", ModelError)
+    source = model.fallback or model
+    state = source.state_dict()
+    assert isinstance(prior, SpatialPrior)
+    for i in range(len(prior.combinations) if model.fallback is None else 0):
+        # the path of samples without auxiliaries and the projection are one 1x1 convolution
+        own, name = f"prior.combinations.{i}.alone.", f"prior.projections.{i}."
+        weight = state[name + "weight"].flatten(1)
+        state[name + "bias"] = state[name + "bias"] + weight @ state[own + "bias"]
+        state[name + "weight"] = (weight @ state[own + "weight"].flatten(1))[..., None, None]
+    net = build_model(model.config.of_rgb)
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
+    return net
 
 
 def build_model(config: ModelConfig) -> MMSAMAdapter:

@@ -17,7 +17,7 @@ from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
+from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, rgb_alone
 from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import (
@@ -216,9 +216,16 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
 
 
 def _load_same(model: MMSAMAdapter, path: str, spec: Spec, config: ModelConfig) -> Spec:
-    """Load weights of the network `config` and the run's classes; returns their spec."""
+    """Load weights of the network `config` and the run's classes; returns their spec.
+
+    For a network of RGB alone, those of one with auxiliaries, or of another size, are as good.
+    """
     loaded, found = load_model(path)
-    ours, theirs = config.to_dict(), found.config.to_dict()
+    if not config.auxiliaries:
+        if found.config.combine.absent != "empty":
+            loaded = rgb_alone(loaded)
+        config = dataclasses.replace(config, image_size=loaded.config.image_size)
+    ours, theirs = config.to_dict(), loaded.config.to_dict()
     if keys := ", ".join(key for key in ours if ours[key] != theirs[key]):
         raise TrainingError(f"{path}: its network differs from the run's in {keys}")
     names, others = ([info.name for info in s.classes] for s in (spec, found))

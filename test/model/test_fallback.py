@@ -8,7 +8,14 @@ import torch
 from support.randomise import randomise
 from torch import Tensor
 
-from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, ModelError, build_model
+from mmsam_ros.model import (
+    CombineConfig,
+    MMSAMAdapter,
+    ModelConfig,
+    ModelError,
+    build_model,
+    rgb_alone,
+)
 
 AUXILIARIES = ("lidar", "thermal")
 
@@ -113,3 +120,12 @@ def test_a_variant_without_an_rgb_network_of_its_own_is_refused(changes: dict[st
         values["interaction"] = {**whole, "kind": "entry"}
     with pytest.raises(ModelError, match=r"combine\.absent"):
         ModelConfig.preset("nano", num_classes=5, **values)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("absent", ["masked", "fallback"])
+def test_the_rgb_network_can_be_taken_out(absent: str) -> None:
+    combine = CombineConfig("masked" if absent == "masked" else "fallback", gate=True)
+    whole = randomise(build_model(config(combine=combine)).eval(), seed=9)
+    rgb = images(2)["rgb"]
+    torch.testing.assert_close(rgb_alone(whole).eval()({"rgb": rgb}), whole({"rgb": rgb}))
