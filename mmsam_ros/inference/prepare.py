@@ -73,4 +73,4 @@ def normalise(planes: Tensor, modality: Modality) -> Tensor:
 
 def without_blank(spec: Spec) -> bool:
     """Whether blank sensors count as absent: norms in the network would amplify them."""
-    return spec.config.combine.absent == "masked"
+    return spec.config.combine.absent != "empty"

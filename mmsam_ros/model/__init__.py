@@ -13,10 +13,10 @@ from mmsam_ros.model.config import (
     TrunkConfig,
     config_from_released,
 )
-from mmsam_ros.model.network import MMSAMAdapter, build_model
+from mmsam_ros.model.network import MMSAMAdapter, build_model, rgb_alone
 
 __all__ = [
     "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
     "MMSAMAdapter", "ModelConfig", "ModelError", "PriorConfig", "TrunkConfig", "build_model",
-    "config_from_released",
+    "config_from_released", "rgb_alone",
 ]  # fmt: skip

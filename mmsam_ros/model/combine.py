@@ -24,14 +24,18 @@ class Combination(nn.Module):
     """One level: a softmax over the present auxiliaries, by pixel.
 
     A sample with one auxiliary gets exactly that one's map. A sample with none has a path of its
-    own, initialised to RGB's features beside zeros. All auxiliaries start with equal weights.
+    own, initialised to RGB's features beside zeros; without `alone` there is no such sample. All
+    auxiliaries start with equal weights.
     """
 
-    def __init__(self, dim: int, out_dim: int, auxiliaries: tuple[str, ...]) -> None:
+    def __init__(
+        self, dim: int, out_dim: int, auxiliaries: tuple[str, ...], alone: bool = True
+    ) -> None:
         super().__init__()
-        self.alone = nn.Conv2d(dim, out_dim, 1)
-        nn.init.dirac_(self.alone.weight)
-        nn.init.zeros_(self.alone.bias)  # type: ignore[arg-type]
+        self.alone = nn.Conv2d(dim, out_dim, 1) if alone else None
+        if self.alone is not None:
+            nn.init.dirac_(self.alone.weight)
+            nn.init.zeros_(self.alone.bias)  # type: ignore[arg-type]
         scored = auxiliaries if len(auxiliaries) > 1 else ()
         self.scores = nn.ModuleDict({name: nn.Conv2d(out_dim, 1, 1) for name in scored})
         for parameter in self.scores.parameters():
@@ -46,8 +50,12 @@ class Combination(nn.Module):
             (only,) = parts.values()
             if isinstance(only.rows, slice):
                 return only.fused
-        own = self.alone(rgb[alone])
-        combined = own.new_zeros(rgb.shape[0], *own.shape[1:]).index_add(0, alone, own)
+        if self.alone is not None:
+            own = self.alone(rgb[alone])
+            combined = own.new_zeros(rgb.shape[0], *own.shape[1:]).index_add(0, alone, own)
+        else:
+            some = next(iter(parts.values())).fused
+            combined = some.new_zeros(rgb.shape[0], *some.shape[1:])
         for part, weight in zip(parts.values(), self._weights(rgb, parts, alone), strict=True):
             combined[part.rows] += (weight * part.fused).to(combined.dtype)
         return combined

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
@@ -107,11 +107,12 @@ class CombineConfig(_Part):
 
     Attributes:
         absent: `empty` replaces an absent auxiliary by its empty raster, for networks with one;
-            `masked` leaves absent auxiliaries out and combines the present ones.
+            `masked` leaves absent auxiliaries out and combines the present ones; `fallback` does
+            the same, and without any auxiliary it is the network of RGB alone, bit for bit.
     """
 
-    absent: Literal["empty", "masked"] = "empty"
-    gate: bool = False  # weight RGB by its reliability (with `masked`)
+    absent: Literal["empty", "masked", "fallback"] = "empty"
+    gate: bool = False  # weight RGB by its reliability (not with `empty`)
 
 
 @dataclass(frozen=True)
@@ -209,12 +210,16 @@ class ModelConfig(_Part):
         self.require(prior.reads_rgb or auxiliary, "prior.reads_rgb", "true without an auxiliary")
         both = auxiliary and prior.reads_rgb
         self.require(both or not prior.shared, "prior.shared", "false unless it reads two")
-        masked, coupled = combine.absent == "masked", interaction.kind == "adapter"
-        self.require(masked or not several, "combine.absent", "'masked' with several auxiliaries")
+        masked, coupled = combine.absent != "empty", interaction.kind == "adapter"
+        expected = "'masked' or 'fallback' with several auxiliaries"
+        self.require(masked or not several, "combine.absent", expected)
         expected = "'empty' unless the prior reads RGB and an auxiliary"
         self.require(both or not masked, "combine.absent", expected)
+        fits = combine.absent != "fallback" or (coupled and not prior.shared)
+        expected = "no 'fallback' with prior.shared or interaction.kind 'entry'"
+        self.require(fits, "combine.absent", expected)
         fits = masked and coupled and self.fusion.kind != "add"
-        expected = "false unless combine.absent is 'masked', fusion.kind 'road' or 'concat' and "
+        expected = "false unless combine.absent is not 'empty', fusion.kind 'road' or 'concat' and "
         expected += "interaction.kind 'adapter'"
         self.require(fits or not combine.gate, "combine.gate", expected)
         fits = interaction.extractor or (coupled and prior.kind != "none")
@@ -239,6 +244,11 @@ class ModelConfig(_Part):
     def auxiliaries(self) -> tuple[str, ...]:
         """The modalities besides RGB."""
         return self.modalities[1:]
+
+    @property
+    def of_rgb(self) -> Self:
+        """The same network for RGB alone."""
+        return replace(self, modalities=("rgb",), combine=CombineConfig(), empty=(0.0, 0.0, 0.0))
 
     @classmethod
     def preset(

@@ -3,29 +3,42 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros._util import near_match
+from mmsam_ros._util import near_match, require
 from mmsam_ros.model.common import initialise
 from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, ModelError, legal_sizes
 from mmsam_ros.model.deformable import DeformableAttention, token_maps
 from mmsam_ros.model.encoder import SAMEncoder
 from mmsam_ros.model.head import SegFormerHead
 from mmsam_ros.model.interaction import ConvFFN, Interaction, TokenGrids
-from mmsam_ros.model.prior import PlainPrior, PriorMaps, SpatialPrior
+from mmsam_ros.model.prior import CameraMaps, PlainPrior, PriorMaps, SpatialPrior
+
+# what samples with auxiliaries have of their own, beside the prior
+_PATH = ("level_embed", "up.", "interactions.", "norms.", "head.")
 
 
 class MMSAMAdapter(nn.Module):
-    """RGB and auxiliary images in, logits at a quarter of the size out."""
+    """RGB and auxiliary images in, logits at a quarter of the size out.
+
+    With `combine.absent: fallback` the network of RGB alone is a part of it, frozen: samples
+    without any auxiliary take that one's path. The others use its encoder and its RGB trunk, and
+    interactions, norms and head of their own.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim, interaction = config.encoder.embed_dim, config.interaction
         self.config = config
-        self.encoder = SAMEncoder(config.encoder)
+        self.fallback: MMSAMAdapter | None = None
+        if config.combine.absent == "fallback":
+            self.fallback = MMSAMAdapter(config.of_rgb).requires_grad_(False).eval()
+        else:
+            self.encoder = SAMEncoder(config.encoder)
         self.prior: SpatialPrior | PlainPrior | None = None
         if config.prior.kind != "none":
             self.prior = PlainPrior(config) if config.prior.kind == "conv" else SpatialPrior(config)
@@ -50,7 +63,8 @@ class MMSAMAdapter(nn.Module):
         """Initialise as published, for training; pretrained parts are loaded over it afterwards."""
         if self.level_embed is not None:
             nn.init.normal_(self.level_embed)
-        initialise(self.encoder)
+        if self.fallback is None:
+            initialise(self.encoder)
         if self.prior is not None:
             self.prior.reset_parameters()
         if self.up is not None:
@@ -60,6 +74,25 @@ class MMSAMAdapter(nn.Module):
                 module.reset_parameters()
         initialise(self.head)
         nn.init.normal_(self.head.classifier.weight, std=0.01)
+        self.begin_as_fallback()
+
+    def begin_as_fallback(self) -> None:
+        """Make all samples' logits those of the fallback, as the auxiliaries add nothing at first.
+
+        For training; without a fallback nothing changes.
+        """
+        if self.fallback is None:
+            return
+        own = {n: v for n, v in self.fallback.state_dict().items() if n.startswith(_PATH)}
+        self.load_state_dict(own, strict=False)
+        assert isinstance(self.prior, SpatialPrior)
+        self.prior.add_nothing()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.fallback is not None:
+            self.fallback.eval()
+        return self
 
     def forward(
         self, inputs: Mapping[str, Tensor | None], present: Mapping[str, Tensor] | None = None
@@ -79,15 +112,37 @@ class MMSAMAdapter(nn.Module):
                 take (the message lists those that it can).
         """
         given = {name: image for name, image in inputs.items() if image is not None}
-        self._check(given, present or {})
-        return self.head(self.forward_features(given, present))
+        present = present or {}
+        self._check(given, present)
+        if self.fallback is None:
+            return self.head(self.forward_features(given, present))
+        alone = without_auxiliary(given, present)
+        if not alone.any():
+            return self.head(self.forward_features(given, present))
+        own: Tensor = self.fallback({"rgb": given["rgb"][alone]})
+        if alone.all():
+            # a step needs gradients, and as many in every process
+            own_parameters = (p.sum() for p in self.parameters() if p.requires_grad)
+            return own + 0 * sum(own_parameters) if self.training else own
+        some = {name: image[~alone] for name, image in given.items()}
+        mask = {name: rows[~alone] for name, rows in present.items()}
+        others = self.head(self.forward_features(some, mask))
+        logits = others.new_empty(len(alone), *others.shape[1:])
+        return logits.index_copy(0, alone.nonzero().flatten(), own).index_copy(
+            0, (~alone).nonzero().flatten(), others
+        )
 
     def forward_features(
         self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
         """The four maps (B, C, …) at strides 4, 8, 16, 32 that the head reads."""
-        x = self.encoder.embed(inputs["rgb"])
-        prior = PriorMaps([]) if self.prior is None else self.prior(inputs, present or {})
+        rgb = inputs["rgb"]
+        x = self._encoder.embed(rgb)
+        prior = PriorMaps([])
+        if isinstance(self.prior, SpatialPrior):
+            prior = self.prior(inputs, present or {}, self._camera_maps(rgb))
+        elif self.prior is not None:
+            prior = self.prior(rgb)
         if self.entry_gamma is not None:
             x = x + self.entry_gamma * _at_stride_16(prior.maps).permute(0, 2, 3, 1)
         x_maps, maps = self._interact(x, prior.maps) if self.interactions else (self._encode(x), [])
@@ -100,6 +155,16 @@ class MMSAMAdapter(nn.Module):
                 read = maps[i] + read
             features.append(self.norms[i](read))
         return features
+
+    @property
+    def _encoder(self) -> SAMEncoder:
+        return self.encoder if self.fallback is None else self.fallback.encoder
+
+    def _camera_maps(self, rgb: Tensor) -> CameraMaps | None:
+        if self.fallback is None:
+            return None
+        assert isinstance(self.fallback.prior, SpatialPrior)
+        return self.fallback.prior.of_rgb(rgb)
 
     def _interact(
         self, x_BHWC: Tensor, prior_maps: list[Tensor]
@@ -115,7 +180,7 @@ class MMSAMAdapter(nn.Module):
         x_maps = []
         ranges = self.config.interaction.block_ranges
         for interaction, (first, last) in zip(self.interactions, ranges, strict=True):
-            x, c = interaction(x, c, partial(self.encoder.run, first=first, last=last), grids)
+            x, c = interaction(x, c, partial(self._encoder.run, first=first, last=last), grids)
             x_maps.append(x.transpose(1, 2).unflatten(-1, (H, W)))
         maps = token_maps(c, grids.adapter)
         return x_maps, [self.up(maps[0]) + prior_maps[0], *maps]
@@ -124,7 +189,7 @@ class MMSAMAdapter(nn.Module):
         """The encoder's maps after each range of blocks, without an adapter between them."""
         x_maps = []
         for first, last in self.config.interaction.block_ranges:
-            x_BHWC = self.encoder.run(x_BHWC, first, last)
+            x_BHWC = self._encoder.run(x_BHWC, first, last)
             x_maps.append(x_BHWC.permute(0, 3, 1, 2))
         return x_maps
 
@@ -157,11 +222,41 @@ class MMSAMAdapter(nn.Module):
                 raise ModelError(f"{name}: declared present, but not in the inputs")
 
 
+def without_auxiliary(inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    """(B,) bool: the samples that have RGB alone."""
+    rgb = inputs["rgb"]
+    alone = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
+    for name in inputs.keys() - {"rgb"}:
+        alone &= ~present[name] if name in present else torch.zeros_like(alone)
+    return alone
+
+
 def _at_stride_16(maps: list[Tensor]) -> Tensor:
     """Maps (B, C, …) at strides 4, 8, 16, 32 -> their sum (B, C, H, W) at stride 16."""
     size = (maps[2].shape[-2], maps[2].shape[-1])
     c1, c2 = (F.adaptive_avg_pool2d(m, size) for m in maps[:2])
     return c1 + c2 + maps[2] + F.interpolate(maps[3], scale_factor=2.0, mode="bilinear")
+
+
+def rgb_alone(model: MMSAMAdapter) -> MMSAMAdapter:
+    """The network of RGB alone that `model` is without its auxiliaries; a copy.
+
+    ModelError where an absent auxiliary counts as an empty raster: there is no such network.
+    """
+    combine, prior = model.config.combine, model.prior
+    require(combine.absent != "empty", "combine.absent", "empty", "masked or fallback", ModelError)
+    source = model.fallback or model
+    state = source.state_dict()
+    assert isinstance(prior, SpatialPrior)
+    for i in range(len(prior.combinations) if model.fallback is None else 0):
+        # the path of samples without auxiliaries and the projection are one 1x1 convolution
+        own, name = f"prior.combinations.{i}.alone.", f"prior.projections.{i}."
+        weight = state[name + "weight"].flatten(1)
+        state[name + "bias"] = state[name + "bias"] + weight @ state[own + "bias"]
+        state[name + "weight"] = (weight @ state[own + "weight"].flatten(1))[..., None, None]
+    net = build_model(model.config.of_rgb)
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
+    return net
 
 
 def build_model(config: ModelConfig) -> MMSAMAdapter:

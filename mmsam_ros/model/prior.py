@@ -21,6 +21,13 @@ Inputs = Mapping[str, Tensor]
 Present = Mapping[str, Tensor]
 
 
+class CameraMaps(NamedTuple):
+    """What the prior of RGB alone gives at strides 4, 8, 16, 32."""
+
+    features: list[Tensor]  # (B, d, …) of its trunk
+    maps: list[Tensor]  # (B, C, …), their projections
+
+
 class PriorMaps(NamedTuple):
     """What the prior gives at strides 4, 8, 16, 32."""
 
@@ -62,6 +69,8 @@ class SpatialPrior(nn.Module):
     * `empty`: the empty raster, an image of `config.empty`. Its features are computed once per
       size and kept while the weights stay the same.
     * `masked`: nothing. No branch runs for it, and `Combination` combines the others.
+    * `fallback`: as `masked`. RGB's maps are given, and what is fused is added to them, beginning
+      with zero; a sample without any auxiliary does not come here.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -70,8 +79,9 @@ class SpatialPrior(nn.Module):
         areas = [(height >> (i + 2)) * (width >> (i + 2)) for i in range(NUM_LEVELS)]
         widths = config.trunk.widths
         read = config.modalities if config.prior.reads_rgb else config.auxiliaries
-        names = ("shared",) if config.prior.shared else read
-        self.config = config
+        self.config, self.adds = config, config.combine.absent == "fallback"
+        own = config.auxiliaries if self.adds else read
+        names = ("shared",) if config.prior.shared else own
         self.kind = config.fusion.kind if len(read) > 1 else "none"
         self.trunks = nn.ModuleDict({name: ConvNeXtTrunk(config.trunk) for name in names})
         self.fusion = nn.ModuleDict()
@@ -82,8 +92,11 @@ class SpatialPrior(nn.Module):
         factor = 2 if self.kind in ("road", "concat") else 1
         self.projections = _projections([factor * d for d in widths], config)
         self.combinations, self.gates = nn.ModuleList(), nn.ModuleList()
-        if config.combine.absent == "masked":
-            self.combinations.extend(Combination(d, factor * d, config.auxiliaries) for d in widths)
+        if config.combine.absent != "empty":
+            names = config.auxiliaries
+            self.combinations.extend(
+                Combination(d, factor * d, names, alone=not self.adds) for d in widths
+            )
         if config.combine.gate:
             self.gates.extend(ReliabilityGate(d) for d in widths)
         self._empty_features: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -98,8 +111,32 @@ class SpatialPrior(nn.Module):
                 initialise(module)
         initialise(self.projections)
 
-    def forward(self, inputs: Inputs, present: Present) -> PriorMaps:
-        """`present` (B,) bool by auxiliary; one without is present everywhere if in `inputs`."""
+    def add_nothing(self) -> None:
+        """With `fallback`: what is fused adds zero to RGB's maps."""
+        for projection in self.projections:
+            assert isinstance(projection, nn.Conv2d)
+            nn.init.zeros_(projection.weight)
+
+    def of_rgb(self, rgb: Tensor) -> CameraMaps:
+        """RGB's own maps, where there is no auxiliary."""
+        features = self._trunk("rgb")(rgb)
+        projected = [p(m) for p, m in zip(self.projections, features, strict=True)]
+        return CameraMaps(features, projected)
+
+    def forward(
+        self, inputs: Inputs, present: Present, camera: CameraMaps | None = None
+    ) -> PriorMaps:
+        """`present` (B,) bool by auxiliary; one without is present everywhere if in `inputs`.
+
+        `camera`: RGB's maps, with `fallback`.
+        """
+        if camera is not None:
+            fused, gates = self._combine(camera.features, inputs, present)
+            added = [p(m) for p, m in zip(self.projections, fused, strict=True)]
+            base = camera.maps
+            if gates is not None:
+                base = [g * m for g, m in zip(gates, base, strict=True)]
+            return PriorMaps([m + a for m, a in zip(base, added, strict=True)], gates)
         rgb = inputs["rgb"]
         maps, gates = self._trunk("rgb")(rgb) if self.config.prior.reads_rgb else [], None
         if self.combinations:
@@ -215,9 +252,8 @@ class PlainPrior(nn.Module):
     def reset_parameters(self) -> None:
         initialise(self)
 
-    def forward(self, inputs: Inputs, present: Present) -> PriorMaps:
-        """As `SpatialPrior.forward`; nothing is ever absent."""
-        maps = [F.max_pool2d(self.stem(inputs["rgb"]), 3, stride=2, padding=1)]
+    def forward(self, rgb: Tensor) -> PriorMaps:
+        maps = [F.max_pool2d(self.stem(rgb), 3, stride=2, padding=1)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return PriorMaps([p(m) for p, m in zip(self.projections, maps, strict=True)])

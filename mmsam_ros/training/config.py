@@ -56,6 +56,8 @@ class StartConfig(_Config):
         convnext: ConvNeXt weights for every trunk (a file or a timm model name), or `scratch`; of
             an mmsam weights file the RGB trunk's.
         weights: mmsam weights file to start from instead of the two.
+        fallback: mmsam weights file of the network of RGB alone, for `combine.absent: fallback`; it
+            stays as it is, and what the auxiliaries add to it begins with zero.
         freeze: prefixes of the names of parameters that do not train, `*` stands for anything;
             LoRA's own still do.
     """
@@ -63,6 +65,7 @@ class StartConfig(_Config):
     sam: str = "sam_vit_l"
     convnext: str = "convnext_small.fb_in22k_ft_in1k_384"
     weights: str = ""
+    fallback: str = ""
     freeze: tuple[str, ...] = ()
 
 

@@ -185,7 +185,7 @@ def synchronise_batch_norms(net: MMSAMAdapter) -> None:
     """Put synchronised batch norms in the place of all, with their weights and statistics."""
     may_be_empty = [name for name, module in net.named_modules() if isinstance(module, BatchNorm)]
     nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if net.config.combine.absent == "masked":
+    if net.config.combine.absent != "empty":
         for name in may_be_empty:
             synced: Any = net.get_submodule(name)
             taking = SyncBatchNorm(synced.num_features, synced.eps, synced.momentum)

@@ -117,9 +117,10 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
             auxiliaries = self.spec.config.auxiliaries
             kept = torch.rand(len(auxiliaries)) >= self.config.modality_dropout
         inputs = network_inputs(sample, self.spec)
-        for name, keep in zip(auxiliaries, kept, strict=True):
-            if not keep:
-                inputs.pop(name, None)
+        lost = {name for name, keep in zip(auxiliaries, kept, strict=True) if not keep}
+        # RGB alone is a network of its own with a fallback, and does not train
+        if self.spec.config.combine.absent != "fallback" or inputs.keys() - lost - {RGB}:
+            inputs = {name: image for name, image in inputs.items() if name not in lost}
         inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
         return inputs, label, item.record.name
 

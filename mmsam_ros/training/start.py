@@ -18,7 +18,7 @@ from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import find_benchmark, open_frames
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.inference.geometry import Plan
-from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
+from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, rgb_alone
 from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import (
@@ -191,31 +191,54 @@ def _as_augmented(modality: Modality, frames: FrameSet, config: TrainConfig) -> 
 def start_line(start: StartConfig) -> str:
     """Where the weights came from and what is frozen, in words."""
     parts = f"encoder {start.sam}, trunks {start.convnext}"
+    if start.fallback:
+        parts = f"RGB {start.fallback} (frozen), trunks {start.convnext}"
     frozen = f"; frozen: {', '.join(start.freeze)}" if start.freeze else ""
     return f"start weights: {start.weights or parts}{frozen}"
 
 
 def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
     if start.weights:
-        loaded, found = load_model(start.weights)
-        ours, theirs = spec.config.to_dict(), found.config.to_dict()
-        if keys := ", ".join(key for key in ours if ours[key] != theirs[key]):
-            raise TrainingError(f"{start.weights}: its network differs from the run's in {keys}")
-        names, others = ([info.name for info in s.classes] for s in (spec, found))
-        if names != others:
-            raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
+        found = _load_same(model, start.weights, spec, spec.config)
         for name, given in spec.inputs.items():
             # the size of points and the limits of thermal images belong to the cameras
             other = found.inputs[name]
             other = dataclasses.replace(other, point_size=given.point_size, limits=given.limits)
             if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
-        model.load_state_dict(loaded.state_dict())
         return
-    if start.sam != "scratch":
+    if model.fallback is not None:
+        expected = "the weights of the network of RGB alone, with model.combine.absent 'fallback'"
+        require(bool(start.fallback), "start.fallback", start.fallback, expected, TrainingError)
+        _load_same(model.fallback, start.fallback, spec, spec.config.of_rgb)
+        model.begin_as_fallback()
+    elif start.fallback:
+        expected = "none unless model.combine.absent is 'fallback'"
+        require(False, "start.fallback", start.fallback, expected, TrainingError)
+    elif start.sam != "scratch":
         load_sam_encoder(model, start.sam)
     if start.convnext != "scratch" and isinstance(model.prior, SpatialPrior):
         load_convnext(model, start.convnext)
+
+
+def _load_same(model: MMSAMAdapter, path: str, spec: Spec, config: ModelConfig) -> Spec:
+    """Load weights of the network `config` and the run's classes; returns their spec.
+
+    For a network of RGB alone, those of one with auxiliaries, or of another size, are as good.
+    """
+    loaded, found = load_model(path)
+    if not config.auxiliaries:
+        if found.config.combine.absent != "empty":
+            loaded = rgb_alone(loaded)
+        config = dataclasses.replace(config, image_size=loaded.config.image_size)
+    ours, theirs = config.to_dict(), loaded.config.to_dict()
+    if keys := ", ".join(key for key in ours if ours[key] != theirs[key]):
+        raise TrainingError(f"{path}: its network differs from the run's in {keys}")
+    names, others = ([info.name for info in s.classes] for s in (spec, found))
+    if names != others:
+        raise TrainingError(f"{path}: its classes are {others}, the run's {names}")
+    model.load_state_dict(loaded.state_dict())
+    return found
 
 
 def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
@@ -235,7 +258,7 @@ def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:
 
 _COMPONENT = re.compile(
     r"(?:interactions\.\d+\.(?:extra_)?)?"
-    r"(encoder|head|prior\.trunks\.\w+|prior\.\w+|injector|extractor)s?\."
+    r"(fallback|encoder|head|prior\.trunks\.\w+|prior\.\w+|injector|extractor)s?\."
 )
 
 

@@ -213,13 +213,16 @@ def make_spec(
     """The spec of a network; `modalities` that it does not read are left out.
 
     `trained` weights have seen all sensors together, with `dropped` every subset that has the
-    camera, too. `provenance` has the fields of `Provenance` besides the package's version.
+    camera, too; those with a fallback the camera alone as well. `provenance` has the fields of
+    `Provenance` besides the package's version.
     WeightsError where the parts do not fit together.
     """
     sensors = config.auxiliaries
     if missing := [sensor for sensor in sensors if sensor not in modalities]:
         raise WeightsError(f"the network reads {', '.join(missing)}, found {[*modalities]}")
-    counts = reversed(range(len(sensors) + 1)) if dropped else [len(sensors)]
+    counts = [*reversed(range(len(sensors) + 1))] if dropped else [len(sensors)]
+    if not dropped and config.combine.absent == "fallback":
+        counts.append(0)
     subsets = [(CAMERA, *some) for n in counts for some in combinations(sensors, n)]
     inputs = {RGB: RGB_INPUT} | {sensor: modalities[sensor] for sensor in sensors}
     presence = Presence(tuple(subsets) if trained else ())
