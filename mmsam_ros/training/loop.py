@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mmsam_ros.data.check import count_notes
+from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.meanings import Scoring
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices, run
@@ -25,7 +28,7 @@ from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_
 from mmsam_ros.training.log import RunLog, watched_parameters
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
-from mmsam_ros.training.start import build, open_split, start_line
+from mmsam_ros.training.start import build, open_mix, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -55,10 +58,11 @@ class Trainer:
     def __init__(self, fabric: Fabric, config: TrainConfig, directory: Path, resume: bool) -> None:
         self.fabric, self.config, self.directory = fabric, config, directory
         frames, self.val_frames = open_split(config, "train"), open_split(config, "val")
+        others, self.val_others = open_mix(config, "train"), open_mix(config, "val")
 
         # the network and its optimiser
         fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
-        self.net, self.spec = build(config, frames)
+        self.net, self.spec = build(config, frames, [*others.values()])
         if (ema := config.optimiser.ema) and devices.is_sharded(fabric):
             raise TrainingError(f"optimiser.ema: found {ema}, expected 0 with device.strategy fsdp")
         self.average = ModelEmaV3(self.net, ema, device=fabric.device) if ema else None
@@ -69,17 +73,20 @@ class Trainer:
         watched = None if devices.is_sharded(fabric) else watched_parameters(self.net)
         if config.device.checkpointing:
             devices.recompute_activations(self.net)
-        self.criterion = loss_function(config.loss)
+        dataset = TrainingFrames(frames, self.spec, config, tuple(others.values()))
+        self.criterion = loss_function(config.loss, dataset.codes.sets)
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
         world, path = fabric.world_size, directory / run.CHECKPOINT
-        same = {"world_size": world, "train_frames": len(frames), "config": run.plain(config)}
+        sizes = {"train_frames": len(frames), "mix_frames": {n: len(x) for n, x in others.items()}}
+        same = {"world_size": world, **sizes, "config": run.plain(config)}
         self.checkpoints = run.Checkpoints(fabric, path, self.net, optimiser, self.average, same)
         self.progress = self.checkpoints.load() if resume and path.is_file() else run.Progress()
         start = self.progress.step
-        self.sampler = FrameSampler(len(frames), config, fabric.global_rank, world, start)
-        self.batches = make_loader(TrainingFrames(frames, self.spec, config), self.sampler)
+        rank, counts = fabric.global_rank, [len(part) for part in others.values()]
+        self.sampler = FrameSampler(len(frames), config, rank, world, start, counts)
+        self.batches = make_loader(dataset, self.sampler)
 
         # the run directory
         fabric.barrier()  # every process has looked into it before one writes
@@ -141,18 +148,21 @@ class Trainer:
             self.validate()
 
     def validate(self) -> None:
-        """Score the network, or its moving average, and write last.safetensors and the best one.
+        """Score the network, or its moving average, and write last.safetensors and the best one, by
+        the mean over the data sets that have a split `val`.
 
         A signal ends it (SystemExit); the checkpoint tells a resumed run to begin with it.
         """
         scored = self.net if self.average is None else self.average.module
         net = devices.whole_network(self.fabric, scored).eval()
         step, best = self.progress.step, self.progress.best
-        scores = self._scores(net, step)
+        scores = self._scores(net, step, self.val_frames)
+        of_others = {n: self._scores(net, step, part) for n, part in self.val_others.items()}
         scored.train()
-        self.log.validation(step, step // self.sampler.steps_per_epoch, scores)
-        miou, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
-        score = Score(miou, f"{self.val_frames.dataset} {self.val_frames.split}")
+        self.log.validation(step, step // self.sampler.steps_per_epoch, scores, of_others)
+        own, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
+        miou = fmean([own, *(some[ALL].miou for some in of_others.values())])
+        score = Score(own, f"{self.val_frames.dataset} {self.val_frames.split}")
         presence = Presence(subsets, {"+".join(subsets[0]): score})
         spec = dataclasses.replace(self.spec, presence=presence)
         if self.fabric.is_global_zero:
@@ -161,9 +171,9 @@ class Trainer:
         self.progress = run.Progress(step, max(miou, best))
         self.checkpoints.save(self.progress)
 
-    def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
-        """Scores by subset of the validation frames."""
-        fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
+    def _scores(self, net: MMSAMAdapter, step: int, frames: FrameSet) -> dict[str, Scores]:
+        """Scores by subset of a data set's validation frames."""
+        fabric, own = self.fabric, devices.own_share(len(frames))
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
         def on_frame(result: FrameResult) -> None:
@@ -183,7 +193,7 @@ class Trainer:
         if number := any_signal(fabric, self.stop):
             self.log.say(f"stopped while validating; go on with --resume {self.directory}")
             raise SystemExit(128 + number)
-        return matrices.scores([info.name for info in self.spec.classes])
+        return matrices.scores(Scoring.of(frames, self.spec.classes).names)
 
 
 def accumulate(

@@ -8,6 +8,7 @@ The groups are those of the published code, which differ from the paper's text.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,15 +27,20 @@ class OhemCrossEntropy(nn.Module):
     With p the softmax probability of the true class over all valid pixels of the batch, sorted
     ascending, the cut is max(p[min(min_kept, n - 1)], threshold); pixels with p < cut count.
     `weight` has factors (classes,) on the pixels' losses; the mean stays over the number of pixels.
+
+    A label from the number of classes on means one of `sets`, ids of classes: its probability is
+    the sum over the set.
     """
 
     weight: Tensor | None
 
     def __init__(
-        self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None
-    ) -> None:
+        self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None,
+        sets: Sequence[Sequence[int]] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.threshold, self.min_kept = threshold, min_kept
+        self.sets = [list(ids) for ids in sets]
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,6 +57,8 @@ class OhemCrossEntropy(nn.Module):
         if not bool(valid.any()):
             return logits.sum() * 0.0
         log_p = logits.log_softmax(dim=1)
+        of_sets = [log_p[:, ids].logsumexp(dim=1, keepdim=True) for ids in self.sets]
+        log_p = torch.cat([log_p, *of_sets], dim=1) if of_sets else log_p
         losses = F.nll_loss(log_p, labels, self.weight, ignore_index=NO_LABEL, reduction="none")
         with torch.no_grad():
             target = labels.masked_fill(~valid, 0)[:, None]
@@ -62,11 +70,11 @@ class OhemCrossEntropy(nn.Module):
         return losses[hard].mean() if bool(hard.any()) else losses.sum() * 0.0
 
 
-def loss_function(config: LossConfig) -> OhemCrossEntropy:
+def loss_function(config: LossConfig, sets: Sequence[Sequence[int]] = ()) -> OhemCrossEntropy:
     """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
     if config.kind == "ce":
-        return OhemCrossEntropy(math.inf, min_kept=0)
-    return OhemCrossEntropy(config.threshold, config.min_kept)
+        return OhemCrossEntropy(math.inf, min_kept=0, sets=sets)
+    return OhemCrossEntropy(config.threshold, config.min_kept, sets=sets)
 
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ CONFIG, ENVIRONMENT, CHECKPOINT = "config.yaml", "environment.json", "checkpoint
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 # what may differ between a run and its continuation
 _FREE = tuple(f"config.{key}" for key in (
-    "out", "data.root", "data.lists", "data.workers", "log.",
+    "out", "data.lists", "data.workers", "log.",
     "device.devices", "device.nodes", "device.checkpointing",
 ))  # fmt: skip
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # of FSDP's shards
@@ -148,7 +148,7 @@ def differences(
         name, old, new = prefix + key, before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{name}.")
-        elif old != new and not name.startswith(_FREE):
+        elif old != new and not (name.startswith(_FREE) or name.endswith(".root")):
             found.append(f"{name}: {old!r} before, {new!r} now")
     return found
 
