@@ -181,14 +181,17 @@ def network_of(
 
 
 def check_fit(spec: Spec, frames: FrameSet) -> None:
-    """TrainingError where classes or encodings of a data set do not fit those of the weights."""
+    """TrainingError where classes or encodings of a data set do not fit those of the weights. A
+    sensor that the network does not read may have any.
+    """
     where = f"{frames.dataset} {frames.split} ({frames.records[0].image.parent})"
     try:
         meanings(frames, spec.classes)
     except DataError as error:
         raise TrainingError(f"{where}: {error}") from error
     for sensor, modality in frames.modalities.items():
-        read, found = spec.encodings[sensor], modality.encoding
+        found = modality.encoding
+        read = spec.encodings.get(sensor, found)
         if read != found:
             raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")
 
