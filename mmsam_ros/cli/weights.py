@@ -18,8 +18,7 @@ from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS
-from mmsam_ros.training.evaluate import check_fit
-from mmsam_ros.training.start import benchmark_geometry, look_at, network_config
+from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, network_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

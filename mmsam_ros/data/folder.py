@@ -43,7 +43,10 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     modalities = {sensor: meta.modality(sensor) for sensor in sensors}
     path = root / "calib.json"
     calibration = Calibration.read(path) if os.path.lexists(path) else None
-    return FrameSet("folder", split, records, meta.classes, modalities, calibration=calibration)
+    return FrameSet(
+        "folder", split, records, meta.classes, modalities,
+        calibration=calibration, any_of=meta.any_of or {},
+    )  # fmt: skip
 
 
 def _notes(root: Path, names: set[str]) -> list[str]:

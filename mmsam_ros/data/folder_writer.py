@@ -50,6 +50,8 @@ class Meta(Checked):
     limits: tuple[float, float] | None = None  # `mono16` counts that map to 0 and 255
     subsets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # key -> name -> word
     point_size: int = ranged(2, 1, MAX_POINT_SIZE)  # side of a LiDAR point in the image, pixels
+    # names of the network's classes that a class means, by its name; None: these are the network's
+    any_of: Mapping[str, tuple[str, ...]] | None = None
 
     def check(self) -> None:
         self.require(self.format == FORMAT, "format", repr(FORMAT))
@@ -59,6 +61,11 @@ class Meta(Checked):
         if ids != list(range(len(ids))) or not ids:
             raise DataError(f"class ids are {ids}, expected 0, 1, 2, …")
         object.__setattr__(self, "classes", ordered)
+        for name, means in (self.any_of or {}).items():
+            check_word("any_of", name, [info.name for info in ordered], DataError)
+            if not means or len(set(means)) < len(means):
+                expected = "one or more classes of the network, each once"
+                raise DataError(f"any_of.{name}: found {[*means]}, expected {expected}")
         for sensor, encoding in self.encodings.items():
             check_word("encodings", sensor, AUXILIARY_SENSORS, DataError)
             check_word(f"encodings.{sensor}", encoding, ENCODINGS[sensor], DataError)
@@ -109,7 +116,7 @@ class FolderWriter:
 
     Args:
         root: top folder of the data set; created if missing.
-        classes, encodings, limits, point_size: as in `Meta`.
+        classes, encodings, limits, point_size, any_of: as in `Meta`.
         calibration: content of calib.json, may hold arrays. None if every sensor's image is in the
             camera's view already. DataError where this or `Meta` could not be read back.
     """
@@ -118,10 +125,13 @@ class FolderWriter:
         self, root: Path, classes: Sequence[ClassInfo], encodings: Mapping[str, str],
         calibration: Mapping[str, Any] | None = None, *,
         limits: tuple[float, float] | None = None, point_size: int = 2,
+        any_of: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:  # fmt: skip
         with naming(root / "meta.json", ValueError):
             encodings = dict(encodings)
-            self.meta = Meta(FORMAT, tuple(classes), encodings, {}, limits, point_size=point_size)
+            self.meta = Meta(
+                FORMAT, tuple(classes), encodings, {}, limits, point_size=point_size, any_of=any_of
+            )
         if calibration is not None:
             Calibration.from_values(calibration, root / "calib.json")
         self.root, self.calibration = root, calibration

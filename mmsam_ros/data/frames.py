@@ -64,6 +64,8 @@ class FrameSet:
     calibration: Calibration | None = None  # for points, and images not in the camera's view
     rasters: str = ""  # how the files of its sensors were made, where there are several ways
     change: Callable[[LabelledFrame], LabelledFrame] | None = None  # of what was read
+    # names of the network's classes that a class means, by its name; else the one of its name
+    any_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

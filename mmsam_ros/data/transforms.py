@@ -35,6 +35,8 @@ class PhotometricConfig(Checked):
         contrast: [low, high] of the factor.
         saturation: [low, high] of the factor, in HSV.
         hue: the shift is a whole number in [-hue, hue), in steps of 2 degrees.
+        gamma: [low, high] of the exponent of the levels in 0..1, drawn for every image, on a
+            logarithmic scale; [1, 1] for none (the one choice with `photometric: published`).
     """
 
     error = DataError
@@ -44,8 +46,10 @@ class PhotometricConfig(Checked):
     contrast: tuple[float, float] = ranged((0.5, 1.5), 0)
     saturation: tuple[float, float] = ranged((0.5, 1.5), 0)
     hue: int = ranged(18, 0, 90)
+    gamma: tuple[float, float] = ranged((1.0, 1.0), 0.1, 10)
 
     def check(self) -> None:
+        self.require(self.gamma[0] <= self.gamma[1], "gamma", _ORDERED)
         self.require(self.contrast[0] <= self.contrast[1], "contrast", _ORDERED)
         self.require(self.saturation[0] <= self.saturation[1], "saturation", _ORDERED)
 
@@ -64,6 +68,8 @@ class AugmentConfig(Checked):
             pixels.
         two_classes: MUSES's rule, rounds of draws until a window holds two label values, of which
             255 is one (bounded).
+        darken: probability of a dark, noisy RGB image (1 to 6 stops less light) where the frame has
+            data of another sensor.
         photometric: how the RGB image is distorted; `published` keeps what the released code does
             to images that are not 8-bit yet (default of DeLiVER, FMB and MUSES), `intended` is
             the same operation on whole grey levels.
@@ -79,15 +85,18 @@ class AugmentConfig(Checked):
     flip: float = ranged(0.5, 0, 1)
     max_class_share: float = ranged(0.75, 0, 1)
     two_classes: bool = False
+    darken: float = ranged(0.0, 0, 1)
     photometric: Literal["published", "intended"] = "intended"
     distortion: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
         self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
+        has_gamma = self.photometric == "intended" or self.distortion.gamma == (1.0, 1.0)
+        self.require(has_gamma, "photometric", "intended, for any distortion.gamma but [1, 1]")
 
 
 class Augment(nn.Module):
-    """Blur, resize, crop, flip and photometric distortion, in the recipe's order.
+    """Blur, resize, crop, flip, photometric distortion and darkening, in the recipe's order.
 
     RGB, all planes and the label are resized, cropped and flipped together; blur and distortion
     touch RGB alone. The intended distortion starts from and leaves whole grey levels.
@@ -105,6 +114,7 @@ class Augment(nn.Module):
             v2.RandomHorizontalFlip(config.flip),
         )
         self.photometric = PhotometricDistortion(config.distortion, config.photometric)
+        self.darken = config.darken
 
     def forward(self, sample: Sample) -> Sample:
         rgb = self.blur(tv_tensors.Image(sample["rgb"], dtype=torch.float32))
@@ -113,7 +123,15 @@ class Augment(nn.Module):
         if self.photometric.kind == "intended":
             rgb = tv_tensors.Image(rgb.round(), dtype=torch.uint8)
         out["rgb"] = tv_tensors.Image(self.photometric(rgb), dtype=torch.float32)
+        if self.darken and sample["planes"] and torch.rand(()) < self.darken:
+            out["rgb"] = tv_tensors.wrap(_darkened(out["rgb"]), like=out["rgb"])
         return cast(Sample, out)
+
+
+def _darkened(rgb: Tensor) -> Tensor:
+    """Levels 0..255 with 1 to 6 stops less light, on a camera with gamma 2.2, and its noise."""
+    dark = rgb * 2 ** (-_uniform(1, 6) / 2.2)
+    return (dark + _uniform(0, 10) * torch.randn(rgb.shape)).round().clamp(0, 255)
 
 
 class Blur(v2.Transform):
@@ -224,6 +242,8 @@ class PhotometricDistortion(v2.Transform):
         steps += [("saturation", c.saturation), ("hue", (-c.hue, c.hue))]
         steps.insert(1 if torch.rand(()) < 0.5 else 3, ("contrast", c.contrast))
         fired = [step for step in steps if torch.rand(()) < c.probability]
+        if c.gamma[0] < c.gamma[1]:
+            fired.append(("gamma", (math.log(c.gamma[0]), math.log(c.gamma[1]))))
         return {"steps": [(name, _uniform(*between)) for name, between in fired]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -238,10 +258,12 @@ def _distort(image: NDArray[np.uint8], name: str, value: float) -> NDArray[np.ui
     levels = np.arange(256.0)
     if name == "hue":
         changed = (levels + math.floor(value)) % 180
+    elif name == "gamma":
+        changed = 255 * (levels / 255) ** math.exp(value)
     else:
         changed = levels + value if name == "brightness" else levels * value
     table = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-    if name in ("brightness", "contrast"):
+    if name in ("brightness", "contrast", "gamma"):
         return table[image]
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     channel = hsv[..., 0 if name == "hue" else 1]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of a training run; the defaults are the published recipe (arXiv 2509.10408)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mmsam_ros._util import Checked, MmsamError, ranged
@@ -20,12 +21,36 @@ class _Config(Checked):
 
 
 @dataclass(frozen=True)
-class DataConfig(_Config):
-    """Where the frames come from."""
+class MixConfig(_Config):
+    """A further data set to train on. Its labels mean classes of the run's own (`any_of`)."""
 
-    root: str = ""  # top folder of the data set
-    lists: str = ""  # folder of FMB's easy and hard lists; other data sets need none
-    workers: int = ranged(4, 0)  # loading processes of each device
+    root: str  # top folder of the data set
+    dataset: str = "folder"  # kind of data set
+    weight: float = ranged(1.0, 0)  # share of the frames; the shares of all sets are scaled to 1
+
+
+@dataclass(frozen=True)
+class DataConfig(_Config):
+    """Where the frames come from.
+
+    Attributes:
+        root: top folder of the data set.
+        lists: folder of FMB's easy and hard lists; other data sets need none.
+        weight: share of the frames where `mix` adds other data sets.
+        mix: further data sets to train on, by names of one's own; keys of each are `root`,
+            `dataset` (kind, default `folder`) and `weight` (share of the frames, default 1).
+        workers: loading processes of each device.
+    """
+
+    root: str = ""
+    lists: str = ""
+    weight: float = ranged(1.0, 0)
+    mix: Mapping[str, MixConfig] = field(default_factory=dict)
+    workers: int = ranged(4, 0)
+
+    def check(self) -> None:
+        shares = [self.weight, *(part.weight for part in self.mix.values())]
+        self.require(any(shares), "weight", "a share above 0, here or in mix")
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,9 @@ def config_rows(cls: type = TrainConfig, prefix: str = "") -> list[ConfigRow]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             rows += config_rows(hint, f"{key}.")
             continue
-        default = "" if field.default is dataclasses.MISSING else yaml_text(field.default)
+        made = field.default_factory
+        default = made() if made is not dataclasses.MISSING else field.default
+        default = "" if default is dataclasses.MISSING else yaml_text(default)
         text = described[field.name].removesuffix(".")
         rows.append(ConfigRow(key, _type_text(hint), default, allowed(cls, field), text))
     return rows
@@ -188,7 +190,11 @@ def _type_text(hint: Any) -> str:
         return "str"
     if hint in (Ellipsis, NoneType):
         return "null" if hint is NoneType else "..."
+    if dataclasses.is_dataclass(hint):
+        return "keys with values"
     parts = [_type_text(part) for part in get_args(hint)]
+    if get_origin(hint) is Mapping:
+        return f"{{{': '.join(parts)}}}"
     if get_origin(hint) is tuple:
         return f"[{', '.join(parts)}]"
     return " or ".join(parts) or str(hint.__name__)

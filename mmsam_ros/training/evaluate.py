@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +21,7 @@ from mmsam_ros._util import Checked, MmsamError, check_word, ranged
 from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame
+from mmsam_ros.data.meanings import Scoring
 from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.channels import compare
@@ -34,7 +34,7 @@ from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share, worker_advice
 from mmsam_ros.training.loader import read_frames
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import benchmark_geometry, look_at, open_split
+from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, open_split
 from mmsam_ros.training.tta import View, flipped, scaled_plans
 from mmsam_ros.weights import Geometry, Spec
 
@@ -104,8 +104,8 @@ class FrameResult:
     """An evaluated frame."""
 
     item: LabelledFrame
-    prediction: Tensor  # (h, w) training ids
-    target: Tensor | None  # the ground truth, likewise; None where it is withheld
+    prediction: Tensor  # (h, w) training ids of the network
+    target: Tensor | None  # the ground truth, the data set's; None where it is withheld
     matrix: Tensor | None  # the frame's confusion matrix; None without ground truth
 
     def on_cpu(self) -> Self:
@@ -116,11 +116,13 @@ class FrameResult:
     def pictures(self, frames: FrameSet, spec: Spec) -> dict[str, NDArray[np.uint8]]:
         """RGB images (h, w, 3) of what the sensors gave, the truth and the prediction."""
         sample, colours = frames.sample(self.item), palette(spec.classes)
+        names = [[info.name for info in owner.classes] for owner in (spec, frames)]
+        true_colours = colours if names[0] == names[1] else palette(frames.classes)
         shown = {"camera": sample["rgb"], **sample["planes"]}
         images = {name: _visible(image.permute(1, 2, 0).numpy()) for name, image in shown.items()}
-        for name, labels in (("truth", self.target), ("prediction", self.prediction)):
-            if labels is not None:
-                images[name] = colorise(labels.cpu().numpy(), colours)
+        if self.target is not None:
+            images["truth"] = colorise(self.target.cpu().numpy(), true_colours)
+        images["prediction"] = colorise(self.prediction.cpu().numpy(), colours)
         return images
 
 
@@ -139,13 +141,15 @@ def evaluate_frames(
     workers: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> SubsetMatrices:
-    """Count the predictions of the frames: this process's share, or those at `indices`.
+    """Count the predictions of the frames, as `Scoring` says: this process's share, or those at
+    `indices`.
 
     Every process of a distributed run has to call this, and has the sum over all of them.
     `workers` processes read the frames. Once it is `stopped`, no other frame is predicted.
     """
-    classes, device = len(predictor.spec.classes), predictor.engine.device
-    matrices = SubsetMatrices(classes, (record.subsets for record in frames.records), device)
+    scoring = Scoring.of(frames, predictor.spec.classes)
+    subsets, device = (record.subsets for record in frames.records), predictor.engine.device
+    matrices = SubsetMatrices(len(scoring.names) + scoring.rest, subsets, device)
     share = own_share(len(frames)) if indices is None else indices
     for item in read_frames(frames, share, workers):
         if stopped():
@@ -156,7 +160,7 @@ def evaluate_frames(
             raise InferenceError(f"frame {item.record.name}: {error}") from error
         matrix = None
         if target is not None:
-            matrix = matrices.update(prediction, target, item.record.subsets)
+            matrix = matrices.update(*scoring(prediction, target), item.record.subsets)
         if on_frame is not None:
             on_frame(FrameResult(item, prediction, target, matrix))
     matrices.all_reduce()
@@ -211,6 +215,7 @@ class Evaluation:
                 item = corrupt(item, name, frames)
             return item
 
+        self.names = Scoring.of(frames, spec.classes).names  # of the classes that are scored
         records = frames.records[: config.limit]
         self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
@@ -256,7 +261,7 @@ def evaluate_weights(weights: Path, config: TrainConfig, split: str) -> dict[str
             workers=data.workers, device=device.accelerator, precision=device.inference,
         )
     )  # fmt: skip
-    scores = evaluation.run().scores([info.name for info in evaluation.spec.classes])
+    scores = evaluation.run().scores(evaluation.names)
     return {key: vars(score) for key, score in scores.items()}
 
 
@@ -264,16 +269,3 @@ def check_labels(config: TrainConfig, split: str) -> None:
     """TrainingError unless a run's data set has frames of a split, and labels of them."""
     if not any(record.label is not None for record in open_split(config, split).records):
         raise TrainingError(f"{config.data.root}: the labels of the split {split!r} are withheld")
-
-
-def check_fit(spec: Spec, frames: FrameSet) -> None:
-    """TrainingError where classes or encodings of a data set are not those of the weights."""
-    names = ([info.name for info in owner.classes] for owner in (spec, frames))
-    for i, (ours, theirs) in enumerate(zip_longest(*names)):
-        if ours != theirs:
-            both = f"{ours!r} in the weights, but {theirs!r} in the data set"
-            raise TrainingError(f"class {i} is {both}")
-    for sensor, modality in frames.modalities.items():
-        read, found = spec.encodings[sensor], modality.encoding
-        if read != found:
-            raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")

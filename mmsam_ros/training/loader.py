@@ -13,25 +13,29 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torchvision import tv_tensors
 
 from mmsam_ros._util import MmsamError, stop_signals
 from mmsam_ros.data.errors import DataWarning
 from mmsam_ros.data.frames import FrameSet, LabelledFrame, Sample
+from mmsam_ros.data.meanings import LabelCodes
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
 from mmsam_ros.sensors import NO_LABEL, RGB
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.weights import Spec
 
-Draw = tuple[int, int]  # epoch, index of the frame
+Draw = tuple[int, int, int]  # round through the data set's frames, index of the frame, data set
 Item = tuple[dict[str, Tensor], Tensor, str]  # inputs by modality (3, h, w), label (h, w), name
 
 
@@ -40,7 +44,7 @@ class Batch(NamedTuple):
 
     inputs: dict[str, Tensor]  # normalised images (B, 3, h, w) by modality
     present: dict[str, Tensor]  # (B,) of the auxiliaries that some of the frames lack
-    label: Tensor  # (B, h, w)
+    label: Tensor  # (B, h, w), see `TrainingFrames.codes`
     names: list[str]  # of the frames
 
 
@@ -50,13 +54,24 @@ class FrameSampler(Sampler[list[Draw]]):
     Every epoch is a permutation of its own. A step takes the next `effective` frames of it, split
     over the accumulation's micro-steps and then over the processes, so that all processes together
     see what one would. Frames that do not fill a last step are left out of their epoch.
+
+    With `others`, the numbers of frames of `data.mix`, an epoch has as many frames as all sets
+    together, each set its share, shuffled. A set goes round through permutations of its frames,
+    on from where the last epoch ended, so that none comes more often than another.
+
     TrainingError where the numbers do not divide, or a step takes more frames than there are.
     """
 
     def __init__(
-        self, frames: int, config: TrainConfig, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> None:
-        batch = config.batch
+        self, frames: int, config: TrainConfig, rank: int = 0, world_size: int = 1, start: int = 0,
+        others: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        batch, data = config.batch, config.data
+        weights = np.array([data.weight, *(part.weight for part in data.mix.values())])
+        self._sizes = np.array([frames, *others])
+        frames = int(self._sizes[weights > 0].sum())
+        bounds = np.rint(frames * weights.cumsum() / weights.sum()).astype(int)
+        self._counts = np.diff(bounds, prepend=0)  # of an epoch's frames, by data set
         self.accumulation, rest = divmod(batch.effective, batch.per_device * world_size)
         if rest:
             raise TrainingError(
@@ -69,19 +84,34 @@ class FrameSampler(Sampler[list[Draw]]):
             )
         self.steps_per_epoch = frames // batch.effective
         self.steps = range(start, config.schedule.epochs * self.steps_per_epoch)
-        self._frames, self._seed, self._rank = frames, config.seed, rank
+        self._seed, self._rank = config.seed, rank
         self._shape = (self.accumulation, world_size, batch.per_device)
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulation
 
     def __iter__(self) -> Iterator[list[Draw]]:
+        read = lru_cache(maxsize=1)(self._epoch)
         for step in self.steps:
             epoch, position = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng((self._seed, epoch)).permutation(self._frames)
-            taken = order[: self.steps_per_epoch * math.prod(self._shape)]
-            for indices in taken.reshape(-1, *self._shape)[position, :, self._rank].tolist():
-                yield [(epoch, index) for index in indices]
+            taken = read(epoch)[: self.steps_per_epoch * math.prod(self._shape)]
+            for draws in taken.reshape(-1, *self._shape, 3)[position, :, self._rank].tolist():
+                yield [tuple(draw) for draw in draws]
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Every draw of an epoch (frames, 3), in order."""
+        own, kinds = self._counts, len(self._counts)
+        which = self._permuted(np.repeat(np.arange(kinds), own), epoch, kinds)
+        draws = np.empty((len(which), 3), np.int64)
+        for kind, (size, count) in enumerate(zip(self._sizes, own, strict=True)):
+            rounds, places = np.divmod(epoch * count + np.arange(count), size)
+            orders = {r: self._permuted(np.arange(size), r, kind) for r in np.unique(rounds)}
+            indices = [orders[r][place] for r, place in zip(rounds, places, strict=True)]
+            draws[which == kind] = np.stack([rounds, indices, np.full(count, kind)], axis=1)
+        return draws
+
+    def _permuted(self, values: NDArray[np.int64], *key: int) -> NDArray[np.int64]:
+        return np.random.default_rng((self._seed, *key)).permutation(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +125,23 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
     frames: FrameSet
     spec: Spec
     config: TrainConfig
+    others: tuple[FrameSet, ...] = ()  # of `data.mix`
 
     def __post_init__(self) -> None:
-        bare = [record.name for record in self.frames.records if record.label is None]
-        if bare:
-            raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
+        for frames in self.sets:
+            bare = [record.name for record in frames.records if record.label is None]
+            if bare:
+                raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
+
+    @property
+    def sets(self) -> tuple[FrameSet, ...]:
+        """The data sets, by their number in a draw."""
+        return (self.frames, *self.others)
+
+    @cached_property
+    def codes(self) -> LabelCodes:
+        """What the values of a batch's labels mean."""
+        return LabelCodes.of(self.sets, self.spec.classes)
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch | MmsamError:
         try:
@@ -107,13 +149,17 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
         except MmsamError as error:
             return error
 
-    def _read(self, epoch: int, index: int) -> Item:
+    def _read(self, number: int, index: int, kind: int) -> Item:
+        frames = self.sets[kind]
         # only the CPU's generator, and given back: without workers it is the network's own
-        entropy = np.random.SeedSequence((self.config.seed, epoch, index))
+        entropy = np.random.SeedSequence((self.config.seed, number, index, kind))
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.default_generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-            item = self.frames[index]
-            sample = Augment(self.config.augment)(self.frames.sample(item))
+            item = frames[index]
+            sample = frames.sample(item)
+            codes = self.codes.tables[kind][sample["label"].numpy()]
+            sample["label"] = tv_tensors.Mask(torch.from_numpy(codes))
+            sample = Augment(self.config.augment)(sample)
             auxiliaries = self.spec.config.auxiliaries
             kept = torch.rand(len(auxiliaries)) >= self.config.modality_dropout
         inputs = network_inputs(sample, self.spec)
@@ -193,7 +239,8 @@ def make_loader(dataset: TrainingFrames, sampler: FrameSampler) -> Iterator[Batc
     if dataset.config.data.workers:
         _check_shared_memory()
         # what the frames warn of is said here, and not by every worker
-        dataset.frames.read(dataset.frames.records[0])
+        for frames in dataset.sets:
+            frames.read(frames.records[0])
     for batch in loader:
         if isinstance(batch, MmsamError):
             raise batch

@@ -174,10 +174,17 @@ class RunLog:
             self.say(f"validation {done}/{count} {self._left}")
 
     @rank_zero_only
-    def validation(self, step: int, epoch: int, scores: Mapping[str, Scores]) -> None:
-        """Scores of every subset, and of every class over all frames."""
+    def validation(
+        self, step: int, epoch: int, scores: Mapping[str, Scores],
+        others: Mapping[str, Mapping[str, Scores]],
+    ) -> None:  # fmt: skip
+        """Scores of every subset, also of other data sets by name, and of every class over all
+        frames.
+        """
         self._left.validated(step)
         miou = {subset: score.miou for subset, score in scores.items()}
+        for name, some in others.items():
+            miou |= {f"{name}: {subset}": score.miou for subset, score in some.items()}
         iou = scores[ALL].iou
         known = {f"val/iou/{name}": value for name, value in iou.items() if value is not None}
         self._scalars({f"val/miou/{name}": value for name, value in miou.items()} | known, step)

@@ -5,8 +5,9 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mmsam_ros.data.check import count_notes
+from mmsam_ros.data.frames import FrameSet
+from mmsam_ros.data.meanings import Scoring
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices, run
@@ -26,7 +29,7 @@ from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_
 from mmsam_ros.training.log import Plan, RunLog, watched_parameters
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
-from mmsam_ros.training.start import build, open_split, start_line
+from mmsam_ros.training.start import build, open_mix, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -56,10 +59,11 @@ class Trainer:
     def __init__(self, fabric: Fabric, config: TrainConfig, directory: Path, resume: bool) -> None:
         self.fabric, self.config, self.directory = fabric, config, directory
         frames, self.val_frames = open_split(config, "train"), open_split(config, "val")
+        others, self.val_others = open_mix(config, "train"), open_mix(config, "val")
 
         # the network and its optimiser
         fabric.seed_everything(config.seed, verbose=False)  # the same network in every process
-        self.net, self.spec = build(config, frames)
+        self.net, self.spec = build(config, frames, [*others.values()])
         if (ema := config.optimiser.ema) and devices.is_sharded(fabric):
             raise TrainingError(f"optimiser.ema: found {ema}, expected 0 with device.strategy fsdp")
         self.average = ModelEmaV3(self.net, ema, device=fabric.device) if ema else None
@@ -70,26 +74,29 @@ class Trainer:
         watched = None if devices.is_sharded(fabric) else watched_parameters(self.net)
         if config.device.checkpointing:
             devices.recompute_activations(self.net)
-        self.criterion = loss_function(config.loss).to(fabric.device)
+        dataset = TrainingFrames(frames, self.spec, config, tuple(others.values()))
+        self.criterion = loss_function(config.loss, dataset.codes.sets).to(fabric.device)
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
         world, path = fabric.world_size, directory / run.CHECKPOINT
-        same = {"world_size": world, "train_frames": len(frames), "config": run.plain(config)}
+        counts = {"train_frames": len(frames), "mix_frames": {n: len(x) for n, x in others.items()}}
+        same = {"world_size": world, **counts, "config": run.plain(config)}
         self.checkpoints = run.Checkpoints(fabric, path, self.net, optimiser, self.average, same)
         self.progress = self.checkpoints.load() if resume and path.is_file() else run.Progress()
         start = self.progress.step
-        self.sampler = FrameSampler(len(frames), config, fabric.global_rank, world, start)
-        self.batches = make_loader(TrainingFrames(frames, self.spec, config), self.sampler)
+        rank, more = fabric.global_rank, [len(part) for part in others.values()]
+        self.sampler = FrameSampler(len(frames), config, rank, world, start, more)
+        self.batches = make_loader(dataset, self.sampler)
 
         # the run directory
         fabric.barrier()  # every process has looked into it before one writes
         if fabric.is_global_zero:
             run.describe(directory, config, world)
         self.validations = validation_steps(config, self.sampler)
-        counts = (config.batch.effective, len(self.val_frames))
-        validated = not self.progress.unvalidated
-        plan = Plan(self.sampler.steps, self.validations, validated, counts)
+        scored = sum(map(len, (self.val_frames, *self.val_others.values())))
+        validated, sizes = not self.progress.unvalidated, (config.batch.effective, scored)
+        plan = Plan(self.sampler.steps, self.validations, validated, sizes)
         self.log = RunLog(directory, plan, config.log.every, watched)
         self.stop = run.StopSignals()
         notes = [*devices.departures(fabric, config), *filter(None, [frames.rasters])]
@@ -150,7 +157,8 @@ class Trainer:
             self.validate()
 
     def validate(self) -> None:
-        """Score the network, or its moving average, and write last.safetensors and the best one.
+        """Score the network, or its moving average, and write last.safetensors and the best one, by
+        the mean over the data sets that have a split `val`.
 
         A signal ends it (SystemExit); the checkpoint tells a resumed run to begin with it.
         """
@@ -158,11 +166,20 @@ class Trainer:
         net = devices.whole_network(self.fabric, scored).eval()
         before, step = self.progress, self.progress.step
         epoch = step // self.sampler.steps_per_epoch
-        scores = self._scores(net, step)
+        parts = (self.val_frames, *self.val_others.values())
+        done, count = itertools.count(1), sum(len(devices.own_share(len(part))) for part in parts)
+        self.log.frame(0, count)
+
+        def after_frame() -> None:
+            self.log.frame(next(done), count)
+
+        scores, *rest = (self._scores(net, step, part, after_frame) for part in parts)
+        of_others = dict(zip(self.val_others, rest, strict=True))
         scored.train()
-        self.log.validation(step, epoch, scores)
-        miou, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
-        score = Score(miou, f"{self.val_frames.dataset} {self.val_frames.split}")
+        self.log.validation(step, epoch, scores, of_others)
+        own, subsets = scores[ALL].miou, self.spec.presence.trained_subsets
+        miou = fmean([own, *(some[ALL].miou for some in of_others.values())])
+        score = Score(own, f"{self.val_frames.dataset} {self.val_frames.split}")
         presence = Presence(subsets, {"+".join(subsets[0]): score})
         spec = dataclasses.replace(self.spec, presence=presence)
         self.progress = before.validated(miou, epoch, self.config.log.keep_best)
@@ -186,21 +203,21 @@ class Trainer:
         )
         return True
 
-    def _scores(self, net: MMSAMAdapter, step: int) -> dict[str, Scores]:
-        """Scores by subset of the validation frames."""
-        fabric, frames, own = self.fabric, self.val_frames, devices.own_share(len(self.val_frames))
-        done = itertools.count(1)
+    def _scores(
+        self, net: MMSAMAdapter, step: int, frames: FrameSet, after_frame: Callable[[], None]
+    ) -> dict[str, Scores]:
+        """Scores by subset of a data set's validation frames."""
+        fabric, own = self.fabric, devices.own_share(len(frames))
         pictured = {frames.records[i].name for i in own[: self.config.log.pictures]}
 
         def on_frame(result: FrameResult) -> None:
-            self.log.frame(next(done), len(own))
+            after_frame()
             if (name := result.item.record.name) in pictured:
                 self.log.picture(step, name, result.pictures(frames, self.spec))
 
         engine = TorchEngine(net, fabric.device, self.config.device.inference)
         predictor = Predictor.of(engine, self.spec, frames.dataset)
         workers = self.config.data.workers
-        self.log.frame(0, len(own))
         try:
             matrices = evaluate_frames(
                 predictor, frames, own, on_frame, workers, lambda: bool(self.stop.number)
@@ -213,7 +230,7 @@ class Trainer:
         if number := any_signal(fabric, self.stop):
             self.log.say(f"stopped while validating; go on with --resume {self.directory}")
             raise SystemExit(128 + number)
-        return matrices.scores([info.name for info in self.spec.classes])
+        return matrices.scores(Scoring.of(frames, self.spec.classes).names)
 
 
 def accumulate(

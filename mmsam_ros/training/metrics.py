@@ -34,9 +34,11 @@ class Scores:
 
     @classmethod
     def of(cls, matrix: Tensor, frames: int, classes: Sequence[str]) -> Self:
-        """From a confusion matrix (truth, prediction) of pixel counts."""
-        counts = matrix.double().cpu()
-        hit, truth, found = counts.diag(), counts.sum(1), counts.sum(0)
+        """From a confusion matrix (truth, prediction) of pixel counts; rows and columns beyond
+        `classes` are of predictions that are none of them.
+        """
+        counts, own = matrix.double().cpu(), len(classes)
+        hit, truth, found = counts.diag()[:own], counts.sum(1)[:own], counts.sum(0)[:own]
         # 0/0 becomes 0; an absent class that is predicted somewhere has 0 anyway
         iou = 100 * hit / (truth + found - hit).clamp(min=1)
         accuracy = 100 * hit / truth.clamp(min=1)

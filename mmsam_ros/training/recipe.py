@@ -8,6 +8,7 @@ The groups are those of the published code, which differ from the paper's text.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,16 +29,22 @@ class OhemCrossEntropy(nn.Module):
     `weight` has factors (classes,) on the pixels' losses; the mean stays over the number of pixels.
     With `frames` the batch is cut into groups of so many, and the loss is the mean over them: as if
     a device of its own had each.
+
+    A label from the number of classes on means one of `sets`, ids of classes: its probability is
+    the sum over the set. Its factor is the mean of theirs.
     """
 
     weight: Tensor | None
 
     def __init__(
         self, threshold: float = 0.7, min_kept: int = 100_000, weight: Tensor | None = None,
-        frames: int = 0,
+        frames: int = 0, sets: Sequence[Sequence[int]] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.threshold, self.min_kept, self.frames = threshold, min_kept, frames
+        self.sets = [list(ids) for ids in sets]
+        if weight is not None:
+            weight = torch.cat([weight, *(weight[ids].mean()[None] for ids in self.sets)])
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,6 +65,8 @@ class OhemCrossEntropy(nn.Module):
         if not bool(valid.any()):
             return logits.sum() * 0.0
         log_p = logits.log_softmax(dim=1)
+        of_sets = [log_p[:, ids].logsumexp(dim=1, keepdim=True) for ids in self.sets]
+        log_p = torch.cat([log_p, *of_sets], dim=1) if of_sets else log_p
         losses = F.nll_loss(log_p, labels, self.weight, ignore_index=NO_LABEL, reduction="none")
         with torch.no_grad():
             target = labels.masked_fill(~valid, 0)[:, None]
@@ -69,12 +78,12 @@ class OhemCrossEntropy(nn.Module):
         return losses[hard].mean() if bool(hard.any()) else losses.sum() * 0.0
 
 
-def loss_function(config: LossConfig) -> OhemCrossEntropy:
+def loss_function(config: LossConfig, sets: Sequence[Sequence[int]] = ()) -> OhemCrossEntropy:
     """OHEM, or plain cross-entropy: OHEM with a threshold that every pixel is below."""
     weight = torch.tensor(config.class_weights) if config.class_weights else None
     if config.kind == "ce":
-        return OhemCrossEntropy(math.inf, min_kept=0, weight=weight)
-    return OhemCrossEntropy(config.threshold, config.min_kept, weight, config.frames)
+        return OhemCrossEntropy(math.inf, min_kept=0, weight=weight, sets=sets)
+    return OhemCrossEntropy(config.threshold, config.min_kept, weight, config.frames, sets)
 
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:

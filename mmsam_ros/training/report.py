@@ -46,8 +46,7 @@ class Examples:
         """Take note of a frame; one without a labelled pixel has no score."""
         if result.matrix is None or not result.matrix.any():
             return
-        names = [info.name for info in self.evaluation.spec.classes]
-        value = Scores.of(result.matrix, 1, names).miou_present
+        value = Scores.of(result.matrix, 1, self.evaluation.names).miou_present
         self.miou[result.item.record.name] = value
         self._keep([(value, result.on_cpu())])
 
@@ -81,8 +80,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
     frames were evaluated as published; else `notes` say what differs.
     """
     config, spec, frames = evaluation.config, evaluation.spec, evaluation.frames
-    names = [info.name for info in spec.classes]
-    scores = matrices.scores(names) if evaluation.labelled else {}
+    scores = matrices.scores(evaluation.names) if evaluation.labelled else {}
     rows = find_benchmark(frames.dataset).published_rows(frames.split, spec.sensors)
     notes = _departures(evaluation) if rows else []
     return {
@@ -92,7 +90,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
         "device": str(evaluation.segmenter.device),
         "count": len(frames),
         "rasters": frames.rasters,
-        "classes": names,
+        "classes": [*evaluation.names],
         "scores": {name: vars(score) for name, score in scores.items()},
         "confusion": matrices.matrix().tolist(),
         "frames": examples.miou,
@@ -197,7 +195,7 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
         content=content,
         facts=facts(content),
         tables=tables(content)[:-1],
-        colours=["#{:02x}{:02x}{:02x}".format(*c.rgb) for c in examples.evaluation.spec.classes],
+        colours=_colours(examples.evaluation),
         shares=(100 * counts / counts.sum(1, keepdims=True).clip(min=1)).tolist(),
         pictures=examples.pictures(),
     )
@@ -208,6 +206,13 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
     (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / "report.html").write_text(page, encoding="utf-8")
+
+
+def _colours(evaluation: Evaluation) -> list[str]:
+    """Of the scored classes, as HTML writes them: the network's, else the data set's."""
+    tables = (evaluation.frames.classes, evaluation.spec.classes)
+    colours = {info.name: info.rgb for table in tables for info in table}
+    return ["#{:02x}{:02x}{:02x}".format(*colours[name]) for name in evaluation.names]
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> str:

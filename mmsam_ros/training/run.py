@@ -28,7 +28,7 @@ CONFIG, ENVIRONMENT, CHECKPOINT = "config.yaml", "environment.json", "checkpoint
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 # what may differ between a run and its continuation
 _FREE = tuple(f"config.{key}" for key in (
-    "out", "data.root", "data.lists", "data.workers", "log.",
+    "out", "data.lists", "data.workers", "log.",
     "device.devices", "device.nodes", "device.checkpointing",
 ))  # fmt: skip
 _EPOCHS = "config.schedule.epochs"  # a continuation may have more
@@ -170,7 +170,7 @@ def differences(
         elif longer and name == _EPOCHS and isinstance(old, int) and isinstance(new, int):
             if new < old:
                 found.append(f"{name}: {old} before, {new} now, expected at least as many")
-        elif old != new and not name.startswith(_FREE):
+        elif old != new and not (name.startswith(_FREE) or name.endswith(".root")):
             found.append(f"{name}: {old!r} before, {new!r} now")
     return found
 

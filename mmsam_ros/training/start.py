@@ -8,14 +8,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 
 from mmsam_ros._util import near_match, require
 from mmsam_ros.data.benchmark import Benchmark
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet
-from mmsam_ros.data.open import find_benchmark, open_frames
+from mmsam_ros.data.meanings import meanings
+from mmsam_ros.data.open import find_benchmark, open_frames, scan_frames
 from mmsam_ros.data.transforms import fit_factor
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model, rgb_alone
@@ -35,7 +40,15 @@ from mmsam_ros.sensors import (
     sample_planes,
 )
 from mmsam_ros.training.config import StartConfig, TrainConfig, TrainingError
-from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sam_encoder, make_spec
+from mmsam_ros.weights import (
+    Geometry,
+    Spec,
+    load_convnext,
+    load_model,
+    load_sam_encoder,
+    make_spec,
+    read_spec,
+)
 from mmsam_ros.weights.spec import empty_value
 
 Mode = Literal["pad", "resize", "slide"]
@@ -84,35 +97,64 @@ def open_split(config: TrainConfig, split: str) -> FrameSet:
     return open_frames(config.dataset, data.root, split, config.sensors, data.lists)
 
 
-def build(config: TrainConfig, frames: FrameSet) -> tuple[MMSAMAdapter, Spec]:
-    """Network and spec for a run on `frames`; scratch is drawn from torch's generator.
+def open_mix(config: TrainConfig, split: str) -> dict[str, FrameSet]:
+    """The frames of each data set of `data.mix`, with those of the run's sensors that it has; of
+    the split `val` only where there are labels. Errors as `open_frames`.
+    """
+    found = {}
+    for name, part in config.data.mix.items():
+        known = find_benchmark(part.dataset).known_sensors(Path(part.root))
+        sensors = [sensor for sensor in config.sensors if sensor in known]
+        if split == "val":
+            records = scan_frames(part.dataset, part.root, split, sensors).records
+            if not any(record.label for record in records):
+                continue
+        found[name] = open_frames(part.dataset, part.root, split, sensors)
+    return found
+
+
+def build(
+    config: TrainConfig, frames: FrameSet, others: Sequence[FrameSet] = ()
+) -> tuple[MMSAMAdapter, Spec]:
+    """Network and spec for a run on `frames` and `others`, those of `data.mix`; scratch is drawn
+    from torch's generator. The classes are those of `frames`, or of the start weights where its
+    labels mean classes of other names (`any_of`).
 
     Raises:
-        ModelError, TrainingError: a key of the configuration does not fit, or the network cannot
-            take the crop.
+        ModelError, TrainingError: a key of the configuration does not fit, the network cannot take
+            the crop, or a data set does not fit the network.
         WeightsError: start weights do not fit.
     """
     benchmark = find_benchmark(frames.dataset)
-    weights, names = config.loss.class_weights, [info.name for info in frames.classes]
+    modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
+    classes = frames.classes
+    if frames.any_of:
+        expected = "weights that have the classes which any_of of the data set names"
+        given = config.start.weights or config.start.fallback
+        require(bool(given), "start.weights", given, expected, TrainingError)
+        classes = read_spec(given).classes
+    weights, names = config.loss.class_weights, [info.name for info in classes]
     expected = f"none, or {len(names)} values, for {', '.join(names)}"
     fits = len(weights) in (0, len(names))
     require(fits, "loss.class_weights", weights, expected, TrainingError)
-    modalities = {s: _as_augmented(m, frames, config) for s, m in frames.modalities.items()}
-    network = network_of(config, benchmark, frames.classes, modalities)
+    network = network_of(config, benchmark, classes, modalities)
     model = build_model(network)
     geometry = benchmark_geometry(benchmark.mode, benchmark, network.image_size)
     sensors = f"{'+'.join(('camera', *network.auxiliaries))} of {frames.dataset}"
-    made = f"; {frames.rasters}" if frames.rasters else ""
+    data = " + ".join(f"{x.dataset}, {len(x)} frames of {x.split}" for x in (frames, *others))
+    made = sorted({x.rasters for x in (frames, *others) if x.rasters})
     provenance = {
-        "data": f"{frames.dataset}, {len(frames)} frames of {frames.split}{made}",
+        "data": "; ".join((data, *made)),
         "recipe": f"{sensors}, {config.model.preset}, {config.schedule.epochs} epochs",
         "seed": config.seed,
     }
     dropped = config.modality_dropout > 0
     spec = make_spec(
-        network, modalities, frames.classes, geometry, trained=True, dropped=dropped, **provenance
+        network, modalities, classes, geometry, trained=True, dropped=dropped, **provenance
     )
-    spec = dataclasses.replace(spec, seen=look_at(frames, spec))
+    for part in (frames, *others):
+        check_fit(spec, part)
+    spec = dataclasses.replace(spec, seen=look_at(frames, spec, others=others))
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
     return model, spec
@@ -143,9 +185,27 @@ def network_of(
     return built
 
 
-def look_at(frames: FrameSet, spec: Spec, count: int = 200) -> Seen:
-    """What the auxiliaries' channels look like in a data set, to compare the node's sensors with:
-    of `count` frames, spread over all, as the node makes planes of them.
+def check_fit(spec: Spec, frames: FrameSet) -> None:
+    """TrainingError where classes or encodings of a data set do not fit those of the weights. A
+    sensor that the network does not read may have any.
+    """
+    where = f"{frames.dataset} {frames.split} ({frames.records[0].image.parent})"
+    try:
+        meanings(frames, spec.classes)
+    except DataError as error:
+        raise TrainingError(f"{where}: {error}") from error
+    for sensor, modality in frames.modalities.items():
+        found = modality.encoding
+        read = spec.encodings.get(sensor, found)
+        if read != found:
+            raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")
+
+
+def look_at(
+    frames: FrameSet, spec: Spec, count: int = 200, others: Sequence[FrameSet] = ()
+) -> Seen:
+    """What the auxiliaries' channels look like in a data set and others, to compare the node's
+    sensors with: of `count` frames of each, spread over all, as the node makes planes of them.
 
     Raises:
         DataError: a frame cannot be read.
@@ -154,7 +214,8 @@ def look_at(frames: FrameSet, spec: Spec, count: int = 200) -> Seen:
     if not spec.sensors:
         return {}
 
-    def look(index: int) -> tuple[dict[str, PlaneSample], list[str]]:
+    def look(chosen: tuple[FrameSet, int]) -> tuple[dict[str, PlaneSample], list[str]]:
+        frames, index = chosen
         frame = frames[index].frame
         planes = frame_planes(frame, spec.modalities, Plan.of(spec.geometry, frame.size).canvas)
         shown = {
@@ -162,7 +223,12 @@ def look_at(frames: FrameSet, spec: Spec, count: int = 200) -> Seen:
         }
         return shown, [blank.text for blank in planes.blank.values() if blank.reason == LIMITS]
 
-    chosen = np.unique(np.linspace(0, len(frames) - 1, count).astype(int)).tolist()
+    chosen = [
+        (part, index)
+        for part in (frames, *others)
+        if part.modalities
+        for index in np.unique(np.linspace(0, len(part) - 1, count).astype(int)).tolist()
+    ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looks = list(pool.map(look, chosen))
     clipped = [text for _, texts in looks for text in texts]
@@ -221,23 +287,37 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
         load_convnext(model, start.convnext)
 
 
+def resize_norms(state: Mapping[str, Tensor], old: Size, new: Size) -> dict[str, Tensor]:
+    """A network's state for another image size: the fusion's norms over space, which alone have a
+    weight for each position, are resized bilinearly.
+    """
+    resized = dict(state)
+    for name in state if old != new else ():
+        if match := re.search(r"\.(\d)\.cross\.norm\.(?:weight|bias)$", name):
+            stride = 4 * 2 ** int(match[1])
+            before, after = ([side // stride for side in size] for size in (old, new))
+            map_11hw = state[name].view(1, 1, *before)
+            resized[name] = F.interpolate(map_11hw, size=after, mode="bilinear").flatten()
+    return resized
+
+
 def _load_same(model: MMSAMAdapter, path: str, spec: Spec, config: ModelConfig) -> Spec:
     """Load weights of the network `config` and the run's classes; returns their spec.
 
-    For a network of RGB alone, those of one with auxiliaries, or of another size, are as good.
+    They may be of another image size; for a network of RGB alone, of one with auxiliaries.
     """
     loaded, found = load_model(path)
-    if not config.auxiliaries:
-        if found.config.combine.absent != "empty":
-            loaded = rgb_alone(loaded)
-        config = dataclasses.replace(config, image_size=loaded.config.image_size)
+    if not config.auxiliaries and found.config.combine.absent != "empty":
+        loaded = rgb_alone(loaded)
     ours, theirs = config.to_dict(), loaded.config.to_dict()
-    if keys := ", ".join(key for key in ours if ours[key] != theirs[key]):
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    if keys := ", ".join(key for key in differing if key != "image_size"):
         raise TrainingError(f"{path}: its network differs from the run's in {keys}")
     names, others = ([info.name for info in s.classes] for s in (spec, found))
     if names != others:
         raise TrainingError(f"{path}: its classes are {others}, the run's {names}")
-    model.load_state_dict(loaded.state_dict())
+    sizes = found.config.image_size, config.image_size
+    model.load_state_dict(resize_norms(loaded.state_dict(), *sizes))
     return found
 
 

@@ -443,3 +443,44 @@ def test_photometric_config_names_the_bad_field(values: dict[str, Any]) -> None:
     (field,) = values
     with pytest.raises(DataError, match=rf"^{field}: found .* expected"):
         PhotometricConfig(**values)
+
+
+def test_gamma_bends_the_levels_of_every_image() -> None:
+    image = tv_tensors.Image(torch.arange(256, dtype=torch.uint8).repeat(3, 2, 1))
+    config = PhotometricConfig(probability=0.0, gamma=(0.5, 2.0))
+    torch.manual_seed(0)
+    exponents = []
+    for _ in range(200):
+        out = PhotometricDistortion(config)(image).double()
+        assert (out[:, :, 0].max(), out[:, :, 255].min()) == (0, 255)
+        exponents.append(np.log(out[0, 0, 128].item() / 255) / np.log(128 / 255))
+    assert min(exponents) > 0.48
+    assert max(exponents) < 2.05
+    assert np.mean(np.array(exponents) < 1) == pytest.approx(0.5, abs=0.12)  # as often below 1
+
+
+def test_frames_with_another_sensor_are_darkened() -> None:
+    sample = make_sample(33, 47)
+    torch.manual_seed(0)
+    levels = sample["rgb"].double().mean()
+    shares = []
+    for _ in range(40):
+        out = augment((33, 47), darken=1.0)(sample)
+        assert torch.equal(out["planes"]["thermal"], sample["planes"]["thermal"])
+        assert torch.equal(out["rgb"], out["rgb"].round().clamp(0, 255))
+        shares.append(float(out["rgb"].double().mean() / levels))
+    # of 1 to 6 stops: 0.73 to 0.15; noise that is clipped at 0 adds a little
+    assert 0.14 < min(shares) < 0.3
+    assert 0.6 < max(shares) < 0.75
+    alone = augment((33, 47), darken=1.0)({**sample, "planes": {}})
+    assert torch.equal(alone["rgb"], sample["rgb"].float())
+
+
+def test_a_probability_of_zero_draws_nothing_more() -> None:
+    """Published augmentation: the generator stands where it stood before."""
+    torch.manual_seed(0)
+    augment((33, 47), darken=0.0)(make_sample(33, 47))
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    augment((33, 47))(make_sample(33, 47))
+    assert torch.equal(torch.get_rng_state(), state)

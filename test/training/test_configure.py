@@ -245,7 +245,7 @@ def test_the_reference_has_every_key() -> None:
 
     def keys(values: dict[str, Any], start: str = "") -> Iterator[str]:
         for key, value in values.items():
-            nested = isinstance(value, dict)
+            nested = isinstance(value, dict) and key != "mix"  # its keys are names of one's own
             yield from keys(value, f"{start}{key}.") if nested else [start + key]
 
     assert list(rows) == list(keys(config))

@@ -44,8 +44,8 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
     orders = []
     for epoch in range(EPOCHS):
         draws = [draw for step in read[2 * epoch : 2 * epoch + 2] for draw in step]
-        assert {e for e, _ in draws} == {epoch}
-        orders.append([index for _, index in draws])
+        assert {e for e, _, _ in draws} == {epoch}
+        orders.append([index for _, index, _ in draws])
         assert len(set(orders[-1])) == len(orders[-1]), "a frame came twice"
         assert set(orders[-1]) < set(range(FRAMES))
     assert orders[0] != orders[1] != orders[2]

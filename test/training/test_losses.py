@@ -50,6 +50,38 @@ def test_pixels_below_the_cut_count(
     assert loss.item() == pytest.approx(mean(*kept), abs=1e-6)
 
 
+def test_a_set_of_classes_has_their_probabilities_together() -> None:
+    """Three classes; the label 3 means the second or the third of them."""
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.05, 0.9, 0.05]])  # by pixel
+    logits = p.log().T[None, :, None].clone().requires_grad_()
+    labels = torch.tensor([[[3, 0, 3]]], dtype=torch.uint8)
+    loss = loss_function(LossConfig(kind="ce"), sets=[(1, 2)])(logits, labels)
+    assert loss.item() == pytest.approx(mean(0.8, 0.6, 0.95), abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    # p - p / (p of the set) within a set, p outside; over three pixels
+    expected = torch.tensor(
+        [
+            [0.2, 0.5 - 0.5 / 0.8, 0.3 - 0.3 / 0.8],
+            [0.6 - 1, 0.1, 0.3],
+            [0.05, -0.9 / 19, -0.05 / 19],
+        ]
+    )
+    torch.testing.assert_close(logits.grad[0, :, 0].T, expected / 3)
+    # OHEM keeps what lies below the cut by the probability of the set: 0.8 and 0.95 do not
+    assert OhemCrossEntropy(0.7, 0, sets=[(1, 2)])(logits, labels).item() == pytest.approx(
+        mean(0.6), abs=1e-6
+    )
+
+
+def test_labels_of_one_class_have_the_loss_that_they_had() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 4, 4), torch.randint(0, 5, (2, 16, 16)).byte()
+    labels[0, :3] = 255
+    plain, sets = (OhemCrossEntropy(0.7, 50, sets=some) for some in ((), [(0, 1), (2, 3, 4)]))
+    assert torch.equal(plain(logits, labels), sets(logits, labels))
+
+
 def test_nothing_to_count_is_zero_with_a_graph() -> None:
     logits, labels = frame()
     logits.requires_grad_()
