@@ -88,6 +88,10 @@ class Mesh:
         turn = scale * np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
         return self.at(self.vertices @ turn.T + np.asarray(offset))
 
+    def moved_by(self, T: NDArray[np.float64]) -> Self:
+        """The mesh after a transform (4, 4)."""
+        return self.at(self.vertices @ T[:3, :3].T + T[:3, 3])
+
     def at(self, vertices: NDArray[np.floating]) -> Self:
         """The mesh with other vertices."""
         return replace(self, vertices=vertices.astype(np.float32))

@@ -112,8 +112,7 @@ class Caster:
                 if not _SIGHT[0] < ego[0] @ body[:, 3] < _SIGHT[1]:
                     continue
                 for limb in thing.limbs:
-                    T = body @ limb.at(time)
-                    meshes.append(limb.mesh.at(limb.mesh.vertices @ T[:3, :3].T + T[:3, 3]))
+                    meshes.append(limb.mesh.moved_by(body @ limb.at(time)))
                 rows.append(own)
             self._time, self._scenes = time, [self._still]
             if meshes:

@@ -37,7 +37,7 @@ SENSORS = {
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same scenes in all layouts."""
     top, scenes = tmp_path_factory.mktemp("synthetic"), plan(FRAMES, per_scene=2)
-    render(top / "folder", scenes, SIZE, workers=2)
+    render(top / "folder", scenes, make_rig(*SIZE), workers=2)
     make_world(top, scenes, SIZE)
     return {dataset: top / dataset for dataset in SENSORS}
 
@@ -89,7 +89,7 @@ def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str,
 def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
     scenes = plan({"train": 2, "test": 2}, per_scene=1)
     for workers in (1, 2):
-        render(tmp_path / str(workers), scenes, (64, 48), workers=workers)
+        render(tmp_path / str(workers), scenes, make_rig(64, 48), workers=workers)
     first, second = (
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
         for name in ("1", "2")
@@ -158,11 +158,11 @@ def test_contrast_grows_with_what_differs() -> None:
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     scenes = plan({"train": 1})
     with pytest.raises(DataError, match="exists"):
-        render(tmp_path, scenes, SIZE)
+        render(tmp_path, scenes, make_rig(*SIZE))
     with pytest.raises(DataError, match="no frames"):
-        render(tmp_path / "new", [], SIZE)
+        render(tmp_path / "new", [], make_rig(*SIZE))
     with pytest.raises(DataError, match="31x20"):
-        render(tmp_path / "new", scenes, (31, 20))
+        make_rig(31, 20)
     with pytest.raises(DataError, match="dev"):
         plan({"dev": 1})
     for seconds in (math.nan, math.inf, 0.0):
