@@ -43,9 +43,9 @@ class Layout:
         self.edge = self.kerb + rng.uniform(2.6, 4.8)  # of the pavement's far side
         self.first = int(rng.integers(self.every))  # block with a side street
         self.cars = rng.uniform(0.3, 0.9)  # share of the places taken
-        self.trucks = rng.uniform(0.12, 0.3)  # among the cars
+        self.trucks = rng.uniform(0.05, 0.22)  # among the cars
         self.trees = rng.uniform(0.1, 0.8)  # share of the places taken
-        self.people = rng.uniform(2.5, 8.0)  # per block and side
+        self.people = rng.uniform(3.0, 10.0)  # per block and side
         self.signs = rng.uniform(1.0, 3.0)  # per block and side
         self.asphalt = Surface("asphalt", rng.colour((0.08, 0.26), (0.0, 0.18)))
         self.paint = Surface("marking", rng.colour((0.45, 0.72), (0.0, 0.12), (0.08, 0.2)))
@@ -248,6 +248,8 @@ class _Block:
             yaw = _HEADING[side] + rng.uniform(-0.03, 0.03)
             at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
             self.place(kind, mesh, at, yaw)
+            if rng.random() < 0.12:  # the driver gets in
+                self._stander((s + rng.uniform(-1, 1), side * (lay.lane - 0.1), 0.0))
 
     def _walkers(self, side: int) -> None:
         rng, lay = self.rng, self.layout
@@ -339,7 +341,7 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
 
 
 def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
-    kind = "truck" if rng.random() < 0.35 else "car"
+    kind = "truck" if rng.random() < 0.25 else "car"
     body = Limb(traffic.VEHICLES[kind](rng, True))
     motion = Motion((s, side * layout.lane / 2, 0.0), _HEADING[side], speed, path=layout.path)
     return Instance(CLASS_IDS[kind], (body,), motion, traffic.HEADLIGHTS)
