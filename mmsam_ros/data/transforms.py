@@ -62,6 +62,8 @@ class AugmentConfig(Checked):
         max_class_share: a window is drawn again where one class has this share of its labelled
             pixels.
         two_classes: MUSES's rule, draw until a window holds two classes (bounded).
+        no_intensity: probability that the LiDAR's intensity is absent, which is 0 everywhere.
+        intensity_gamma: [low, high] of the exponent on the LiDAR's intensity / 100.
         photometric: distortion of the RGB image.
     """
 
@@ -74,17 +76,27 @@ class AugmentConfig(Checked):
     flip: float = ranged(0.5, 0, 1)
     max_class_share: float = ranged(0.75, 0, 1)
     two_classes: bool = False
+    no_intensity: float = ranged(0.0, 0, 1)
+    intensity_gamma: tuple[float, float] = ranged((1.0, 1.0), 0.1, 10)
     photometric: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
         self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
+        low, high = self.intensity_gamma
+        self.require(low <= high, "intensity_gamma", _ORDERED)
+
+    @property
+    def changes_intensity(self) -> bool:
+        """Whether LiDAR intensity is changed, which then must be a field of the data."""
+        return self.no_intensity > 0 or self.intensity_gamma != (1.0, 1.0)
 
 
 class Augment(nn.Module):
     """Blur, resize, crop, flip and photometric distortion, in the recipe's order.
 
     RGB, all planes and the label are resized, cropped and flipped together; blur and distortion
-    touch RGB alone. Distortion starts from and leaves whole grey levels.
+    touch RGB alone. Distortion starts from and leaves whole grey levels. At the end the LiDAR's
+    intensity is changed, where the configuration says so.
 
     Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, planes as
     they were measured, label uint8; of the crop's size at most, not padded, not normalised.
@@ -92,6 +104,7 @@ class Augment(nn.Module):
 
     def __init__(self, config: AugmentConfig) -> None:
         super().__init__()
+        self.config = config
         self.blur = v2.RandomApply([v2.GaussianBlur(3, sigma=0.8)], p=config.blur)
         self.joint = nn.Sequential(
             RandomResize(config.base_size, config.scale),
@@ -105,7 +118,20 @@ class Augment(nn.Module):
         out = self.joint({**sample, "rgb": rgb})
         levels = tv_tensors.Image(out["rgb"].round(), dtype=torch.uint8)
         out["rgb"] = tv_tensors.Image(self.photometric(levels), dtype=torch.float32)
+        if self.config.changes_intensity and "lidar" in out["planes"]:
+            lidar = self._other_intensity(out["planes"]["lidar"])
+            out["planes"] = {**out["planes"], "lidar": lidar}
         return cast(Sample, out)
+
+    def _other_intensity(self, planes: tv_tensors.Image) -> tv_tensors.Image:
+        """Of range, intensity and height; empty pixels stay 0."""
+        absent = torch.rand(()) < self.config.no_intensity
+        low, high = map(math.log, self.config.intensity_gamma)
+        gamma = math.exp(_uniform(low, high))
+        intensity = 100 * (planes[1].clamp(min=0) / 100) ** gamma
+        changed = torch.zeros_like(intensity) if absent else intensity.clamp(max=255)
+        stacked = torch.stack([planes[0], changed, planes[2]])
+        return cast(tv_tensors.Image, tv_tensors.wrap(stacked, like=planes))
 
 
 def fit_factor(size: Sequence[int], base_size: Sequence[int]) -> float:

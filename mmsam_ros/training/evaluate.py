@@ -28,7 +28,7 @@ from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import palette
+from mmsam_ros.sensors import palette, stored_alike
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share
 from mmsam_ros.training.metrics import SubsetMatrices
@@ -228,5 +228,5 @@ def check_fit(spec: Spec, frames: FrameSet) -> None:
             raise TrainingError(f"class {i} is {both}")
     for sensor, modality in frames.modalities.items():
         read, found = spec.encodings[sensor], modality.encoding
-        if read != found:
+        if not stored_alike(read, found):
             raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")

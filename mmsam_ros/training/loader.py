@@ -27,7 +27,7 @@ from mmsam_ros.data.errors import DataWarning
 from mmsam_ros.data.frames import FrameSet, Sample
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
-from mmsam_ros.sensors import NO_LABEL, RGB
+from mmsam_ros.sensors import NO_LABEL, RGB, made_of_points
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.weights import Spec
 
@@ -100,6 +100,12 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
         bare = [record.name for record in self.frames.records if record.label is None]
         if bare:
             raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
+        encoding = self.spec.encodings.get("lidar", "muses_raw")
+        if self.config.augment.changes_intensity and not made_of_points(encoding):
+            raise TrainingError(
+                f"augment changes LiDAR intensity, but {encoding} images have none, expected "
+                "no_intensity 0 and intensity_gamma [1, 1]"
+            )
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch | MmsamError:
         try:

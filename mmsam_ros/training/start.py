@@ -32,6 +32,7 @@ from mmsam_ros.sensors import (
     frame_planes,
     made_of_points,
     sample_planes,
+    stored_alike,
 )
 from mmsam_ros.training.config import StartConfig, TrainConfig, TrainingError
 from mmsam_ros.weights import Geometry, Spec, load_convnext, load_model, load_sam_encoder, make_spec
@@ -199,9 +200,14 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
         if names != others:
             raise TrainingError(f"{start.weights}: its classes are {others}, the run's {names}")
         for name, given in spec.inputs.items():
-            # the size of points and the limits of thermal images belong to the cameras
+            # the size of points and the limits of thermal images belong to the cameras, and a
+            # unit of intensity can be learnt anew
             other = found.inputs[name]
-            other = dataclasses.replace(other, point_size=given.point_size, limits=given.limits)
+            same = stored_alike(given.encoding, other.encoding)
+            other = dataclasses.replace(
+                other, point_size=given.point_size, limits=given.limits,
+                encoding=given.encoding if same else other.encoding,
+            )  # fmt: skip
             if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         model.load_state_dict(loaded.state_dict())

@@ -131,8 +131,8 @@ def _writer(root: Path, rig: Rig) -> FolderWriter:
         "lidar": {"T_camera_lidar": rig.T_camera_lidar},
         "thermal": {**thermal, "R_camera_thermal": rig.T_camera_thermal[:3, :3]},
     }
-    # frame_gain, because a count means something else in every thermal camera
-    encodings = {"lidar": "muses_raw", "thermal": "frame_gain"}
+    # gains, as counts and intensities mean something else in every thermal camera and LiDAR
+    encodings = {"lidar": "lidar_gain", "thermal": "frame_gain"}
     return FolderWriter(root, CLASSES, encodings, calibration)
 
 

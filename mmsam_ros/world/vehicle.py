@@ -112,10 +112,12 @@ def draw_rig(
     draw = _Draw(number)
     wide, high = draw.choose(_FORMATS)
     standard = make_rig(width, height or round(width * high / wide), camera_rate=camera_rate)
-    at = np.array([draw.between(0.3, 1.6), draw.between(-0.4, 0.4), draw.between(1.2, 2.2)])
+    x, y, z = draw.between(0.3, 1.6), draw.between(-0.4, 0.4), draw.between(1.2, 2.2)
     fov, pitch = draw.between(50, 110), draw.between(-2, 6)
-    camera = replace(standard.camera, fov=fov, T_base=pose(at, pitch=radians(pitch)) @ _OPTICAL)
-    beside = at + np.array([0, draw.between(-0.4, 0.4), draw.between(-0.15, 0.15)])
+    camera = replace(
+        standard.camera, fov=fov, T_base=pose((x, y, z), pitch=radians(pitch)) @ _OPTICAL
+    )
+    beside = (x, y + draw.between(-0.4, 0.4), z + draw.between(-0.15, 0.15))
     yaw, tilt, roll = (draw.between(-1.5, 1.5) for _ in range(3))
     place = pose(beside, radians(yaw), radians(pitch + tilt), radians(roll)) @ _OPTICAL
     thermal = PinholeSpec(*draw.choose(_THERMAL_SIZES), draw.between(30, 90), place)
