@@ -179,8 +179,8 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
     `muses_png16` becomes metres and raw intensity (v / 150 - 100, so a stored 15000 is empty);
     `depth_metres` becomes metres, 0 where nothing was measured (stored as 0, NaN or infinite);
     every other encoding keeps its numbers (8-bit ones 0..255, thermal ones unscaled counts: those
-    are scaled by `scale_thermal`, rasters of `lidar_gain` by `scale_raster`). SensorError where dtype or shape do not fit the encoding, or a
-    value is not finite.
+    are scaled by `scale_thermal`, rasters of `lidar_gain` by `scale_raster`). SensorError where
+    dtype or shape do not fit the encoding, or a value is not finite.
     """
     check_image(image, encoding)
     values = np.array(image, np.float32)
