@@ -18,6 +18,7 @@ from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import BENCHMARKS, open_frames
+from mmsam_ros.sensors import scale_raster
 from mmsam_ros.world import CLASSES, Vehicle, build_street, make_rig, world_seed
 from mmsam_ros.world import Sample as WorldSample
 from mmsam_ros.world.dataset import contrasts, is_hard, plan, render
@@ -77,7 +78,8 @@ def test_layouts_hold_the_same_pictures_and_labels_by_the_class_map(
 def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str, Path]) -> None:
     folder, muses, fmb = (_frames(roots, dataset) for dataset in ("folder", "muses", "fmb"))
     for ours, raster, heat in zip(folder["train"], muses["train"], fmb["train"], strict=True):
-        np.testing.assert_array_equal(ours["planes"]["lidar"], raster["planes"]["lidar"])
+        found, raw = (s["planes"]["lidar"].permute(1, 2, 0).numpy() for s in (ours, raster))
+        np.testing.assert_array_equal(found, scale_raster(raw, "lidar_gain"))
         assert (ours["planes"]["lidar"][0] > 0).float().mean() > 0.05
         # one is stretched to the frame's own contrast, the other between fixed temperatures
         own, fixed = (s["planes"]["thermal"][0].numpy() for s in (ours, heat))
