@@ -3,12 +3,13 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from mmsam_ros.cli.arguments import add_verb, count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
-from mmsam_ros.world import Vehicle, build_street, make_rig, world_seed
+from mmsam_ros.world import Vehicle, build_street, draw_rig, world_seed
 from mmsam_ros.world.scene import CASES, WEATHERS
 
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--case", choices=CASES, default="ordinary", help="what makes it hard")
     option("--seconds", type=float, default=10.0, metavar="S", help="length")
     option("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
-    option("--size", type=image_size, default="640x480", metavar="WIDTHxHEIGHT", help="image size")
+    _add_rig(option, "640x480")
     text = "write a data set in the folder layout"
     option = add_verb(verbs, "folder", write_folder, text).add_argument
     option("out", type=Path, metavar="OUT", help="top folder; must not exist")
@@ -40,14 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--per-scene", type=count, default=8, metavar="N", help="frames a drive")
     option("--first", type=int, default=0, metavar="N", help="number of the first world")
     option("--workers", type=count, metavar="N", help="processes (default: one per core)")
-    option("--size", type=image_size, default="512x384", metavar="WIDTHxHEIGHT", help="image size")
+    _add_rig(option, "512x384")
+
+
+def _add_rig(option: Callable[..., object], size: str) -> None:
+    width = int(size.split("x")[0])
+    option("--rig", type=int, default=0, metavar="N", help="0: standard; others are drawn")
+    text = f"image size (default: {size}; a drawn rig: {width} wide, its own format)"
+    option("--size", type=image_size, default=(width, None), metavar="WIDTHxHEIGHT", help=text)
 
 
 def write_drive(args: argparse.Namespace) -> None:
     from mmsam_ros.ros.bags import parameters_yaml, read_parameters
     from mmsam_ros.world.bag import write_bag
 
-    rig = make_rig(*args.size, camera_rate=args.camera_rate)
+    rig = draw_rig(args.rig, *args.size, camera_rate=args.camera_rate)
     seed = world_seed(args.split, args.seed)
     world = build_street(seed, weather=args.weather, case=args.case, seconds=args.seconds)
     with progress("rendering") as advance:
@@ -64,9 +72,10 @@ def write_drive(args: argparse.Namespace) -> None:
 def write_folder(args: argparse.Namespace) -> None:
     from mmsam_ros.world.dataset import plan, render
 
+    rig = draw_rig(args.rig, *args.size)
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
     with progress("rendering") as advance:
-        counts = render(args.out, scenes, args.size, workers=args.workers, report=advance)
+        counts = render(args.out, scenes, rig, workers=args.workers, report=advance)
     for (split, word), number in counts.items():
         print(f"{number:6d} {split}, {word}")
     print(f"folder: {args.out}")

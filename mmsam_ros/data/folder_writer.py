@@ -30,6 +30,7 @@ from mmsam_ros.sensors import (
     SensorError,
     made_of_points,
     plain_modality,
+    stored_alike,
     topic_names,
 )
 from mmsam_ros.sensors.encodings import MAX_POINT_SIZE, check_image, check_limits
@@ -186,7 +187,7 @@ class FolderWriter:
 
     def _write(self, folder: str, name: str, array: NDArray[Any], encoding: str) -> None:
         points = array.ndim == 2 and made_of_points(encoding)
-        arrays = encoding in ("muses_raw", "event_counts")
+        arrays = stored_alike(encoding, "muses_raw") or encoding == "event_counts"
         path = self.root / folder / f"{name}{'.npy' if points else '.npz' if arrays else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if points:

@@ -27,6 +27,7 @@ from mmsam_ros.sensors import (
     check_size,
     check_view,
     decode_raster,
+    stored_alike,
 )
 from mmsam_ros.sensors.pixels import channel_spread, to_single
 
@@ -154,7 +155,7 @@ def read_sensor(
     with naming(path, SensorError, IndexError):  # an array without axes or channels
         if sensor == "lidar" and form == ".npy" and stored.ndim == 2:
             return _points(stored, calibration)
-        if encoding == "muses_raw" and form not in (".npz", ".npy"):
+        if stored_alike(encoding, "muses_raw") and form not in (".npz", ".npy"):
             stored = decode_raster(stored, "muses_png16")
         elif encoding == "png8":
             stored = three_channels(stored)

@@ -70,6 +70,8 @@ class AugmentConfig(Checked):
             255 is one (bounded).
         darken: probability of a dark, noisy RGB image (1 to 6 stops less light) where the frame has
             data of another sensor.
+        no_intensity: probability that the LiDAR's intensity is absent, which is 0 everywhere.
+        intensity_gamma: [low, high] of the exponent on the LiDAR's intensity / 100.
         photometric: how the RGB image is distorted; `published` keeps what the released code does
             to images that are not 8-bit yet (default of DeLiVER, FMB and MUSES), `intended` is
             the same operation on whole grey levels.
@@ -86,20 +88,30 @@ class AugmentConfig(Checked):
     max_class_share: float = ranged(0.75, 0, 1)
     two_classes: bool = False
     darken: float = ranged(0.0, 0, 1)
+    no_intensity: float = ranged(0.0, 0, 1)
+    intensity_gamma: tuple[float, float] = ranged((1.0, 1.0), 0.1, 10)
     photometric: Literal["published", "intended"] = "intended"
     distortion: PhotometricConfig = PhotometricConfig()
 
     def check(self) -> None:
         self.require(self.scale[0] <= self.scale[1], "scale", _ORDERED)
+        low, high = self.intensity_gamma
+        self.require(low <= high, "intensity_gamma", _ORDERED)
         has_gamma = self.photometric == "intended" or self.distortion.gamma == (1.0, 1.0)
         self.require(has_gamma, "photometric", "intended, for any distortion.gamma but [1, 1]")
+
+    @property
+    def changes_intensity(self) -> bool:
+        """Whether LiDAR intensity is changed, which then must be a field of the data."""
+        return self.no_intensity > 0 or self.intensity_gamma != (1.0, 1.0)
 
 
 class Augment(nn.Module):
     """Blur, resize, crop, flip, photometric distortion and darkening, in the recipe's order.
 
     RGB, all planes and the label are resized, cropped and flipped together; blur and distortion
-    touch RGB alone. The intended distortion starts from and leaves whole grey levels.
+    touch RGB alone. The intended distortion starts from and leaves whole grey levels. At the end
+    the LiDAR's intensity is changed, where the configuration says so.
 
     Takes a sample as a `FrameSet` gives it and returns a new one: rgb float32 0..255, planes as
     they were measured, label uint8; of the crop's size at most, not padded, not normalised.
@@ -107,6 +119,7 @@ class Augment(nn.Module):
 
     def __init__(self, config: AugmentConfig) -> None:
         super().__init__()
+        self.config = config
         self.blur = v2.RandomApply([Blur()], p=config.blur)
         self.joint = nn.Sequential(
             RandomResize(config.base_size, config.scale),
@@ -114,7 +127,6 @@ class Augment(nn.Module):
             v2.RandomHorizontalFlip(config.flip),
         )
         self.photometric = PhotometricDistortion(config.distortion, config.photometric)
-        self.darken = config.darken
 
     def forward(self, sample: Sample) -> Sample:
         rgb = self.blur(tv_tensors.Image(sample["rgb"], dtype=torch.float32))
@@ -123,9 +135,22 @@ class Augment(nn.Module):
         if self.photometric.kind == "intended":
             rgb = tv_tensors.Image(rgb.round(), dtype=torch.uint8)
         out["rgb"] = tv_tensors.Image(self.photometric(rgb), dtype=torch.float32)
-        if self.darken and sample["planes"] and torch.rand(()) < self.darken:
+        if self.config.darken and sample["planes"] and torch.rand(()) < self.config.darken:
             out["rgb"] = tv_tensors.wrap(_darkened(out["rgb"]), like=out["rgb"])
+        if self.config.changes_intensity and "lidar" in out["planes"]:
+            lidar = self._other_intensity(out["planes"]["lidar"])
+            out["planes"] = {**out["planes"], "lidar": lidar}
         return cast(Sample, out)
+
+    def _other_intensity(self, planes: tv_tensors.Image) -> tv_tensors.Image:
+        """Of range, intensity and height; empty pixels stay 0."""
+        absent = torch.rand(()) < self.config.no_intensity
+        low, high = map(math.log, self.config.intensity_gamma)
+        gamma = math.exp(_uniform(low, high))
+        intensity = 100 * (planes[1].clamp(min=0) / 100) ** gamma
+        changed = torch.zeros_like(intensity) if absent else intensity.clamp(max=255)
+        stacked = torch.stack([planes[0], changed, planes[2]])
+        return cast(tv_tensors.Image, tv_tensors.wrap(stacked, like=planes))
 
 
 def _darkened(rgb: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ from mmsam_ros.sensors.encodings import (
     decode_raster,
     made_of_points,
     plain_modality,
+    scale_raster,
     scale_thermal,
+    stored_alike,
 )
 from mmsam_ros.sensors.errors import SensorError
 from mmsam_ros.sensors.matrices import check_pose, pose_matrix, pose_values
@@ -59,5 +61,6 @@ __all__ = [
     "check_pose", "check_size", "check_view", "class_table", "clipping", "decode_image",
     "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",
     "pose_matrix", "pose_values", "project", "rasterise", "register", "robust_mean",
-    "sample_planes", "scale_thermal", "to_8_bits", "to_single", "topic_names",
+    "sample_planes", "scale_raster", "scale_thermal", "stored_alike", "to_8_bits", "to_single",
+    "topic_names",
 ]  # fmt: skip

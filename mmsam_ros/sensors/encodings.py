@@ -15,13 +15,14 @@ from mmsam_ros.sensors.errors import SensorError
 Limits = tuple[float, float]
 Triple = tuple[float, float, float]
 _COLOUR, _RASTER, _SINGLE = ("red", "green", "blue"), ("range", "intensity", "height"), ("value",)
-DEPTH_METRES = "depth_metres"
+DEPTH_METRES, LIDAR_GAIN = "depth_metres", "lidar_gain"
 
 # Encoding -> the names of its channels, and the dtypes that it may have.
 _STORED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rgb8": (_COLOUR, ("uint8",)),
     "png8": (_COLOUR, ("uint8",)),
     "muses_raw": (_RASTER, ("float32",)),
+    LIDAR_GAIN: (_RASTER, ("float32",)),  # stored like muses_raw
     "muses_png16": (_RASTER, ("uint16", "float32")),  # float32 holds metres already
     "event_counts": (("positive", "negative", "zero"), ("uint8",)),
     "mono8": (_SINGLE, ("uint8",)),
@@ -35,7 +36,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {name: fields for name, (fields, _) in _
 
 ENCODINGS: Mapping[str, tuple[str, ...]] = {
     "camera": ("rgb8",),
-    "lidar": ("muses_raw", "png8", "muses_png16"),
+    "lidar": ("muses_raw", LIDAR_GAIN, "png8", "muses_png16"),
     "thermal": ("mono8", "mono16", "frame_gain"),
     "event": ("png8", "event_counts"),
     "depth": ("png8", DEPTH_METRES),
@@ -47,6 +48,8 @@ AUXILIARY_SENSORS = tuple(sensor for sensor in ENCODINGS if sensor != CAMERA)
 MAX_POINT_SIZE = 31  # pixels
 # Stretched to 0..255, less would be a picture of noise: counts, and degrees of a float image.
 _LEAST_CONTRAST, _LEAST_DEGREES = 4.0, 0.2
+_BRIGHT = 100.0  # what `lidar_gain` makes of a frame's 90th percentile of intensity
+_LEAST_RELIEF = 0.01  # share of the highest intensities; less contrast is no measurement
 MAX_CLIPPED = 0.9  # of a thermal image's pixels; beyond it, the limits are another camera's
 MAX_VALUE = 1e9  # no sensor measures more; its square fits float32, within the network as well
 
@@ -145,14 +148,39 @@ def made_of_points(encoding: str) -> bool:
     return FIELDS[encoding] == FIELDS["muses_raw"]
 
 
+def stored_alike(first: str, second: str) -> bool:
+    """Whether data that is stored in one encoding can be read as the other."""
+    return first == second or {first, second} == {"muses_raw", LIDAR_GAIN}
+
+
+def scale_raster(raster: NDArray[np.float32], encoding: str) -> NDArray[np.float32]:
+    """Decoded LiDAR raster (h, w, 3) -> what the weights' encoding reads; most stay as they are.
+
+    lidar_gain: an intensity free of unit. The 90th percentile of the positive ones in the view
+    becomes 100; 255 is the most, 0 the least. Where intensity has no contrast (constant, as in a
+    cloud without that field) it becomes 0. Scaled rasters do not change when they are scaled again.
+    """
+    if encoding != LIDAR_GAIN:
+        return raster
+    held = raster[..., 0] > 0
+    values = np.maximum(raster[held][:, 1], 0)
+    scaled = raster.copy()
+    scaled[..., 1] = 0
+    low, high = np.percentile(values, (1.0, 99.0)) if len(values) else (0.0, 0.0)
+    if high - low > _LEAST_RELIEF * high:
+        gain = _BRIGHT / float(np.percentile(values[values > 0], 90.0))
+        scaled[held, 1] = np.minimum(values * gain, 255.0)
+    return scaled
+
+
 def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float32]:
     """Stored image -> channel values, float32 (H, W, C), channels as `FIELDS[encoding]` names them.
 
     `muses_png16` becomes metres and raw intensity (v / 150 - 100, so a stored 15000 is empty);
     `depth_metres` becomes metres, 0 where nothing was measured (stored as 0, NaN or infinite);
     every other encoding keeps its numbers (8-bit ones 0..255, thermal ones unscaled counts: those
-    are scaled by `scale_thermal`). SensorError where dtype or shape do not fit the encoding, or a
-    value is not finite.
+    are scaled by `scale_thermal`, rasters of `lidar_gain` by `scale_raster`). SensorError where
+    dtype or shape do not fit the encoding, or a value is not finite.
     """
     check_image(image, encoding)
     values = np.array(image, np.float32)

@@ -22,6 +22,7 @@ from mmsam_ros.sensors.encodings import (
     check_clipping,
     decode_raster,
     made_of_points,
+    scale_raster,
     scale_thermal,
 )
 from mmsam_ros.sensors.errors import SensorError
@@ -166,7 +167,8 @@ def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) ->
     assert frame.camera is not None  # Frame checks it
     camera = frame.camera.scaled(size[1], size[0])
     pose, point_size = cloud.T_camera_lidar, modality.point_size
-    return rasterise(cloud.xyz, cloud.intensity, camera, pose, point_size=point_size)
+    raster = rasterise(cloud.xyz, cloud.intensity, camera, pose, point_size=point_size)
+    return scale_raster(raster, modality.encoding)
 
 
 def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
@@ -195,7 +197,7 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
             f"raster of {width}x{height} pixels, expected one in the camera's view of "
             f"{native[1]}x{native[0]} (a coarser one of the same shape will do)"
         )
-    raster = decode_raster(image.data, modality.encoding)
+    raster = scale_raster(decode_raster(image.data, modality.encoding), modality.encoding)
     return resize(resize(raster, native, cv2.INTER_NEAREST), size)
 
 

@@ -12,7 +12,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from mmsam_ros.data.frames import FrameSet, LabelledFrame, Sample
 from mmsam_ros.data.meanings import LabelCodes
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
-from mmsam_ros.sensors import NO_LABEL, RGB
+from mmsam_ros.sensors import NO_LABEL, RGB, made_of_points
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.weights import Spec
 
@@ -132,11 +132,17 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
             bare = [record.name for record in frames.records if record.label is None]
             if bare:
                 raise TrainingError(f"{len(bare)} frames have no label, the first is {bare[0]}")
+        encoding = self.spec.encodings.get("lidar", "muses_raw")
+        if self.config.augment.changes_intensity and not made_of_points(encoding):
+            raise TrainingError(
+                f"augment changes LiDAR intensity, but {encoding} images have none, expected "
+                "no_intensity 0 and intensity_gamma [1, 1]"
+            )
 
-    @property
+    @cached_property
     def sets(self) -> tuple[FrameSet, ...]:
-        """The data sets, by their number in a draw."""
-        return (self.frames, *self.others)
+        """The data sets, by their number in a draw, as the network reads their sensors."""
+        return tuple(_as_read(frames, self.spec) for frames in (self.frames, *self.others))
 
     @cached_property
     def codes(self) -> LabelCodes:
@@ -169,6 +175,15 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
             inputs = {name: image for name, image in inputs.items() if name not in lost}
         inputs, label = pad_to(inputs, sample["label"], self.config.augment.crop)
         return inputs, label, item.record.name
+
+
+def _as_read(frames: FrameSet, spec: Spec) -> FrameSet:
+    """A data set whose sensors are read in the weights' encodings, see `stored_alike`."""
+    read = {
+        sensor: replace(modality, encoding=spec.encodings.get(sensor, modality.encoding))
+        for sensor, modality in frames.modalities.items()
+    }
+    return replace(frames, modalities=read)
 
 
 def network_inputs(sample: Sample, spec: Spec) -> dict[str, Tensor]:

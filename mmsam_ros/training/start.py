@@ -38,6 +38,7 @@ from mmsam_ros.sensors import (
     frame_planes,
     made_of_points,
     sample_planes,
+    stored_alike,
 )
 from mmsam_ros.training.config import StartConfig, TrainConfig, TrainingError
 from mmsam_ros.weights import (
@@ -197,7 +198,7 @@ def check_fit(spec: Spec, frames: FrameSet) -> None:
     for sensor, modality in frames.modalities.items():
         found = modality.encoding
         read = spec.encodings.get(sensor, found)
-        if read != found:
+        if not stored_alike(read, found):
             raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")
 
 
@@ -267,9 +268,14 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
     if start.weights:
         found = _load_same(model, start.weights, spec, spec.config)
         for name, given in spec.inputs.items():
-            # the size of points and the limits of thermal images belong to the cameras
+            # the size of points and the limits of thermal images belong to the cameras, and a
+            # unit of intensity can be learnt anew
             other = found.inputs[name]
-            other = dataclasses.replace(other, point_size=given.point_size, limits=given.limits)
+            same = stored_alike(given.encoding, other.encoding)
+            other = dataclasses.replace(
+                other, point_size=given.point_size, limits=given.limits,
+                encoding=given.encoding if same else other.encoding,
+            )  # fmt: skip
             if given != other:
                 raise TrainingError(f"{start.weights}: its input {name} is {other}, now {given}")
         return

@@ -12,9 +12,9 @@ from mmsam_ros.world.lidar import Cloud
 from mmsam_ros.world.scene import CLASSES, World
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import world_seed
-from mmsam_ros.world.vehicle import Rig, Sample, Vehicle, make_rig
+from mmsam_ros.world.vehicle import Rig, Sample, Vehicle, draw_rig, make_rig
 
 __all__ = [
-    "CLASSES", "Cloud", "Picture", "Rig", "Sample", "Vehicle", "World", "build_street", "make_rig",
-    "world_seed",
+    "CLASSES", "Cloud", "Picture", "Rig", "Sample", "Vehicle", "World", "build_street", "draw_rig",
+    "make_rig", "world_seed",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ from mmsam_ros.world.lidar import AIR
 from mmsam_ros.world.scene import CASES, CLASS_IDS, CLASSES, WEATHERS
 from mmsam_ros.world.street import build_street
 from mmsam_ros.world.style import Floats, Mask, world_seed
-from mmsam_ros.world.vehicle import Rig, Sample, Vehicle, make_rig
+from mmsam_ros.world.vehicle import Rig, Sample, Vehicle
 
 OBJECTS = ("person", "rider", "bicycle", "car", "truck", "traffic_sign")
 UNITS = 8.0, 0.7, 0.7  # of camera, thermal, LiDAR: grey levels, kelvin, metres
@@ -77,24 +77,24 @@ def plan(frames: Mapping[str, int], *, per_scene: int = 8, first: int = 0) -> li
 
 
 def render(
-    root: Path, scenes: list[Scene], size: tuple[int, int], *,
+    root: Path, scenes: list[Scene], rig: Rig, *,
     workers: int | None = None, report: Callable[[float], None] | None = None,
 ) -> Counter[tuple[str, str]]:  # fmt: skip
     """Render the scenes into the new folder `root`; returns frames by split and difficulty.
 
-    `size`: camera's width and height. `workers`: processes, by default one per core. `report` is
-    called with the share that is done. DataError: the folder exists, or there are no frames.
+    `workers`: processes, by default one per core. `report` is called with the share that is done.
+    DataError: the folder exists, or there are no frames.
     """
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
     if not scenes:
         raise DataError("no frames are asked for, expected e.g. train=200,val=40,test=40")
-    writer, counts = _writer(root, make_rig(*size)), Counter[tuple[str, str]]()
+    writer, counts = _writer(root, rig), Counter[tuple[str, str]]()
     # read when numpy loads; its products are too small here for a second thread
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _start_worker) as pool:
-        jobs = [pool.submit(_render_scene, root, scene, size) for scene in scenes]
+        jobs = [pool.submit(_render_scene, root, scene, rig) for scene in scenes]
         for done, (scene, job) in enumerate(zip(scenes, jobs, strict=True), start=1):
             for name, subsets in job.result().items():
                 writer.list_frame(scene.split, name, subsets)
@@ -119,9 +119,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _render_scene(root: Path, scene: Scene, size: tuple[int, int]) -> dict[str, dict[str, str]]:
+def _render_scene(root: Path, scene: Scene, rig: Rig) -> dict[str, dict[str, str]]:
     """Writes the frames of one drive; returns their subsets by name."""
-    rig = make_rig(*size)
     writer, found = _writer(root, rig), {}
     for number, sample in zip(scene.numbers, scene.samples(rig), strict=True):
         picture, cloud = sample.picture, sample.cloud
@@ -142,8 +141,8 @@ def _writer(root: Path, rig: Rig) -> FolderWriter:
         "lidar": {"T_camera_lidar": rig.T_camera_lidar},
         "thermal": {**thermal, "R_camera_thermal": rig.T_camera_thermal[:3, :3]},
     }
-    # frame_gain, because a count means something else in every thermal camera
-    encodings = {"lidar": "muses_raw", "thermal": "frame_gain"}
+    # gains, as counts and intensities mean something else in every thermal camera and LiDAR
+    encodings = {"lidar": "lidar_gain", "thermal": "frame_gain"}
     return FolderWriter(root, CLASSES, encodings, calibration)
 
 

@@ -7,14 +7,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.world.meshes import by_material
 from mmsam_ros.world.style import Dice, Floats
-from mmsam_ros.world.surfaces import Caster, Hits, facade
+from mmsam_ros.world.surfaces import Caster, Hits, facade, texture
 
 AIR = 255  # label of echoes of fog and rain
 _NEAR, _FAR = 0.8, 110.0  # metres
 _RANGE_NOISE = 0.015  # metres
 _GLASS = 0.05  # reflectance of window panes
+_DEFOCUS = 2.0  # range at which the receiver's focus takes half of the signal, metres
 _SLICES = 3  # of a turn; moving things are at one place within each
 _HAZE = 0.004  # extinction up to which the air returns no echoes, 1/m
 _PENETRATION = 0.35  # extinction at 905 nm, with multiple echoes, relative to visible light
@@ -27,6 +27,13 @@ class LidarSpec:
     elevations: NDArray[np.float64]  # of the beams, degrees, top first
     steps: int  # a turn
     T_base: NDArray[np.float64]  # base_link <- lidar
+    falloff: float = 0.3  # exponent of the signal's loss with range that intensity keeps, 0..1
+
+    @cached_property
+    def gains(self) -> Floats:
+        """(beams,) factors on intensity, which differ by a few per cent."""
+        beams = len(self.elevations)
+        return np.random.default_rng([51, beams]).normal(1, 0.04, beams).astype(np.float32)
 
     @cached_property
     def rays(self) -> Floats:
@@ -45,7 +52,7 @@ class Cloud:
     """
 
     xyz: Floats  # (N, 3) float32 m
-    intensity: Floats  # (N,) float32, 0..255
+    intensity: Floats  # (N,) float32, 0..255, where it saturates
     ring: NDArray[np.uint16]  # (N,), 0 is the top beam
     time: Floats  # (N,) float32 s since the stamp
     label: NDArray[np.uint8]  # (N,) ground truth: class ids, `AIR` for fog or rain
@@ -66,32 +73,34 @@ def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -
         T, back = place.astype(np.float32), (stamped @ place).astype(np.float32)
         rays = actual[rows] @ T[:3, :3].T
         hits = caster.cast(T[:3, 3], rays, middle)
-        distance, intensity, label = _returns(caster, hits, rays, rng)
+        distance, intensity, label = _returns(caster, hits, rays, spec.falloff, rng)
         kept = np.flatnonzero(distance > 0)
         points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]
         parts.append((points, intensity[kept], rows[kept], label[kept]))
     xyz, intensity, rows, label = (np.concatenate(part) for part in zip(*parts, strict=True))
     ring, stamps = rows % beams, rows // beams * (turn / spec.steps)
-    intensity = np.clip(intensity, 0, 255).astype(np.float32)
+    intensity = np.clip(intensity * spec.gains[ring], 0, 255).astype(np.float32)
     return Cloud(xyz, intensity, ring.astype(np.uint16), stamps.astype(np.float32), label)
 
 
 def _returns(
-    caster: Caster, hits: Hits, rays: Floats, rng: Dice
+    caster: Caster, hits: Hits, rays: Floats, falloff: float, rng: Dice
 ) -> tuple[Floats, Floats, NDArray[np.uint8]]:
     """Measured range (0: none), intensity and true label of every ray."""
     conditions, count = caster.world.conditions, len(hits.distance)
-    material = caster.material[hits.triangle]
-    reflectance = by_material("reflectance")[material]
-    cells = facade(caster, hits)
+    reflectance, cells = caster.reflectance[hits.triangle], facade(caster, hits)
     reflectance[cells.at[cells.window]] = _GLASS
+    tone, sheen = texture(caster, hits)
+    reflectance *= tone * (1 - sheen) ** 2  # water mirrors the beam away
     facing = np.abs(np.einsum("ij,ij->i", hits.normal, rays))
     through = np.exp(-2 * _PENETRATION * conditions.fog * np.minimum(hits.distance, 500))
-    intensity = 255 * reflectance * (0.25 + 0.75 * facing) * through
+    square = np.minimum(hits.distance, 500) ** 2
+    near = (900 / (square + 900)) ** falloff * square / (square + _DEFOCUS**2)
+    intensity = 255 * reflectance * (0.4 + 0.6 * facing) * through * near
     intensity *= 1 + 0.08 * rng.standard_normal(count, np.float32)
     # fewer returns are strong enough at a long range or weak reflection
     power = reflectance * (0.15 + facing) * through
-    lost = 0.01 + np.exp(-power * 2.2e4 / (hits.distance**2 + 900))
+    lost = 0.01 + np.exp(-power * 2.2e4 / (square + 900))
     seen = (hits.distance > _NEAR) & (hits.distance < _FAR) & (rng.random(count) > lost)
     measured = hits.distance + _RANGE_NOISE * rng.standard_normal(count, np.float32)
     label = caster.label[hits.triangle]

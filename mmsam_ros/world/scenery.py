@@ -138,8 +138,9 @@ def bollard(rng: Dice) -> Mesh:
 
 
 def _plate(outline: ArrayLike, x: float, rgb: RGB) -> Mesh:
-    """A flat outline (y, z) facing -x at the given x."""
-    return polygon(np.insert(np.asarray(outline), 0, x, axis=1), Surface("plate", rgb))
+    """A flat outline (y, z) facing -x at the given x; the back of a sign is bare metal."""
+    surface = Surface("steel" if rgb == _BACK else "plate", rgb)
+    return polygon(np.insert(np.asarray(outline), 0, x, axis=1), surface)
 
 
 def _panel(y: Range, z: Range, x: float, rgb: RGB) -> Mesh:

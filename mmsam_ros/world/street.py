@@ -39,14 +39,14 @@ class Layout:
         self.fronts = rng.dirichlet((3.0, 3.0, 2.0))  # shares of houses, houses with gardens, parks
         self.every = int(rng.integers(3, 6))  # blocks between side streets
         self.lane = rng.uniform(3.0, 3.8)  # width
-        self.parking = 2.1 if rng.random() < 0.75 else 0.0  # width
+        self.parking = 2.1 if rng.random() < 0.8 else 0.0  # width
         self.kerb = self.lane + self.parking  # distance from the middle line
         self.edge = self.kerb + rng.uniform(2.6, 4.8)  # of the pavement's far side
         self.first = int(rng.integers(self.every))  # block with a side street
-        self.cars = rng.uniform(0.2, 0.75)  # share of the places taken
-        self.trucks = rng.uniform(0.12, 0.3)  # among the cars
+        self.cars = rng.uniform(0.3, 0.9)  # share of the places taken
+        self.trucks = rng.uniform(0.05, 0.22)  # among the cars
         self.trees = rng.uniform(0.1, 0.8)  # share of the places taken
-        self.people = rng.uniform(1.5, 6.0)  # per block and side
+        self.people = rng.uniform(3.0, 10.0)  # per block and side
         self.signs = rng.uniform(1.0, 3.0)  # per block and side
         self.asphalt = Surface("asphalt", rng.colour((0.08, 0.26), (0.0, 0.18)))
         self.paint = Surface("marking", rng.colour((0.45, 0.72), (0.0, 0.12), (0.08, 0.2)))
@@ -241,7 +241,7 @@ class _Block:
             if self.blocked(s, _SIDE_ROAD + 7.0):
                 continue
             if rng.random() > lay.cars:
-                if rng.random() < 0.25:
+                if rng.random() < 0.3:
                     self._stander((s, side * (lay.kerb - 0.8), 0.0))
                 continue
             kind = "truck" if rng.random() < lay.trucks and slot % 2 == 0 else "car"
@@ -249,11 +249,13 @@ class _Block:
             yaw = _HEADING[side] + rng.uniform(-0.03, 0.03)
             at = (s, side * (lay.kerb - (1.35 if kind == "truck" else 1.0)), 0.0)
             self.place(kind, mesh, at, yaw)
+            if rng.random() < 0.12:  # the driver gets in
+                self._stander((s + rng.uniform(-1, 1), side * (lay.lane - 0.1), 0.0))
 
     def _walkers(self, side: int) -> None:
         rng, lay = self.rng, self.layout
         for _ in range(rng.poisson(lay.people)):
-            s, n = self.start + rng.uniform(0, BLOCK), rng.uniform(lay.kerb + 1.2, lay.edge - 0.3)
+            s, n = self.start + rng.uniform(0, BLOCK), rng.uniform(lay.kerb + 0.9, lay.edge - 0.3)
             if rng.random() < 0.5:
                 self._stander((s, side * n, STEP))
             else:
@@ -264,13 +266,19 @@ class _Block:
             near = max(0.0, (s - 12) / EGO_SPEED)
             n = rng.uniform(-lay.lane, lay.lane) - side * pace * near
             self._walker((s, n, 0.0), side * math.pi / 2, pace)
+        elif rng.random() < 0.6:  # cross anywhere, out of the ego vehicle's way when it comes
+            s, pace = rng.uniform(self.start, self.end), rng.uniform(0.9, 1.8)
+            passed = rng.choice((-1, 1)) * rng.uniform(1.9, 4.0) - lay.lane / 2
+            n = passed - side * pace * max(0.0, (s - 5) / EGO_SPEED)
+            self._walker((s, n, 0.0), side * math.pi / 2, pace)
 
     def _walker(self, at: Point, heading: float, speed: float) -> None:
         motion = Motion(at, heading, speed, path=self.layout.path)
         self.found.append(Instance(CLASS_IDS["person"], traffic.person(self.rng), motion))
 
     def _stander(self, at: Point) -> None:
-        body = merge([limb.mesh for limb in traffic.person(self.rng, walking=False)])
+        limbs = traffic.person(self.rng, walking=False)
+        body = merge([limb.mesh.moved_by(limb.at(0.0)) for limb in limbs])
         self.place("person", body, at, self.rng.uniform(0, 2 * math.pi))
 
 
@@ -313,13 +321,17 @@ def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]
 def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
     """Moving vehicles and riders for a drive of `distance` metres."""
     rng = Dice(seed, 2)
-    found = _rider(rng, layout, rng.uniform(7, 14), -1, rng.uniform(6.4, 7.4))
-    if rng.random() < 0.6:
-        gap, speed = rng.uniform(16, 34), EGO_SPEED + rng.uniform(-0.3, 0.6)
+    found = list[Instance]()
+    if rng.random() < 0.7:
+        found += _rider(rng, layout, rng.uniform(5, 18), -1, rng.uniform(6.2, 7.4))
+    if rng.random() < 0.65:
+        gap, speed = rng.uniform(11, 34), EGO_SPEED + rng.uniform(-0.3, 0.6)
         found.append(_vehicle(rng, layout, gap, -1, speed))
     s, number = 18.0, 0
     while s < 70 + 2.2 * distance:
         rng = Dice(seed, 3, number)
+        if rng.random() < 0.5:  # one that the ego vehicle passes
+            found += _rider(rng, layout, s + rng.uniform(0, 20), -1, rng.uniform(2.5, 5.5))
         s += rng.uniform(12, 36)
         if rng.random() < 0.5:
             found += _rider(rng, layout, s, 1, rng.uniform(3.5, 6.0))
@@ -330,7 +342,7 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
 
 
 def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> Instance:
-    kind = "truck" if rng.random() < 0.35 else "car"
+    kind = "truck" if rng.random() < 0.25 else "car"
     body = Limb(traffic.VEHICLES[kind](rng, True))
     motion = Motion((s, side * layout.lane / 2, 0.0), _HEADING[side], speed, path=layout.path)
     return Instance(CLASS_IDS[kind], (body,), motion, traffic.HEADLIGHTS)
@@ -338,7 +350,7 @@ def _vehicle(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> In
 
 def _rider(rng: Dice, layout: Layout, s: float, side: int, speed: float) -> list[Instance]:
     """A rider and the bicycle, which are two instances of two classes."""
-    start = (s, side * (layout.lane - 0.7), 0.0)
+    start = (s, side * (layout.lane - rng.uniform(0.2, 0.8)), 0.0)
     motion = Motion(start, _HEADING[side], speed, 0.08, 5.0, layout.path)
     return [
         Instance(CLASS_IDS["rider"], traffic.rider(rng), motion),

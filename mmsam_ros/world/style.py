@@ -51,17 +51,21 @@ def split_of(seed: int) -> str:
 
 
 class Dice(np.random.Generator):
-    """A generator for one purpose; `tone` and `colour` draw by split, the rest freely."""
+    """A generator for one purpose; `shares`, `tone`, `colour` draw by split, the rest freely."""
 
     def __init__(self, seed: int, *key: int) -> None:
         super().__init__(np.random.PCG64(np.random.SeedSequence([seed, *key])))
         own = _OWN[split_of(seed)]
-        self._cells = [cell for cell in range(CELLS) if cell % 5 in own]
+        self._cells = np.array([cell for cell in range(CELLS) if cell % 5 in own])
+
+    def shares(self, *shape: int) -> Floats:
+        """Numbers uniform over this split's cells of [0, 1)."""
+        cells = self._cells[self.integers(len(self._cells), size=shape)]
+        return (cells + self.random(shape)) / CELLS
 
     def tone(self, low: float, high: float) -> float:
         """A value of a texture or a colour: uniform over this split's cells of [low, high)."""
-        cell = self._cells[self.integers(len(self._cells))]
-        return float(low + (high - low) * (cell + self.random()) / CELLS)
+        return float(low + (high - low) * self.shares())
 
     def colour(self, value: Range, saturation: Range = (0.0, 0.6), hue: Range = (0.0, 1.0)) -> RGB:
         """A linear RGB albedo; `value` is its largest channel, hues are 0..1, red first."""

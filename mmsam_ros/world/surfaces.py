@@ -9,10 +9,10 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from mmsam_ros.world.meshes import MATERIAL_IDS, Mesh, by_material, merge
+from mmsam_ros.world.meshes import MATERIAL_IDS, MATERIALS, Mesh, by_material, merge
 from mmsam_ros.world.scene import SKY, World
 from mmsam_ros.world.scenery import BAY, STOREY
-from mmsam_ros.world.style import Floats, Mask, Rows, Style
+from mmsam_ros.world.style import Dice, Floats, Mask, Rows, Style
 
 _SIGHT = (-35.0, 90.0)  # metres behind and ahead of the ego vehicle in which moving things are cast
 
@@ -46,6 +46,7 @@ class Caster:
         self.label = np.array([*(thing.label for thing in things), SKY], np.uint8)[self.instance]
         self.material = np.append(whole.material, np.int16(0))
         self.albedo = np.append(whole.albedo, np.zeros((1, 3), np.float32), axis=0)
+        self.reflectance = self._reflectance()
         # of each instance; turn: cosine and sine of its yaw
         self.origin = np.array([thing.origin for thing in things], np.float32)
         yaw = np.array([thing.yaw for thing in things], np.float32)
@@ -54,6 +55,14 @@ class Caster:
         self._still = (_embree(merge(meshes[:still])), np.concatenate(rows[:still]))
         self._movers = list(zip([things[i] for i in order[still:]], rows[still:], strict=True))
         self._time, self._scenes = np.nan, [self._still]
+
+    def _reflectance(self) -> Floats:
+        """(T,) of each triangle for LiDAR; drawn by instance, for the ground by world."""
+        shares = Dice(self.world.seed, 23).shares(len(self.world.instances) + 1, len(MATERIALS))
+        ground = [MATERIAL_IDS[name] for name in (*_GROUND, "grass")]
+        shares[:, ground] = shares[0, ground]
+        low, high = by_material("reflectance")[self.material].T
+        return (low + (high - low) * shares[self.instance, self.material]).astype(np.float32)
 
     def cast(self, origin: Floats, directions: Floats, time: float) -> Hits:
         """Nearest hits of rays from `origin` (3,) along unit `directions` (N, 3)."""
@@ -103,8 +112,7 @@ class Caster:
                 if not _SIGHT[0] < ego[0] @ body[:, 3] < _SIGHT[1]:
                     continue
                 for limb in thing.limbs:
-                    T = body @ limb.at(time)
-                    meshes.append(limb.mesh.at(limb.mesh.vertices @ T[:3, :3].T + T[:3, 3]))
+                    meshes.append(limb.mesh.moved_by(body @ limb.at(time)))
                 rows.append(own)
             self._time, self._scenes = time, [self._still]
             if meshes:
@@ -172,23 +180,33 @@ def facade(caster: Caster, hits: Hits) -> Facade:
 
 def look(caster: Caster, hits: Hits) -> tuple[Floats, Floats, Floats]:
     """Albedo (N, 3), share of mirror reflection (N,) and emitted radiance (N, 3) of all hits."""
-    world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
+    world = caster.world
     material, albedo = caster.material[hits.triangle], caster.albedo[hits.triangle]
     gloss = by_material("gloss")[material]
     share = 1.0 if world.conditions.night else 0.15 * world.conditions.lamps
     glow = albedo * (share * by_material("glow"))[material][:, None]
+    tone, sheen = texture(caster, hits)
+    albedo *= tone[:, None]
+    gloss += sheen
+    _paint_facades(caster, hits, albedo, gloss, glow)
+    return np.clip(albedo, 0.005, 0.95), gloss, glow
+
+
+def texture(caster: Caster, hits: Hits) -> tuple[Floats, Floats]:
+    """Factor (N,) of patterns and wetness on what is sent back, and gloss (N,) of wet ground."""
+    world, style, wet = caster.world, caster.world.style, caster.world.conditions.wet
+    tone, sheen = np.ones_like(hits.distance), np.zeros_like(hits.distance)
     for name, pattern in _PATTERNS.items():
         at = _rows(caster, hits, name)
         x, y, z = hits.point[at].T
         if ground := name in _GROUND:
             x, y = world.path.street(x, y)
-        albedo[at] *= pattern(style, x, y, z, _fade(hits, at))[:, None]
+        tone[at] = pattern(style, x, y, z, _fade(hits, at))
         if ground and wet:  # darker and glossy, most of all in puddles
             puddle = np.clip(style.noise(x, y, 47.0) - 0.3, 0, 1)
-            albedo[at] *= (1 - wet * (0.3 + 0.3 * puddle))[:, None]
-            gloss[at] = wet * (0.03 + 0.35 * puddle)
-    _paint_facades(caster, hits, albedo, gloss, glow)
-    return np.clip(albedo, 0.005, 0.95), gloss, glow
+            tone[at] *= 1 - wet * (0.3 + 0.3 * puddle)
+            sheen[at] = wet * (0.03 + 0.35 * puddle)
+    return tone, sheen
 
 
 def _fade(hits: Hits, at: Rows) -> Floats:

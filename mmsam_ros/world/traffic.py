@@ -53,15 +53,23 @@ def _trunk(rng: Dice, skin: Surface, top: Surface, lower: Surface, helmet: bool)
 
 
 def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
-    """A pedestrian of about 1.6 to 1.9 m; the limbs swing when walking."""
+    """A pedestrian of about 1.6 to 1.9 m, or a child; the limbs swing when walking."""
     skin, top, trousers = _skin(rng), _cloth(rng), _cloth(rng)
-    shoe, scale = Surface("shoe", (0.05, 0.04, 0.035)), rng.uniform(0.93, 1.08)
+    shoe = Surface("shoe", (0.05, 0.04, 0.035))
+    scale = rng.uniform(0.6, 0.9) if rng.random() < 0.15 else rng.uniform(0.9, 1.1)
     trunk = [_trunk(rng, skin, top, trousers, False)]
+    if rng.random() < 0.3:  # a coat or a skirt
+        hem, flare = rng.uniform(0.4, 0.75), rng.uniform(0.02, 0.08)
+        cut = [(0, hem, 0.13 + flare, 0.18 + flare), (0, 1.02, 0.125, 0.175)]
+        trunk.append(lathe(cut, top if rng.random() < 0.5 else _cloth(rng)))
+    if rng.random() < 0.25:  # carries something
+        low = np.array((-0.12, 0.3, rng.uniform(0.3, 0.6)))
+        trunk.append(box(low, low + rng.uniform((0.15, 0.08, 0.2), (0.4, 0.2, 0.45)), _cloth(rng)))
     if rng.random() < 0.35:
         trunk.append(box((-0.28, -0.14, 1.02), (-0.10, 0.14, 1.42), _cloth(rng)))
     limbs = [Limb(merge(trunk).moved(scale=scale))]
     phase, rate = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.0)
-    stride = 0.45 if walking else 0.0
+    stride = rng.uniform(0.3, 0.55) if walking else 0.0
     for side in (-1, 1):
         hip, hand, gait = 0.09 * side, 0.25 * side, phase + (np.pi if side > 0 else 0.0)
         leg = merge([
@@ -76,7 +84,9 @@ def person(rng: Dice, *, walking: bool = True) -> tuple[Limb, ...]:
         ])  # fmt: skip
         joint, shoulder = (0, 0, 0.9 * scale), (0, 0, 1.42 * scale)
         limbs.append(Limb(leg.moved(scale=scale), joint, stride, gait, rate))
-        limbs.append(Limb(arm.moved(scale=scale), shoulder, 0.8 * stride, gait + np.pi, rate))
+        moving = (0.8 * stride, gait + np.pi, rate)
+        still = (-rng.uniform(0, 1.5) * (rng.random() < 0.4), np.pi / 2, 0.0)  # raised or hanging
+        limbs.append(Limb(arm.moved(scale=scale), shoulder, *(moving if walking else still)))
     return tuple(limbs)
 
 

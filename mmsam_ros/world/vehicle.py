@@ -5,9 +5,10 @@ Frames as in ROS (REP 103). `base_link`: on the ground under the rear axle, x fo
 `lidar`: same axes. `camera_optical`, `thermal_optical`: z forward, x right, y down.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import radians
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,13 @@ from mmsam_ros.world.thermal import render_thermal
 
 OFFSETS = {"camera": 0.05, "lidar": 0.013, "thermal": 0.031}  # time of the first frame, seconds
 _OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+# What `draw_rig` chooses from: picture formats, thermal sizes, LiDAR beams (number, top, bottom)
+_FORMATS = ((4, 3), (3, 2), (16, 9), (1242, 375))
+_THERMAL_SIZES = ((160, 120), (256, 192), (320, 240), (320, 256))
+_BEAMS = ((16, 15.0, -15.0), (32, 10.7, -30.7), (64, 2.0, -24.8), (128, 15.0, -25.0))
+_STEPS = (600, 900, 1024, 1800)  # of a turn
+_CYCLE, _DRAWN = 8, 24  # rigs that cover all ranges evenly, properties of each
+_Option = TypeVar("_Option")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +96,56 @@ def make_rig(
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
     lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
     return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
+
+
+def draw_rig(
+    number: int, width: int = 512, height: int | None = None, *, camera_rate: float = 5.0
+) -> Rig:
+    """Rig `number`: 0 is the standard one, the others are drawn; 1 to 8 cover all ranges evenly.
+
+    The camera sees 50 to 110 degrees at 1.2 to 2.2 m, in one of several formats unless `height` is
+    given; the LiDAR has 16 to 128 beams at 1.5 to 2.6 m; the thermal camera sees 30 to 90 degrees.
+    DataError: a negative number, a size below 32 pixels or a rate that is not positive.
+    """
+    if number < 0:
+        raise DataError(f"rig is {number}, expected 0 or more")
+    if not number:
+        return make_rig(width, height or round(width * 3 / 4), camera_rate=camera_rate)
+    draw = _Draw(number)
+    wide, high = draw.choose(_FORMATS)
+    standard = make_rig(width, height or round(width * high / wide), camera_rate=camera_rate)
+    x, y, z = draw.between(0.3, 1.6), draw.between(-0.4, 0.4), draw.between(1.2, 2.2)
+    fov, pitch = draw.between(50, 110), draw.between(-2, 6)
+    camera = replace(
+        standard.camera, fov=fov, T_base=pose((x, y, z), pitch=radians(pitch)) @ _OPTICAL
+    )
+    beside = (x, y + draw.between(-0.4, 0.4), z + draw.between(-0.15, 0.15))
+    yaw, tilt, roll = (draw.between(-1.5, 1.5) for _ in range(3))
+    place = pose(beside, radians(yaw), radians(pitch + tilt), radians(roll)) @ _OPTICAL
+    thermal = PinholeSpec(*draw.choose(_THERMAL_SIZES), draw.between(30, 90), place)
+    beams, top, bottom = draw.choose(_BEAMS)
+    top += draw.between(-2, 2)
+    mount = (draw.between(-0.2, 1.5), draw.between(-0.3, 0.3), draw.between(1.5, 2.6))
+    turned = pose(mount, radians(draw.between(-3, 3)), radians(draw.between(-1, 1)))
+    falloff, steps = draw.between(0, 0.9), draw.choose(_STEPS)
+    lidar = LidarSpec(np.linspace(top, bottom, beams), steps, turned, falloff)
+    return replace(standard, camera=camera, thermal=thermal, lidar=lidar)
+
+
+class _Draw:
+    """Properties of one rig: each of its cycle has another part of a property's range."""
+
+    def __init__(self, number: int) -> None:
+        turn, place = divmod(number - 1, _CYCLE)
+        rng = np.random.default_rng([41, turn])
+        order = rng.permuted(np.tile(np.arange(_CYCLE), (_DRAWN, 1)), axis=1)
+        self._shares = iter((order[:, place] + rng.random(_DRAWN)) / _CYCLE)
+
+    def between(self, low: float, high: float) -> float:
+        return float(low + (high - low) * next(self._shares))
+
+    def choose(self, options: Sequence[_Option]) -> _Option:
+        return options[int(next(self._shares) * len(options))]
 
 
 @dataclass(frozen=True, eq=False)

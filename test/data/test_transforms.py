@@ -484,3 +484,30 @@ def test_a_probability_of_zero_draws_nothing_more() -> None:
     torch.manual_seed(0)
     augment((33, 47))(make_sample(33, 47))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_intensity_is_changed_by_gamma_or_absent_and_all_else_stays() -> None:
+    sample = make_sample(30, 40)
+    before = sample["planes"]["lidar"].clone()
+    for gamma in (0.5, 2.0):
+        out = augment((30, 40), intensity_gamma=(gamma, gamma))(sample)
+        lidar, expected = out["planes"]["lidar"], hwc(before)
+        level = np.clip(expected[..., 1], 0, None) / 100
+        np.testing.assert_allclose(lidar[1], 100 * level**gamma, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(lidar[[0, 2]], before[[0, 2]])
+        np.testing.assert_array_equal(out["planes"]["thermal"], sample["planes"]["thermal"])
+    absent = augment((30, 40), no_intensity=1.0)(sample)["planes"]["lidar"]
+    assert not absent[1].any()
+    np.testing.assert_array_equal(absent[[0, 2]], before[[0, 2]])
+    np.testing.assert_array_equal(sample["planes"]["lidar"], before)
+    torch.manual_seed(0)
+    often = augment((30, 40), no_intensity=0.3)
+    gone = sum(not often(sample)["planes"]["lidar"][1].any() for _ in range(200))
+    assert 35 < gone < 90
+    del sample["planes"]["lidar"]
+    assert set(often(sample)["planes"]) == {"thermal"}
+
+
+def test_a_range_of_gamma_is_ordered() -> None:
+    with pytest.raises(DataError, match="intensity_gamma"):
+        AugmentConfig(intensity_gamma=(2.0, 1.0))

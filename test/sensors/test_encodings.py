@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mmsam_ros.sensors import ENCODINGS, FIELDS, SensorError, decode_raster
+from mmsam_ros.sensors import (
+    ENCODINGS,
+    FIELDS,
+    SensorError,
+    decode_raster,
+    plain_modality,
+    scale_raster,
+    stored_alike,
+)
 
 
 def test_every_sensor_has_known_encodings() -> None:
@@ -25,6 +36,64 @@ def test_muses_png16_gives_metres() -> None:
     assert (decoded[0, 1] == 0).all()
 
 
+def _raster(intensity: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A raster of range, intensity and height, every second pixel of which holds something."""
+    raster = np.zeros((20, 30, 3), np.float32)
+    raster[:, ::2] = np.stack([np.full((20, 15), 9.0), intensity, np.full((20, 15), -1.5)], -1)
+    return raster
+
+
+INTENSITY = np.random.default_rng(0).gamma(1.5, 20.0, (20, 15))
+
+
+def test_lidar_gain_makes_the_ninetieth_percentile_100() -> None:
+    steps = np.arange(1.0, 301.0).reshape(20, 15)
+    scaled = scale_raster(_raster(steps), "lidar_gain")
+    # linear between ranks 269 and 270 of 0..299
+    expected = np.minimum(steps * 100 / 270.1, 255)
+    np.testing.assert_allclose(scaled[:, ::2, 1], expected, rtol=1e-5)
+    np.testing.assert_array_equal(scaled[..., [0, 2]], _raster(steps)[..., [0, 2]])
+    assert not scaled[:, 1::2].any()
+    bright = np.where(steps > 295, 1e5, steps)  # a few retroreflectors change nothing else
+    again = scale_raster(_raster(bright), "lidar_gain")
+    np.testing.assert_allclose(again[:19, ::2, 1], expected[:19], rtol=1e-5)
+    assert again.max() == 255
+
+
+@pytest.mark.parametrize("unit", [1 / 65535, 1 / 255, 0.5, 1, 2, 16, 257, 1e6])
+def test_lidar_gain_does_not_depend_on_the_unit(unit: float) -> None:
+    expected = scale_raster(_raster(INTENSITY), "lidar_gain")
+    scaled = scale_raster(_raster(INTENSITY * unit), "lidar_gain")
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5)
+    np.testing.assert_allclose(scale_raster(scaled, "lidar_gain"), scaled, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "intensity",
+    [0.0, 1.0, 77.5, 65535.0, -3.0, 100 + 0.1 * np.cos(INTENSITY), np.where(INTENSITY > 200, 1, 0)],
+)
+def test_an_intensity_without_contrast_is_none(intensity: Any) -> None:
+    scaled = scale_raster(_raster(np.broadcast_to(intensity, (20, 15))), "lidar_gain")
+    assert not scaled[..., 1].any()
+    assert (scaled[:, ::2, 0] == 9).all()
+
+
+def test_an_empty_raster_and_other_encodings_stay_as_they_are() -> None:
+    empty = np.zeros((4, 5, 3), np.float32)
+    np.testing.assert_array_equal(scale_raster(empty, "lidar_gain"), empty)
+    raster = _raster(INTENSITY)
+    assert scale_raster(raster, "muses_raw") is raster
+    modality = plain_modality("lidar_gain")
+    assert (modality.std, modality.point_size) == (plain_modality("muses_raw").std, 2)
+
+
+def test_what_is_stored_alike() -> None:
+    assert stored_alike("lidar_gain", "muses_raw")
+    assert stored_alike("png8", "png8")
+    assert not stored_alike("lidar_gain", "muses_png16")
+    assert not stored_alike("mono8", "frame_gain")
+
+
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 def test_either_byte_order(byte_order: str) -> None:
     stored = np.array([[1, 256], [65535, 0]], f"{byte_order}u2")
@@ -39,6 +108,7 @@ def test_either_byte_order(byte_order: str) -> None:
         ("rgb8", np.uint8),
         ("png8", np.uint8),
         ("muses_raw", np.float32),
+        ("lidar_gain", np.float32),
         ("event_counts", np.uint8),
         ("mono8", np.uint8),
         ("frame_gain", np.uint8),

@@ -118,5 +118,5 @@ def test_every_encoding_has_a_plain_modality(encoding: str) -> None:
     modality = plain_modality(encoding, (0.0, 1.0) if encoding == "mono16" else None)
     assert set(modality.fields) == set(FIELDS[encoding])
     assert modality.empty == (0.0, 0.0, 0.0)
-    assert made_of_points(encoding) == (encoding in ("muses_raw", "muses_png16"))
+    assert made_of_points(encoding) == (encoding in ("muses_raw", "lidar_gain", "muses_png16"))
     assert modality.point_size == (2 if made_of_points(encoding) else 1)

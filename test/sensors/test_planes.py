@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -335,3 +336,18 @@ def test_a_cloud_that_is_not_in_metres_is_said_to_be_near() -> None:
     near = LidarPoints(XYZ / np.float32(1000), INTENSITY, TURNED)
     text = planes_of("lidar", near, LIDAR).blank["lidar"].text
     assert "within 1 m, expected metres" in text
+
+
+@pytest.mark.parametrize("unit", [1 / 255, 2.0, 257.0])
+def test_lidar_gain_reads_points_of_any_unit_and_rasters_alike(unit: float) -> None:
+    gain = replace(LIDAR, encoding="lidar_gain")
+    expected = plane_of("lidar", CLOUD, gain)
+    other = LidarPoints(XYZ, (INTENSITY * unit).astype(np.float32), TURNED)
+    np.testing.assert_allclose(plane_of("lidar", other, gain), expected, rtol=1e-5)
+    raster = SensorImage(plane_of("lidar", other, LIDAR))
+    np.testing.assert_allclose(plane_of("lidar", raster, gain), expected, rtol=1e-5)
+    assert 90 < np.percentile(expected[expected[..., 1] > 0, 1], 90) < 110
+    without = LidarPoints(XYZ, np.full(len(XYZ), unit, np.float32), TURNED)
+    plane = plane_of("lidar", without, gain)
+    assert not plane[..., 1].any()
+    np.testing.assert_array_equal(plane[..., [0, 2]], expected[..., [0, 2]])

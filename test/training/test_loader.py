@@ -14,6 +14,7 @@ from runs import SENSORS, options, run_config
 from support.trees import make_folder
 
 from mmsam_ros.data.open import open_frames
+from mmsam_ros.sensors import plain_modality
 from mmsam_ros.training.config import BatchConfig, ScheduleConfig, TrainConfig, TrainingError
 from mmsam_ros.training.loader import Batch, Draw, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.start import build
@@ -166,3 +167,14 @@ def test_a_batch_that_does_not_fit_the_shared_memory(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "batches do not fit /dev/shm of" in done.stderr
     assert "--data.workers 0" in done.stderr
+
+
+def test_intensity_is_changed_only_where_there_is_one(tmp_path: Path) -> None:
+    config = run_config(tmp_path, "--augment.no_intensity=0.5")
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
+    _, spec = build(config, frames)
+    lidar = plain_modality("png8")
+    other = replace(spec, inputs={**spec.inputs, "lidar": lidar}, seen={})
+    assert "intensity" not in lidar.fields
+    with pytest.raises(TrainingError, match="augment changes LiDAR intensity, but png8 images"):
+        TrainingFrames(frames, other, config)

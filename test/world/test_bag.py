@@ -225,4 +225,4 @@ def test_the_tests_limits_hold_the_thermal_range(weather: str, rig: Rig) -> None
     limits = SYNTHETIC["thermal"].limits
     assert limits is not None
     counts = Vehicle(build_street(0, weather=weather), rig).thermal(0.0)
-    assert np.mean((counts > limits[0]) & (counts < limits[1])) > 0.95
+    assert np.mean((counts > limits[0]) & (counts < limits[1])) > 0.9  # a clear sky is colder

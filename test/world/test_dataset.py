@@ -18,6 +18,7 @@ from mmsam_ros.data.check import check_dataset
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import Sample
 from mmsam_ros.data.open import BENCHMARKS, open_frames
+from mmsam_ros.sensors import scale_raster
 from mmsam_ros.world import CLASSES, Vehicle, build_street, make_rig, world_seed
 from mmsam_ros.world import Sample as WorldSample
 from mmsam_ros.world.dataset import contrasts, is_hard, plan, render
@@ -37,7 +38,7 @@ SENSORS = {
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same scenes in all layouts."""
     top, scenes = tmp_path_factory.mktemp("synthetic"), plan(FRAMES, per_scene=2)
-    render(top / "folder", scenes, SIZE, workers=2)
+    render(top / "folder", scenes, make_rig(*SIZE), workers=2)
     make_world(top, scenes, SIZE)
     return {dataset: top / dataset for dataset in SENSORS}
 
@@ -77,7 +78,8 @@ def test_layouts_hold_the_same_pictures_and_labels_by_the_class_map(
 def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str, Path]) -> None:
     folder, muses, fmb = (_frames(roots, dataset) for dataset in ("folder", "muses", "fmb"))
     for ours, raster, heat in zip(folder["train"], muses["train"], fmb["train"], strict=True):
-        np.testing.assert_array_equal(ours["planes"]["lidar"], raster["planes"]["lidar"])
+        found, raw = (s["planes"]["lidar"].permute(1, 2, 0).numpy() for s in (ours, raster))
+        np.testing.assert_array_equal(found, scale_raster(raw, "lidar_gain"))
         assert (ours["planes"]["lidar"][0] > 0).float().mean() > 0.05
         # one is stretched to the frame's own contrast, the other between fixed temperatures
         own, fixed = (s["planes"]["thermal"][0].numpy() for s in (ours, heat))
@@ -89,7 +91,7 @@ def test_points_and_rasters_agree_and_so_do_both_thermal_images(roots: dict[str,
 def test_any_number_of_processes_writes_the_same_files(tmp_path: Path) -> None:
     scenes = plan({"train": 2, "test": 2}, per_scene=1)
     for workers in (1, 2):
-        render(tmp_path / str(workers), scenes, (64, 48), workers=workers)
+        render(tmp_path / str(workers), scenes, make_rig(64, 48), workers=workers)
     first, second = (
         {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
         for name in ("1", "2")
@@ -158,11 +160,11 @@ def test_contrast_grows_with_what_differs() -> None:
 def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     scenes = plan({"train": 1})
     with pytest.raises(DataError, match="exists"):
-        render(tmp_path, scenes, SIZE)
+        render(tmp_path, scenes, make_rig(*SIZE))
     with pytest.raises(DataError, match="no frames"):
-        render(tmp_path / "new", [], SIZE)
+        render(tmp_path / "new", [], make_rig(*SIZE))
     with pytest.raises(DataError, match="31x20"):
-        render(tmp_path / "new", scenes, (31, 20))
+        make_rig(31, 20)
     with pytest.raises(DataError, match="dev"):
         plan({"dev": 1})
     for seconds in (math.nan, math.inf, 0.0):

