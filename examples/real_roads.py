@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make folder data sets out of gathered pictures of real roads, for `mmsam train --config road`.
+"""Make folder data sets out of gathered pictures of real roads, for `mmsam train --config road_rgb`
+and then `--config road`.
 
 python examples/real_roads.py REAL_ROADS OUT
 
@@ -196,20 +197,20 @@ def roadscene(data: Path, out: Path) -> None:
 
 
 def kitti(data: Path, out: Path) -> None:
-    """Clouds are points; their intensity goes to 255, as in the synthetic world."""
+    """Clouds are points; their intensity (0 to 1) is read free of its unit."""
     writer, folder = Writer(out), data / "kitti_drive"
     (out / "lidar").mkdir(parents=True, exist_ok=True)
     for path in sorted((folder / "images").iterdir()):
         writer.add("train", path.stem, path, pseudo_sets(data / "pseudo/kitti_drive", path.stem))
         cloud = np.load(folder / "clouds" / f"{path.stem}.npz")
-        points = np.column_stack([cloud["xyz"], 255 * cloud["intensity"]])
+        points = np.column_stack([cloud["xyz"], cloud["intensity"]])
         np.save(out / "lidar" / f"{path.stem}.npy", points.astype(np.float32))
     given = json.loads((folder / "calibration.json").read_text())
     width, height = given["image_size"]
     camera = {"width": width, "height": height, "K": given["K"], "D": [], "model": "plumb_bob"}
     pose = {"T_camera_lidar": given["T_camera_lidar"]}
     writer.finish(
-        {"lidar": "muses_raw"}, calibration={"camera": camera, "lidar": pose}, point_size=3
+        {"lidar": "lidar_gain"}, calibration={"camera": camera, "lidar": pose}, point_size=3
     )
 
 

@@ -12,7 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors import FIELDS, ChannelStatistics, channel_statistics, sample_planes
+from mmsam_ros.sensors import (
+    FIELDS,
+    LIDAR_GAIN,
+    ChannelStatistics,
+    channel_statistics,
+    sample_planes,
+)
 from mmsam_ros.weights import Spec
 
 Channels = Mapping[str, ChannelStatistics]  # by field
@@ -34,7 +40,7 @@ _TURN = (
 _LIFT = "set lidar.frame to a frame as high above the ground as the LiDAR of the training"
 _FRAME = "set lidar.frame to the LiDAR's own frame"
 _METRES = "publish x, y and z in metres"
-_FIELD = "set lidar.intensity_field to another field, or correct the driver"
+FIELD = "set lidar.intensity_field to another field, or correct the driver"
 
 
 class Finding(NamedTuple):
@@ -99,8 +105,9 @@ class ChannelWatch:
             return []
 
         def look(some: Sequence[Channels]) -> Iterator[Finding]:
-            points = sensor in self._of_points
-            return compare(sensor, _medians(some), seen, points=points, scale=scale)
+            gain = self._spec.encodings[sensor] == LIDAR_GAIN
+            points, medians = sensor in self._of_points, _medians(some)
+            return compare(sensor, medians, seen, points=points, scale=None if gain else scale)
 
         found = [finding for finding in look(recent[-self._window :]) if finding.certain]
         if len(recent) >= self._patience:
@@ -121,12 +128,13 @@ def _medians(frames: Sequence[Channels]) -> Channels:
 
 
 def compare(
-    sensor: str, live: Channels, seen: Channels, *, points: bool, scale: float = 1.0
+    sensor: str, live: Channels, seen: Channels, *, points: bool, scale: float | None = 1.0
 ) -> Iterator[Finding]:
     """What of the live channels is far outside those of the training data.
 
     `points`: of a cloud. A raster was resized, which mixes values with the 0 of empty pixels:
-    it is judged as an image. `scale`: which the intensity has been given.
+    it is judged as an image. `scale`: which the intensity has been given; None: it has no unit, and
+    may be constant (`lidar_gain`).
     """
     filled, expected = (1 - next(iter(s.values())).empty if s else 0.0 for s in (live, seen))
     if filled * _SPARSE < expected and sensor != "event":  # nothing may have moved
@@ -138,7 +146,7 @@ def compare(
     varied = {}
     for name, (now, before) in both.items():
         if now.low == now.high and before.low < before.high:
-            if sensor != "event":
+            if sensor != "event" and (name != "intensity" or scale is not None):
                 found = f"has the value {now.low:g} everywhere, {_range(before)} in training"
                 yield Finding(name, found, _like(sensor))
         elif before.low < before.high:
@@ -153,7 +161,8 @@ def compare(
             yield from _intensity(*varied["intensity"], scale, placed=placed)
     else:
         for name, channels in varied.items():
-            yield from _image(sensor, name, *channels)
+            if name != "intensity" or scale is not None:
+                yield from _image(sensor, name, *channels)
 
 
 def _geometry(
@@ -200,7 +209,7 @@ def _geometry(
 
 
 def _intensity(
-    live: ChannelStatistics, seen: ChannelStatistics, scale: float, *, placed: bool
+    live: ChannelStatistics, seen: ChannelStatistics, scale: float | None, *, placed: bool
 ) -> Iterator[Finding]:
     """What is wrong with a cloud's intensity. Only what fits a factor can be cured by one.
     `placed`: the cloud lies as in training, so that rows can be compared.
@@ -210,16 +219,16 @@ def _intensity(
         return
     brighter, highest = live.mean / seen.mean, live.high / seen.high
     if live.low < 0:
-        yield Finding("intensity", f"{found}: below 0, as unsigned bytes read as signed", _FIELD)
+        yield Finding("intensity", f"{found}: below 0, as unsigned bytes read as signed", FIELD)
     elif placed and seen.slope < -_SLOPED and live.slope > _AGAINST:
         slopes = f"a correlation of {live.slope:+.2f} with the image row, {seen.slope:+.2f}"
-        yield Finding("intensity", f"{found}, with {slopes} in training: it is reversed", _FIELD)
+        yield Finding("intensity", f"{found}, with {slopes} in training: it is reversed", FIELD)
     elif 2 * live.low > max(live.mean, seen.mean) and 4 * seen.low < seen.mean:
-        yield Finding("intensity", f"{found}: nothing is dark, as with an offset", _FIELD)
-    elif _off(brighter, _BRIGHTER):
+        yield Finding("intensity", f"{found}: nothing is dark, as with an offset", FIELD)
+    elif scale is not None and _off(brighter, _BRIGHTER):
         found = f"{found}, its mean {live.mean:.3g} and {seen.mean:.3g}"
         if _off(brighter / highest, _BRIGHTER):
-            yield Finding("intensity", f"{found}: not by one factor", _FIELD)
+            yield Finding("intensity", f"{found}: not by one factor", FIELD)
         else:
             factor = f"'auto', or to the factor between the units (about {scale / brighter:.3g})"
             yield Finding("intensity", found, f"set lidar.intensity_scale to {factor}")

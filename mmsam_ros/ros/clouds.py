@@ -29,15 +29,18 @@ _PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
 
 
 def cloud_points(
-    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT
-) -> tuple[Array, Array]:
+    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT,
+    may_lack: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
     """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
     `intensity_field` names the field that is taken as intensity; "auto": the first one of those
-    that are known, in any case. Without one the intensity is 0, or RosError if the weights read it.
+    that are known, in any case. Without one the intensity is 0, or RosError if the weights read it
+    (unless `may_lack`, for weights that know what a cloud without intensity is).
     """
     fields = _named_fields(message)
-    intensity = _intensity_name(fields, intensity_field, needs_intensity, notes)
+    may_lack = may_lack and intensity_field == AUTO
+    intensity = _intensity_name(fields, intensity_field, needs_intensity, notes, may_lack)
     names = ["x", "y", "z", *([intensity] if intensity else [])]
     points = _structured(message, [fields[name] for name in names], notes)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -82,12 +85,17 @@ def _named_fields(message: Any) -> dict[str, Any]:
     return fields
 
 
-def _intensity_name(fields: dict[str, Any], wanted: str, needed: bool, notes: Notes) -> str | None:
+def _intensity_name(
+    fields: dict[str, Any], wanted: str, needed: bool, notes: Notes, may_lack: bool
+) -> str | None:
     """The field that is taken as intensity; None: there is none, and none is needed."""
     known = _INTENSITY if wanted == AUTO else (wanted,)
     others = [name for name in fields if name not in ("x", "y", "z")]
     names = {name.lower(): name for name in others if wanted == AUTO} | {n: n for n in others}
     found = [names[name] for name in known if name in names]
+    if needed and not found and may_lack:
+        notes.info(f"lidar: none of {', '.join(known)} is a field: there is no intensity")
+        return None
     if needed and not found:
         raise RosError(
             f"fields besides x, y, z are {sorted(others)}, expected one of {', '.join(known)} "

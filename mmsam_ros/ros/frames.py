@@ -18,6 +18,7 @@ from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
 from mmsam_ros.sensors import (
     DEPTH_METRES,
+    LIDAR_GAIN,
     Frame,
     LidarPoints,
     Limits,
@@ -180,7 +181,10 @@ class FrameBuilder:
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
             name, notes = self.intensity_field, self.notes
-            return cloud_points(message, needs_intensity=needed, intensity_field=name, notes=notes)
+            return cloud_points(
+                message, needs_intensity=needed, intensity_field=name, notes=notes,
+                may_lack=self.spec.encodings[stream] == LIDAR_GAIN,
+            )  # fmt: skip
         if stream == "thermal":
             return messages.thermal_counts(message, self.read)
         if self.spec.encodings[stream] == DEPTH_METRES:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.inference.channels import ChannelWatch, Finding
+from mmsam_ros.inference.channels import FIELD, ChannelWatch, Finding
 from mmsam_ros.inference.prepare import without_blank
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import (
     CAMERA,
     FIELDS,
+    LIDAR_GAIN,
     Frame,
     LidarPoints,
     Planes,
@@ -41,6 +42,7 @@ LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
 MEMORY = 50  # frames over which the scale of the intensity is averaged
 _TILT = 45.0  # degrees between a cloud's z axis and the camera's upward direction
 _NOT_FINITE = 0.1  # share of values
+_NEGATIVE = 0.01  # share of intensities
 _NOISE = 0.3  # correlation of pixels side by side; pictures have 0.9
 _LEAST_LEVELS = 3.0  # of 0 to 255 that a camera image has to span
 _SAME_VIEW = 0.1  # by how much the widths of views may differ that are the same
@@ -51,13 +53,21 @@ class IntensityScale:
 
     `AUTO` takes the factor between the means of the live and the training data, without the
     brightest points (signs, which may be saturated), averaged over frames. RosError where that
-    needs statistics that the weights lack.
+    needs statistics that the weights lack. With `lidar_gain` a unit does not matter: no factor is
+    applied, and `note` says so.
     """
 
     def __init__(self, spec: Spec, scale: float | str) -> None:
         encoding = spec.encodings.get("lidar")
         fields = FIELDS[encoding] if encoding else ()
-        self._channel = fields.index("intensity") if "intensity" in fields else None
+        free = encoding == LIDAR_GAIN
+        self.note = ""
+        if free and scale != 1.0:
+            self.note = (
+                f"parameter lidar.intensity_scale: found {scale}, which has no effect: the weights "
+                "read the intensity of any unit"
+            )
+        self._channel = fields.index("intensity") if "intensity" in fields and not free else None
         seen = spec.seen.get("lidar", {}).get("intensity")
         self._mean = seen.mean if seen else 0.0
         self._given = None if scale == AUTO else float(scale)
@@ -118,6 +128,8 @@ class Plausibility:
         self._watch = ChannelWatch(spec, WINDOW, LEAST, PATIENCE, PERIOD)
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
+        if scale.note:
+            warn(scale.note)
         if mode != "off" and (unknown := [s for s in spec.sensors if not spec.seen.get(s)]):
             text = (
                 f"parameter plausibility: found {mode!r}, but the weights have no statistics of "
@@ -171,6 +183,8 @@ class Plausibility:
         if "intensity" in self._spec.inputs[sensor].fields:
             there = np.isfinite(data.xyz).all(axis=1)
             yield from _finite("intensity", "points", data.intensity[there])
+            if self._spec.encodings[sensor] == LIDAR_GAIN:  # which makes negative ones 0
+                yield from _negative(data.intensity[there])
         tilt = float(np.degrees(np.arccos(np.clip(-data.T_camera_lidar[1, 2], -1, 1))))
         if tilt > _TILT:
             cloud, camera = (frame_ids.get(name, "") for name in (sensor, CAMERA))
@@ -226,6 +240,13 @@ def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding
     if share > _NOT_FINITE:
         found = f"is NaN or infinite in {share:.0%} of the {things}"
         yield Finding(subject, found, "check the sensor's driver")
+
+
+def _negative(intensity: NDArray[Any]) -> Iterator[Finding]:
+    share = float((intensity < 0).mean()) if intensity.size else 0.0
+    if share > _NEGATIVE:
+        found = f"is below 0 in {share:.0%} of the points, as unsigned bytes read as signed"
+        yield Finding("intensity", found, FIELD)
 
 
 def _of_camera(rgb: NDArray[np.uint8]) -> Iterator[Finding]:

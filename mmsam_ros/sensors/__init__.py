@@ -17,6 +17,7 @@ from mmsam_ros.sensors.encodings import (
     DEPTH_METRES,
     ENCODINGS,
     FIELDS,
+    LIDAR_GAIN,
     RGB,
     Limits,
     Modality,
@@ -55,8 +56,9 @@ from mmsam_ros.sensors.statistics import (
 
 __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "DEPTH_METRES", "ENCODINGS", "FIELDS", "HALF_PIXEL",
-    "LIMITS", "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics",
-    "ClassInfo", "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
+    "LIDAR_GAIN", "LIMITS", "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel",
+    "ChannelStatistics", "ClassInfo", "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample",
+    "Planes", "Refusal",
     "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
     "check_pose", "check_size", "check_view", "class_table", "clipping", "decode_image",
     "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",

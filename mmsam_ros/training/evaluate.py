@@ -29,7 +29,7 @@ from mmsam_ros.inference.draw import colorise
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.inference.segmenter import predict
-from mmsam_ros.sensors import LidarPoints, palette
+from mmsam_ros.sensors import LIDAR_GAIN, LidarPoints, palette
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share, worker_advice
 from mmsam_ros.training.loader import read_frames
@@ -232,14 +232,13 @@ class Evaluation:
         }
         made, trained = self.frames.rasters, self.spec.provenance.data
         differ = made and trained.partition("; ")[2] not in ("", made)
-        rasters = [f"{made}; trained on {trained}"] if differ else []
-        return rasters + [
-            f"{sensor} {finding.subject} {finding.found}"
-            for sensor, live in found.items()
-            for finding in compare(
-                sensor, live, self.spec.seen.get(sensor, {}), points=sensor in clouds
-            )
-        ]
+        doubts = [f"{made}; trained on {trained}"] if differ else []
+        for sensor, live in found.items():
+            seen = self.spec.seen.get(sensor, {})
+            scale = None if self.spec.encodings[sensor] == LIDAR_GAIN else 1.0
+            for finding in compare(sensor, live, seen, points=sensor in clouds, scale=scale):
+                doubts.append(f"{sensor} {finding.subject} {finding.found}")
+        return doubts
 
     def run(self, on_frame: Callable[[FrameResult], None] | None = None) -> SubsetMatrices:
         """Evaluate all frames, as `evaluate_frames`."""

@@ -28,6 +28,7 @@ from mmsam_ros.model.config import Size, legal_sizes
 from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.sensors import (
     FIELDS,
+    LIDAR_GAIN,
     LIMITS,
     RGB,
     ClassInfo,
@@ -155,6 +156,13 @@ def build(
     )
     for part in (frames, *others):
         check_fit(spec, part)
+        found, read = (x.get("lidar") for x in (part.modalities, spec.modalities))
+        if found and read and found.encoding == LIDAR_GAIN != read.encoding:
+            raise TrainingError(
+                f"{part.records[0].image.parent}: lidar is {LIDAR_GAIN}, whose intensity may have "
+                f"any unit, expected {read.encoding} as in {config.data.root}; or say {LIDAR_GAIN} "
+                "in its meta.json"
+            )
     spec = dataclasses.replace(spec, seen=look_at(frames, spec, others=others))
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)

@@ -427,6 +427,11 @@ def test_the_seed_repeats_everything() -> None:
         ({"blur": 1.5}, "blur"),
         ({"flip": float("nan")}, "flip"),
         ({"max_class_share": -0.1}, "max_class_share"),
+        # the released code has no gamma
+        (
+            {"photometric": "published", "distortion": PhotometricConfig(gamma=(0.5, 2.0))},
+            "photometric",
+        ),
     ],
 )
 def test_augment_config_names_the_bad_field(values: dict[str, Any], field: str) -> None:

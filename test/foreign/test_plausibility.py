@@ -29,12 +29,15 @@ from mmsam_ros.ros.plausibility import (
     Plausibility,
 )
 from mmsam_ros.sensors import (
+    FIELDS,
     Frame,
     LidarPoints,
     Planes,
     Registration,
     SensorImage,
+    channel_statistics,
     frame_planes,
+    sample_planes,
 )
 from mmsam_ros.weights import Geometry, Spec, default_weights, read_spec
 from mmsam_ros.world.dataset import Scene
@@ -364,6 +367,65 @@ def test_rasters_are_not_told_to_move(spec: Spec, drive: list[Frame]) -> None:
     found = Checked(spec)(drive, lambda f: raster(f, 1 / 255))
     assert set(found) == {"lidar.intensity"}
     assert "lidar.intensity_scale" in found["lidar.intensity"]
+
+
+@pytest.fixture(scope="module")
+def gain_spec(spec: Spec) -> Spec:
+    """Weights that read intensity free of its unit, trained on other drives."""
+    lidar = replace(spec.inputs["lidar"], encoding="lidar_gain")
+    given = replace(spec, inputs={**spec.inputs, "lidar": lidar})
+    samples = []
+    for weather in ("sun", "cloud", "fog"):
+        for frame in frames_of(weather, "ordinary", 905):
+            canvas = Plan.of(given.geometry, frame.size).canvas
+            planes = frame_planes(frame, given.modalities, canvas).auxiliaries["lidar"]
+            samples.append(sample_planes(planes))
+    seen = channel_statistics(samples, FIELDS["lidar_gain"])
+    return replace(given, seen={**given.seen, "lidar": seen})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda i: i, lambda i: i / 255, lambda i: i / 100, lambda i: i * 257, lambda i: i**1.6 / 30,
+     lambda i: i * 0, lambda i: i * 0 + 17],
+)  # fmt: skip
+def test_intensity_of_any_unit_or_none_is_no_fault_of_weights_without_a_unit(
+    gain_spec: Spec, drive: list[Frame], change: Callable[[NDArray[Any]], NDArray[Any]]
+) -> None:
+    assert Checked(gain_spec)(drive, intensity(change)) == {}
+
+    def raster(given: Frame) -> Frame:
+        raw = replace(gain_spec.modalities["lidar"], encoding="muses_raw")
+        found = frame_planes(intensity(change)(given), {"lidar": raw}, given.size)
+        image = SensorImage(found.auxiliaries["lidar"])
+        return replace(given, sensors={**given.sensors, "lidar": image})
+
+    assert Checked(gain_spec)(drive, raster) == {}
+
+
+def test_negative_intensity_is_a_fault_of_them_too(gain_spec: Spec, drive: list[Frame]) -> None:
+    """It would become 0, and the mask look valid."""
+    for change in (lambda i: i - 128, lambda i: i.astype(np.uint8).astype(np.int8)):
+        found = Checked(gain_spec, "refuse")
+        assert "below 0" in found(drive, intensity(change))["lidar.intensity"]
+        assert found.planes is not None
+        assert "lidar" in found.planes.refused
+
+
+@pytest.mark.parametrize("scale", ["auto", 20.0])
+def test_a_scale_has_no_effect_without_a_unit(
+    gain_spec: Spec, drive: list[Frame], scale: float | str
+) -> None:
+    plain, scaled = Checked(gain_spec), Checked(gain_spec, scale=scale)
+    assert plain(drive) == scaled(drive) == {}
+    assert plain.planes is not None
+    assert scaled.planes is not None
+    np.testing.assert_array_equal(
+        scaled.planes.auxiliaries["lidar"], plain.planes.auxiliaries["lidar"]
+    )
+    (line,) = scaled.logged
+    assert line.startswith(f"parameter lidar.intensity_scale: found {scale}, which has no effect")
+    assert plain.logged == []
 
 
 def test_few_near_things_are_no_other_unit(spec: Spec, drive: list[Frame]) -> None:

@@ -97,6 +97,10 @@ def test_intensity_is_needed_only_where_the_weights_read_it() -> None:
     with pytest.raises(RosError, match="which these weights read") as caught:
         cloud_points(given, needs_intensity=True)
     assert caught.value.reason == "intensity"
+    _, intensity = cloud_points(given, needs_intensity=True, may_lack=True)
+    assert not intensity.any()
+    with pytest.raises(RosError, match="expected one of ring among them"):  # it was asked for
+        cloud_points(given, needs_intensity=True, may_lack=True, intensity_field="ring")
 
 
 @settings(max_examples=300)

@@ -167,6 +167,10 @@ def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> N
     _, refused = builder(spec=spec_of("muses_rgb_lidar")).build(synced(lidar=bare))
     assert reasons(refused) == {"lidar": "intensity"}
     spec = spec_of("muses_rgb_lidar")
+    free = dataclasses.replace(spec.inputs["lidar"], encoding="lidar_gain")  # or of any unit
+    free_spec = dataclasses.replace(spec, inputs={**spec.inputs, "lidar": free})
+    frame, refused = builder(spec=free_spec).build(synced(lidar=bare))
+    assert (refused, set(frame.sensors)) == ({}, {"lidar"})
     lidar = dataclasses.replace(
         spec.inputs["lidar"], fields=("range",) * 3, mean=(0.0,) * 3, std=(1.0,) * 3
     )

@@ -196,7 +196,7 @@ def encoded(index: Bytes, source: str, encoding: str) -> NDArray[Any]:
     """What a folder's file of this encoding holds."""
     if encoding == "png8":
         return png8(index, source)
-    if encoding == "muses_raw":
+    if encoding in ("muses_raw", "lidar_gain"):
         return muses_raw(index)
     if encoding == "event_counts":
         return event_counts(index)

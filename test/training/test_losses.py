@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -94,6 +95,19 @@ def test_nothing_to_count_is_zero_with_a_graph() -> None:
         loss.backward()
         assert logits.grad is not None
         assert not logits.grad.any()
+
+
+def test_groups_and_factors_hold_for_sets_too() -> None:
+    """Two frames of one pixel each: 1 or 2 (a set), and class 0."""
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    logits, labels = p.log()[:, :, None, None], torch.tensor([[[3]], [[0]]], dtype=torch.uint8)
+    config = LossConfig(kind="ohem", threshold=0.9, frames=1, class_weights=(1.0, 2.0, 6.0))
+    loss = loss_function(config, sets=[(1, 2)])(logits, labels)
+    # the factor of the set is the mean of its classes'
+    assert loss.item() == pytest.approx((4 * -math.log(0.8) - math.log(0.6)) / 2, abs=1e-6)
+    low = dataclasses.replace(config, threshold=0.7)  # 0.8 is easy, and alone in its group
+    loss = loss_function(low, sets=[(1, 2)])(logits, labels)
+    assert loss.item() == pytest.approx(-math.log(0.6) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])

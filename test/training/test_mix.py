@@ -28,7 +28,7 @@ from mmsam_ros.training.config import (
 )
 from mmsam_ros.training.configure import load_config
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
-from mmsam_ros.training.loader import Draw, FrameSampler, TrainingFrames, make_loader
+from mmsam_ros.training.loader import Batch, Draw, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.loop import train
 from mmsam_ros.training.start import build, open_mix, resize_norms
 from mmsam_ros.weights import load_model, save_model
@@ -209,3 +209,23 @@ def test_weights_start_a_network_of_another_size(folder: Path) -> None:
     wide = resize_norms({name: ramp}, (64, 96), (128, 192))[name].view(16, 24)
     rows = [0, *(i / 2 - 0.25 for i in range(1, 15)), 7]
     torch.testing.assert_close(wide, torch.tensor(rows)[:, None].expand(16, 24))
+
+
+def test_intensity_is_read_as_the_data_set_of_root_has_it(folder: Path) -> None:
+    """`lidar_gain` makes 100 of the 90th percentile, and the network divides by 50."""
+    make_folder(folder / "gain", SENSORS, encodings={"lidar": "lidar_gain"})
+    config = load_config(
+        options(folder, f"--data.root={folder / 'gain'}", f"--data.mix.own.root={folder / 'data'}")
+    )
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
+    others = tuple(open_mix(config, "train").values())
+    _, spec = build(config, frames, others)
+    dataset = TrainingFrames(frames, spec, config, others)
+    for kind in (0, 1):
+        batch = dataset[[(0, 0, kind), (0, 1, kind)]]
+        assert isinstance(batch, Batch)
+        for planes in batch.inputs["lidar"]:
+            intensity = planes[1][planes[0] > 0]
+            assert np.percentile(intensity[intensity > 0], 90) == pytest.approx(2.0, rel=0.02)
+    with pytest.raises(TrainingError, match=r"gain.*lidar is lidar_gain.*expected muses_raw"):
+        train(load_config(options(folder, f"--data.mix.gain.root={folder / 'gain'}")))
