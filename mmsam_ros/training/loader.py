@@ -31,7 +31,7 @@ from mmsam_ros.data.frames import FrameSet, LabelledFrame, Sample
 from mmsam_ros.data.meanings import LabelCodes
 from mmsam_ros.data.transforms import Augment
 from mmsam_ros.inference.prepare import normalise, without_blank
-from mmsam_ros.sensors import NO_LABEL, RGB, made_of_points
+from mmsam_ros.sensors import NO_LABEL, RGB, made_of_points, stored_alike
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.weights import Spec
 
@@ -179,10 +179,10 @@ class TrainingFrames(Dataset[Batch | MmsamError]):
 
 def _as_read(frames: FrameSet, spec: Spec) -> FrameSet:
     """A data set whose sensors are read in the weights' encodings, see `stored_alike`."""
-    read = {
-        sensor: replace(modality, encoding=spec.encodings.get(sensor, modality.encoding))
-        for sensor, modality in frames.modalities.items()
-    }
+    read = dict(frames.modalities)
+    for sensor, encoding in spec.encodings.items():
+        if sensor in read and stored_alike(read[sensor].encoding, encoding):
+            read[sensor] = replace(read[sensor], encoding=encoding)
     return replace(frames, modalities=read)
 
 

@@ -251,7 +251,7 @@ def test_the_reference_has_every_key() -> None:
     assert list(rows) == list(keys(config))
     assert all(row.description and row.type for row in rows.values())
     assert [key for key, row in rows.items() if not row.default] == [
-        "dataset", "sensors", "data.root", "data.lists", "start.weights",
+        "dataset", "sensors", "data.root", "data.lists", "start.weights", "start.fallback",
     ]  # fmt: skip
     assert rows["augment.crop"].type == "[int, int]"
     assert rows["augment.crop"].default == "[1024, 1024]"
