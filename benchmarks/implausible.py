@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from results import Row, bar, write
+from results import ROOT, Row, bar, write
 
 from mmsam_ros.data.frames import LabelledFrame
 from mmsam_ros.data.open import open_frames
@@ -30,7 +30,6 @@ from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.plausibility import AUTO, IntensityScale, Plausibility
 from mmsam_ros.sensors import Frame, LidarPoints, SensorImage, frame_planes, plain_modality
 from mmsam_ros.training.metrics import ALL, SubsetMatrices
-from mmsam_ros.weights import default_weights
 
 Change = Callable[[Frame], Frame]
 NEAR = 1.0  # points of mIoU that a parameter may fall short of the frames as they were made
@@ -140,7 +139,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="data set with a test split")
     frames = open_frames("folder", parser.parse_args().root, "test", ("lidar", "thermal"))
     tune_allocator()
-    segmenter = Segmenter.load(default_weights(), "cpu")
+    segmenter = Segmenter.load(ROOT / "models/tiny_synthetic.safetensors", "cpu")
     items = [frames[index] for index in range(len(frames))]
     rows: list[Row] = []
     run = partial(score, segmenter, items)

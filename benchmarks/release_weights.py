@@ -3,10 +3,13 @@
 
     python benchmarks/release_weights.py --weights out/synthetic_tiny/last.safetensors \\
         --root out/synthetic --out models/tiny_synthetic.safetensors
+    python benchmarks/release_weights.py --weights out/road/last.safetensors --root out/synthetic \\
+        --roads out/roads --boxes REAL_ROADS/boxes/boxes.json --out models/tiny_road.safetensors
 
 Matrices are stored in half precision; statistics, scales, biases and other vectors stay float32.
 The stored network is scored with every set of sensors on the test split. The scores go into the
-file (`presence.scores`), the card beside it and benchmarks/results/weights_tiny.json.
+file (`presence.scores`), the card beside it and benchmarks/results/weights_tiny.json; with
+`--roads` those of benchmarks/road.py, beside the other weights of the folder, into road.json.
 """
 
 import argparse
@@ -15,7 +18,9 @@ from itertools import combinations
 from operator import ge, le
 from pathlib import Path
 from string import Template
+from typing import Any
 
+import road
 from results import Row, bar, markdown_table, write
 
 from mmsam_ros.model import MMSAMAdapter
@@ -61,6 +66,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="of the finished run")
     parser.add_argument("--root", type=Path, required=True, help="data set with a test split")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--roads", type=Path, help="folder of the real sets, see road.py")
+    parser.add_argument("--boxes", type=Path, help="boxes.json of the real sets")
     args = parser.parse_args()
     model, spec = load_model(args.weights)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -74,15 +81,40 @@ def main() -> None:
     data = f"synthetic, {rows[0]['frames']} frames of test"
     scores = {row["sensors"]: Score(row["all"], data) for row in rows}
     save_model(args.out, model, replace(spec, presence=replace(spec.presence, scores=scores)))
-    mib, best = args.out.stat().st_size / 2**20, rows[-1]
+    if args.roads is None:
+        write("weights_tiny", rows, bars(args.out, rows[-1]))
+        text = card(args.out, model, spec, rows)
+    else:
+        text = road_card(args.out, model, spec, args)
+    args.out.with_suffix(".md").write_text(text)
+
+
+def bars(out: Path, best: Row) -> list[Row]:
+    """What weights for the synthetic world have to hold."""
     lowest = min(v for name, v in best["iou"].items() if best["share"][name] > COMMON)
-    bars = [
+    return [
         bar("mIoU with all sensors", best["all"], "%", MIN_MIOU, ge),
         bar("least IoU of a class above 0.5 % of the pixels", lowest, "%", 0.1, ge),
-        bar("size of the file", round(mib, 1), "MiB", MAX_MIB, le),
+        bar("size of the file", round(out.stat().st_size / 2**20, 1), "MiB", MAX_MIB, le),
     ]
-    write("weights_tiny", rows, bars)
-    args.out.with_suffix(".md").write_text(card(args.out, model, spec, rows))
+
+
+def road_card(out: Path, model: MMSAMAdapter, spec: Spec, args: argparse.Namespace) -> str:
+    """The model card of weights for real streets; writes road.json."""
+    others = sorted({*out.parent.glob("*.safetensors")} - {out})
+    own, *more = [road.score(file, args.roads, args.boxes, [args.root]) for file in (out, *others)]
+    size = sum(file.stat().st_size for file in (out, *others)) / 2**20
+    held = [*road.bars(own), bar("all weights of the package", round(size, 1), "MiB", 40.0, le)]
+    rows = [row for some in (own, *more) for row in some]
+    write("road", rows, held)
+    words = {True: "holds", False: "**fails**", None: "not measured"}
+    lines = [[b["name"], b["value"], b["bar"], b["unit"], words[b["holds"]]] for b in held]
+    text = Path(__file__).with_name("road_card.md").read_text()
+    return Template(text).substitute(
+        facts(out, model, spec),
+        table=road.table(rows),
+        bars=markdown_table([["bar", "measured", "limit", "", ""], *lines]),
+    )
 
 
 def score(weights: Path, root: Path, spec: Spec, kept: tuple[str, ...]) -> Row:
@@ -104,18 +136,25 @@ def score(weights: Path, root: Path, spec: Spec, kept: tuple[str, ...]) -> Row:
     return row
 
 
+def facts(path: Path, model: MMSAMAdapter, spec: Spec) -> dict[str, Any]:
+    """What every card says."""
+    height, width = spec.config.image_size
+    return {
+        "name": path.name,
+        "sensors": " and ".join(spec.sensors),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "size": f"{width}x{height}",
+        "mib": f"{path.stat().st_size / 2**20:.1f}",
+        **{key: getattr(spec.provenance, key) for key in ("data", "recipe", "seed")},
+    }
+
+
 def card(path: Path, model: MMSAMAdapter, spec: Spec, rows: list[Row]) -> str:
     """The model card of the file at `path`, in Markdown."""
     subsets = [key for key in rows[0] if key not in NOT_SUBSETS]
     cells = [[row["sensors"], *(f"{row[key]:.1f}" for key in subsets)] for row in rows]
-    height, width = spec.config.image_size
     return CARD.substitute(
-        name=path.name,
-        sensors=" and ".join(spec.sensors),
-        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
-        size=f"{width}x{height}",
-        mib=f"{path.stat().st_size / 2**20:.1f}",
-        **{key: getattr(spec.provenance, key) for key in ("data", "recipe", "seed")},
+        facts(path, model, spec),
         frames=rows[-1]["frames"],
         hard=rows[-1]["hard frames"],
         table=markdown_table([["sensors", *subsets], *cells]),

@@ -55,10 +55,11 @@ def run(args: argparse.Namespace) -> None:
     given = {s: path for s in AUXILIARY_SENSORS if (path := getattr(args, s)) is not None}
     pairs = pair_files(args.images, given)
     calibration = Calibration.read(args.calib) if args.calib else None
+    weights = args.weights or default_weights()
     if args.weights is None:
-        print("Evaluation only; do not use on a vehicle: these weights were trained on synthetic "
-              "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
-    segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
+        print(f"Evaluation only; do not use on a vehicle: these are the package's {weights.name}, "
+              "see its model card. --weights takes others.", file=sys.stderr)  # fmt: skip
+    segmenter = Segmenter.load(weights, args.device, args.precision)
     spec = segmenter.spec
     frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
     watch = ChannelWatch(spec)

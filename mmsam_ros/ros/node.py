@@ -113,8 +113,8 @@ class SegmentNode(Node):
         topic = self.resolve_topic_name("camera/image")
         if not parameters["weights"]:
             warn(
-                f"parameter weights is not set: using {default_weights().name}, trained on "
-                "synthetic scenes. Evaluation only; do not use on a vehicle"
+                f"parameter weights is not set: using the package's {default_weights().name}, see "
+                "its model card. Evaluation only; do not use on a vehicle"
             )
         if parameters["device"] == "auto" and segmenter.device.type == "cpu":
             warn("parameter device is 'auto' and there is no CUDA device: running on the CPU")

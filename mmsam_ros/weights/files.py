@@ -23,7 +23,7 @@ from mmsam_ros.weights.legacy import ADDED, upgrade
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
-DEFAULT = "tiny_synthetic.safetensors"
+DEFAULT = "tiny_synthetic.safetensors"  # of models/; of node, launch file, demo and `predict`
 _COUNTER = "num_batches_tracked"
 
 
@@ -161,7 +161,7 @@ def package_file(name: str) -> Path | None:
 
 
 def default_weights() -> Path:
-    """The weights that are taken where none are named: trained on synthetic scenes, for evaluation.
+    """The package's weights that are taken where none are named, for evaluation.
 
     WeightsError where the package came without them.
     """

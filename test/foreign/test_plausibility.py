@@ -39,7 +39,7 @@ from mmsam_ros.sensors import (
     frame_planes,
     sample_planes,
 )
-from mmsam_ros.weights import Geometry, Spec, default_weights, read_spec
+from mmsam_ros.weights import Geometry, Spec, read_spec
 from mmsam_ros.world.dataset import Scene
 from mmsam_ros.world.scene import CASES, WEATHERS
 from mmsam_ros.world.style import world_seed
@@ -51,8 +51,8 @@ Change = Callable[[Frame], Frame]
 
 
 @pytest.fixture(scope="module")
-def spec() -> Spec:
-    return read_spec(default_weights())
+def spec(root: Path) -> Spec:
+    return read_spec(root / "models/tiny_synthetic.safetensors")
 
 
 def frames_of(weather: str, case: str, number: int = 900) -> list[Frame]:

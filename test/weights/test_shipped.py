@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors import safe_open
 from support.networks import spec_of
 
-from mmsam_ros.weights import default_weights, load_model, read_spec
+from mmsam_ros.weights import default_weights, files, load_model, read_spec
+
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.safetensors"))
+every_model = pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 
 BYTE = pytest.approx((1 / 255,) * 3)
 # name: classes, size, mode, stride, sources, scale, mean, std
@@ -41,17 +47,42 @@ def test_published_numbers(name: str) -> None:
     assert rgb.scale == BYTE
 
 
-def test_the_package_has_weights_for_all_sensors_with_scores_for_every_set() -> None:
-    spec = read_spec(default_weights())
-    assert spec.sensors == ("lidar", "thermal")
+def test_the_default_knows_all_sensors_and_is_named_where_users_look(root: Path) -> None:
+    path = default_weights()
+    assert path in MODELS
+    assert read_spec(path).sensors == ("lidar", "thermal")
+    assert (
+        f"[{path.stem}]({path.stem}.md) is what the node,"
+        in (root / "models/README.md").read_text()
+    )
+
+
+def test_one_name_decides_on_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "share/mmsam_ros/models/other.safetensors"
+    other.parent.mkdir(parents=True)
+    shutil.copyfile(default_weights(), other)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    monkeypatch.setattr(files, "DEFAULT", other.name)
+    assert default_weights() == other
+
+
+@every_model
+def test_the_packages_weights_have_scores_a_card_and_terms(path: Path) -> None:
+    spec = read_spec(path)
     assert set(spec.presence.scores) == {
         "camera", "camera+lidar", "camera+thermal", "camera+lidar+thermal",
     }  # fmt: skip
-    assert default_weights().stat().st_size < 24 * 2**20
+    assert path.with_suffix(".md").read_text().startswith(f"# {path.name}\n")
+    assert f"| `{path.name}`" in path.with_name("LICENSE.md").read_text()
 
 
-def test_the_packages_weights_load() -> None:
-    model, spec = load_model(default_weights())
+def test_the_packages_weights_are_small() -> None:
+    assert sum(path.stat().st_size for path in MODELS) <= 40 * 2**20
+
+
+@every_model
+def test_the_packages_weights_load(path: Path) -> None:
+    model, spec = load_model(path)
     assert model.config == spec.config
     kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     counters = {name for name, kind in kinds.items() if kind == torch.int64}
@@ -59,8 +90,9 @@ def test_the_packages_weights_load() -> None:
     assert set(kinds.values()) == {torch.float32, torch.int64}
 
 
-def test_the_packages_weights_are_half_where_that_does_no_harm() -> None:
-    with safe_open(default_weights(), "pt") as file:
+@every_model
+def test_the_packages_weights_are_half_where_that_does_no_harm(path: Path) -> None:
+    with safe_open(path, "pt") as file:
         kinds = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     sensitive = ("temperature", "level_embed", "running_mean", "running_var", "gamma", "bias")
     for name, tensor in kinds.items():
