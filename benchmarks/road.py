@@ -99,7 +99,8 @@ def real(weights: Path, roads: Path, boxes: Path) -> Iterator[Row]:
             groups = neighbours([record.name for record in frames.records])
             for measure, (value, *ends) in gain(found[0], found[1], groups).items():
                 gained = {"sensors": f"gain by {others[0]}", "measure": measure, "value": value}
-                yield {**about, **gained, "interval": ends, "groups": max(groups) + 1}
+                several = {"interval": ends, "groups": max(groups) + 1} if max(groups) else {}
+                yield {**about, **gained, **several}
 
 
 def synthetic(weights: Path, root: Path) -> Iterator[Row]:
@@ -174,7 +175,7 @@ def table(rows: Sequence[Row]) -> str:
         measure = row["measure"]
         if row.get("intensity", "as made") != "as made":
             measure += f", intensity {row['intensity']}"
-        text = f"{row['value']:.1f}"
+        text = f"{row['value']:{'+' if row['sensors'].startswith('gain') else ''}.1f}"
         if "interval" in row:
             text = "{:+.1f} ({:+.1f} to {:+.1f})".format(row["value"], *row["interval"])
         lines.setdefault((row["set"], row["sensors"], measure), {})[row["weights"]] = text

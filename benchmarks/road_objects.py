@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.data.frames import LabelledFrame
+from mmsam_ros.sensors import NO_LABEL
 
 CLASSES = {"person": ("person", "rider"), "vehicle": ("car", "truck")}
 BOXED = {"person": "person", "car": "vehicle"}  # bicycles' boxes are mostly their riders'
@@ -22,10 +23,11 @@ MIN_AREA = 200  # pixels of a region
 NEAR = 100  # FLIR numbers; frames that are closer show the same street
 DRAWS = 10_000  # of the bootstrap
 MEASURES = (*(f"{name} {what}" for name in CLASSES for what in ("pixels", "recall")),
-            "false person pixels")  # fmt: skip
+            "false person pixels", "false vehicle pixels")  # fmt: skip
 
 Mask = NDArray[np.bool_]
-Regions = Mapping[str, Sequence[Mask]]  # one mask for each object, by a name of `CLASSES`
+Regions = Mapping[str, Sequence[Mask]]  # by a name of `CLASSES` a mask for each object; OTHER: one
+OTHER = "not vehicle"  # what is labelled and no vehicle
 Counts = NDArray[np.int64]  # (frames, measures, 2): found and all
 
 
@@ -52,7 +54,8 @@ def regions_of(item: LabelledFrame, any_of: Mapping[str, Sequence[str]]) -> Regi
     labelled = np.isin(item.label, np.flatnonzero(meant)).astype(np.uint8)
     _, parts, facts, _ = cv2.connectedComponentsWithStats(labelled)
     large = np.flatnonzero(facts[:, cv2.CC_STAT_AREA] >= MIN_AREA)
-    return {"vehicle": [parts == i for i in large if i != 0]}
+    other = (item.label != NO_LABEL) & (labelled == 0)
+    return {"vehicle": [parts == i for i in large if i != 0], OTHER: [other]}
 
 
 def count(labels: NDArray[np.uint8], ids: Mapping[str, int], regions: Regions) -> Counts:
@@ -70,7 +73,9 @@ def count(labels: NDArray[np.uint8], ids: Mapping[str, int], regions: Regions) -
         outside = cv2.dilate(inside.astype(np.uint8), around) == 0
         persons = np.isin(labels, [ids[each] for each in CLASSES["person"]])
         rows[-1] = (int((persons & outside).sum()), int(outside.sum()))
-    return np.array(rows, np.int64)
+    vehicles = np.isin(labels, [ids[each] for each in CLASSES["vehicle"]])
+    false = [(int((vehicles & mask).sum()), int(mask.sum())) for mask in regions.get(OTHER, ())]
+    return np.array([*rows, *(false or [(0, 0)])], np.int64)
 
 
 def shares(counts: Counts) -> dict[str, float]:

@@ -52,7 +52,7 @@ def test_objects_in_boxes_are_counted(module: ModuleType, tmp_path: Path) -> Non
     assert dict(zip(module.MEASURES, counts.tolist(), strict=True)) == {
         "person pixels": [120, 400], "person recall": [1, 2],
         "vehicle pixels": [0, 100], "vehicle recall": [0, 1],
-        "false person pixels": [20, 6000 - around],
+        "false person pixels": [20, 6000 - around], "false vehicle pixels": [0, 0],
     }  # fmt: skip
     assert module.shares(counts[None])["person pixels"] == 30.0
 
@@ -65,9 +65,11 @@ def test_regions_of_vehicles_stand_for_boxes(module: ModuleType) -> None:
     any_of = {"road": ("road",), "car or truck": ("car", "truck")}
     regions = module.regions_of(SimpleNamespace(label=label), any_of)
     labels = np.zeros((60, 100), np.uint8)
-    labels[5:25, 5:15] = 11
+    labels[5:25, 5:15], labels[30:35, 70:90] = 11, 10  # the latter on the road
     found = module.shares(module.count(labels, IDS, regions)[None])
-    assert found == {"vehicle pixels": 25.0, "vehicle recall": 50.0}
+    assert found == {
+        "vehicle pixels": 25.0, "vehicle recall": 50.0, "false vehicle pixels": 25.0,
+    }  # fmt: skip
 
 
 @objects
