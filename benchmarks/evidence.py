@@ -37,7 +37,8 @@ MODES = {
 }  # fmt: skip
 SPECIALISTS = dict(zip(MODES, ("all", "rgb_thermal", "rgb_lidar", "rgb"), strict=True))
 PAIRS = ("rgb_lidar", "rgb_thermal")
-ONE = ("all_dropout", "fallback", "fallback_gate")  # networks for every set
+# networks for every set
+ONE = ("all_dropout", "fallback", "fallback_gate", "fallback_frames", "fallback_long")
 EVERY = ("all", *ONE)  # networks with all sensors
 NETWORKS = ("rgb", *PAIRS, *EVERY)
 FAILURES = (0.05, 0.1, 0.2)  # probabilities that an auxiliary fails, each independently
