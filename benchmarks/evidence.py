@@ -167,7 +167,7 @@ class Found:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = {(row["network"], row["mode"]): row for row in rows if "mode" in row}
-        self.left = next((row["runs"] for row in rows if row.get("what") == NOT_RUN), {})
+        self.left: Row = next((row["runs"] for row in rows if row.get("what") == NOT_RUN), {})
 
     def get(self, network: str, mode: str, key: str) -> BySeed:
         row: Row = self.rows.get((network, mode), {})
@@ -267,10 +267,10 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     for name in ("specialists", *EVERY):
         own = found.modes(name)
         at = [_mean(found.expected(name, p)) for p in FAILURES]
-        modes.append([name, _seeds(own["camera alone"]), *map(_mean, own.values()), *at])
+        modes.append([name, min(map(_seeds, own.values())), *map(_mean, own.values()), *at])
         gate = [found.get(name, "all", key) for key in ("gate auroc", "gate right", "gate wrong")]
         shares = found.modes(name, "hard pixels").values()
-        cells = ["-"] * 3 if name == "specialists" else map(_mean, gate)
+        cells = ["-"] * 3 if name == "specialists" else [_mean(values) for values in gate]
         pixels.append([name, *map(_mean, shares), *cells])
     left = [f"{n} ({', '.join(map(str, seeds))})" for n, seeds in found.left.items() if seeds]
     blocks = {"sensors": sensors, "modes": modes, "pixels": pixels}

@@ -66,6 +66,6 @@ class GateLoss(nn.Module):
 
 def _squared_error(p: Tensor, right: Tensor) -> Tensor:
     """Of probabilities (n, 1, h, w): mean over the right pixels, and over the wrong ones."""
-    shares = F.adaptive_avg_pool2d(right, p.shape[-2:])
+    shares = F.adaptive_avg_pool2d(right, (p.shape[-2], p.shape[-1]))
     errors = torch.cat([(1 - p).square(), p.square()], dim=1)
     return ((shares * errors).sum((0, 2, 3)) / shares.sum((0, 2, 3)).clamp(min=1e-6)).mean()
