@@ -101,6 +101,8 @@ class LossConfig(_Config):
     Attributes:
         class_weights: factors on the losses of the pixels of each class, in the classes' order;
             empty for none (published). The mean stays over the number of pixels.
+        gate: weight of the gates' squared error, see docs/network.md; with `combine.absent:
+            fallback`, whose network of RGB alone says where it is right. 0 for none.
     """
 
     kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
@@ -108,6 +110,7 @@ class LossConfig(_Config):
     min_kept: int = ranged(100_000, 0)  # OHEM: least number of pixels to keep, easy ones included
     frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a forward pass
     class_weights: tuple[float, ...] = ranged((), 0)
+    gate: float = ranged(0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -203,3 +206,7 @@ class TrainConfig(_Config):
         given = bool(self.sensors) or self.model.inputs == "rgb"
         self.require(given, "sensors", "at least one, or model.inputs 'rgb'")
         self.require(len(set(self.sensors)) == len(self.sensors), "sensors", "each once")
+        combine, reads = self.model.combine, self.model.inputs == "all"
+        gated = reads and combine.gate and combine.absent == "fallback"
+        expected = "0 without model.combine.absent 'fallback' and model.combine.gate true"
+        self.require(gated or not self.loss.gate, "loss.gate", expected)

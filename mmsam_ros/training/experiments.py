@@ -46,17 +46,21 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration of config/train (`base`) and the options that differ from it."""
+    """A configuration of config/train (`base`) and the options that differ from it.
+
+    `{seed}` in an option is the run's seed, as in the path of what a run of that seed begins with.
+    """
 
     title: str
     base: str
     options: Mapping[str, Any] = field(default_factory=dict)
     paper: PaperRow | None = None
 
-    def arguments(self, extra: Sequence[str] = ()) -> list[str]:
+    def arguments(self, extra: Sequence[str] = (), seed: int = 0) -> list[str]:
         """What `mmsam train` would be called with; `extra` comes last and wins."""
         options = (f"--{key}={yaml_text(value)}" for key, value in self.options.items())
-        return [f"--config={self.base}", *options, *extra]
+        own = [text.replace("{seed}", str(seed)) for text in options]
+        return [f"--config={self.base}", f"--seed={seed}", *own, *extra]
 
 
 def load_experiment(name: str) -> Experiment:
@@ -81,8 +85,8 @@ def run_experiment(name: str, seed: int, out: Path, extra: Sequence[str] = ()) -
     name = Path(name).stem
     folder = out / name / f"seed{seed}"
     result = folder / RESULT
-    config = load_config(experiment.arguments([*extra, f"--seed={seed}", f"--out={folder}"]))
-    plan = load_config(experiment.arguments())
+    config = load_config(experiment.arguments([*extra, f"--out={folder}"], seed))
+    plan = load_config(experiment.arguments(seed=seed))
     same = all(getattr(config, part) == getattr(plan, part) for part in _COMPARED)
     if result.is_file():
         content = dict(json.loads(result.read_text()))
@@ -118,13 +122,19 @@ def table_rows(out: Path) -> list[tuple[str, ...]]:
         content = json.loads(path.read_text())
         runs = found.setdefault(content["experiment"], [])
         runs.append(content)
-        first, own = ({**run["config"], "seed": 0, "device": None} for run in (runs[0], content))
+        first, own = map(_without_seed, (runs[0], content))
         if differing := "; ".join(differences(first, own)):
             seed = runs[0]["seed"]
             raise TrainingError(f"{path} cannot be averaged with seed {seed}: {differing}")
     if not found:
         raise TrainingError(f"{out}: no finished run")
     return [_row(runs) for runs in found.values()]
+
+
+def _without_seed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that those with other seeds share."""
+    text = json.dumps({**run["config"], "device": None})
+    return {**json.loads(text.replace(f"seed{run['seed']}/", "seed{seed}/")), "seed": 0}
 
 
 def _row(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from mmsam_ros.training.loader import FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.loop import loss_function
 from mmsam_ros.training.recipe import parameter_groups
 from mmsam_ros.training.start import build, components, freeze, network_of
+from mmsam_ros.weights import load_model
 
 pytestmark = pytest.mark.slow
 SCRATCH = ("--start.sam=scratch", "--start.convnext=scratch")
@@ -251,6 +252,28 @@ def test_seeds_of_different_options_are_not_averaged(
         (tmp_path / f"fused/seed{seed}/result.json").write_text(json.dumps(content))
     with pytest.raises(TrainingError, match=r"averaged with seed 0: config.schedule.epochs: 1 be"):
         table_rows(tmp_path)
+
+
+def test_a_run_begins_with_the_weights_of_its_own_seed(root: Path, tmp_path: Path) -> None:
+    text = "title: {}\nbase: deliver_rgb_lidar\noptions:\n  {}\n"
+    path = f"{tmp_path}/rgb/seed{{seed}}/best.safetensors"
+    begun = f"model.combine.absent: fallback\n  start.fallback: {path}"
+    for name, option in (("rgb", "model.inputs: rgb"), ("fallback", begun)):
+        (tmp_path / f"{name}.yaml").write_text(text.format(name, option))
+    names = [str(tmp_path / f"{name}.yaml") for name in ("rgb", "fallback")]
+    command = ["experiments", "run", *names, "--seeds", "0", "1", "--out", str(tmp_path)]
+    command += [*small("fused", root), "--schedule.epochs=1", "--schedule.warmup_epochs=0"]
+    assert main(command) == 0  # the table, which averages them, too
+    for seed in (0, 1):
+        rgb, own = (
+            load_model(tmp_path / f"{n}/seed{seed}/best.safetensors")[0]
+            for n in ("rgb", "fallback")
+        )
+        assert own.fallback is not None
+        assert all(
+            torch.equal(value, own.fallback.state_dict()[key])
+            for key, value in rgb.state_dict().items()
+        )
 
 
 def test_a_test_split_that_cannot_be_scored_is_seen_before_training(
