@@ -30,6 +30,7 @@ class GateLoss(nn.Module):
         self.criterion, self.weight = criterion, weight
         self._gates: list[Tensor] = []
         assert isinstance(net.prior, SpatialPrior)
+        net.register_forward_pre_hook(lambda *_: self._gates.clear())
         net.prior.register_forward_hook(self._see_gates)
         net.register_forward_hook(self._see_inputs)
 

@@ -92,7 +92,6 @@ def test_without_auxiliaries_there_is_nothing_to_teach(network: MMSAMAdapter) ->
     loss_of = GateLoss(criterion(), network, WEIGHT)
     nobody = {name: torch.tensor([False, False]) for name in SENSORS}
     network.train()(inputs, {})  # whose gates are not the next pass's
-    loss_of(network(inputs, {}), labels)
     logits = network(inputs, nobody)
     assert torch.equal(loss_of(logits, labels), criterion()(logits, labels))
     network.eval()(inputs, {})
