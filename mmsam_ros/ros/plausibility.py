@@ -246,7 +246,8 @@ def _smooth(image: NDArray[Any]) -> Iterator[Finding]:
         yield Finding("value", found, "correct the byte order (is_bigendian) of the driver")
     elif alike < _NOISE:
         found = f"is noise: pixels side by side have a correlation of {alike:.2f}"
-        yield Finding("value", found, "check the camera's lens and shutter, and the encoding")
+        remedy = "check the camera's lens and shutter, and the encoding"
+        yield Finding("value", found, remedy, certain=False)
 
 
 def _likeness(image: NDArray[Any]) -> float:
