@@ -3,7 +3,7 @@
     mmsam synth folder out/evidence/small --frames train=600,val=32,test=240 --first 10000 \\
         --size 192x128 --per-scene 4
     python benchmarks/photometric.py out/evidence/small out/evidence/deliver
-    mmsam experiments run config/experiments/evidence/photometric/*.yaml --seeds 0 1 2 \\
+    mmsam experiments run config/experiments/photometric/*.yaml --seeds 0 1 2 \\
         --out out/evidence/photometric --root out/evidence/deliver
 
 Classes go by name, those of two wheels into one; LiDAR is range, intensity and height in bytes.
