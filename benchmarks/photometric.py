@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
-from results import write
+from results import Row, write
 
 from mmsam_ros.data.deliver import CASES, CLASSES
 from mmsam_ros.data.folder_writer import write_png
@@ -31,7 +31,7 @@ OTHER_NAMES = {"person": "pedestrian", "rider": "twowheeler", "bicycle": "twowhe
 
 def report(runs: str) -> None:
     """Write results/photometric.json: mIoU over the classes that occur, by seed."""
-    rows, scores = [], dict[str, list[float]]()
+    rows, scores = list[Row](), dict[str, list[float]]()
     for kind in ("intended", "published"):
         files = sorted(Path(runs, kind).glob("seed*/result.json"))
         found = [json.loads(file.read_text())["scores"]["all"]["miou_present"] for file in files]
