@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels and confidence at the camera's size from logits at the canvas, without all at full size.
 
-What is meant is `label_image_plainly`: logits resized bilinearly, the largest one wins, of equal ones the
-lowest class. `label_image` gives the same on the CPU in a fraction of the time. A bilinear value is a
-weighted mean of the four pixels around it, so that a class that wins all four wins between them;
-only cells whose corners disagree are evaluated, and there only classes that can win.
+What is meant is `plain_label_image`: logits resized bilinearly, the largest one wins, of equal ones
+the lowest class. `label_image` gives the same on the CPU in a fraction of the time. A bilinear
+value is a weighted mean of the four pixels around it, so that a class that wins all four wins
+between them; only cells whose corners disagree are evaluated, and there only classes that can win.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -25,16 +25,16 @@ def label_image(
 ) -> tuple[Tensor, Tensor | None]:
     """Labels and, if asked, the confidence of (1, classes, h, w) at `size`, uint8 each.
 
-    The same as of `label_image_plainly`: labels but where the resized logits of two classes are equal
+    As of `plain_label_image`: labels the same but where the resized logits of two classes are equal
     within float32's rounding, confidence within one level.
     """
     if logits.device.type != "cpu":  # there, all of it is faster than the detours
-        return label_image_plainly(logits, size, confidence=confidence)
+        return plain_label_image(logits, size, confidence=confidence)
     labels = torch.from_numpy(_labels(logits[0].numpy(), size))
     return labels, torch.from_numpy(_confidence(logits[0], size)) if confidence else None
 
 
-def label_image_plainly(
+def plain_label_image(
     logits: Tensor, size: Size, *, confidence: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """As `label_image`, by passes over all classes at full size."""

@@ -92,6 +92,22 @@ def channel_statistics(
     }
 
 
+def percentiles(values: NDArray[np.generic], shares: tuple[float, ...]) -> NDArray[np.float64]:
+    """np.percentile of all values, of which there is at least one. Unsigned integers are counted
+    instead of sorted, which takes a tenth of the time.
+    """
+    if values.dtype.kind != "u":
+        return np.asarray(np.percentile(values, shares), np.float64)
+    upto = np.bincount(values.ravel()).cumsum()  # values up to each
+    place = (values.size - 1) * (np.array(shares) / 100)
+    before = np.floor(place).astype(np.int64)
+    after = np.minimum(before + 1, values.size - 1)
+    low, high = (np.searchsorted(upto, index, side="right") for index in (before, after))
+    part = place - before
+    # in NumPy's order of rounding
+    return np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
+
+
 def robust_mean(values: NDArray[np.float32]) -> float:
     """The mean without what is far off, as `ChannelStatistics.mean`; of at least one value."""
     return float(values.clip(*np.percentile(values, (5, 95))).mean(dtype=np.float64))

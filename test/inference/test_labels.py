@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsam_ros.inference.geometry import Size
-from mmsam_ros.inference.labels import label_image, label_image_plainly
+from mmsam_ros.inference.labels import label_image, plain_label_image
 
 
 def noise(classes: int, size: Size) -> Tensor:
@@ -38,7 +38,7 @@ def padded(classes: int, size: Size) -> Tensor:
 
 def check(logits: Tensor, size: Size) -> None:
     labels, confidence = label_image(logits, size, confidence=True)
-    plain, expected = label_image_plainly(logits, size, confidence=True)
+    plain, expected = plain_label_image(logits, size, confidence=True)
     assert confidence is not None
     assert expected is not None
     assert labels.shape == confidence.shape == size
