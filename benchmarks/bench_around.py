@@ -104,7 +104,7 @@ def measure(case: Row) -> Row:
     infos = CameraInfos()
     infos.update("camera", info(WIDTH, HEIGHT))
     infos.update("thermal", info(640, 512))
-    poses = SimpleNamespace(lookup=lambda sensor, *_: POSES[sensor])
+    poses: Any = SimpleNamespace(lookup=lambda sensor, *_: POSES[sensor])
     builder = FrameBuilder(spec, infos, poses, None)
     watch = Plausibility(spec, "warn", lambda _: None, IntensityScale(spec, 1.0), infos)
     plan, cpu = Plan.of(spec.geometry, (HEIGHT, WIDTH)), torch.device("cpu")

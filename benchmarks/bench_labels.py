@@ -21,7 +21,7 @@ from results import ROOT, Row, bar, in_process, run, write
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.inference.geometry import Plan, resize_logits
 from mmsam_ros.inference.labels import label_image, plain_label_image
-from mmsam_ros.sensors import Frame
+from mmsam_ros.sensors import Frame, decode_image, picture_rgb
 from mmsam_ros.weights import default_weights
 
 SIZES, CLASSES, REPEATS = ((720, 1280), (1080, 1920)), (14, 25), 5
@@ -50,7 +50,7 @@ def measure(case: Row) -> Row:
     """Rows of median milliseconds, elapsed and of the CPU, and of how often both differ."""
     torch.set_num_threads(case["threads"])
     segmenter = Segmenter.load(default_weights(), device="cpu")
-    picture = cv2.imread(str(ROOT / "docs/synthetic.jpg"))[..., ::-1]
+    picture = picture_rgb(decode_image((ROOT / "docs/synthetic.jpg").read_bytes(), -1))
     rows = []
     for classes, size, confidence in product(CLASSES, SIZES, (False, True)):
         frame = Frame(np.asarray(cv2.resize(picture, size[::-1]), np.uint8), {})

@@ -31,6 +31,6 @@ def highlight(
     picture = np.asarray(cv2.convertScaleAbs(rgb, alpha=0.5), np.uint8)
     tint = np.asarray(color, np.float32) * opacity
     tinted = (np.arange(256)[:, None] * (1 - opacity) + tint).astype(np.uint8)
-    inside = cv2.compare(labels, float(class_id), cv2.CMP_EQ)
+    inside = (labels == class_id).view(np.uint8)
     cv2.copyTo(cv2.LUT(rgb, tinted[None]), inside, picture)
     return picture

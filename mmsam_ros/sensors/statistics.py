@@ -8,7 +8,7 @@ intensity has another unit, or a thermal image that is black where it should be 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def channel_statistics(
     }
 
 
-def percentiles(values: NDArray[np.generic], shares: tuple[float, ...]) -> NDArray[np.float64]:
+def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> NDArray[np.float64]:
     """np.percentile of all values, of which there is at least one. Unsigned integers are counted
     instead of sorted, which takes a tenth of the time.
     """
