@@ -17,6 +17,7 @@ from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.eager import TorchEngine
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan, Window
+from mmsam_ros.inference.labels import label_image
 from mmsam_ros.inference.prepare import Prepared, Review, prepare
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.sensors import Frame
@@ -103,17 +104,14 @@ class Segmenter:
         began = self._now()
         logits = predict(self.engine, prepared)
         predicted = self._now()
-        certainty = None
-        if confidence:
-            best = logits.softmax(dim=1).amax(dim=1)[0]
-            certainty = (best * 255).round().to(torch.uint8).cpu().numpy()
-        labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        labels, certainty = label_image(logits, prepared.plan.output, confidence=confidence)
+        found = labels.cpu().numpy(), None if certainty is None else certainty.cpu().numpy()
         timings = {
             "prepare": prepared.milliseconds,
             "network": 1e3 * (predicted - began),
             "labels": 1e3 * (self._now() - predicted),
         }
-        return Result(labels, certainty, prepared.used, timings)
+        return Result(*found, prepared.used, timings)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -123,7 +121,7 @@ class Segmenter:
 
 @torch.inference_mode()
 def predict(engine: Engine, prepared: Prepared) -> Tensor:
-    """Logits (1, classes, *plan.output) of a prepared frame; windows see every modality at once.
+    """Logits (1, classes, *plan.canvas) of a prepared frame; windows see every modality at once.
 
     InferenceError where the network's output is not finite.
     """

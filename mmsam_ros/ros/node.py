@@ -46,7 +46,10 @@ class SegmentNode(Node):
         log = self.get_logger()
         self._inputs: list[Input] = []
         # its time begins here
-        self._monitor = Monitor(log.warning, inform=log.info, topic=self._topic)
+        self._monitor = Monitor(
+            log.warning, inform=log.info, topic=self._topic,
+            stamp=lambda: self.get_clock().now().nanoseconds,
+        )  # fmt: skip
         parameters = setup.declare_parameters(self)
         self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec

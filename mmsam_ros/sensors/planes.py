@@ -151,7 +151,7 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
         planes[sensor] = found
         if isinstance(data, SensorImage) and (clipped := clipping(data, modality)):
             blank[sensor] = Refusal(sensor, LIMITS, clipped)
-        elif bool((found.max((0, 1)) == found.min((0, 1))).all()):
+        elif bool((found == found[0, 0]).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
 
