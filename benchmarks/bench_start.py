@@ -16,7 +16,7 @@ from pathlib import Path
 
 from results import ROOT, Row, bar, in_process, run, write
 
-ROUNDS = 5
+ROUNDS = 3
 LIMIT_CPU_S = 5.0
 STAGES = ("preflight", "imports", "weights", "first_mask")
 
