@@ -43,7 +43,6 @@ setup(
         "rich",
         "rosbags",
         "safetensors",
-        "segment-anything",
         "timm",
         "torch",
         "torchvision",
@@ -59,7 +58,7 @@ setup(
         ],
         "synth": ["embreex"],
         # colcon looks for pytest here, and runs no test where it is missing
-        "test": ["hypothesis", "pytest"],
+        "test": ["hypothesis", "pytest", "segment-anything"],
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
     },
     zip_safe=True,

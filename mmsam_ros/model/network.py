@@ -44,7 +44,9 @@ class MMSAMAdapter(nn.Module):
             self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
         self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(NUM_LEVELS))
         self.head = SegFormerHead(dim, config.num_classes, config.head)
-        self.reset_parameters()
+        # weights follow where tensors have no data; drawing them there loads torch's compiler
+        if not self.head.classifier.weight.is_meta:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise as published, for training; pretrained parts are loaded over it afterwards."""

@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
-from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics
 from mmsam_ros.model.common import initialise
-from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, TrunkConfig
+from mmsam_ros.model.config import NUM_LEVELS, ModelConfig
+from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion, Rows
 
 Inputs = Mapping[str, Tensor]
@@ -26,31 +24,6 @@ class PriorMaps(NamedTuple):
 
     maps: list[Tensor]  # (B, C, …)
     gates: list[Tensor] | None = None  # (B, 1, …), how far RGB can be relied on; None: in full
-
-
-class ConvNeXtTrunk(nn.Module):
-    """timm's ConvNeXt (arXiv 2201.03545): (B, 3, h, w) -> (B, widths[i], h/2^(i+2), w/2^(i+2)).
-
-    Each map has a norm of its own; the next stage gets the un-normalised one.
-    """
-
-    def __init__(self, config: TrunkConfig) -> None:
-        super().__init__()
-        net = ConvNeXt(
-            depths=config.depths, dims=config.widths, drop_path_rate=config.drop_path_rate,
-            num_classes=0, ls_init_value=1.0,
-        )  # fmt: skip
-        self.stem = net.stem
-        self.stages = net.stages
-        self.norms = nn.ModuleList(LayerNorm2d(width, eps=1e-6) for width in config.widths)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        maps = []
-        x = self.stem(image)
-        for stage, norm in zip(self.stages, self.norms, strict=True):
-            x = stage(x)
-            maps.append(norm(x))
-        return maps
 
 
 class SpatialPrior(nn.Module):
@@ -208,8 +181,8 @@ class PlainPrior(nn.Module):
         width = config.trunk.widths[0] * 2 // 3  # 64, as published, with the published trunk
         widths = (width, 2 * width, 4 * width, 4 * width)
         steps = ((3, 2), (width, 1), (width, 1))
-        self.stem = nn.Sequential(*(Conv2dNormActivation(c, width, 3, s) for c, s in steps))
-        self.stages = nn.ModuleList(Conv2dNormActivation(a, b, 3, 2) for a, b in pairwise(widths))
+        self.stem = nn.Sequential(*(_conv_norm_relu(c, width, s) for c, s in steps))
+        self.stages = nn.ModuleList(_conv_norm_relu(a, b, 2) for a, b in pairwise(widths))
         self.projections = _projections(widths, config)
 
     def reset_parameters(self) -> None:
@@ -221,6 +194,11 @@ class PlainPrior(nn.Module):
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return PriorMaps([p(m) for p, m in zip(self.projections, maps, strict=True)])
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 def _projections(widths: Sequence[int], config: ModelConfig) -> nn.ModuleList:
