@@ -135,7 +135,9 @@ class SpatialPrior(nn.Module):
         """
         rows = {name: _rows(name, inputs, present) for name in self.config.auxiliaries}
         if not torch.is_grad_enabled():
-            rows = {name: some for name, some in rows.items() if isinstance(some, slice) or len(some)}
+            rows = {
+                name: some for name, some in rows.items() if isinstance(some, slice) or len(some)
+            }
         parts: list[dict[str, Part]] = [{} for _ in rgb_maps]
         for name, some in rows.items():
             aux_maps = self._trunk(name)(inputs.get(name, inputs["rgb"])[some])
