@@ -116,8 +116,8 @@ def write_seen(args: argparse.Namespace) -> None:
 
 
 def write_export(args: argparse.Namespace) -> None:
-    """Write one ONNX file for each set of present sensors, or for the one of --sensors (given empty:
-    the camera alone). Each is compared with PyTorch, and is not written where it differs.
+    """Write one ONNX file for each set of present sensors, or for the one of --sensors (empty: the
+    camera alone). Each is compared with PyTorch, and is not written where it differs.
     """
     from mmsam_ros.inference.export import export_file, subsets
 

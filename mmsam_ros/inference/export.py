@@ -57,8 +57,10 @@ class Agreement:
         good = self.cosine >= 0.999 and self.argmax >= 0.999 and self.difference <= difference
         if not good:
             limit = f" and a difference of at most {difference:g}" if difference < 1 else ""
-            raise InferenceError(f"{what} does not agree with PyTorch in float32: {self}; expected "
-                                 f"a cosine of at least 0.999, 99.9 % of the argmax{limit}")  # fmt: skip
+            raise InferenceError(
+                f"{what} does not agree with PyTorch in float32: {self}; expected a cosine of at "
+                f"least 0.999, 99.9 % of the argmax{limit}"
+            )
 
     def __str__(self) -> str:
         return (
