@@ -57,6 +57,7 @@ setup(
             "torchmetrics",
         ],
         "synth": ["embreex"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # colcon looks for pytest here, and runs no test where it is missing
         "test": ["hypothesis", "pytest", "segment-anything"],
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],

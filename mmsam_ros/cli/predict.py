@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> None:
     if args.weights is None:
         print("Evaluation only; do not use on a vehicle: these weights were trained on synthetic "
               "scenes. --weights takes others.", file=sys.stderr)  # fmt: skip
-    segmenter = Segmenter.load(args.weights or default_weights(), args.device, args.precision)
+    segmenter = Segmenter.load(
+        args.weights or default_weights(), args.device, args.precision,
+        engine=args.engine, providers=args.providers,
+    )  # fmt: skip
     spec = segmenter.spec
     frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
     watch = ChannelWatch(spec)

@@ -13,6 +13,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def arithmetic(x: Tensor) -> torch.dtype:
+    """What layers compute `x` in: autocast's type where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def initialise(module: nn.Module) -> None:
     """Initialise the linear layers and convolutions of a module as published; biases are 0."""
     for layer in module.modules():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The spatial prior: a ConvNeXt trunk per modality, fusion per level, projection to tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics
-from mmsam_ros.model.common import initialise
+from mmsam_ros.model.common import arithmetic, initialise
 from mmsam_ros.model.config import NUM_LEVELS, ModelConfig
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion, Rows
@@ -106,27 +106,26 @@ class SpatialPrior(nn.Module):
         With gradients every branch runs, on no samples if need be: all processes of a distributed
         run then have the same gradients to exchange and the same statistics to synchronise.
         """
-        rgb = inputs["rgb"]
-        bare = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
+        rows = {name: _rows(name, inputs, present) for name in self.config.auxiliaries}
+        if not torch.is_grad_enabled():
+            rows = {
+                name: some for name, some in rows.items() if isinstance(some, slice) or len(some)
+            }
         parts: list[dict[str, Part]] = [{} for _ in rgb_maps]
-        for name in self.config.auxiliaries:
-            rows = _rows(name, inputs, present)
-            if isinstance(rows, Tensor) and not len(rows) and not torch.is_grad_enabled():
-                continue
-            bare[rows] = False
-            aux_maps = self._trunk(name)(inputs.get(name, rgb)[rows])
-            own = rgb_maps if isinstance(rows, slice) else [m[rows] for m in rgb_maps]
+        for name, some in rows.items():
+            aux_maps = self._trunk(name)(inputs.get(name, inputs["rgb"])[some])
+            own = rgb_maps if isinstance(some, slice) else [m[some] for m in rgb_maps]
             for level, m in zip(parts, self._fuse(name, own, aux_maps), strict=True):
-                level[name] = Part(rows, m)
-        everyone = any(isinstance(part.rows, slice) for part in parts[0].values())
-        # `nonzero` waits for the GPU
-        alone = rgb.new_empty(0, dtype=torch.long) if everyone else bare.nonzero().flatten()
+                level[name] = Part(some, m)
+        alone = _alone(rows.values(), inputs["rgb"])
         levels = zip(self.combinations, rgb_maps, parts, strict=True)
         maps = [combination(m, level, alone) for combination, m, level in levels]
-        return self._gate(maps, rgb_maps, rgb, alone) if self.gates and parts[0] else (maps, None)
+        if not (self.gates and rows):
+            return maps, None
+        return self._gate(maps, rgb_maps, inputs["rgb"], alone)
 
     def _gate(
-        self, maps: list[Tensor], rgb_maps: list[Tensor], rgb: Tensor, alone: Tensor
+        self, maps: list[Tensor], rgb_maps: list[Tensor], rgb: Tensor, alone: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Maps with their RGB half (the first d channels) gated, and the gates.
 
@@ -134,7 +133,8 @@ class SpatialPrior(nn.Module):
         """
         gated, gates = [], []
         for gate, m, r, s in zip(self.gates, maps, rgb_maps, image_statistics(rgb), strict=True):
-            g = gate(r, s).index_fill(0, alone, 1.0).to(m.dtype)
+            g = gate(r, s)
+            g = (g if alone is None else g.index_fill(0, alone, 1.0)).to(m.dtype)
             first, second = m.chunk(2, dim=1)
             gated.append(torch.cat([g * first, second], dim=1))
             gates.append(g)
@@ -158,6 +158,8 @@ class SpatialPrior(nn.Module):
             value = torch.tensor(self.config.empty, dtype=image.dtype, device=image.device)
             return trunk(value[None, :, None, None].expand(1, 3, *image.shape[-2:]))
 
+        if torch.compiler.is_compiling():  # a traced feature must not stay
+            return compute()
         parameters = list(trunk.parameters())
         if self.training or torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
             return compute()  # tensors of inference mode do not count their changes
@@ -165,9 +167,7 @@ class SpatialPrior(nn.Module):
         weights = tuple((id(p), p._version) for p in parameters)
         if weights != self._empty_weights:
             self._empty_weights, self._empty_features = weights, {}
-        kind = image.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
-        key = (*image.shape[-2:], dtype, image.device)
+        key = (*image.shape[-2:], arithmetic(image), image.device)
         if key not in self._empty_features:
             self._empty_features[key] = compute()
         return self._empty_features[key]
@@ -213,3 +213,19 @@ def _rows(name: str, inputs: Inputs, present: Present) -> Rows:
     if name not in present or bool(present[name].all()):
         return slice(None)
     return present[name].nonzero().flatten()
+
+
+def _alone(rows: Collection[Rows], rgb: Tensor) -> Tensor | None:
+    """The samples of the batch that have no auxiliary; None where all samples have the same ones.
+
+    With gradients it is never None: the samples' own path runs, on none of them if need be.
+    """
+    whole = [isinstance(some, slice) for some in rows]
+    if all(whole) and not torch.is_grad_enabled():
+        return None
+    if any(whole):
+        return rgb.new_empty(0, dtype=torch.long)
+    bare = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
+    for some in rows:
+        bare[some] = False
+    return bare.nonzero().flatten()  # waits for the GPU

@@ -182,8 +182,10 @@ class EvalConfig(Checked):
     tta: tuple[View, ...] = ()  # views whose probabilities are averaged
     limit: int | None = ranged(None, 1)  # at most so many frames
     workers: int = ranged(4, 0)  # loading processes of each device
-    device: str = "auto"  # this one and the next as `Segmenter.load` takes them
+    device: str = "auto"  # this one and the next ones as `Segmenter.load` takes them
     precision: str = "fp32"
+    engine: str = "torch"
+    providers: tuple[str, ...] = ()
 
 
 class Evaluation:
@@ -196,7 +198,10 @@ class Evaluation:
 
     def __init__(self, config: EvalConfig) -> None:
         self.config = config
-        self.segmenter = Segmenter.load(config.weights, config.device, config.precision)
+        self.segmenter = Segmenter.load(
+            config.weights, config.device, config.precision,
+            engine=config.engine, providers=config.providers,
+        )  # fmt: skip
         self.spec = spec = self.segmenter.spec
         for sensor in config.drop:
             check_word("drop", sensor, spec.sensors, TrainingError)

@@ -25,6 +25,8 @@ NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros",
 NOT_IN_ROSDEP = {"segment-anything"}
 # Folders whose imports belong to an extra of setup.py.
 EXTRAS = {"train": ("data", "training"), "synth": ("world",)}
+# Packages that are asked for when they are chosen, with `load_optional`; torch.onnx imports onnx.
+OPTIONAL = {"onnx": {"onnx"}}
 # Extras of commands, which the package does not import.
 TOOLS = ("docs",)
 
@@ -103,7 +105,14 @@ def test_setup_py_lists_the_python_packages(root: Path) -> None:
     needed[""].add("setuptools")  # as every ament_python package
     for extra in EXTRAS:
         needed[extra] -= needed[""]
-    assert lists == needed | {extra: lists[extra] for extra in ("test", *TOOLS)}
+    assert lists == needed | {extra: lists[extra] for extra in ("test", *OPTIONAL, *TOOLS)}
+
+
+def test_setup_py_lists_what_is_loaded_when_it_is_chosen(root: Path) -> None:
+    code = "".join(path.read_text() for path in (root / "mmsam_ros").rglob("*.py"))
+    named = set(re.findall(r'load_optional\("(\w+)"\)', code))
+    for extra, indirect in OPTIONAL.items():
+        assert listed(root)[extra] == named | indirect
 
 
 def test_setup_py_lists_what_tests_import(root: Path) -> None:
@@ -112,7 +121,7 @@ def test_setup_py_lists_what_tests_import(root: Path) -> None:
     modules = imports((root / "test").rglob("*.py")) - own
     needed = {distribution(m) for m in modules if not is_ros(m)}
     lists = listed(root)
-    known = lists[""] | lists["train"] | lists["synth"]
+    known = lists[""] | lists["train"] | lists["synth"] | lists["onnx"]
     assert needed - known == lists["test"]
 
 
