@@ -49,7 +49,7 @@ $(STAMP): requirements.txt constraints.txt setup.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements.txt \
-		--no-build-isolation --editable '.[train,synth,test]'
+		--no-build-isolation --editable '.[train,synth,onnx,test]'
 	touch $@
 
 test: $(STAMP)

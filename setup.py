@@ -43,7 +43,6 @@ setup(
         "rich",
         "rosbags",
         "safetensors",
-        "segment-anything",
         "timm",
         "torch",
         "torchvision",
@@ -58,8 +57,9 @@ setup(
             "torchmetrics",
         ],
         "synth": ["embreex"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # colcon looks for pytest here, and runs no test where it is missing
-        "test": ["hypothesis", "pytest"],
+        "test": ["hypothesis", "pytest", "segment-anything"],
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
     },
     zip_safe=True,

@@ -3,16 +3,20 @@
     mmsam synth folder out/evidence/small --frames train=600,val=32,test=240 --first 10000 \\
         --size 192x128 --per-scene 4
     python benchmarks/photometric.py out/evidence/small out/evidence/deliver
-    mmsam experiments run config/experiments/evidence/photometric/*.yaml --seeds 0 1 2 \\
+    mmsam experiments run config/experiments/photometric/*.yaml --seeds 0 1 2 \\
         --out out/evidence/photometric --root out/evidence/deliver
+    python benchmarks/photometric.py out/evidence/photometric  # results/photometric.json
 
 Classes go by name, those of two wheels into one; LiDAR is range, intensity and height in bytes.
 """
 
+import json
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
+from results import Row, write
 
 from mmsam_ros.data.deliver import CASES, CLASSES
 from mmsam_ros.data.folder_writer import write_png
@@ -25,7 +29,20 @@ OTHER_NAMES = {"person": "pedestrian", "rider": "twowheeler", "bicycle": "twowhe
                "car": "cars", "lane mark": "roadline"}  # fmt: skip
 
 
-def main(source: str, target: str) -> None:
+def report(runs: str) -> None:
+    """Write results/photometric.json: mIoU over the classes that occur, by seed."""
+    rows, scores = list[Row](), dict[str, list[float]]()
+    for kind in ("intended", "published"):
+        files = sorted(Path(runs, kind).glob("seed*/result.json"))
+        found = [json.loads(file.read_text())["scores"]["all"]["miou_present"] for file in files]
+        scores[kind] = found
+        rows.append({"photometric": kind, "mIoU by seed": [round(score, 2) for score in found]})
+    gaps = [a - b for a, b in zip(scores["intended"], scores["published"], strict=True)]
+    rows.append({"intended - published": round(mean(gaps), 2), "spread": round(stdev(gaps), 2)})
+    write("photometric", rows, [])
+
+
+def convert(source: str, target: str) -> None:
     """Write the data set at `source` (folder layout) to `target`."""
     table = np.full(256, NO_LABEL, np.uint8)
     for info in SYNTHETIC_CLASSES:
@@ -50,4 +67,4 @@ def main(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (report if len(sys.argv) == 2 else convert)(*sys.argv[1:])

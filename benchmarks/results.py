@@ -19,7 +19,15 @@ from mmsam_ros._util import machine, revision, versions, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "rosbags")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "rosbags",
+)
 Row = dict[str, Any]
 
 

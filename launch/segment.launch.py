@@ -57,7 +57,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 CHOICES = {
     "device": ["", "auto", "cpu", "cuda", *(f"cuda:{number}" for number in range(16))],
-    "precision": ["", "fp32", "bf16"],
+    "precision": ["", "fp32", "bf16", "fp16"],
     "registration": ["", "none", "homography", "rotation"],
     **{name: ["true", "false", "True", "False"] for name in ("use_sim_time", "loop", "rviz")},
 }

@@ -15,11 +15,8 @@ def machine() -> dict[str, Any]:
     """Processor with its vector units, cores, memory (GiB) and GPUs."""
     import torch
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    vector_units = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
+    facts, flags = _processor(), cpu_flags()
+    vector_units = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "platform": platform.platform(),
@@ -29,6 +26,18 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": ", ".join(gpus) or None,
     }
+
+
+def cpu_flags() -> list[str]:
+    """What the processor can do, in the kernel's words; empty where the kernel does not say."""
+    facts = _processor()
+    return facts.get("flags", facts.get("Features", "")).split()
+
+
+def _processor() -> dict[str, str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -112,10 +112,15 @@ def add_dataset(parser: argparse.ArgumentParser, text: str, *, required: bool = 
 
 
 def add_inference(parser: argparse.ArgumentParser) -> None:
-    """`--device` and `--precision`."""
+    """`--device`, `--precision`, `--engine` and `--providers`."""
     option = parser.add_argument
     option("--device", type=device, default="auto", help="auto, cpu or cuda[:N]")
-    option("--precision", choices=["fp32", "bf16"], default="fp32", help="network arithmetic")
+    option("--precision", choices=["fp32", "bf16", "fp16"], default="fp32",
+           help="network arithmetic; fp16: with ONNX Runtime on a GPU")  # fmt: skip
+    option("--engine", choices=["auto", "torch", "compile", "onnx"], default="torch",
+           help="what runs the network; auto: the fastest here")  # fmt: skip
+    option("--providers", type=lambda text: tuple(filter(None, text.split(","))), default=(),
+           metavar="NAME,...", help="of ONNX Runtime, best first")  # fmt: skip
 
 
 def add_out(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:

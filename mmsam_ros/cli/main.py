@@ -4,6 +4,7 @@
 import argparse
 import importlib
 import io
+import logging
 import multiprocessing
 import os
 import signal
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning
+    logging.basicConfig(format="mmsam: %(message)s")  # to stderr
+    logging.getLogger("mmsam_ros").setLevel(logging.INFO)
     if "LOCAL_RANK" not in os.environ:
         os.environ[_FIRST] = str(os.getpid())
     elif _FIRST in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # not by torchrun

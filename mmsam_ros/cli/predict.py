@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
     if args.weights is None:
         print(f"Evaluation only; do not use on a vehicle: these are the package's {weights.name}, "
               "see its model card. --weights takes others.", file=sys.stderr)  # fmt: skip
-    segmenter = Segmenter.load(weights, args.device, args.precision)
+    segmenter = Segmenter.load(
+        weights, args.device, args.precision, engine=args.engine, providers=args.providers
+    )
     spec = segmenter.spec
     frames = FrameSet("", "", (), spec.classes, spec.modalities, calibration=calibration)
     watch = ChannelWatch(spec)

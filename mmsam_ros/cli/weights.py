@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds, note
-what its sensors look like.
+what its sensors look like, export the network.
 """
 
 import argparse
@@ -12,12 +12,12 @@ import torch
 
 from mmsam_ros import weights
 from mmsam_ros._util import check_word
-from mmsam_ros.cli.arguments import CliError, add_verb, add_words, image_size
+from mmsam_ros.cli.arguments import CliError, add_out, add_verb, add_words, image_size
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
-from mmsam_ros.sensors import AUXILIARY_SENSORS
+from mmsam_ros.sensors import AUXILIARY_SENSORS, CAMERA
 from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, network_config
 
 
@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch")
     info = add_verb(verbs, "info", show, "show what a weights file holds")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file")
+    export = add_verb(verbs, "export", write_export, "write the network for other programs")
+    option = export.add_argument
+    option("file", type=Path, metavar="FILE", help="weights file")
+    option("--format", choices=["onnx"], default="onnx", help="format of the file")
+    add_words(export, "--sensors", "sensors besides the camera that are present (default: one file "
+              "for each set)", AUXILIARY_SENSORS)  # fmt: skip
+    option("--precision", choices=["fp32", "fp16"], default="fp32", help="network arithmetic")
+    add_out(export, "folder to write", "out/onnx")
     seen = add_verb(verbs, "seen", write_seen, "note what the sensors of a data set look like")
     option = seen.add_argument
     option("file", type=Path, metavar="FILE", help="weights file; its tensors stay as they are")
@@ -104,6 +112,23 @@ def write_seen(args: argparse.Namespace) -> None:
     weights.save_spec(args.file, spec)
     for name, fact in _seen_facts(spec).items():
         print(f"{name}: {fact}")
+
+
+def write_export(args: argparse.Namespace) -> None:
+    """Write one ONNX file for each set of present sensors, or for the one of --sensors (empty: the
+    camera alone). Each is compared with PyTorch, and is not written where it differs.
+    """
+    from mmsam_ros.inference.export import export_file, subsets
+
+    model, spec = weights.load_model(args.file)
+    wanted = args.sensors
+    for sensor in wanted or ():
+        check_word(f"sensors of {args.file}", sensor, spec.sensors, CliError)
+    for _, *sensors in subsets(spec.config) if wanted is None else [(CAMERA, *wanted)]:
+        name = "_".join((args.file.stem, CAMERA, *sensors, args.precision))
+        path = args.out / f"{name}.onnx"
+        agreement = export_file(model, spec, sensors, path, args.precision)
+        print(f"{path}: {agreement}")
 
 
 def show(args: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.images import Turns
+from mmsam_ros.sensors.planes import same_shape
 
 Size = tuple[int, ...]  # (height, width), and what may follow
-_SAME_SHAPE = 0.02  # by how much the ratio of sides may differ between two images of one view
 _TURNED = {
     2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored top to bottom",
     5: "mirrored and turned", 6: "turned to the right", 7: "mirrored and turned",
@@ -55,7 +55,7 @@ def check_turns(image: Path, turns: Turns, size: Size) -> None:
 def thermal_advice(shape: Size, size: Size, calibrated: bool) -> str:
     """What to do about a thermal image of another size in a folder data set."""
     (h, w, *_), (height, width, *_) = shape, size
-    if abs(w * height / (h * width) - 1) > _SAME_SHAPE:
+    if not same_shape(shape, size):
         return (
             "the sides have another ratio, so that the views differ: give calib.json the thermal "
             "camera's homography, or width, height, K and R_camera_thermal"

@@ -12,7 +12,7 @@ Image = NDArray[np.uint8]
 
 def colorise(labels: Image, palette: Image) -> Image:
     """Labels (H, W) through a palette (256, 3)."""
-    return palette[labels]
+    return np.asarray(cv2.applyColorMap(labels, palette[:, None]), np.uint8)
 
 
 def overlay(rgb: Image, labels: Image, palette: Image, opacity: float = 0.5) -> Image:
@@ -29,7 +29,8 @@ def highlight(
 ) -> Image:
     """The camera image with one class in its colour and everything else darkened by half."""
     picture = np.asarray(cv2.convertScaleAbs(rgb, alpha=0.5), np.uint8)
-    inside = labels == class_id
     tint = np.asarray(color, np.float32) * opacity
-    picture[inside] = (rgb[inside] * (1 - opacity) + tint).astype(np.uint8)
+    tinted = (np.arange(256)[:, None] * (1 - opacity) + tint).astype(np.uint8)
+    inside = (labels == class_id).view(np.uint8)
+    cv2.copyTo(cv2.LUT(rgb, tinted[None]), inside, picture)
     return picture

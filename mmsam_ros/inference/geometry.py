@@ -46,12 +46,11 @@ class Plan:
         return padded
 
     def logits(self, run: Run) -> Tensor:
-        """Logits (B, classes, *output) of what `run` gives for a part of the padded input."""
+        """Logits (B, classes, *canvas) of what `run` gives for a part of the padded input."""
         size = self.geometry.size  # `pad` and `resize`: one window, the whole padded input
         windows = slide_windows(self.padded, size, self.geometry.stride or size)
         logits = average_windows(run, windows, self.padded)
-        canvas = logits[..., : self.canvas[0], : self.canvas[1]]
-        return resize_logits(canvas, self.output)
+        return logits[..., : self.canvas[0], : self.canvas[1]]
 
 
 def resize_logits(logits: Tensor, size: Size) -> Tensor:

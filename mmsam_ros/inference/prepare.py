@@ -63,12 +63,12 @@ def prepare(
 
 def normalise(planes: Tensor, modality: Modality) -> Tensor:
     """(…, C, h, w) planes -> (…, 3, h, w): the modality's fields, scaled, minus mean, over std."""
-    channels = planes[..., modality.channels, :, :].float()
+    channels = planes[..., modality.channels, :, :].float()  # a copy
     scale, mean, std = (
         torch.tensor(values, device=planes.device)[:, None, None]
         for values in (modality.scale, modality.mean, modality.std)
     )
-    return (channels * scale - mean) / std
+    return channels.mul_(scale).sub_(mean).div_(std)
 
 
 def without_blank(spec: Spec) -> bool:

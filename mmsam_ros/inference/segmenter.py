@@ -3,7 +3,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros.inference.engines import Engine
-from mmsam_ros.inference.engines.eager import TorchEngine
+from mmsam_ros.inference.engines.choose import make_engine, warm_up
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan, Window
+from mmsam_ros.inference.labels import label_image
 from mmsam_ros.inference.prepare import Prepared, Review, prepare
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.sensors import Frame
@@ -47,28 +48,38 @@ class Segmenter:
         model: the network.
         spec: what belongs to it.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16", or with ONNX Runtime on a GPU "fp16".
         geometry: instead of the spec's.
+        engine: "torch", "compile", "onnx", or "auto", the fastest here (docs/engines.md).
+        providers: of ONNX Runtime, best first; none: those that fit the device.
 
     Raises:
-        InferenceError: no such device or precision.
+        InferenceError: no such device, precision, engine or provider.
         WeightsError: the geometry does not fit the network.
     """
 
     def __init__(
         self, model: MMSAMAdapter, spec: Spec, device: str = "auto", precision: str = "fp32",
-        geometry: Geometry | None = None,
+        geometry: Geometry | None = None, *, engine: str = "torch", providers: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.spec = spec
         self.geometry = geometry or spec.geometry
         self.geometry.check_network(spec.config)
-        self.engine: Engine = TorchEngine(model, device, precision)
+        size = self.geometry.size
+        self.engine: Engine = make_engine(engine, model, device, precision, size, providers)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", precision: str = "fp32") -> Self:
+    def load(
+        cls, path: str | Path, device: str = "auto", precision: str = "fp32", *,
+        engine: str = "torch", providers: Sequence[str] = (),
+    ) -> Self:  # fmt: skip
         """A segmenter with its weights' geometry; errors as `load_model` and the constructor."""
         model, spec = load_model(path)
-        return cls(model, spec, device, precision)
+        return cls(model, spec, device, precision, engine=engine, providers=providers)
+
+    def warm_up(self) -> None:
+        """Make the engine ready for every set of sensors, so that losing one compiles nothing."""
+        warm_up(self.engine, self.spec.config, self.geometry.size)
 
     @property
     def device(self) -> torch.device:
@@ -103,17 +114,14 @@ class Segmenter:
         began = self._now()
         logits = predict(self.engine, prepared)
         predicted = self._now()
-        certainty = None
-        if confidence:
-            best = logits.softmax(dim=1).amax(dim=1)[0]
-            certainty = (best * 255).round().to(torch.uint8).cpu().numpy()
-        labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        labels, certainty = label_image(logits, prepared.plan.output, confidence=confidence)
+        found = labels.cpu().numpy(), None if certainty is None else certainty.cpu().numpy()
         timings = {
             "prepare": prepared.milliseconds,
             "network": 1e3 * (predicted - began),
             "labels": 1e3 * (self._now() - predicted),
         }
-        return Result(labels, certainty, prepared.used, timings)
+        return Result(*found, prepared.used, timings)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -123,7 +131,7 @@ class Segmenter:
 
 @torch.inference_mode()
 def predict(engine: Engine, prepared: Prepared) -> Tensor:
-    """Logits (1, classes, *plan.output) of a prepared frame; windows see every modality at once.
+    """Logits (1, classes, *plan.canvas) of a prepared frame; windows see every modality at once.
 
     InferenceError where the network's output is not finite.
     """

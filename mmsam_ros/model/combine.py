@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.model.common import arithmetic, at_least_float32
 from mmsam_ros.model.config import NUM_LEVELS
 from mmsam_ros.model.fusion import Rows
 
@@ -41,15 +41,14 @@ class Combination(nn.Module):
         for parameter in self.scores.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, rgb: Tensor, parts: Mapping[str, Part], alone: Tensor) -> Tensor:
+    def forward(self, rgb: Tensor, parts: Mapping[str, Part], alone: Tensor | None) -> Tensor:
         """RGB (B, d, h, w) and fused maps by auxiliary -> (B, D, h, w).
 
-        `alone` (n,) are the samples that no auxiliary is present in.
+        `alone` (n,) are the samples that no auxiliary is present in. None: every sample has all of
+        `parts`, and none has any other.
         """
-        if len(parts) == 1 and not torch.is_grad_enabled():
-            (only,) = parts.values()
-            if isinstance(only.rows, slice):
-                return only.fused
+        if alone is None:
+            return self._whole(rgb, parts)
         if self.alone is not None:
             own = self.alone(rgb[alone])
             combined = own.new_zeros(rgb.shape[0], *own.shape[1:]).index_add(0, alone, own)
@@ -59,6 +58,21 @@ class Combination(nn.Module):
         for part, weight in zip(parts.values(), self._weights(rgb, parts, alone), strict=True):
             combined[part.rows] += (weight * part.fused).to(combined.dtype)
         return combined
+
+    def _whole(self, rgb: Tensor, parts: Mapping[str, Part]) -> Tensor:
+        """Without an index, which not every engine takes: the batch is not divided."""
+        if not parts:
+            assert self.alone is not None
+            own: Tensor = self.alone(rgb)
+            return own
+        if len(parts) == 1:
+            (only,) = parts.values()
+            return only.fused
+        scores = [at_least_float32(self.scores[name](p.fused)) for name, p in parts.items()]
+        weights = torch.stack(scores).softmax(dim=0).unbind()
+        dtype = arithmetic(rgb)
+        weighted = [(w * p.fused).to(dtype) for w, p in zip(weights, parts.values(), strict=True)]
+        return sum(weighted[1:], start=weighted[0])
 
     def _weights(self, rgb: Tensor, parts: Mapping[str, Part], alone: Tensor) -> list[Tensor]:
         """Weights (n, 1, h, w) of the parts' samples, at least float32."""

@@ -4,12 +4,19 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x`, in float32 where it has half precision; float32 and float64 stay as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def arithmetic(x: Tensor) -> torch.dtype:
+    """What layers compute `x` in: autocast's type where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def initialise(module: nn.Module) -> None:
@@ -24,3 +31,28 @@ def initialise(module: nn.Module) -> None:
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of a map (B, C, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return n.permute(0, 3, 1, 2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, zeros samples and scales up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.rate:
+            return x
+        keep = 1 - self.rate
+        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)
+        return x * (kept / keep)

@@ -6,6 +6,7 @@ Locations are (x, y) in [0, 1] over a level's map; u is pixel u * W - 0.5.
 """
 
 import math
+from itertools import accumulate, product
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,18 @@ def deformable_sample(
     value_BSME: Tensor, shapes: Shapes, locations_BQMLP2: Tensor, weights_BQMLP: Tensor
 ) -> Tensor:
     """Weighted bilinear samples of the values, zero outside -> (B, Q, M * E), head-major."""
+    # on the CPU rows take a quarter to a half of the time, but their gradient sorts
+    rows = value_BSME.device.type == "cpu" and not (
+        torch.is_grad_enabled() or torch.compiler.is_compiling()
+    )
+    sample = _sample_rows if rows else _sample_maps
+    return sample(value_BSME, shapes, locations_BQMLP2, weights_BQMLP)
+
+
+def _sample_maps(
+    value_BSME: Tensor, shapes: Shapes, locations_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Samples each level's maps, then sums."""
     B, _, M, E = value_BSME.shape
     Q = locations_BQMLP2.shape[1]
     grid = 2 * locations_BQMLP2 - 1
@@ -48,6 +61,43 @@ def deformable_sample(
     weights = weights_BQMLP.permute(0, 2, 1, 3, 4).reshape(B * M, 1, Q, -1)
     out = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B M, E, Q)
     return out.view(B, M * E, Q).transpose(1, 2)
+
+
+def _sample_rows(
+    value_BSME: Tensor, shapes: Shapes, locations_BQMLP2: Tensor, weights_BQMLP: Tensor
+) -> Tensor:
+    """Sums rows of the value table: the four neighbours of every point of a query and head."""
+    B, S, M, E = value_BSME.shape
+    Q, P = locations_BQMLP2.shape[1], locations_BQMLP2.shape[4]
+    starts = accumulate((h * w for h, w in shapes[:-1]), initial=0)
+    level = [(h, w, start) for (h, w), start in zip(shapes, starts, strict=True) for _ in range(P)]
+    h, w, start = torch.tensor(level, dtype=torch.int32).unbind(-1)  # each (L P,)
+    batch = torch.arange(B, dtype=torch.int32)[:, None, None, None]
+    head = torch.arange(M, dtype=torch.int32)[:, None]
+    first = (batch * S + start) * M + head  # row of a map's first token, (B, 1, M, L P)
+    x, y = locations_BQMLP2.flatten(3, 4).unbind(-1)  # each (B, Q, M, L P)
+    columns, weights = _neighbours(x, w), weights_BQMLP.flatten(3)
+    lines = [(index * w, share * weights) for index, share in _neighbours(y, h)]
+    corners = list(product(lines, columns))
+    rows = torch.stack([(i + j) * M + first for (i, _), (j, _) in corners], dim=-2)
+    shares = torch.stack([s * t for (_, s), (_, t) in corners], dim=-2)  # (B, Q, M, 4, L P)
+    out = F.embedding_bag(
+        rows.flatten(-2).flatten(0, 2), value_BSME.reshape(-1, E), mode="sum",
+        per_sample_weights=shares.flatten(-2).flatten(0, 2),
+    )  # fmt: skip
+    return out.view(B, Q, M * E)
+
+
+def _neighbours(at: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The two cells around places in [0, 1] on an axis of `size` cells: (index, share); a cell
+    outside has an index inside and no share.
+    """
+    at = at * size - 0.5
+    low = at.floor()
+    share, index = at - low, low.int()
+    cells = ((index, 1 - share), (index + 1, share))
+    # integers can be clamped where `at` is NaN, too; its share stays NaN
+    return [(i.clamp(min=0).minimum(size - 1), s * ((i >= 0) & (i < size))) for i, s in cells]
 
 
 class DeformableAttention(nn.Module):

@@ -8,10 +8,9 @@ to 1e5) they are computed in at least float32.
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.model.common import LayerNorm2d, at_least_float32
 from mmsam_ros.model.config import FusionConfig
 
 Rows = Tensor | slice  # samples of a batch that have an auxiliary; a slice if all do

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from mmsam_ros.model.common import initialise
+from mmsam_ros.model.common import DropPath, initialise
 from mmsam_ros.model.config import InteractionConfig
 from mmsam_ros.model.deformable import DeformableAttention, Shapes, reference_points, token_maps
 

@@ -57,7 +57,9 @@ class MMSAMAdapter(nn.Module):
             self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
         self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(NUM_LEVELS))
         self.head = SegFormerHead(dim, config.num_classes, config.head)
-        self.reset_parameters()
+        # weights follow where tensors have no data; drawing them there loads torch's compiler
+        if not self.head.classifier.weight.is_meta:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise as published, for training; pretrained parts are loaded over it afterwards."""
@@ -114,8 +116,13 @@ class MMSAMAdapter(nn.Module):
         given = {name: image for name, image in inputs.items() if image is not None}
         present = present or {}
         self._check(given, present)
-        if self.fallback is None:
+        # without a mask, the batch is not divided by data, which not every engine takes
+        masked = given.keys() - {"rgb"} <= present.keys()
+        if self.fallback is None or not masked:
             return self.head(self.forward_features(given, present))
+        if given.keys() == {"rgb"} and not self.training:
+            whole: Tensor = self.fallback(given)
+            return whole
         alone = without_auxiliary(given, present)
         if not alone.any():
             return self.head(self.forward_features(given, present))

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The spatial prior: a ConvNeXt trunk per modality, fusion per level, projection to tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
-from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 from mmsam_ros.model.combine import Combination, Part, ReliabilityGate, image_statistics
-from mmsam_ros.model.common import initialise
-from mmsam_ros.model.config import NUM_LEVELS, ModelConfig, TrunkConfig
+from mmsam_ros.model.common import arithmetic, initialise
+from mmsam_ros.model.config import NUM_LEVELS, ModelConfig
+from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.fusion import CoordinateAttention, Recalibration, RoadFusion, Rows
 
 Inputs = Mapping[str, Tensor]
@@ -33,31 +31,6 @@ class PriorMaps(NamedTuple):
 
     maps: list[Tensor]  # (B, C, …)
     gates: list[Tensor] | None = None  # (B, 1, …), how far RGB can be relied on; None: in full
-
-
-class ConvNeXtTrunk(nn.Module):
-    """timm's ConvNeXt (arXiv 2201.03545): (B, 3, h, w) -> (B, widths[i], h/2^(i+2), w/2^(i+2)).
-
-    Each map has a norm of its own; the next stage gets the un-normalised one.
-    """
-
-    def __init__(self, config: TrunkConfig) -> None:
-        super().__init__()
-        net = ConvNeXt(
-            depths=config.depths, dims=config.widths, drop_path_rate=config.drop_path_rate,
-            num_classes=0, ls_init_value=1.0,
-        )  # fmt: skip
-        self.stem = net.stem
-        self.stages = net.stages
-        self.norms = nn.ModuleList(LayerNorm2d(width, eps=1e-6) for width in config.widths)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        maps = []
-        x = self.stem(image)
-        for stage, norm in zip(self.stages, self.norms, strict=True):
-            x = stage(x)
-            maps.append(norm(x))
-        return maps
 
 
 class SpatialPrior(nn.Module):
@@ -170,27 +143,26 @@ class SpatialPrior(nn.Module):
         With gradients every branch runs, on no samples if need be: all processes of a distributed
         run then have the same gradients to exchange and the same statistics to synchronise.
         """
-        rgb = inputs["rgb"]
-        bare = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
+        rows = {name: _rows(name, inputs, present) for name in self.config.auxiliaries}
+        if not torch.is_grad_enabled():
+            rows = {
+                name: some for name, some in rows.items() if isinstance(some, slice) or len(some)
+            }
         parts: list[dict[str, Part]] = [{} for _ in rgb_maps]
-        for name in self.config.auxiliaries:
-            rows = _rows(name, inputs, present)
-            if isinstance(rows, Tensor) and not len(rows) and not torch.is_grad_enabled():
-                continue
-            bare[rows] = False
-            aux_maps = self._trunk(name)(inputs.get(name, rgb)[rows])
-            own = rgb_maps if isinstance(rows, slice) else [m[rows] for m in rgb_maps]
+        for name, some in rows.items():
+            aux_maps = self._trunk(name)(inputs.get(name, inputs["rgb"])[some])
+            own = rgb_maps if isinstance(some, slice) else [m[some] for m in rgb_maps]
             for level, m in zip(parts, self._fuse(name, own, aux_maps), strict=True):
-                level[name] = Part(rows, m)
-        everyone = any(isinstance(part.rows, slice) for part in parts[0].values())
-        # `nonzero` waits for the GPU
-        alone = rgb.new_empty(0, dtype=torch.long) if everyone else bare.nonzero().flatten()
+                level[name] = Part(some, m)
+        alone = _alone(rows.values(), inputs["rgb"])
         levels = zip(self.combinations, rgb_maps, parts, strict=True)
         maps = [combination(m, level, alone) for combination, m, level in levels]
-        return self._gate(maps, rgb_maps, rgb, alone) if self.gates and parts[0] else (maps, None)
+        if not (self.gates and rows):
+            return maps, None
+        return self._gate(maps, rgb_maps, inputs["rgb"], alone)
 
     def _gate(
-        self, maps: list[Tensor], rgb_maps: list[Tensor], rgb: Tensor, alone: Tensor
+        self, maps: list[Tensor], rgb_maps: list[Tensor], rgb: Tensor, alone: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Maps with their RGB half (the first d channels) gated, and the gates.
 
@@ -198,7 +170,8 @@ class SpatialPrior(nn.Module):
         """
         gated, gates = [], []
         for gate, m, r, s in zip(self.gates, maps, rgb_maps, image_statistics(rgb), strict=True):
-            g = gate(r, s).index_fill(0, alone, 1.0).to(m.dtype)
+            g = gate(r, s)
+            g = (g if alone is None else g.index_fill(0, alone, 1.0)).to(m.dtype)
             first, second = m.chunk(2, dim=1)
             gated.append(torch.cat([g * first, second], dim=1))
             gates.append(g)
@@ -222,6 +195,8 @@ class SpatialPrior(nn.Module):
             value = torch.tensor(self.config.empty, dtype=image.dtype, device=image.device)
             return trunk(value[None, :, None, None].expand(1, 3, *image.shape[-2:]))
 
+        if torch.compiler.is_compiling():  # a traced feature must not stay
+            return compute()
         parameters = list(trunk.parameters())
         if self.training or torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
             return compute()  # tensors of inference mode do not count their changes
@@ -229,9 +204,7 @@ class SpatialPrior(nn.Module):
         weights = tuple((id(p), p._version) for p in parameters)
         if weights != self._empty_weights:
             self._empty_weights, self._empty_features = weights, {}
-        kind = image.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
-        key = (*image.shape[-2:], dtype, image.device)
+        key = (*image.shape[-2:], arithmetic(image), image.device)
         if key not in self._empty_features:
             self._empty_features[key] = compute()
         return self._empty_features[key]
@@ -245,8 +218,8 @@ class PlainPrior(nn.Module):
         width = config.trunk.widths[0] * 2 // 3  # 64, as published, with the published trunk
         widths = (width, 2 * width, 4 * width, 4 * width)
         steps = ((3, 2), (width, 1), (width, 1))
-        self.stem = nn.Sequential(*(Conv2dNormActivation(c, width, 3, s) for c, s in steps))
-        self.stages = nn.ModuleList(Conv2dNormActivation(a, b, 3, 2) for a, b in pairwise(widths))
+        self.stem = nn.Sequential(*(_conv_norm_relu(c, width, s) for c, s in steps))
+        self.stages = nn.ModuleList(_conv_norm_relu(a, b, 2) for a, b in pairwise(widths))
         self.projections = _projections(widths, config)
 
     def reset_parameters(self) -> None:
@@ -257,6 +230,11 @@ class PlainPrior(nn.Module):
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return PriorMaps([p(m) for p, m in zip(self.projections, maps, strict=True)])
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 def _projections(widths: Sequence[int], config: ModelConfig) -> nn.ModuleList:
@@ -271,3 +249,19 @@ def _rows(name: str, inputs: Inputs, present: Present) -> Rows:
     if name not in present or bool(present[name].all()):
         return slice(None)
     return present[name].nonzero().flatten()
+
+
+def _alone(rows: Collection[Rows], rgb: Tensor) -> Tensor | None:
+    """The samples of the batch that have no auxiliary; None where all samples have the same ones.
+
+    With gradients it is never None: the samples' own path runs, on none of them if need be.
+    """
+    whole = [isinstance(some, slice) for some in rows]
+    if all(whole) and not torch.is_grad_enabled():
+        return None
+    if any(whole):
+        return rgb.new_empty(0, dtype=torch.long)
+    bare = torch.ones(rgb.shape[0], dtype=torch.bool, device=rgb.device)
+    for some in rows:
+        bare[some] = False
+    return bare.nonzero().flatten()  # waits for the GPU

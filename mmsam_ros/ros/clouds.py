@@ -44,10 +44,13 @@ def cloud_points(
     names = ["x", "y", "z", *([intensity] if intensity else [])]
     points = _structured(message, [fields[name] for name in names], notes)
     with np.errstate(over="ignore", invalid="ignore"):
-        xyz = np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
-        values = points[intensity] if intensity else np.zeros(len(xyz))
+        columns = [points[name].astype(np.float32) for name in "xyz"]
+        known = [np.abs(column) <= MAX_VALUE for column in columns]
+        away = [column != 0 for column in columns]
+        values = points[intensity] if intensity else np.zeros(len(points))
         values = values.astype(np.float32)
-        measured = (np.abs(xyz) <= MAX_VALUE).all(axis=1) & (xyz != 0).any(axis=1)
+    measured = np.logical_and.reduce(known) & np.logical_or.reduce(away)
+    xyz = np.stack(columns, axis=-1)
     if len(xyz) and not measured.any():
         raise RosError(
             f"all {len(xyz)} points are NaN, beyond {MAX_VALUE:g} m or at 0, 0, 0: the sensor is "

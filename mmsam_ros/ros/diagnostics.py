@@ -28,13 +28,15 @@ Counts = Mapping[str, Mapping[str, int]]  # messages by stream and outcome
 
 class _Mask(NamedTuple):
     published: float  # on the steady clock, seconds
-    latency: float  # seconds
+    latency: float  # seconds from the camera message's arrival
+    age: float  # seconds from the camera image's stamp
     outcome: Outcome
 
 
 class Monitor:
     """Figures of the sets that have ended. Thread-safe. `warn` and `inform` log a line; `topic`
-    gives a stream's topic, where that is known.
+    gives a stream's topic, where that is known; `stamp` is the time in nanoseconds of the clock by
+    which messages are stamped.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Monitor:
         clock: Callable[[], float] = time.monotonic,
         inform: Callable[[str], Any] = lambda _: None,
         topic: Callable[[str], str | None] = lambda _: None,
+        stamp: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._stamp = stamp
         self._warn, self._inform, self._clock, self._topic = warn, inform, clock, topic
         self._begin = clock()
         self._next_report: float | None = None  # none before the first mask
@@ -62,7 +66,8 @@ class Monitor:
             self._forget(now)
             if outcome.end == "used":
                 self._failures = 0
-                self._recent.append(_Mask(now, now - synced.camera.arrival, outcome))
+                age = (self._stamp() - synced.camera.stamp_ns) / 1e9
+                self._recent.append(_Mask(now, now - synced.camera.arrival, age, outcome))
                 sensors = "+".join((CAMERA, *outcome.fused))
                 self._fused[sensors] += 1
                 self._ends.append((now, sensors))
@@ -133,6 +138,7 @@ class Monitor:
             age = now - self._recent[-1].published if self._recent else None
             latencies = [mask.latency for mask in self._recent]
             p50, p95 = np.percentile(latencies or [0.0], (50, 95))
+            age_p50, age_p95 = np.percentile([m.age for m in self._recent] or [0.0], (50, 95))
             level, message = self._level(counts, age, p50)
             if findings and level == DiagnosticStatus.OK:
                 level, message = DiagnosticStatus.WARN, f"implausible: {', '.join(findings)}"
@@ -142,6 +148,8 @@ class Monitor:
                 "rate_hz": self._rate(age),
                 "latency_p50_ms": f"{p50 * 1e3:.1f}" if latencies else "",
                 "latency_p95_ms": f"{p95 * 1e3:.1f}" if latencies else "",
+                "age_p50_ms": f"{age_p50 * 1e3:.1f}" if latencies else "",
+                "age_p95_ms": f"{age_p95 * 1e3:.1f}" if latencies else "",
                 **{f"step_{step}_ms": round(ms, 1) for step, ms in timings.items()},
                 **{f"fused.{sensors}": n for sensors, n in sorted(self._fused.items())},
                 **{f"{s}.{end}": n for s, tally in counts.items() for end, n in tally.items()},

@@ -105,7 +105,7 @@ class FrameBuilder:
 
     def _look_at_view(self, name: str, image: SensorImage, size: Size) -> None:
         """Say that an image is taken to show the camera's view, where nothing confirms it."""
-        if not same_shape(image, size):
+        if not same_shape(image.data.shape, size):
             return  # it is refused
         height, width = image.data.shape[:2]
         taken, remedy = "taken to show exactly the camera's view", "publish it in that view"

@@ -192,7 +192,16 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
                  "the package, for evaluation only; do not use them on a vehicle."),
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
-    _choice("precision", ("fp32", "bf16"), "Arithmetic of the network."),
+    _choice("precision", ("fp32", "bf16", "fp16"), "Arithmetic of the network. fp16: with ONNX "
+            "Runtime on a GPU."),
+    _choice("engine", ("torch", "auto", "compile", "onnx"), "What runs the network. torch: "
+            "PyTorch; compile: torch.compile; onnx: ONNX Runtime (pip install 'mmsam_ros[onnx]'); "
+            "auto: the fastest on this machine. With all but torch the first start takes minutes, "
+            "later ones seconds."),
+    ParameterRow("engine.providers", "", "Execution providers of ONNX Runtime, best first, with "
+                 "commas: TensorrtExecutionProvider, CUDAExecutionProvider, "
+                 "OpenVINOExecutionProvider, CPUExecutionProvider. Empty: those that fit the "
+                 "device, without TensorRT."),
     _choice("geometry.mode", ("", "pad", "resize", "slide"), "How the camera image is brought to "
             "the network's input size. Empty: as the weights file says."),
     ParameterRow("geometry.stride", 0, "Step of the windows with geometry.mode slide. 0: as the "

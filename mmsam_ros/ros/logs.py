@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where rclpy writes its log files: it does not start where it cannot."""
 
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmsam_ros.ros.errors import RosError
 
@@ -32,6 +35,33 @@ def ensure_log_folder(environment: MutableMapping[str, str] = os.environ) -> Non
         raise RosError(f"{found}, and neither can {instead}: set ROS_LOG_DIR to another folder")
     environment["ROS_LOG_DIR"] = str(instead)
     print(f"{found}: log files go to {instead}; ROS_LOG_DIR sets another folder", file=sys.stderr)
+
+
+@contextmanager
+def forwarded(logger: Any) -> Iterator[None]:
+    """What the package says through Python's logging goes to a ROS logger meanwhile."""
+    package, handler = logging.getLogger("mmsam_ros"), _Forward(logger)
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # rclpy wants one severity for each line of code
+        if record.levelno >= logging.WARNING:
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
 
 
 def _is_writable(folder: Path) -> bool:

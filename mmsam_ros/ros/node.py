@@ -23,6 +23,7 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
@@ -46,9 +47,13 @@ class SegmentNode(Node):
         log = self.get_logger()
         self._inputs: list[Input] = []
         # its time begins here
-        self._monitor = Monitor(log.warning, inform=log.info, topic=self._topic)
+        self._monitor = Monitor(
+            log.warning, inform=log.info, topic=self._topic,
+            stamp=lambda: self.get_clock().now().nanoseconds,
+        )  # fmt: skip
         parameters = setup.declare_parameters(self)
-        self._segmenter = setup.load_segmenter(parameters)
+        with forwarded(log):
+            self._segmenter = setup.load_segmenter(parameters)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
         notes = Notes(self.get_logger().info, self.get_logger().warning)
@@ -99,6 +104,7 @@ class SegmentNode(Node):
             "recipe": self._segmenter.spec.provenance.recipe,
             "device": str(self._segmenter.device),
             "precision": parameters["precision"],
+            "engine": self._segmenter.engine.name,
             "geometry": f"{geometry.mode} {geometry.size[1]}x{geometry.size[0]}",
             "inputs": "+".join((CAMERA, *self._sensors)),
             "sync_backend": parameters["sync_backend"],

@@ -22,16 +22,20 @@ class Notes:
 
     def info(self, text: str, key: str = "") -> None:
         """A choice that was made. Texts of one key, if it is given, are said once together."""
-        self._once(self.log_info, text, key)
+        if self._is_new(self.log_info, key or text):
+            self.log_info(text)
 
     def warning(self, text: str, key: str = "") -> None:
         """Something that may not be meant so."""
-        self._once(self.log_warning, text, key)
+        # a line of its own: rclpy lets a line of code log with one severity only
+        if self._is_new(self.log_warning, key or text):
+            self.log_warning(text)
 
-    def _once(self, say: Say, text: str, key: str) -> None:
-        if say is not _silent and (key or text) not in self._said:
-            self._said.add(key or text)
-            say(text)
+    def _is_new(self, say: Say, key: str) -> bool:
+        if say is _silent or key in self._said:
+            return False
+        self._said.add(key)
+        return True
 
 
 SILENT = Notes()

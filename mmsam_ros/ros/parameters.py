@@ -125,7 +125,13 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         )
     stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
     geometry = Geometry(mode, own.size, stride if mode == "slide" else None)
-    return Segmenter(model, spec, parameters["device"], parameters["precision"], geometry)
+    providers = filter(None, parameters["engine.providers"].replace(" ", "").split(","))
+    segmenter = Segmenter(
+        model, spec, parameters["device"], parameters["precision"], geometry,
+        engine=parameters["engine"], providers=tuple(providers),
+    )  # fmt: skip
+    segmenter.warm_up()
+    return segmenter
 
 
 def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:

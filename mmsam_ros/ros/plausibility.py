@@ -28,6 +28,7 @@ from mmsam_ros.sensors import (
     Planes,
     Refusal,
     SensorImage,
+    percentiles,
     robust_mean,
     sample_planes,
 )
@@ -181,7 +182,8 @@ class Plausibility:
                     yield from self._of_view(frame.size, data)
             return
         if "intensity" in self._spec.inputs[sensor].fields:
-            there = np.isfinite(data.xyz).all(axis=1)
+            x, y, z = np.isfinite(data.xyz).T
+            there = x & y & z
             yield from _finite("intensity", "points", data.intensity[there])
             if self._spec.encodings[sensor] == LIDAR_GAIN:  # which makes negative ones 0
                 yield from _negative(data.intensity[there])
@@ -236,7 +238,7 @@ class Plausibility:
 def _finite(subject: str, things: str, values: NDArray[Any]) -> Iterator[Finding]:
     if values.dtype.kind != "f" or not values.size:
         return
-    share = 1 - float(np.isfinite(values).mean())
+    share = 1 - np.count_nonzero(np.isfinite(values)) / values.size
     if share > _NOT_FINITE:
         found = f"is NaN or infinite in {share:.0%} of the {things}"
         yield Finding(subject, found, "check the sensor's driver")
@@ -251,9 +253,10 @@ def _negative(intensity: NDArray[Any]) -> Iterator[Finding]:
 
 def _of_camera(rgb: NDArray[np.uint8]) -> Iterator[Finding]:
     """Whether a camera image shows anything."""
-    low, high = np.percentile(rgb[::4, ::4].reshape(-1, 3), (0.1, 99.9), axis=0)
-    if (high - low).max() < _LEAST_LEVELS:
-        found = f"is red, green, blue {', '.join(f'{level:.0f}' for level in high)} everywhere"
+    some = np.ascontiguousarray(rgb[::4, ::4])
+    levels = [percentiles(some[..., channel], (0.1, 99.9)) for channel in range(3)]
+    if max(high - low for low, high in levels) < _LEAST_LEVELS:
+        found = f"is red, green, blue {', '.join(f'{high:.0f}' for _, high in levels)} everywhere"
         yield Finding("image", found, "check the camera: its lens, exposure and driver")
 
 
@@ -267,7 +270,8 @@ def _smooth(image: NDArray[Any]) -> Iterator[Finding]:
         yield Finding("value", found, "correct the byte order (is_bigendian) of the driver")
     elif alike < _NOISE:
         found = f"is noise: pixels side by side have a correlation of {alike:.2f}"
-        yield Finding("value", found, "check the camera's lens and shutter, and the encoding")
+        remedy = "check the camera's lens and shutter, and the encoding"
+        yield Finding("value", found, remedy, certain=False)
 
 
 def _likeness(image: NDArray[Any]) -> float:

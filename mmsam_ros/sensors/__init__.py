@@ -50,6 +50,7 @@ from mmsam_ros.sensors.statistics import (
     PlaneSample,
     Seen,
     channel_statistics,
+    percentiles,
     robust_mean,
     sample_planes,
 )
@@ -61,8 +62,8 @@ __all__ = [
     "Planes", "Refusal",
     "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
     "check_pose", "check_size", "check_view", "class_table", "clipping", "decode_image",
-    "decode_raster", "frame_planes", "made_of_points", "palette", "picture_rgb", "plain_modality",
-    "pose_matrix", "pose_values", "project", "rasterise", "register", "robust_mean",
-    "sample_planes", "scale_raster", "scale_thermal", "stored_alike", "to_8_bits", "to_single",
-    "topic_names",
+    "decode_raster", "frame_planes", "made_of_points", "palette", "percentiles", "picture_rgb",
+    "plain_modality", "pose_matrix", "pose_values", "project", "rasterise", "register",
+    "robust_mean", "sample_planes", "scale_raster", "scale_thermal", "stored_alike",
+    "to_8_bits", "to_single", "topic_names",
 ]  # fmt: skip

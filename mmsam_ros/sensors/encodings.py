@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import Checked, MmsamError, ranged
 from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.statistics import percentiles
 
 Limits = tuple[float, float]
 Triple = tuple[float, float, float]
@@ -227,7 +228,7 @@ def scale_thermal(
         )
     limits = own_limits or limits
     if limits is None and encoding != "mono8":
-        low, high = map(float, np.percentile(scaled[known], (1.0, 99.0)))
+        low, high = map(float, percentiles(image[known] if is_float else image, (1.0, 99.0)))
         if high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
             return np.zeros(image.shape, np.float32)
         limits = low, high

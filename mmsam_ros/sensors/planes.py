@@ -32,7 +32,7 @@ from mmsam_ros.sensors.registration import Registration, Size, register, resize
 
 Plane = NDArray[np.float32]
 BLANK, LIMITS = "blank", "limits"
-_SAME_SHAPE = 0.02  # by how much the ratio of a raster's sides may differ from the camera image's
+_SAME_SHAPE = 0.02  # by how much the ratio of sides may differ between two images of one view
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
         planes[sensor] = found
         if isinstance(data, SensorImage) and (clipped := clipping(data, modality)):
             blank[sensor] = Refusal(sensor, LIMITS, clipped)
-        elif bool((found.max((0, 1)) == found.min((0, 1))).all()):
+        elif bool((found == found[0, 0]).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
     return Planes(resize(frame.rgb, size), planes, refused, blank)
 
@@ -176,7 +176,7 @@ def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -
         image.data, modality.encoding, modality.limits, own_limits=image.limits,
         inverted=image.inverted,
     )  # fmt: skip
-    if image.registration.homography is None and not same_shape(image, native):
+    if image.registration.homography is None and not same_shape(image.data.shape, native):
         height, width = image.data.shape[:2]
         raise SensorError(
             f"image of {width}x{height} pixels without registration, expected the shape of the "
@@ -192,7 +192,7 @@ def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -
 def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) -> Plane:
     """A raster in the camera's view; a coarser one (low-resolution events) is enlarged first."""
     height, width = image.data.shape[:2]
-    if image.registration.homography is not None or not same_shape(image, native):
+    if image.registration.homography is not None or not same_shape(image.data.shape, native):
         raise SensorError(
             f"raster of {width}x{height} pixels, expected one in the camera's view of "
             f"{native[1]}x{native[0]} (a coarser one of the same shape will do)"
@@ -201,10 +201,9 @@ def _raster(image: SensorImage, modality: Modality, native: Size, size: Size) ->
     return resize(resize(raster, native, cv2.INTER_NEAREST), size)
 
 
-def same_shape(image: SensorImage, native: Size) -> bool:
-    """Whether an image has the ratio of the camera image's sides; a turned one has not."""
-    height, width = image.data.shape[:2]
-    return abs((width * native[0]) / (height * native[1]) - 1) <= _SAME_SHAPE
+def same_shape(size: tuple[int, ...], native: tuple[int, ...]) -> bool:
+    """Whether two images (height, width, …) have one ratio of sides; a turned one has not."""
+    return abs((size[1] * native[0]) / (size[0] * native[1]) - 1) <= _SAME_SHAPE
 
 
 def clipping(image: SensorImage, modality: Modality) -> str:

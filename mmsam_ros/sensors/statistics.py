@@ -8,7 +8,7 @@ intensity has another unit, or a thermal image that is black where it should be 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,22 @@ def channel_statistics(
         )
         for i, name in enumerate(fields)
     }
+
+
+def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> NDArray[np.float64]:
+    """np.percentile of all values, of which there is at least one. Unsigned integers are counted
+    instead of sorted, which takes a tenth of the time.
+    """
+    if values.dtype.kind != "u":
+        return np.asarray(np.percentile(values, shares), np.float64)
+    upto = np.bincount(values.ravel()).cumsum()  # values up to each
+    place = (values.size - 1) * (np.array(shares) / 100)
+    before = np.floor(place).astype(np.int64)
+    after = np.minimum(before + 1, values.size - 1)
+    low, high = (np.searchsorted(upto, index, side="right") for index in (before, after))
+    part = place - before
+    # in NumPy's order of rounding
+    return np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
 
 
 def robust_mean(values: NDArray[np.float32]) -> float:

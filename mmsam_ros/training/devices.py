@@ -12,8 +12,6 @@ from lightning.fabric.strategies import ModelParallelStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_warn
 from lightning.fabric.wrappers import _FabricModule as FabricModule
-from segment_anything.modeling.image_encoder import Block
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -23,6 +21,8 @@ from torch.distributed.fsdp import fully_shard
 from mmsam_ros._util import require
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.model import MMSAMAdapter, build_model
+from mmsam_ros.model.convnext import ConvNeXtBlock
+from mmsam_ros.model.encoder import Block
 from mmsam_ros.model.fusion import BatchNorm
 from mmsam_ros.model.interaction import Extractor, Injector
 from mmsam_ros.training.config import DeviceConfig, TrainConfig, TrainingError

@@ -26,7 +26,8 @@ from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
-from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.geometry import Plan, resize_logits
+from mmsam_ros.inference.labels import label_image
 from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.inference.segmenter import predict
 from mmsam_ros.sensors import LIDAR_GAIN, LidarPoints, palette
@@ -77,7 +78,7 @@ class Predictor:
             scores = functools.reduce(torch.add, self._probabilities(item, plan))
         else:
             scores = predict(self.engine, self._prepared(item, plan))
-        prediction = scores.argmax(dim=1)[0].to(torch.uint8)
+        prediction, _ = label_image(scores, plan.output)
         if item.label is None:
             return prediction, None
         label = torch.from_numpy(item.label)[None, None].to(prediction.device)
@@ -87,9 +88,10 @@ class Predictor:
         """Of every view, brought back to the frame."""
         for scaled in scaled_plans(plan, self.views):
             prepared = self._prepared(item, scaled)
-            yield predict(self.engine, prepared).softmax(dim=1)
+            yield resize_logits(predict(self.engine, prepared), plan.output).softmax(dim=1)
             if "flip" in self.views:
-                yield predict(self.engine, flipped(prepared)).softmax(dim=1).flip(-1)
+                mirrored = resize_logits(predict(self.engine, flipped(prepared)), plan.output)
+                yield mirrored.softmax(dim=1).flip(-1)
 
     def _prepared(self, item: LabelledFrame, plan: Plan) -> Prepared:
         prepared = prepare(item.frame, self.spec, plan, self.engine.device, pad_raw=self.pad_raw)
@@ -184,8 +186,10 @@ class EvalConfig(Checked):
     tta: tuple[View, ...] = ()  # views whose probabilities are averaged
     limit: int | None = ranged(None, 1)  # at most so many frames
     workers: int = ranged(4, 0)  # loading processes of each device
-    device: str = "auto"  # this one and the next as `Segmenter.load` takes them
+    device: str = "auto"  # this one and the next ones as `Segmenter.load` takes them
     precision: str = "fp32"
+    engine: str = "torch"
+    providers: tuple[str, ...] = ()
 
 
 class Evaluation:
@@ -198,7 +202,10 @@ class Evaluation:
 
     def __init__(self, config: EvalConfig) -> None:
         self.config = config
-        self.segmenter = Segmenter.load(config.weights, config.device, config.precision)
+        self.segmenter = Segmenter.load(
+            config.weights, config.device, config.precision,
+            engine=config.engine, providers=config.providers,
+        )  # fmt: skip
         self.spec = spec = self.segmenter.spec
         for sensor in config.drop:
             check_word("drop", sensor, spec.sensors, TrainingError)

@@ -297,7 +297,7 @@ def read_frames(
         yield item
 
 
-_Read = tuple[LabelledFrame | MmsamError, list[Warning]]  # with what reading it warned of
+_Read = tuple[LabelledFrame | MmsamError, list[Warning]]  # a frame and the warnings of reading it
 
 
 @dataclass(frozen=True, eq=False)

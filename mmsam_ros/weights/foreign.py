@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor
 
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
-from mmsam_ros.model.prior import ConvNeXtTrunk, SpatialPrior
+from mmsam_ros.model.convnext import ConvNeXtTrunk
+from mmsam_ros.model.prior import SpatialPrior
 from mmsam_ros.weights.files import State, check_state
 from mmsam_ros.weights.spec import WeightsError
 
@@ -138,6 +137,9 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
 
     WeightsError lists missing, unexpected and misshapen keys.
     """
+    import timm  # with torchvision and torch._dynamo, more than torch itself: not for every node
+    from timm.models.convnext import checkpoint_filter_fn
+
     if not isinstance(model.prior, SpatialPrior):
         raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
     if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).exists():

@@ -122,3 +122,18 @@ heavy = {{"torch", "scipy", "PIL", "rclpy"}} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_start_imports_torch_alone(root: Path) -> None:
+    """What a frame needs is there without timm and torchvision, which double the time to load."""
+    code = """
+import sys
+import numpy as np
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.sensors import Frame
+from mmsam_ros.weights import default_weights
+Segmenter.load(default_weights(), "cpu")(Frame(np.zeros((72, 96, 3), np.uint8), {}))
+heavy = {"timm", "torchvision", "segment_anything", "torch._dynamo", "sympy", "lightning"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

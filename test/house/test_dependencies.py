@@ -17,12 +17,16 @@ import pytest
 # Modules whose package has another name, in ROS and in rosdep's `python3-…`.
 ROS_PACKAGES = {"tf2_ros": "tf2_ros_py"}
 ROSDEP = {"cv2": "opencv", "PIL": "pil"}
-# Imported by libraries that we import: by torch.utils.tensorboard, by timm and segment_anything.
+# Imported by libraries that we import: by torch.utils.tensorboard, by timm.
 INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.
 NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
+# Tests that need these are skipped where they are missing.
+NOT_IN_ROSDEP = {"segment-anything"}
 # Folders whose imports belong to an extra of setup.py.
 EXTRAS = {"train": ("data", "training"), "synth": ("world",)}
+# Packages that are asked for when they are chosen, with `load_optional`; torch.onnx imports onnx.
+OPTIONAL = {"onnx": {"onnx"}}
 # Extras of commands, which the package does not import.
 TOOLS = ("docs",)
 
@@ -101,7 +105,14 @@ def test_setup_py_lists_the_python_packages(root: Path) -> None:
     needed[""].add("setuptools")  # as every ament_python package
     for extra in EXTRAS:
         needed[extra] -= needed[""]
-    assert lists == needed | {extra: lists[extra] for extra in ("test", *TOOLS)}
+    assert lists == needed | {extra: lists[extra] for extra in ("test", *OPTIONAL, *TOOLS)}
+
+
+def test_setup_py_lists_what_is_loaded_when_it_is_chosen(root: Path) -> None:
+    code = "".join(path.read_text() for path in (root / "mmsam_ros").rglob("*.py"))
+    named = set(re.findall(r'load_optional\("(\w+)"\)', code))
+    for extra, indirect in OPTIONAL.items():
+        assert listed(root)[extra] == named | indirect
 
 
 def test_setup_py_lists_what_tests_import(root: Path) -> None:
@@ -110,7 +121,7 @@ def test_setup_py_lists_what_tests_import(root: Path) -> None:
     modules = imports((root / "test").rglob("*.py")) - own
     needed = {distribution(m) for m in modules if not is_ros(m)}
     lists = listed(root)
-    known = lists[""] | lists["train"] | lists["synth"]
+    known = lists[""] | lists["train"] | lists["synth"] | lists["onnx"]
     assert needed - known == lists["test"]
 
 
@@ -144,5 +155,5 @@ def test_package_xml_and_readme_give_a_workspace_all_python_packages(root: Path)
 
 
 def test_package_xml_lists_what_tests_need(root: Path) -> None:
-    lists = listed(root)
-    assert depends(root, "test_depend") == {f"python3-{name}" for name in lists["test"]}
+    tests = listed(root)["test"] - NOT_IN_ROSDEP
+    assert depends(root, "test_depend") == {f"python3-{name}" for name in tests}

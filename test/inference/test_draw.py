@@ -24,3 +24,17 @@ def test_pictures() -> None:
     lit = highlight(rgb, labels, 1, CLASSES[1].rgb, opacity=0.5)
     assert np.abs(lit[0, 1].astype(int) - (50 + np.array(CLASSES[1].rgb) / 2)).max() <= 1
     assert tuple(lit[0, 0]) == (50, 50, 50)
+
+
+def test_every_label_and_level() -> None:
+    """Against indexing and arithmetic by pixel."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    colours = rng.integers(0, 256, (256, 3)).astype(np.uint8)
+    assert np.array_equal(colorise(labels, colours), colours[labels])
+    rgb = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    ones = np.where(labels % 3, 0, 1).astype(np.uint8)
+    lit = highlight(rgb, ones, 1, (250, 3, 128), opacity=0.6)
+    tinted = (rgb[ones == 1] * 0.4 + np.array((250, 3, 128)) * 0.6).astype(int)
+    assert np.abs(lit[ones == 1] - tinted).max() <= 1
+    assert np.abs(lit[ones == 0] - rgb[ones == 0] / 2).max() <= 0.5

@@ -13,7 +13,7 @@ from support.networks import random_network, spec_of
 from torch import Tensor
 
 from mmsam_ros.inference import InferenceError, Segmenter, TorchEngine
-from mmsam_ros.inference.geometry import Plan, slide_windows
+from mmsam_ros.inference.geometry import Plan, resize_logits, slide_windows
 from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.sensors import (
     CameraModel,
@@ -88,18 +88,18 @@ def test_plans(
     assert (plan.canvas, plan.padded, plan.output) == (canvas, padded, native)
     assert plan.pad(torch.zeros(1, 3, *canvas)).shape == (1, 3, *padded)
     logits = plan.logits(lambda w: torch.randn(1, 3, (w[1] - w[0]) // 4, (w[3] - w[2]) // 4))
-    assert logits.shape == (1, 3, *native)
+    assert logits.shape == (1, 3, *canvas)
 
 
 def test_padding_does_not_shift_the_picture() -> None:
     """A left-right ramp in the logits of the canvas is the same ramp at the camera's size."""
     plan = Plan.of(Geometry("pad", (128, 192)), (100, 400))
     ramp = torch.arange(192.0).repeat(128, 1)[None, None]
-    restored = plan.logits(lambda _: F.avg_pool2d(ramp, 4))[0, 0]
+    restored = resize_logits(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
     expected = (torch.arange(400) + 0.5) * 192 / 400 - 0.5
     assert (restored[:, 8:-8] - expected[8:-8]).abs().max() < 1e-3
     ramp = torch.arange(128.0).repeat(192, 1).T[None, None]
-    restored = plan.logits(lambda _: F.avg_pool2d(ramp, 4))[0, 0]
+    restored = resize_logits(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
     expected = (torch.arange(100) + 0.5) * 48 / 100 - 0.5
     assert (restored[8:-8, 200] - expected[8:-8]).abs().max() < 1e-3
 

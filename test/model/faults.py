@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-import segment_anything.modeling.image_encoder as sam
 from torch import Tensor, nn
 
-from mmsam_ros.model import MMSAMAdapter, interaction
+from mmsam_ros.model import MMSAMAdapter, encoder, interaction
 
 Fault = Callable[[MMSAMAdapter], AbstractContextManager[None]]
 
@@ -46,7 +45,9 @@ FAULTS: dict[str, Fault] = {
         _fusion(model).global_aux.proj, lambda _, y: -y
     ),
     # one index off by one
-    "relative positions": lambda _: _function(sam, "get_rel_pos", lambda y: y.roll(1, 0)),
+    "relative positions": lambda _: _function(
+        encoder, "relative_positions", lambda y: y.roll(1, 0)
+    ),
     "reference points": lambda _: _function(
         interaction, "reference_points", lambda y: y.roll(1, 1)
     ),

@@ -6,23 +6,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from segment_anything.modeling.image_encoder import Block, get_rel_pos
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmsam_ros.inference.geometry import Window, average_windows, slide_windows
 from mmsam_ros.model.config import FusionConfig, HeadConfig, InteractionConfig, TrunkConfig
+from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.deformable import deformable_sample, reference_points
-from mmsam_ros.model.encoder import resize_pos_embed
+from mmsam_ros.model.encoder import Block, relative_positions, resize_pos_embed
 from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.head import SegFormerHead
 from mmsam_ros.model.interaction import ConvFFN, Extractor, Injector, TokenGrids
-from mmsam_ros.model.prior import ConvNeXtTrunk
 from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights.foreign import released_name
 
@@ -114,14 +112,8 @@ def test_conv_ffn(units: Units) -> None:
 @torch.no_grad()
 def test_sam_block(units: Units, case: str) -> None:
     fact = units.facts[case]
-    block = Block(
-        fact["dim"],
-        fact["heads"],
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=fact.get("window", 0),
-        input_size=tuple(fact.get("trained_hw", (0, 0))),
-    ).eval()
+    grid = tuple(fact.get("trained_hw", (0, 0)))
+    block = Block(fact["dim"], fact["heads"], 4.0, fact.get("window", 0), grid).eval()
     block.load_state_dict(units.state(case.removesuffix("_same")))
     out = block(units[f"{case}.x"].unflatten(1, (fact["H"], fact["W"]))).flatten(1, 2)
     close(out, units[f"{case}.out"])
@@ -130,7 +122,7 @@ def test_sam_block(units: Units, case: str) -> None:
 @pytest.mark.parametrize("size", [10, 13, 16, 25])
 def test_relative_position_tables(units: Units, size: int) -> None:
     close(
-        get_rel_pos(size, size, units[f"relpos_{size}_{size}.table"]),
+        relative_positions(units[f"relpos_{size}_{size}.table"], size),
         units[f"relpos_{size}_{size}.out"],
     )
 

@@ -24,10 +24,16 @@ class Watched:
         self.now = 0.0
         self.logged: list[str] = []
         self.told: list[str] = []
-        self.monitor = Monitor(self.logged.append, lambda: self.now, self.told.append)
+        self.monitor = Monitor(
+            self.logged.append,
+            lambda: self.now,
+            self.told.append,
+            stamp=lambda: round(1e9 * (self.now + 1000)),  # another clock
+        )
 
     def settle(self, outcome: Outcome, latency: float = 0.05) -> None:
-        entry = Entry("camera", 0, None, 0, self.now - latency)
+        stamp = round(1e9 * (self.now + 1000 - latency)) - 20_000_000  # sent 20 ms later
+        entry = Entry("camera", stamp, None, 0, self.now - latency)
         self.monitor.settled(SyncedSet(entry, {}, frozenset()), outcome)
 
     def status(self, **facts: Any) -> tuple[bytes, str]:
@@ -137,6 +143,8 @@ def test_figures_are_keys() -> None:
             "fused.camera+lidar": "2",
             "fused.camera": "1",
             "latency_p50_ms": "100.0",
+            "age_p50_ms": "120.0",
+            "age_p95_ms": "390.0",
             "step_network_ms": "1.0",
             "camera.received": "9",
             "device": "cpu",

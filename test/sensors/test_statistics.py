@@ -6,7 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmsam_ros.sensors import ChannelStatistics, SensorError, channel_statistics, sample_planes
+from mmsam_ros.sensors import (
+    ChannelStatistics,
+    SensorError,
+    channel_statistics,
+    percentiles,
+    sample_planes,
+)
 
 FIELDS = ("range", "intensity", "height")
 RNG = np.random.default_rng(7)
@@ -81,3 +87,15 @@ def test_few_extreme_values_do_not_move_the_mean() -> None:
 def test_impossible_statistics_are_refused(values: dict[str, float], name: str) -> None:
     with pytest.raises(SensorError, match=rf"statistics\.{name}: found"):
         ChannelStatistics(**values)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4"])
+@pytest.mark.parametrize("count", [1, 2, 3, 99, 100, 101, 12345])
+def test_percentiles_are_numpys_to_the_last_bit(dtype: str, count: int) -> None:
+    rng = np.random.default_rng(count)
+    high = np.iinfo(dtype).max if dtype != "f4" else 400
+    shares = (0.0, 0.1, 1.0, 50.0, 99.0, 99.9, 100.0)
+    for values in (rng.integers(0, high, count, endpoint=True), np.full(count, 7)):
+        image = values.astype(dtype)
+        expected = np.percentile(image.astype(np.float32), shares)
+        assert percentiles(image, shares).tolist() == expected.tolist()

@@ -15,7 +15,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from segment_anything.modeling.image_encoder import ImageEncoderViT
 from support.networks import network_of, spec_of
 from support.randomise import randomise
 from torch import nn
@@ -222,6 +221,9 @@ def small_config() -> ModelConfig:
 
 
 def test_sam_checkpoint_fills_the_encoder(tmp_path: Path) -> None:
+    pytest.importorskip("segment_anything")
+    from segment_anything.modeling.image_encoder import ImageEncoderViT
+
     sam = ImageEncoderViT(
         img_size=128,
         embed_dim=96,

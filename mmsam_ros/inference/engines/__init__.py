@@ -11,6 +11,7 @@ from torch import Tensor
 class Engine(Protocol):
     """A network on a device."""
 
+    name: str  # such as "torch"
     device: torch.device  # where inputs have to be, and logits are
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:

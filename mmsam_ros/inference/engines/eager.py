@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch's eager mode, the reference for other engines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ class TorchEngine:
     Arguments and errors as of `Segmenter`; the model is put on the device and into eval mode.
     """
 
+    name = "torch"
+
     def __init__(
         self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
     ) -> None:
@@ -30,13 +32,14 @@ class TorchEngine:
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
+        self._forward: Callable[[Mapping[str, Tensor]], Tensor] = self.model
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`."""
         half = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return self.model(inputs).float()
+            return self._forward(inputs).float()
 
 
 def find_device(name: str | torch.device) -> torch.device:

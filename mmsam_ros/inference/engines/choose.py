@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine by its name; `auto` is the one that was measured to be the fastest here."""
+
+import copy
+import importlib.util
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mmsam_ros._util import check_word, cpu_flags, machine, write_atomic
+from mmsam_ros.inference.engines import Engine
+from mmsam_ros.inference.engines.cache import cache_folder, fingerprint
+from mmsam_ros.inference.engines.eager import TorchEngine, find_device
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
+from mmsam_ros.model import MMSAMAdapter, ModelConfig
+
+ENGINES = ("auto", "torch", "compile", "onnx")
+_BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")  # the last two of ARM
+_RUNS, _SECONDS = 7, 20.0  # that an engine is timed for
+_log = logging.getLogger(__name__)
+
+
+def make_engine(
+    name: str, model: MMSAMAdapter, device: str | torch.device, precision: str,
+    size: tuple[int, int], providers: Sequence[str] = (),
+) -> Engine:  # fmt: skip
+    """The engine `name` of `ENGINES`; `size` (h, w) is what `auto` measures.
+
+    Logs a warning where the hardware has no unit for the precision. InferenceError names an
+    engine, device, precision or provider that cannot be used.
+    """
+    check_word("engine", name, ENGINES, InferenceError)
+    if providers and name not in ("auto", "onnx"):
+        raise InferenceError(f"engine.providers: found {', '.join(providers)} with engine {name}, "
+                             "expected none: they are ONNX Runtime's")  # fmt: skip
+    if reason := slow_precision(find_device(device), precision):
+        _log.warning(reason)
+    if name == "auto":
+        return _fastest(model, find_device(device), precision, size, providers)
+    return _make(name, model, device, precision, providers)
+
+
+def slow_precision(device: torch.device, precision: str) -> str:
+    """Why a precision is slower than float32 on a device; empty if it is not, or not known."""
+    if precision != "bf16":
+        return ""
+    if device.type == "cuda":
+        has_units, expected = torch.cuda.get_device_capability(device) >= (8, 0), "Ampere or newer"
+    else:
+        flags, expected = cpu_flags(), "avx512_bf16 or amx_bf16, on ARM bf16"
+        has_units = not flags or any(unit in flags for unit in _BF16_UNITS)
+    if has_units:
+        return ""
+    return (f"precision bf16: {device} has no unit for it ({expected}), and is many times slower "
+            "than with precision fp32")  # fmt: skip
+
+
+@torch.inference_mode()
+def warm_up(engine: Engine, config: ModelConfig, size: tuple[int, int]) -> None:
+    """Run every set of modalities once, so that no frame waits for a compiler."""
+    if type(engine) is TorchEngine and engine.device.type == "cpu":
+        return  # there is none
+    for names in subsets(config):
+        engine({name: torch.zeros(1, 3, *size, device=engine.device) for name in names})
+
+
+def _make(
+    name: str, model: MMSAMAdapter, device: str | torch.device, precision: str,
+    providers: Sequence[str],
+) -> Engine:  # fmt: skip
+    # imported here: the others load for seconds
+    if name == "compile":
+        from mmsam_ros.inference.engines.compiled import CompiledEngine
+
+        return CompiledEngine(model, device, precision)
+    if name == "onnx":
+        from mmsam_ros.inference.engines.onnx import OnnxEngine
+
+        return OnnxEngine(model, device, precision, providers)
+    return TorchEngine(model, device, precision)
+
+
+def _fastest(
+    model: MMSAMAdapter, device: torch.device, precision: str, size: tuple[int, int],
+    providers: Sequence[str],
+) -> Engine:  # fmt: skip
+    """The engine that a measurement has chosen on this machine; the first start measures."""
+    names = ["torch"] if precision != "fp16" else []
+    # on the CPU it compiles for many minutes and gains less than ONNX Runtime
+    names += ["compile"] if names and device.type == "cuda" else []
+    names += ["onnx"] if precision != "bf16" and importlib.util.find_spec("onnxruntime") else []
+    if len(names) < 2:
+        return _make(names[0] if names else "onnx", model, device, precision, providers)
+    threads = torch.get_num_threads()
+    key = fingerprint(model, machine(), device, threads, precision, size, providers, names)
+    note = cache_folder("auto") / f"{key}.json"
+    if note.is_file():
+        found = json.loads(note.read_text())
+    else:
+        _log.info("engine auto: measuring %s on %s, once", ", ".join(names), device)
+
+        def make(name: str) -> Engine:
+            own = copy.deepcopy(model) if name == "onnx" and device.type == "cuda" else model
+            return _make(name, own, device, precision, providers)
+
+        found = _measure(names, make, model.config.modalities, size)
+        write_atomic(note, json.dumps(found))
+    text = ", ".join(f"{name} {said}" for name, said in found["measured"].items())
+    _log.info("engine auto: %s (%s)", found["engine"], text)
+    return _make(found["engine"], model, device, precision, providers)
+
+
+def _measure(
+    names: Sequence[str], make: Callable[[str], Engine], modalities: Sequence[str],
+    size: tuple[int, int],
+) -> dict[str, object]:  # fmt: skip
+    """The fastest engine that agrees with the first, and what was measured of each."""
+    inputs = sample_inputs(modalities, (1, 3, *size))
+    reference: Tensor | None = None
+    seconds: dict[str, float] = {}
+    said: dict[str, str] = {}
+    for name in names:
+        try:
+            engine = make(name)
+            logits = engine({n: x.to(engine.device) for n, x in inputs.items()}).cpu()
+            reference = logits if reference is None else reference
+            Agreement.of(logits, reference).check(f"engine {name}")
+            seconds[name] = _time(engine, inputs)
+            said[name] = f"{1e3 * seconds[name]:.3g} ms"
+        except InferenceError as error:
+            _log.warning("engine auto: %s is left out: %s", name, error)
+            said[name] = "cannot be used"
+    if not seconds:
+        raise InferenceError(f"engine auto: none of {', '.join(names)} can be used")
+    return {"engine": min(seconds, key=lambda name: seconds[name]), "measured": said}
+
+
+def _time(engine: Engine, inputs: Mapping[str, Tensor]) -> float:
+    """Median seconds of a forward pass."""
+    on_device = {name: image.to(engine.device) for name, image in inputs.items()}
+    seconds: list[float] = []
+    while len(seconds) < _RUNS and sum(seconds) < _SECONDS:
+        began = time.perf_counter()
+        engine(on_device)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize(engine.device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile: the network in kernels that are made for it."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from mmsam_ros.inference.engines.cache import cache_folder
+from mmsam_ros.inference.engines.eager import TorchEngine
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.model import MMSAMAdapter
+
+_VARIANTS = 64  # sets of modalities and shapes; above torch's limit it would refuse
+
+
+class CompiledEngine(TorchEngine):
+    """`TorchEngine` through torch.compile; kernels stay in the cache.
+
+    The first inputs with a set of modalities take minutes. InferenceError where they cannot be
+    compiled, as without a C++ compiler.
+    """
+
+    name = "compile"
+
+    def __init__(
+        self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
+    ) -> None:
+        super().__init__(model, device, precision)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+        torch._dynamo.config.recompile_limit = _VARIANTS
+        self._forward = torch.compile(self.model, dynamic=False, fullgraph=True)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `Engine`."""
+        try:
+            return super().__call__(inputs)
+        except TorchDynamoException as error:  # the compilers' errors, too
+            reason = str(error).strip().partition("\n")[0]
+            raise InferenceError(f"engine compile: {reason}") from error

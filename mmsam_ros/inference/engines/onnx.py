@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime, on what its execution providers reach."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsam_ros._util import check_word
+from mmsam_ros.inference.engines.cache import cache_folder, fingerprint, new_folder
+from mmsam_ros.inference.engines.eager import find_device
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.inference.export import (
+    OPSET,
+    PRECISIONS,
+    Agreement,
+    load_optional,
+    sample_inputs,
+    write_onnx,
+)
+from mmsam_ros.model import MMSAMAdapter
+
+TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
+OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
+# where its inputs are, and what brings it
+PROVIDERS = {
+    TENSORRT: ("cuda", "onnxruntime-gpu and TensorRT"),
+    CUDA: ("cuda", "onnxruntime-gpu"),
+    OPENVINO: ("cpu", "onnxruntime-openvino"),
+    CPU: ("cpu", "onnxruntime"),
+}
+_BY_NAME_ALONE = (TENSORRT,)  # it builds for minutes
+
+
+class OnnxEngine:
+    """A session of ONNX Runtime for each set of modalities and each shape.
+
+    The network is exported into the cache when a session is first needed, and each session has to
+    agree with PyTorch before it is used. The model stays on the CPU.
+
+    Args:
+        model: the network.
+        device: as of `Segmenter`.
+        precision: "fp32", or "fp16" on a GPU.
+        providers: execution providers, best first; none: those that fit the device.
+
+    Raises:
+        InferenceError: no such device, precision or provider, or ONNX Runtime is missing.
+    """
+
+    def __init__(
+        self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32",
+        providers: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        check_word("precision of engine onnx", precision, PRECISIONS, InferenceError)
+        self._runtime: Any = load_optional("onnxruntime")
+        self.device, self.precision = find_device(device), precision
+        if precision == "fp16" and self.device.type == "cpu":
+            raise InferenceError("precision fp16: no CPU gains from it; expected fp32")
+        self.providers = self._usable(providers)
+        self.name = f"onnx ({self.providers[0].removesuffix('ExecutionProvider')})"
+        self._model, self._key = model.cpu(), fingerprint(model, OPSET, precision)
+        self._sessions: dict[tuple[tuple[str, ...], tuple[int, ...]], Any] = {}
+        state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
+        kinds = [kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception)]
+        self._errors = tuple(kinds)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `Engine`; errors as of the network."""
+        known = [name for name in self._model.config.modalities if name in inputs]
+        names, shape = (*known, *(inputs.keys() - known)), tuple(inputs["rgb"].shape)
+        if (names, shape) not in self._sessions:
+            self._sessions[names, shape] = self._session(names, shape)
+        return self._run(self._sessions[names, shape], inputs)
+
+    def _usable(self, wanted: Sequence[str]) -> list[str]:
+        """The providers to use, CPU last: it takes what the others do not."""
+        have, kind = self._runtime.get_available_providers(), self.device.type
+        for name in wanted:
+            check_word("engine.providers", name, PROVIDERS, InferenceError)
+            place, package = PROVIDERS[name]
+            if name not in have:
+                raise InferenceError(f"engine.providers: found {name}, but this ONNX Runtime has "
+                                     f"{', '.join(have)}; {package} brings it")  # fmt: skip
+            if place != kind and name != CPU:
+                raise InferenceError(f"engine.providers: found {name} with device {self.device}, "
+                                     f"expected device {place}")  # fmt: skip
+        fitting = [n for n in PROVIDERS if n in have and PROVIDERS[n][0] == kind]
+        found = [*wanted] or [n for n in fitting if n not in _BY_NAME_ALONE]
+        if not found:
+            raise InferenceError(f"device {self.device}: this ONNX Runtime has {', '.join(have)}; "
+                                 f"onnxruntime-gpu brings {CUDA}")  # fmt: skip
+        return list(dict.fromkeys([*found, CPU]))
+
+    def _session(self, names: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+        """A session that agrees with PyTorch."""
+        what = f"engine onnx with {self.providers[0]} for {' + '.join(names)}"
+        folder = cache_folder("onnx") / "-".join((self._key, *names, *map(str, shape)))
+        if not folder.exists():
+            with new_folder(folder) as part:
+                reference = write_onnx(
+                    self._model, names, shape, part / "model.onnx", precision=self.precision
+                )
+                np.save(part / "reference.npy", reference.numpy())
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        options.intra_op_num_threads = torch.get_num_threads()
+        # threads that spin while they wait take the processor from the rest of the node
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = [(name, self._options(name, folder)) for name in self.providers]
+        try:
+            session = self._runtime.InferenceSession(folder / "model.onnx", options, providers)
+            active = session.get_providers()
+            if active[0] != self.providers[0]:  # ONNX Runtime falls back by itself
+                raise InferenceError(f"{what}: it cannot be loaded, ONNX Runtime fell back to "
+                                     f"{active[0]}; its log says why")  # fmt: skip
+            found = self._run(session, sample_inputs(names, shape))
+        except self._errors as error:
+            raise InferenceError(f"{what}: {error}") from error
+        reference = torch.from_numpy(np.load(folder / "reference.npy"))
+        Agreement.of(found, reference).check(what)
+        return session
+
+    def _options(self, provider: str, folder: Path) -> dict[str, Any]:
+        number = {"device_id": self.device.index or 0}
+        if provider == CUDA:
+            return {**number, "use_tf32": 0}
+        if provider == TENSORRT:
+            kept = {"trt_engine_cache_enable": True, "trt_timing_cache_enable": True}
+            half = {"trt_fp16_enable": self.precision == "fp16"}
+            return {**number, **kept, **half, "trt_engine_cache_path": str(folder)}
+        return {}
+
+    def _run(self, session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits, on the engine's device; nothing is copied that is there already."""
+        images = {n: x.to(self.device, torch.float32).contiguous() for n, x in inputs.items()}
+        logits = torch.empty(session.get_outputs()[0].shape, device=self.device)
+        place = (self.device.type, self.device.index or 0, np.float32)
+        binding = session.io_binding()
+        for name, image in images.items():
+            binding.bind_input(name, *place, tuple(image.shape), image.data_ptr())
+        binding.bind_output("logits", *place, tuple(logits.shape), logits.data_ptr())
+        if self.device.type == "cuda":  # it has a stream of its own
+            torch.cuda.current_stream(self.device).synchronize()
+        session.run_with_iobinding(binding)
+        return logits
