@@ -19,11 +19,18 @@ GUARD = 600  # seconds after which a process hangs, on any machine
 pytestmark = pytest.mark.slow
 
 
+def _default_signals() -> None:
+    """Nothing is ignored, whatever started the tests (`nohup` does, and a shell's `&`)."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def verb(*words: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mmsam_ros.cli.main", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=_default_signals,
     )  # fmt: skip
     try:
         yield process
