@@ -25,12 +25,16 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @contextmanager
-def verb(*words: str) -> Iterator[subprocess.Popen[str]]:
+def verb(*words: str, nohup: bool = False) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mmsam_ros.cli.main", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=_default_signals,
+        preexec_fn=_nohup if nohup else _default_signals,
     )  # fmt: skip
     try:
         yield process
@@ -140,16 +144,13 @@ def test_the_processes_of_several_devices_end(tmp_path: Path) -> None:
 
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
-    try:
-        with verb("synth", "folder", str(tmp_path / "out"), "--frames", "train=400") as process:
-            written = tmp_path / "out/images"
-            wait_for(lambda: any(written.rglob("*.png")), process)
-            os.kill(process.pid, signal.SIGHUP)
-            count = len(list(written.rglob("*.png")))
-            wait_for(lambda: len(list(written.rglob("*.png"))) > count, process)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    words = ("synth", "folder", str(tmp_path / "out"), "--frames", "train=400")
+    with verb(*words, nohup=True) as process:
+        written = tmp_path / "out/images"
+        wait_for(lambda: any(written.rglob("*.png")), process)
+        os.kill(process.pid, signal.SIGHUP)
+        count = len(list(written.rglob("*.png")))
+        wait_for(lambda: len(list(written.rglob("*.png"))) > count, process)
 
 
 def test_a_training_writes_its_checkpoint_when_its_terminal_is_closed(tmp_path: Path) -> None:
