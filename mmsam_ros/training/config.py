@@ -83,6 +83,8 @@ class StartConfig(_Config):
         weights: mmsam weights file to start from instead of the two.
         fallback: mmsam weights file of the network of RGB alone, for `combine.absent: fallback`; it
             stays as it is, and what the auxiliaries add to it begins with zero.
+        auxiliaries: with `fallback`, mmsam weights file whose auxiliary trunks and fusions to begin
+            with, instead of `convnext` and chance.
         freeze: prefixes of the names of parameters that do not train, `*` stands for anything;
             LoRA's own still do.
     """
@@ -91,6 +93,7 @@ class StartConfig(_Config):
     convnext: str = "convnext_small.fb_in22k_ft_in1k_384"
     weights: str = ""
     fallback: str = ""
+    auxiliaries: str = ""
     freeze: tuple[str, ...] = ()
 
 

@@ -267,7 +267,8 @@ def start_line(start: StartConfig) -> str:
     """Where the weights came from and what is frozen, in words."""
     parts = f"encoder {start.sam}, trunks {start.convnext}"
     if start.fallback:
-        parts = f"RGB {start.fallback} (frozen), trunks {start.convnext}"
+        others = start.auxiliaries or f"trunks {start.convnext}"
+        parts = f"RGB {start.fallback} (frozen), {others}"
     frozen = f"; frozen: {', '.join(start.freeze)}" if start.freeze else ""
     return f"start weights: {start.weights or parts}{frozen}"
 
@@ -291,13 +292,20 @@ def _load(model: MMSAMAdapter, start: StartConfig, spec: Spec) -> None:
         expected = "the weights of the network of RGB alone, with model.combine.absent 'fallback'"
         require(bool(start.fallback), "start.fallback", start.fallback, expected, TrainingError)
         _load_same(model.fallback, start.fallback, spec, spec.config.of_rgb)
+        if start.auxiliaries:
+            _load_auxiliaries(model, start.auxiliaries)
         model.begin_as_fallback()
     elif start.fallback:
         expected = "none unless model.combine.absent is 'fallback'"
         require(False, "start.fallback", start.fallback, expected, TrainingError)
     elif start.sam != "scratch":
         load_sam_encoder(model, start.sam)
-    if start.convnext != "scratch" and isinstance(model.prior, SpatialPrior):
+    require(
+        model.fallback is not None or not start.auxiliaries, "start.auxiliaries",
+        start.auxiliaries, "none unless model.combine.absent is 'fallback'", TrainingError,
+    )  # fmt: skip
+    chosen = start.convnext != "scratch" and not start.auxiliaries
+    if chosen and isinstance(model.prior, SpatialPrior):
         load_convnext(model, start.convnext)
 
 
@@ -333,6 +341,21 @@ def _load_same(model: MMSAMAdapter, path: str, spec: Spec, config: ModelConfig) 
     sizes = found.config.image_size, config.image_size
     model.load_state_dict(resize_norms(loaded.state_dict(), *sizes))
     return found
+
+
+def _load_auxiliaries(model: MMSAMAdapter, path: str) -> None:
+    """Trunks and fusions of the auxiliaries, of a network that may differ in all else."""
+    loaded, found = load_model(path)
+    theirs = resize_norms(loaded.state_dict(), found.config.image_size, model.config.image_size)
+    wanted = tuple(
+        f"prior.{part}.{name}."
+        for part in ("trunks", "fusion")
+        for name in model.config.auxiliaries
+    )
+    ours = {name: value for name, value in model.state_dict().items() if name.startswith(wanted)}
+    if unfit := [n for n, v in ours.items() if n not in theirs or theirs[n].shape != v.shape]:
+        raise TrainingError(f"start.auxiliaries: {path} has no {unfit[0]} of the network's shape")
+    model.load_state_dict({name: theirs[name] for name in ours}, strict=False)
 
 
 def freeze(model: MMSAMAdapter, prefixes: tuple[str, ...]) -> None:

@@ -252,6 +252,7 @@ def test_the_reference_has_every_key() -> None:
     assert all(row.description and row.type for row in rows.values())
     assert [key for key, row in rows.items() if not row.default] == [
         "dataset", "sensors", "data.root", "data.lists", "start.weights", "start.fallback",
+        "start.auxiliaries",
     ]  # fmt: skip
     assert rows["augment.crop"].type == "[int, int]"
     assert rows["augment.crop"].default == "[1024, 1024]"

@@ -83,6 +83,22 @@ def test_the_training_begins_at_the_rgb_network(folder: Path) -> None:
         torch.testing.assert_close(model.eval()(inputs), rgb({"rgb": given[0]}))
 
 
+def test_auxiliaries_begin_as_those_of_another_network(folder: Path, tmp_path: Path) -> None:
+    other, spec = made(folder, "--model.image_size=[128, 192]", "--augment.crop=[128, 192]")
+    save_model(tmp_path / "w.safetensors", randomise(other, seed=5), spec)
+    given = f"--start.auxiliaries={tmp_path / 'w.safetensors'}"
+    model, _ = made(folder, FALLBACK, f"--start.fallback={folder / RGB}", given)
+    theirs, rgb = other.state_dict(), load_model(folder / RGB)[0].state_dict()
+    kept = ("prior.trunks.", "prior.fusion.")
+    ours = {n: v for n, v in model.state_dict().items() if n.startswith(kept)}
+    assert {n.split(".")[2] for n in ours} == set(SENSORS)
+    differing = {n for n, v in ours.items() if not torch.equal(v, theirs[n])}
+    assert all(".cross.norm." in n for n in differing)  # of another size
+    assert model.fallback is not None
+    assert same(model.fallback, load_model(folder / RGB)[0].eval())
+    assert torch.equal(model.state_dict()["head.classifier.weight"], rgb["head.classifier.weight"])
+
+
 @pytest.mark.parametrize("size", ["[64, 96]", "[128, 192]"])
 def test_the_rgb_part_of_other_weights_will_do(folder: Path, tmp_path: Path, size: str) -> None:
     whole, spec = made(folder, f"--model.image_size={size}", f"--augment.crop={size}")
@@ -104,6 +120,8 @@ def test_the_rgb_part_of_other_weights_will_do(folder: Path, tmp_path: Path, siz
             (FALLBACK, "--start.fallback=RGB", "--model.head.channels=96"),
             "its network differs from the run's in head",
         ),
+        ((FALLBACK, "--start.fallback=RGB", "--start.auxiliaries=RGB"), "has no prior.trunks.lidar"),
+        (("--start.auxiliaries=RGB",), r"start\.auxiliaries: found .*expected none unless"),
         ((FALLBACK, "--start.fallback=OTHER"), r"its classes are \['Roof'"),
     ],
 )
