@@ -35,7 +35,7 @@ BESIDE_BAG = "calibration.yaml"  # in the bag's folder, as `mmsam synth bag` wri
 
 ARGUMENTS = [
     # empty: the value of the parameter file
-    ("weights", "", "weights file (.safetensors)"),
+    ("weights", "", "weights file (.safetensors), or a name of mmsam weights list"),
     ("device", "", "device of the network; auto: a GPU if there is one"),
     ("precision", "", "arithmetic of the network"),
     ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameter file of the node"),
@@ -99,6 +99,8 @@ def read_arguments(context):
     wrong = misspelt(context)
     for name in (*FILES, "bag"):
         values[name] = path = os.path.expanduser(values[name])
+        if name == "weights" and not os.path.splitext(path)[1] and not os.path.dirname(path):
+            continue  # a name of the registry, which the node knows
         if path and not os.path.exists(path):
             wrong.append(f"{name}: {path}: no such file" + " or folder" * (name == "bag"))
         elif path and name in FILES and not os.path.isfile(path):

@@ -37,14 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option(f"--{sensor}", type=Path, metavar="FILE", help=_FILES[sensor])
     option("--calib", type=Path, metavar="FILE",
            help="calib.json: needed for points and for a thermal camera's own view")  # fmt: skip
-    option("--weights", type=Path, metavar="FILE", help="weights file (default: the package's)")
+    option("--weights", type=Path, metavar="FILE",
+           help="weights file or name (default: the package's)")  # fmt: skip
     add_inference(parser)
     add_out(parser, "folder to write", "out/predict")
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.weights is not None and not args.weights.is_file():  # before torch is loaded
-        raise CliError(f"{args.weights}: no such file")
+    path = args.weights
+    if path is not None and (path.name != str(path) or path.suffix) and not path.is_file():
+        raise CliError(f"{path}: no such file")  # before torch is loaded, which knows the names
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
     from mmsam_ros.inference import Segmenter

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mmsam weights`: convert foreign checkpoints, make start weights, show what a file holds, note
-what its sensors look like, export the network.
+what its sensors look like, export the network; the registry of weights by name.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
 from mmsam_ros import weights
 from mmsam_ros._util import check_word
 from mmsam_ros.cli.arguments import CliError, add_out, add_verb, add_words, image_size
+from mmsam_ros.cli.output import print_table, progress
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS, CAMERA
 from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, network_config
+from mmsam_ros.weights import registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--convnext", metavar="NAME", help="ConvNeXt weights: a file or a timm model name")
     option("--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch")
     info = add_verb(verbs, "info", show, "show what a weights file holds")
-    info.add_argument("file", type=Path, metavar="FILE", help="weights file")
+    info.add_argument("file", type=Path, metavar="FILE", help="weights file or name")
+    _add_registry(verbs)
     export = add_verb(verbs, "export", write_export, "write the network for other programs")
     option = export.add_argument
     option("file", type=Path, metavar="FILE", help="weights file")
@@ -52,6 +55,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--dataset", choices=list(BENCHMARKS), required=True, help="that it was trained on")
     option("--root", type=Path, required=True, metavar="DIR", help="top folder of the data set")
     option("--lists", type=Path, metavar="DIR", help="FMB's easy and hard lists")
+
+
+def _add_registry(verbs: Any) -> None:
+    add_verb(verbs, "list", show_registry, "list weights by name")
+    fetch = add_verb(verbs, "fetch", fetch_weights, "download weights by name")
+    fetch.add_argument("name", metavar="NAME", help="name of the registry")
+    register = add_verb(verbs, "register", register_weights, "give a file a name")
+    option = register.add_argument
+    option("file", type=Path, metavar="FILE", help="weights file or checkpoint")
+    option("--name", required=True, metavar="NAME", help="name that it gets")
+    option("--source", metavar="URL", help="where others get it: https or file (default: FILE)")
+    option("--licence", required=True, metavar="TEXT", help="licence of the weights, or unknown")
+
+
+def show_registry(args: argparse.Namespace) -> None:
+    """List the weights of the package and of `mmsam weights register`, with licence, size and
+    whether the file is there.
+    """
+    rows = []
+    for name, (entry, file) in registry.all_entries().items():
+        there = file.is_file() and file.stat().st_size == entry.size
+        state = str(file) if there else "not fetched" if not file.exists() else "of another size"
+        rows.append((name, entry.licence, f"{entry.size / 1e6:.1f} MB", state, entry.source))
+    print_table(("name", "licence", "size", "file", "source"), rows)
+
+
+def fetch_weights(args: argparse.Namespace) -> None:
+    """Download weights of the registry into the user's cache, and compare size and SHA-256. An
+    interrupted download is continued. Proxies are those of the environment (https_proxy, no_proxy).
+    """
+    with progress(args.name) as advance:
+        print(registry.fetch(args.name, advance))
+
+
+def register_weights(args: argparse.Namespace) -> None:
+    """Add a file to the user's registry, with the size and SHA-256 that it has now."""
+    entry = registry.register(args.file, args.name, args.licence, args.source)
+    print(f"{args.name}: {entry.size} bytes, sha256 {entry.sha256} ({registry.user_registry()})")
 
 
 def write_weights(args: argparse.Namespace) -> None:
@@ -132,7 +173,7 @@ def write_export(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    path: Path = args.file
+    path = weights.weights_file(args.file)
     spec = weights.read_spec(path)
     config, geometry, provenance = spec.config, spec.geometry, spec.provenance
     with torch.device("meta"):

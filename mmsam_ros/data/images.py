@@ -14,17 +14,19 @@ from PIL import Image, UnidentifiedImageError
 
 from mmsam_ros.data.errors import DataError, naming
 from mmsam_ros.sensors import SensorError, decode_image, to_8_bits
+from mmsam_ros.sensors.limits import MAX_PIXELS, SizeError, check_pixels
 from mmsam_ros.sensors.pixels import is_picture
+from mmsam_ros.sensors.png import START as PNG
 
 Array = NDArray[Any]
 Turns = dict[Path, int]  # the number in the EXIF tag of each image file that was read
-Image.MAX_IMAGE_PIXELS = None  # OpenCV has a limit of its own, 2^30
-PNG = b"\x89PNG\r\n\x1a\n"  # what such a file begins with
+Image.MAX_IMAGE_PIXELS = None  # see `check_pixels`
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DEFLATED = ("tiff_deflate", "tiff_adobe_deflate")
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags: where parts of a TIFF lie, and their bytes
 _AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _ORIENTATION = 0x0112  # tag of EXIF
+_STEP, _MOST_BYTES = 1 << 20, 16 * MAX_PIXELS  # inflated at a time; in all, of four floats
 
 
 def read_image(path: Path, turns: Turns | None = None) -> Array:
@@ -49,7 +51,8 @@ def three_channels(image: Array) -> Array:
 
 def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     """The content of an image file, and its pixels in OpenCV's order without alpha, turned as its
-    EXIF tag says; `turns` takes note of the tag. DataError for what is empty, cut off or broken.
+    EXIF tag says; `turns` takes note of the tag. DataError for what is empty, cut off or broken,
+    or declares more pixels than `sensors.limits` allows.
     """
     with naming(path):
         content = path.read_bytes()
@@ -57,6 +60,8 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
         if not is_picture(content):
             _load(content)
         image = decode_image(content, _AS_STORED)
+    except SizeError as error:
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:  # SensorError, and a dozen types of Pillow
         text = f"{path}: is broken, expected a whole PNG, JPEG or TIFF image"
         raise DataError(text if content else f"{text}; it is empty") from error
@@ -69,12 +74,23 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
 def _load(content: bytes) -> None:
     """Raises some error for a damaged TIFF, of which OpenCV reads what it can."""
     with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as image:
+        check_pixels(image.height, image.width)
         image.load()
         if image.info.get("compression") in _DEFLATED:
             tags = image.tag_v2  # type: ignore[attr-defined]
             starts, sizes = (tags[tag] for tag in (_TILES if _TILES[0] in tags else _STRIPS))
             for start, size in zip(starts, sizes, strict=True):
-                zlib.decompress(content[start : start + size])  # libtiff may leave its sum out
+                _inflate(content[start : start + size])  # libtiff may leave its sum out
+
+
+def _inflate(packed: bytes) -> None:
+    """zlib.error unless it is one whole stream, of an allowed image at most."""
+    inflate, size = zlib.decompressobj(), 0
+    while not inflate.eof:
+        part = inflate.decompress(packed, _STEP)
+        packed, size = inflate.unconsumed_tail, size + len(part)
+        if size > _MOST_BYTES or not (part or packed or inflate.eof):
+            raise zlib.error("incomplete, or too long")
 
 
 def upright(content: bytes, pixels: Array, number: int) -> Array:

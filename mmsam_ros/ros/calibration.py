@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.sensors import CameraModel, SensorError, camera_info, pose_matrix
+from mmsam_ros.sensors.limits import MAX_COEFFICIENTS, MAX_NOTES, shortened
 
 Matrix = NDArray[np.float64]
 # of a CameraInfo: those that are parameters `<camera>.info.*` too
@@ -89,6 +90,12 @@ class CameraInfos:
                 f"no CameraInfo received on {topic}; publish or remap it, or set the parameters "
                 f"{name}.info",
                 "no_camera_info",
+            )
+        if len(info.d) > MAX_COEFFICIENTS:
+            raise RosError(
+                f"{where}: CameraInfo.d has {len(info.d)} values, expected at most "
+                f"{MAX_COEFFICIENTS}",
+                "camera_info",
             )
         # drivers send the same values with each image, and to judge them takes milliseconds
         values = str([np.array(value).tolist() for value in _values(info).values()])
@@ -192,9 +199,9 @@ class Extrinsics:
         before = self._origin.get(sensor)
         self._origin[sensor] = text
         key = text if before is None else f"{text}, before: {before}"
-        if text != before and key not in self._said:
+        if text != before and key not in self._said and len(self._said) < MAX_NOTES:
             self._said.add(key)
-            log(text + why)
+            log(shortened(text + why))
 
 
 class _Transforms:

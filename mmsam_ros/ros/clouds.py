@@ -17,9 +17,9 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import unpadded_rows
 from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.sensors.encodings import MAX_VALUE
+from mmsam_ros.sensors.limits import MAX_POINT_STEP
 
 Array = NDArray[Any]
-MAX_POINT_STEP = 4096  # bytes
 
 AUTO = "auto"
 # Names of a cloud's intensity, in order of preference; others are given by parameter.

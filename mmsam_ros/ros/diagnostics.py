@@ -11,6 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.sensors.limits import MAX_NOTES, shortened
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
@@ -78,9 +79,12 @@ class Monitor:
                 self._failures += 1
             for refusal in outcome.refusals:
                 stream, reason, text = refusal.sensor, refusal.reason, refusal.text
+                defect = text.strip().rpartition("\n")[2] if reason == DEFECT else ""
+                text = text if defect else shortened(text)
                 self._refusals[stream] = now, f"{reason}: {text}"
-                defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
                 key = stream, reason, defect
+                if len(self._next_log) > MAX_NOTES:  # a defect may quote what differs each time
+                    self._next_log.clear()
                 if now >= self._next_log.get(key, now):
                     self._next_log[key] = now + LOG_PERIOD
                     name = self._topic(stream)

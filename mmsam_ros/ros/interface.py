@@ -189,8 +189,9 @@ def _sensor(name: str) -> tuple[ParameterRow, ...]:
 
 
 PARAMETERS = (  # config/segment.yaml lists them in the same order
-    ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
-                 "the package, for evaluation only; do not use them on a vehicle."),
+    ParameterRow("weights", "", "Weights file (.safetensors), or a name of mmsam weights list. "
+                 "Empty: the weights that come with the package, for evaluation only; do not use "
+                 "them on a vehicle."),
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
     _choice("precision", ("fp32", "bf16", "fp16"), "Arithmetic of the network. fp16: with ONNX "
             "Runtime on a GPU."),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.sensors import SensorError, decode_image, picture_rgb, to_single
+from mmsam_ros.sensors.limits import SizeError, check_pixels
 from mmsam_ros.sensors.pixels import (
     CAMERA_PIXELS,
     DEPTH_PIXELS,
@@ -29,7 +30,6 @@ from mmsam_ros.sensors.pixels import (
 )
 
 Array = NDArray[Any]
-MAX_SIDE = 16384  # pixels
 _ENOUGH = 3  # images after which the bits of a camera are judged
 
 # (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
@@ -220,18 +220,21 @@ def _decompress(message: Any) -> Array:
     What the data begins with counts: drivers leave the format empty or invent names.
     """
     form, data = str(message.format), bytes(message.data)
-    known = is_picture(data) or any(kind in form.lower() for kind in ("jpeg", "jpg", "png"))
     try:
         if "compressedDepth" in form:
             pixels = decode_depth(data, _sent_encoding(message))
-        elif known:
+        elif is_picture(data) or not data:
             # unchanged: in all its bits, and without the turn that EXIF may ask for
             pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
         else:
-            raise RosError(f"format is {form!r}, expected jpeg or png", "compressed")
+            raise RosError(
+                f"format is {form!r} and the data is neither JPEG nor PNG, expected jpeg or png",
+                "compressed",
+            )
+    except SizeError as error:
+        raise RosError(f"format is {form!r}, {error}", "size") from error
     except SensorError as error:
         raise RosError(f"{form} data {error}", "compressed") from error
-    _check_sides(*pixels.shape[:2])
     return pixels
 
 
@@ -248,8 +251,10 @@ def _as_deep_as_sent(message: Any) -> Array:
 
 
 def _check_sides(height: int, width: int) -> None:
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise RosError(f"size is {width}x{height}, expected sides of 1 to {MAX_SIDE}", "size")
+    try:
+        check_pixels(height, width)
+    except SizeError as error:
+        raise RosError(str(error), "size") from error
 
 
 def _refuse_encoding(encoding: str, allowed: tuple[str, ...]) -> NoReturn:

@@ -4,9 +4,7 @@
 They are read once, at start. RosError names a parameter that is wrong.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,7 +113,7 @@ def _check_together(parameters: Parameters) -> None:
 def load_segmenter(parameters: Parameters) -> Segmenter:
     """The segmenter; errors as of `load_model` and `Segmenter` too."""
     given = parameters["weights"]
-    model, spec = load_model(Path(os.path.expanduser(given)) if given else default_weights())
+    model, spec = load_model(given or default_weights())
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":

@@ -32,6 +32,7 @@ from mmsam_ros.sensors import (
     robust_mean,
     sample_planes,
 )
+from mmsam_ros.sensors.limits import MAX_NOTES
 from mmsam_ros.weights import Spec
 
 IMPLAUSIBLE = "implausible"  # reason of a refusal
@@ -230,7 +231,7 @@ class Plausibility:
         """Log a finding now and then, one about a pose once per pair of frames."""
         now, is_pose = self._clock(), finding.subject == "pose"
         key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
-        if now >= self._next_log.get(key, now):
+        if now >= self._next_log.get(key, now) and len(self._next_log) < MAX_NOTES:
             self._next_log[key] = math.inf if is_pose else now + LOG_PERIOD
             self._warn(f"implausible: {sensor} {finding.subject} {finding.text}")
 

@@ -56,7 +56,9 @@ def can_start(args: Sequence[str] | None) -> bool:
 
 
 def check_weights(path: Path) -> None:
-    """RosError unless it is a file."""
+    """RosError unless it is a file, or may be a name of the registry."""
+    if path.name == str(path) and not path.suffix and not path.exists():
+        return
     if path.is_dir():
         raise RosError(f"parameter weights: {path}: is a folder, expected a file")
     if not path.is_file():

@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors import jpeg
+from mmsam_ros.sensors import jpeg, png
 from mmsam_ros.sensors.errors import SensorError
 
 Array = NDArray[Any]
-_PNG = b"\x89PNG"
 _NO_COLOUR = 128  # chroma of grey
 _JPEG_SPREAD = 8  # levels; the channels of a grey JPEG that was stored in colour differ by less
 _DEPTH_HEADER = 12  # bytes before the PNG of compressedDepth: format, two parameters
@@ -73,13 +72,16 @@ DEPTH_PIXELS = ("16UC1", "mono16", "32FC1")
 def decode_image(data: bytes, flags: int) -> Array:
     """A whole JPEG or PNG file to pixels (H, W) or (H, W, C) in the order B, G, R.
 
-    `flags` are those of `cv2.imdecode`. SensorError where the data is empty, broken or cut off,
-    whatever OpenCV makes of it. Damage within a JPEG's data is seen where parts are missing: the
-    format has no checksum.
+    `flags` are those of `cv2.imdecode`. SizeError, before anything is decoded, where the file
+    declares more pixels than `limits` allows. SensorError where the data is empty, broken or cut
+    off, whatever OpenCV makes of it. Damage within a JPEG's data is seen where parts are missing:
+    the format has no checksum.
     """
     if not data:
         raise SensorError("is empty")
     end = jpeg.check_whole(data) if data.startswith(jpeg.START) else None
+    if data.startswith(png.START):
+        data = png.checked(data)
     pixels = _decode(data, flags)
     more = None if end is None else jpeg.with_more_data(data, end, pixels)
     if more is not None and not np.array_equal(_decode(more, flags), pixels):
@@ -99,7 +101,7 @@ def _decode(data: bytes, flags: int) -> Array:
 
 def is_picture(data: bytes) -> bool:
     """Whether the data begins like a JPEG or PNG file."""
-    return data.startswith((jpeg.START, _PNG))
+    return data.startswith((jpeg.START, png.START))
 
 
 def decode_depth(data: bytes, encoding: str) -> Array:
@@ -107,7 +109,7 @@ def decode_depth(data: bytes, encoding: str) -> Array:
     metres for "32FC1" (NaN where there is none). SensorError for RVL and broken data.
     """
     header, picture = data[:_DEPTH_HEADER], data[_DEPTH_HEADER:]
-    if not picture.startswith(_PNG):
+    if not picture.startswith(png.START):
         raise SensorError(
             f"of {len(data)} bytes is no PNG (RVL is not read); set the publisher's parameter "
             "<topic>.compressedDepth.format to png"

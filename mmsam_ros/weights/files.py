@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights file: one `.safetensors` whose metadata holds the spec as JSON strings.
+"""The weights file: one `.safetensors` whose metadata holds the spec as JSON strings."""
 
-Also finds the files that come with the package.
-"""
-
-import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +14,10 @@ from torch import Tensor
 from mmsam_ros._util import MmsamError, atomic_path
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.weights.legacy import ADDED, upgrade
+from mmsam_ros.weights.registry import weights_file
 from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
-DEFAULT = "tiny_synthetic.safetensors"  # of models/; of node, launch file, demo and `predict`
 _COUNTER = "num_batches_tracked"
 
 
@@ -47,7 +41,7 @@ def save_spec(path: str | Path, spec: Spec) -> None:
     Raises:
         WeightsError: as `read_spec`, or the spec is one of another network.
     """
-    path = Path(path)
+    path = weights_file(path)
     if read_spec(path).config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the file's")
     _write(path, load_file(path), spec)
@@ -69,12 +63,13 @@ def _write(path: Path, state: State, spec: Spec) -> None:
 
 
 def read_spec(path: str | Path) -> Spec:
-    """The spec of a weights file, validated; the tensors are not read.
+    """The spec of a weights file (a path, or a name of the registry), validated; the tensors are
+    not read.
 
     Raises:
         WeightsError: not such a file, or a key is missing, unknown or out of range.
     """
-    path = Path(path)
+    path = weights_file(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
@@ -101,13 +96,14 @@ def read_spec(path: str | Path) -> Spec:
 
 
 def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
-    """Network (eval mode, float32, on the CPU) and spec of a weights file.
+    """Network (eval mode, float32, on the CPU) and spec of a weights file (a path, or a name of the
+    registry).
 
     Raises:
         WeightsError: as `read_spec`, or tensors that do not fit the configuration (all listed) or
             hold what no training ends with: NaN, infinity, a negative variance.
     """
-    path = Path(path)
+    path = weights_file(path)
     spec = read_spec(path)
     state = load_file(path)
     with torch.device("meta"):
@@ -142,33 +138,3 @@ def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str
     parts = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in differences.items() if keys]
     if parts:
         raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def package_file(name: str) -> Path | None:
-    """A file or folder such as `config/train`, by its place in the package's share folder; None
-    where the package came without.
-    """
-    shares = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    installed = [Path(prefix) / "share" / "mmsam_ros" for prefix in shares if prefix]
-    places = (place / name for place in (Path(__file__).parents[2], *installed))
-    return next((place for place in places if place.exists()), None)
-
-
-def default_weights() -> Path:
-    """The package's weights that are taken where none are named, for evaluation.
-
-    WeightsError where the package came without them.
-    """
-    path = package_file(f"models/{DEFAULT}")
-    if path is None:
-        raise WeightsError(
-            f"weights: none named, and {DEFAULT} is not among the package's models; make some "
-            "with 'mmsam weights convert'"
-        )
-    return path

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node between processes over DDS: outputs, accounting, malformed messages, jumps."""
+"""The node between processes over DDS: outputs, accounting, jumps."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from harness import (
     nano_weights,
     running,
 )
-from malformed import CASES, Case
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
@@ -55,7 +53,6 @@ class Rig:
         self.points = rng.uniform(*spread, (20000, 4)).astype(np.float32)
         self.counts = rng.integers(24000, 33000, (240, 240), np.uint16)
         self.stamp = 5 * 10**9
-        self.refused: Counter[str] = Counter()  # that the node must have counted
         publishers = (self.camera, self.info, self.lidar, self.thermal)
         self.client.spin_until(
             lambda: (
@@ -249,39 +246,6 @@ def test_missing_sensors_are_reported_and_change_the_mask(rig: Rig, weights: Pat
     mask = pixels(rig.mask(stamp))
     assert np.array_equal(mask, expected_mask(rig, weights, without=("thermal",)))
     assert int(rig.client.diagnostics()["fused.camera+lidar"]) >= 1
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_malformed_messages_are_refused_and_the_next_is_right(
-    rig: Rig, weights: Path, case: Case
-) -> None:
-    key = f"{case.stream}.refused:{case.reason}"
-    rig.refused[key] += 1
-    stamp = rig.next_stamp()
-    good = rig_message(rig, case.stream, stamp)
-    rig.send(stamp, **{case.stream: case.spoil(good)})
-    if case.stream != "camera":  # the frame goes on without the sensor
-        mask = pixels(rig.mask(stamp))
-        assert np.array_equal(mask, expected_mask(rig, weights, without=(case.stream,)))
-    stamp = rig.next_stamp()
-    rig.send(stamp)
-    assert np.array_equal(pixels(rig.mask(stamp)), expected_mask(rig, weights))
-    facts: dict[str, str] = {}
-
-    def counted() -> bool:
-        facts.update(rig.client.diagnostics())
-        return int(facts.get(key, 0)) == rig.refused[key]
-
-    rig.client.spin_until(counted, f"{key} counts {rig.refused[key]}")
-    assert case.reason in facts[f"last_refusal.{case.stream}"]
-
-
-def rig_message(rig: Rig, stream: str, stamp: int) -> Any:
-    if stream == "camera":
-        return image(stamp, rig.rgb, "rgb8")
-    if stream == "lidar":
-        return cloud(stamp + 2_000_000, rig.points)
-    return image(stamp + 3_000_000, rig.counts, "mono16", "thermal")
 
 
 def test_a_wrong_camera_info_costs_the_points_only(rig: Rig, weights: Path) -> None:
