@@ -2,6 +2,7 @@
 """How far the masks can be relied on: the mode, and a diagnostic status of each part."""
 
 import json
+import os
 import re
 import time
 from collections import deque
@@ -267,7 +268,7 @@ def memory(device: torch.device) -> dict[str, str]:
     """MiB of the device that this process has, or on the CPU its resident memory."""
     if device.type != "cuda":
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return {"memory_resident_mib": f"{pages * 4096 / 2**20:.0f}"}
+        return {"memory_resident_mib": f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f}"}
     try:
         free, total = torch.cuda.mem_get_info(device)
         own = torch.cuda.memory_reserved(device)

@@ -44,7 +44,7 @@ class SegmentNode(LifecycleNode):
         super().__init__(NODE)
         self.pipeline: Pipeline | None = None
         self.active, self.enabled = False, True
-        self._error: Exception | None = None  # of the last transition
+        self._error: Exception | None = None  # of a transition of the start
         self._entities = Entities(self)
         self.parameters = setup.declare_parameters(self)
         self._control, self._health = Control(self, self), Health(self, self)
@@ -62,7 +62,11 @@ class SegmentNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the weights and warm up."""
-        return self._attempt("configure", self._configure)
+        self._entities = Entities(self)
+        done = self._attempt("configure", self._configure)
+        if done != SUCCESS:
+            self.stop()
+        return done
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and make masks."""
@@ -114,12 +118,7 @@ class SegmentNode(LifecycleNode):
         return self._health.array()
 
     def _configure(self) -> None:
-        self._entities = Entities(self)
-        try:
-            self.pipeline = Pipeline(self, self.parameters)
-        except Exception:
-            self.stop()
-            raise
+        self.pipeline = Pipeline(self, self.parameters)
         self._health.look()
 
     def _activate(self) -> None:
@@ -136,13 +135,13 @@ class SegmentNode(LifecycleNode):
 
     def _attempt(self, name: str, act: Callable[[], None]) -> TransitionCallbackReturn:
         """Do a transition; where it fails, the state is the one before it."""
-        self._error = None
         try:
             act()
         except Exception as error:  # rclpy would drop it, and what it says
-            self._error = error
-            said = str(error) if isinstance(error, START_ERRORS) else traceback.format_exc()
-            if not self._starting:
+            if self._starting:
+                self._error = error
+            else:  # the error is not kept: its traceback holds what was loaded
+                said = str(error) if isinstance(error, START_ERRORS) else traceback.format_exc()
                 self.get_logger().error(f"cannot {name}: {said}")
             return FAILURE
         return SUCCESS

@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from domains import free_domain
 from harness import NodeProcess, nano_weights, running
 from lifecycle_msgs.msg import Transition
 from managing import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RGB, Manager
 
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros import parameters, pipeline
+from mmsam_ros.ros.node import FAILURE, SUCCESS, SegmentNode
 from mmsam_ros.sensors import Frame
 
 pytestmark = pytest.mark.dds
@@ -162,3 +167,44 @@ def test_shutdown_is_for_good_and_the_process_ends_cleanly(weights: Path) -> Non
         assert manager.state() == "finalized"
         assert not manager.change(CONFIGURE)
         assert manager.state() == "finalized"
+
+
+def test_cleanup_frees_what_configure_has_loaded(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does a configure that fails after it has loaded the weights."""
+    loaded: list[weakref.ref[Segmenter]] = []
+    load = parameters.load_segmenter
+
+    def noted(given: parameters.Parameters) -> Segmenter:
+        segmenter = load(given)
+        loaded.append(weakref.ref(segmenter))
+        return segmenter
+
+    monkeypatch.setattr(parameters, "load_segmenter", noted)
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        before = {topic for topic, _ in node.get_topic_names_and_types()}
+        assert "/mmsam/semantic" in before
+        assert node.trigger_deactivate() == SUCCESS
+        assert loaded[-1]() is not None
+        assert node.trigger_cleanup() == SUCCESS
+        assert loaded[-1]() is None
+        assert [p.topic_name for p in node.publishers if "/mmsam/" in p.topic_name] == [
+            "/mmsam/mode"
+        ]
+        monkeypatch.setattr(pipeline, "Outputs", lambda *_: 1 / 0)
+        assert node.trigger_configure() == FAILURE
+        gc.collect()
+        assert len(loaded) == 2
+        assert loaded[-1]() is None
+        monkeypatch.undo()
+        assert node.trigger_configure() == SUCCESS
+        node.stop()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
