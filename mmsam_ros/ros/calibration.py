@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.notes import MOST, Notes
 from mmsam_ros.sensors import CameraModel, SensorError, camera_info, pose_matrix
 
 Matrix = NDArray[np.float64]
@@ -184,6 +184,8 @@ class Extrinsics:
             return matrix
         matrix, static = self._transforms.find(*frames, stamp)
         if static:
+            if len(self._static) >= MOST:  # frames that count up
+                self._static.clear()
             self._static[frames] = now, matrix
         return matrix
 
@@ -192,7 +194,7 @@ class Extrinsics:
         before = self._origin.get(sensor)
         self._origin[sensor] = text
         key = text if before is None else f"{text}, before: {before}"
-        if text != before and key not in self._said:
+        if text != before and key not in self._said and len(self._said) < MOST:
             self._said.add(key)
             log(text + why)
 

@@ -11,6 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.sensors import Refusal
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
@@ -77,15 +78,24 @@ class Monitor:
             if outcome.reason in (DEFECT, OUT_OF_MEMORY):
                 self._failures += 1
             for refusal in outcome.refusals:
-                stream, reason, text = refusal.sensor, refusal.reason, refusal.text
-                self._refusals[stream] = now, f"{reason}: {text}"
-                defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
-                key = stream, reason, defect
-                if now >= self._next_log.get(key, now):
-                    self._next_log[key] = now + LOG_PERIOD
-                    name = self._topic(stream)
-                    where = f"{name}: " if name else ""
-                    self._warn(f"{stream} refused ({reason}): {where}{text}")
+                self._note_refusal(refusal, now)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Take note of a message that was refused before it was matched."""
+        with self._lock:
+            self._note_refusal(refusal, self._clock())
+
+    def _note_refusal(self, refusal: Refusal, now: float) -> None:
+        stream, reason, text = refusal.sensor, refusal.reason, refusal.text
+        self._refusals[stream] = now, f"{reason}: {text}"
+        defect = text.strip().rpartition("\n")[2] if "\n" in text else ""
+        key = stream, reason, defect
+        if now >= self._next_log.get(key, now):
+            self._next_log = {k: time for k, time in self._next_log.items() if time > now}
+            self._next_log[key] = now + LOG_PERIOD
+            name = self._topic(stream)
+            where = f"{name}: " if name else ""
+            self._warn(f"{stream} refused ({reason}): {where}{text}")
 
     def report(self) -> None:
         """Log masks and frames of the last seconds, unless that was done or none came; call it

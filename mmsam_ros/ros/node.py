@@ -22,6 +22,7 @@ from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
+from mmsam_ros.ros.intake import Intake
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
@@ -69,6 +70,7 @@ class SegmentNode(Node):
         warn = self.get_logger().warning
         self._plausibility = setup.make_plausibility(parameters, spec, self._infos, warn)
         process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
+        self._intake = Intake(lambda: self.get_clock().now().nanoseconds, notes)
         self._worker = Worker(self._sync, process, self._settle)
         self._inputs = self._make_inputs(parameters)
         check_names(self, self._inputs)
@@ -181,8 +183,13 @@ class SegmentNode(Node):
 
     def _store(self, stream: str, message: Any) -> None:
         stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-        self._worker.feed(stream, stamp_ns, message, time.monotonic())
+        stamp_ns, now = stamp.sec * 10**9 + stamp.nanosec, time.monotonic()
+        refusal = self._intake.refusal(stream, stamp_ns, message.header.frame_id, now)
+        if refusal is None:
+            self._worker.feed(stream, stamp_ns, message, now)
+        else:
+            self._sync.refuse(stream, refusal.reason)
+            self._monitor.refused(refusal)
 
     def _publish_diagnostics(self) -> None:
         self._watch.look()

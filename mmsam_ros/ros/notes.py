@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Say = Callable[[str], Any]
+MOST = 200  # texts that are remembered; names in messages may be new each time
 
 
 def _silent(text: str) -> None:
@@ -14,7 +15,7 @@ def _silent(text: str) -> None:
 
 @dataclass
 class Notes:
-    """Says each text once; a logger's functions, or silence."""
+    """Says each text once, `MOST` texts in all; a logger's functions, or silence."""
 
     log_info: Say = _silent
     log_warning: Say = _silent
@@ -32,7 +33,7 @@ class Notes:
             self.log_warning(text)
 
     def _is_new(self, say: Say, key: str) -> bool:
-        if say is _silent or key in self._said:
+        if say is _silent or key in self._said or len(self._said) >= MOST:
             return False
         self._said.add(key)
         return True

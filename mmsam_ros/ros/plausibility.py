@@ -19,6 +19,7 @@ from mmsam_ros.inference.channels import ChannelWatch, Finding
 from mmsam_ros.inference.prepare import without_blank
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.notes import MOST
 from mmsam_ros.sensors import (
     CAMERA,
     FIELDS,
@@ -216,6 +217,8 @@ class Plausibility:
         """Log a finding now and then, one about a pose once per pair of frames."""
         now, is_pose = self._clock(), finding.subject == "pose"
         key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
+        if key not in self._next_log and len(self._next_log) >= MOST:
+            return  # frames that count up
         if now >= self._next_log.get(key, now):
             self._next_log[key] = math.inf if is_pose else now + LOG_PERIOD
             self._warn(f"implausible: {sensor} {finding.subject} {finding.text}")

@@ -192,6 +192,11 @@ class Synchroniser:
                 self._add_auxiliary(auxiliary, entry)
             return sets + self._advance(now)
 
+    def refuse(self, stream: str, reason: str) -> None:
+        """Counts a message that is not to be matched."""
+        with self._lock:
+            self._tallies[stream].update(("received", f"refused:{reason}"))
+
     def poll(self, now: float) -> list[SyncedSet]:
         """Closes the sets whose deadline has passed."""
         with self._lock:
