@@ -8,15 +8,18 @@ one raises `RosError` with reason "fields", "step", "data_length", "intensity" (
 
 from collections import Counter
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import unpadded_rows
 from mmsam_ros.ros.notes import SILENT, Notes
+from mmsam_ros.sensors import SensorError
 from mmsam_ros.sensors.encodings import MAX_VALUE
+from mmsam_ros.sensors.motion import TIME_FIELDS, point_seconds
 
 Array = NDArray[Any]
 MAX_POINT_STEP = 4096  # bytes
@@ -28,10 +31,20 @@ _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: 
 _PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
 
 
+class Points(NamedTuple):
+    """A cloud."""
+
+    xyz: Array  # (N, 3) float32 m
+    intensity: Array  # (N,) float32
+    seconds: Array | None = None  # (N,) float64, from the stamp to each point's own time
+    untimed: str = ""  # why there are no `seconds`
+
+
 def cloud_points(
-    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT
-) -> tuple[Array, Array]:
-    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
+    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT,
+    timed: bool = False,
+) -> Points:  # fmt: skip
+    """The points of a cloud, with their times if `timed`; an empty cloud is valid.
 
     `intensity_field` names the field that is taken as intensity; "auto": the first one of those
     that are known, in any case. Without one the intensity is 0, or RosError if the weights read it.
@@ -56,7 +69,23 @@ def cloud_points(
         )
     if intensity and needs_intensity:
         _check_intensity(intensity, values[measured], fields, notes)
-    return xyz, values
+    return Points(xyz, values, *(_times(message, fields, measured) if timed else ()))
+
+
+def _times(message: Any, fields: dict[str, Any], measured: Array) -> tuple[Array | None, str]:
+    """Seconds from the stamp to each point's time, or why they are not known."""
+    names = {name.lower(): name for name in reversed(fields)}
+    name = next((names[known] for known in TIME_FIELDS if known in names), None)
+    if name is None:
+        others = ", ".join(map(repr, fields))
+        return None, f"the cloud has no time of its points: fields are {others}"
+    if not measured.any():
+        return np.zeros(len(measured)), ""
+    try:
+        values = _structured(message, [fields[name]], SILENT)[name]
+        return point_seconds(values, measured, nanoseconds(message.header.stamp)), ""
+    except (RosError, SensorError) as error:
+        return None, f"field {name!r} is no time of the points: {error}"
 
 
 def _check_intensity(name: str, values: Array, fields: dict[str, Any], notes: Notes) -> None:

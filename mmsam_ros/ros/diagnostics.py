@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, DEFECT, ENGINE, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.sensors import Refusal
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
@@ -75,7 +75,7 @@ class Monitor:
                 self._tell_first(now, sensors)
             else:
                 self._ends.append((now, outcome.reason))
-            if outcome.reason in (DEFECT, OUT_OF_MEMORY):
+            if outcome.reason in (DEFECT, ENGINE, OUT_OF_MEMORY):
                 self._failures += 1
             for refusal in outcome.refusals:
                 self._note_refusal(refusal, now)

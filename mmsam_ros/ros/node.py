@@ -22,12 +22,13 @@ from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
+from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.intake import Intake
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
-from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, ENGINE, Outcome, SyncedSet
 from mmsam_ros.ros.topics import Input, Outputs, advertise, check_names
 from mmsam_ros.ros.watch import Watch
 from mmsam_ros.ros.worker import Processor, Worker
@@ -36,6 +37,11 @@ from mmsam_ros.weights import default_weights
 
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
 DIAGNOSTICS_PERIOD = 1.0  # seconds
+FAULT_CODE = 3  # exit code
+
+
+class NodeFault(RosError):
+    """What the node cannot recover from; a new process may."""
 
 
 class SegmentNode(Node):
@@ -47,6 +53,7 @@ class SegmentNode(Node):
         super().__init__(NODE)
         log = self.get_logger()
         self._inputs: list[Input] = []
+        self._fault = ""  # once no engine computes any more
         # its time begins here
         self._monitor = Monitor(
             log.warning, inform=log.info, topic=self._topic,
@@ -54,7 +61,7 @@ class SegmentNode(Node):
         )  # fmt: skip
         parameters = setup.declare_parameters(self)
         with forwarded(log):
-            self._segmenter = setup.load_segmenter(parameters)
+            self._segmenter = setup.load_segmenter(parameters, log.warning)
         spec = self._segmenter.spec
         self._sensors = spec.sensors
         notes = Notes(self.get_logger().info, self.get_logger().warning)
@@ -63,7 +70,7 @@ class SegmentNode(Node):
         self._infos.topics = {n: self.resolve_topic_name(f"{n}/camera_info") for n in names}
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
-        self._views = builder.views
+        self._views, self._motion = builder.views, builder.motion
         outputs = Outputs(self, spec)
         self._diagnostics = advertise(self, "/diagnostics")
         self._sync = setup.make_synchroniser(parameters, self._sensors)
@@ -95,6 +102,8 @@ class SegmentNode(Node):
         """The one place where a set ends; called by the worker."""
         self._monitor.settled(synced, outcome)
         self._sync.settle(synced, outcome)
+        if outcome.reason == ENGINE:
+            self._fault = outcome.text
 
     def _settings(
         self, parameters: setup.Parameters, poses: Extrinsics, outputs: Outputs
@@ -160,6 +169,9 @@ class SegmentNode(Node):
             if name not in self._infos.fixed:
                 topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
                 inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
+        if self._motion is not None and self._motion.by == "twist":
+            twists = [topics["vehicle/twist"]]
+            inputs.append(Input(self, "twist", twists, reliability, self._motion.update))
         return inputs
 
     def _make_watch(self, parameters: setup.Parameters) -> Watch:
@@ -174,7 +186,12 @@ class SegmentNode(Node):
         return Watch(needed, self._sync.unmatched, offsets, log.warning, log.info)
 
     def _watch_graph(self) -> None:
-        """Follow publishers; a sensor that nobody publishes is not waited for."""
+        """Follow publishers; a sensor that nobody publishes is not waited for. NodeFault if the
+        node is of no use any more.
+        """
+        if self._fault:
+            self._publish_diagnostics()
+            raise NodeFault(self._fault)
         for stream in self._inputs:
             published = stream.update()
             if stream.name in self._sensors:
@@ -198,6 +215,9 @@ class SegmentNode(Node):
         for sensor, ahead in self._sync.unmatched().items():
             facts[f"stamps_ahead.{sensor}"] = f"{ahead:.2f} s"
         facts |= {f"view.{sensor}": text for sensor, text in self._views.copy().items()}
+        facts["engine"] = self._segmenter.engine.name
+        if self._motion is not None:
+            facts["lidar.motion"] = self._motion.state
         name = f"{self.get_fully_qualified_name()}: segmentation"
         found = self._plausibility.findings
         status = self._monitor.status(name, self._sync.counts(), facts, found)
@@ -207,7 +227,7 @@ class SegmentNode(Node):
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; 2 if it cannot start."""
+    """Run the node until it is told to stop; 2 if it cannot start, `FAULT_CODE` after a fault."""
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
@@ -221,6 +241,9 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except NodeFault as fault:
+        rclpy.logging.get_logger(NODE).fatal(f"fault: {fault}; this process ends")
+        return FAULT_CODE
     except START_ERRORS as error:
         if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
