@@ -78,6 +78,10 @@ class CameraInfos:
         """Store a CameraInfo; it is checked when an image needs it."""
         self._received[name] = message
 
+    def known(self) -> dict[str, Any]:
+        """The CameraInfo of each name, as far as there is one."""
+        return {**self._received, **self.fixed}
+
     def model(self, name: str, height: int, width: int) -> CameraModel:
         """The model of "camera" or "thermal" for an image of this size; RosError if there is none
         yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").
@@ -172,9 +176,7 @@ class Extrinsics:
         self._note(sensor, f"{sensor}: pose found {path}", self._log.info)
         return found
 
-    def twist(
-        self, fixed: str, frame: str, time_ns: int, stale: float
-    ) -> tuple[Vector, Vector]:
+    def twist(self, fixed: str, frame: str, time_ns: int, stale: float) -> tuple[Vector, Vector]:
         """Linear and angular velocity of a frame in itself, around a time, as TF has its way in a
         fixed frame; RosError if TF has none that is at most `stale` seconds older.
         """
@@ -245,12 +247,12 @@ class _Transforms:
         except (self._failure, SensorError) as error:
             raise RosError(f"TF says: {error}") from error
 
-    def twist(
-        self, target: str, source: str, time_ns: int, stale: int
-    ) -> tuple[Vector, Vector]:
+    def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
         """See `Extrinsics.twist`."""
         try:
-            newest = nanoseconds(self._buffer.lookup_transform(target, source, self._time()).header.stamp)
+            newest = nanoseconds(
+                self._buffer.lookup_transform(target, source, self._time()).header.stamp
+            )
             if newest == 0:
                 raise RosError(f"frame {source!r} does not move in {target!r} by TF")
             if newest < time_ns - stale:

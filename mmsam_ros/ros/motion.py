@@ -71,8 +71,10 @@ class CloudMotion:
         found = min(known, key=lambda m: abs(nanoseconds(m.header.stamp) - time_ns))
         apart = (nanoseconds(found.header.stamp) - time_ns) / 1e9
         if abs(apart) > STALE:
-            raise RosError(f"vehicle/twist has nothing within {STALE:g} s of the image, the nearest "
-                           f"is {apart:.2f} s away")  # fmt: skip
+            raise RosError(
+                f"vehicle/twist has nothing within {STALE:g} s of the image, the nearest is "
+                f"{apart:.2f} s away"
+            )
         place = self._place(found.header.frame_id, header)
         linear, angular = ((v.x, v.y, v.z) for v in (found.twist.linear, found.twist.angular))
         return twist_at(linear, angular, place)

@@ -83,8 +83,7 @@ class _Auxiliary:
     """Buffers and timeline of one auxiliary stream."""
 
     def __init__(self, config: AuxiliarySync, queue: int) -> None:
-        self.slop, self.offset = _ns(config.slop), _ns(config.offset)
-        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
+        self.set(config)
         self.intervals: deque[int] = deque(maxlen=LEARNED)  # the last ones between two messages
         self.buffer: list[Entry] = []  # the camera's timeline, in order of time
         self.ahead: list[Entry] = []  # after this stream's own jump, until the camera follows
@@ -93,6 +92,10 @@ class _Auxiliary:
         self.leads = False  # while split: whether this stream has jumped, or the camera
         self.expected = True  # whether camera messages wait for this stream
         self.closed: deque[tuple[int, float]] = deque(maxlen=queue)  # (camera time, distance)
+
+    def set(self, config: AuxiliarySync) -> None:
+        self.slop, self.offset = _ns(config.slop), _ns(config.offset)
+        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
 
     def complete(self, camera: int) -> bool:
         """Whether no message nearer to a camera message of this time can still come."""
@@ -170,6 +173,7 @@ class Synchroniser:
         self._newest: int | None = None  # camera time of the present timeline
         self._floor: int | None = None  # time of the last closed set of the present timeline
         self._unsettled: set[SyncedSet] = set()
+        self._ended: deque[tuple[int, str]] = deque(maxlen=1000)
         self._camera_lag: int | None = None  # newest stamp less its arrival, nanoseconds
         self._alone = {name: _Alone() for name in config.auxiliaries}
         self._tallies = {
@@ -192,10 +196,20 @@ class Synchroniser:
                 self._add_auxiliary(auxiliary, entry)
             return sets + self._advance(now)
 
-    def refuse(self, stream: str, reason: str) -> None:
+    def refuse(self, stream: str, stamp_ns: int, reason: str) -> None:
         """Counts a message that is not to be matched."""
         with self._lock:
-            self._tallies[stream].update(("received", f"refused:{reason}"))
+            self._tallies[stream].update(("received", "waiting"))
+            self._evict([Entry(stream, stamp_ns, None, stamp_ns)], f"refused:{reason}")
+
+    def ended(self) -> list[tuple[int, str]]:
+        """Stamps of the camera messages that have ended since the last call, and how; of so many
+        that nobody asks for, the last 1000.
+        """
+        with self._lock:
+            ended = [*self._ended]
+            self._ended.clear()
+            return ended
 
     def poll(self, now: float) -> list[SyncedSet]:
         """Closes the sets whose deadline has passed."""
@@ -221,6 +235,20 @@ class Synchroniser:
         """Whether camera messages wait for a stream; not for one that nobody publishes."""
         with self._lock:
             self._auxiliaries[stream].expected = expected
+
+    def update(self, config: SyncConfig) -> None:
+        """Matches by other values from now on, but for `queue`; a stream whose offset is another
+        begins anew. Sets that are open keep their deadline.
+        """
+        with self._lock:
+            self._deadline, self._jump = config.deadline, _ns(config.jump)
+            for name, auxiliary in self._auxiliaries.items():
+                before = auxiliary.offset
+                auxiliary.set(config.auxiliaries[name])
+                if auxiliary.offset != before:
+                    self._evict(auxiliary.follow() + auxiliary.follow(), "dropped:reset")
+                    auxiliary.newest = None
+                    self._alone[name].reset()
 
     def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
         """Counts how a set ended; RosError for one that has been settled already."""
@@ -348,7 +376,10 @@ class Synchroniser:
         if not entry._buffered and not entry._sets:
             tally = self._tallies[entry.stream]
             tally["waiting"] -= 1
-            tally[entry._best or entry._fallback] += 1
+            end = entry._best or entry._fallback
+            tally[end] += 1
+            if entry.stream == CAMERA:
+                self._ended.append((entry.stamp_ns, end))
 
 
 class StockSynchroniser(Synchroniser):

@@ -3,6 +3,7 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from mmsam_ros.weights import Spec
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
+RATED = 100  # messages from which an input's rate is taken
 SHOWN = 12  # topics that a message lists at most
 LAUNCH_ARGUMENTS = {
     "camera/image": "image_topic",
@@ -43,8 +45,8 @@ LAUNCH_ARGUMENTS = {
 class Input:
     """Subscribes to the first candidate that has publishers, never to two.
 
-    It waits for a publisher, whose offer decides the QoS, unless the reliability is given and there
-    is one candidate.
+    Nothing is subscribed to before `update`. It waits for a publisher, whose offer decides the QoS,
+    unless the reliability is given and there is one candidate.
     """
 
     node: Node
@@ -54,13 +56,10 @@ class Input:
     callback: Callable[[Any], None]
     last: float | None = None  # when a message came last, on the steady clock
     published: bool = False  # at the last update
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=RATED))  # the last ones
     _warned: set[tuple[str, str]] = field(default_factory=set)
     _subscription: Subscription | None = None
     _current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
-
-    def __post_init__(self) -> None:
-        if self.reliability != "auto" and len(self.candidates) == 1:
-            self._follow(self.candidates[0], [])
 
     @property
     def topic(self) -> str | None:
@@ -69,8 +68,18 @@ class Input:
 
     def update(self) -> bool:
         """Follow the publishers; returns whether the input has one."""
+        if self._current is None and self.reliability != "auto" and len(self.candidates) == 1:
+            self._follow(self.candidates[0], [])
         self.published = self._find_publisher()
         return self.published
+
+    def close(self) -> None:
+        """Unsubscribe; `update` begins anew."""
+        if self._subscription is not None:
+            self.node.destroy_subscription(self._subscription)
+        self._subscription = self._current = self.last = None
+        self.published = False
+        self.arrivals.clear()
 
     def _find_publisher(self) -> bool:
         current = self._current and self._current[0]  # kept while it is published
@@ -108,6 +117,7 @@ class Input:
 
     def _receive(self, message: Any) -> None:
         self.last = time.monotonic()
+        self.arrivals.append(self.last)
         self.callback(message)
 
     def _warn_of_type(self, candidate: Topic, found: str) -> None:
@@ -136,8 +146,8 @@ class Input:
         if len(nodes) > 1 and key not in self._warned:
             self._warned.add(key)
             self.node.get_logger().warning(
-                f"{self.name}: {len(nodes)} nodes publish {self.topic} ({', '.join(nodes)}); of two "
-                "sensors with one header.frame_id, masks are mixed: give each a topic of its own"
+                f"{self.name}: {len(nodes)} nodes publish {self.topic} ({', '.join(nodes)}); of "
+                "two sensors with one header.frame_id, masks are mixed: give each its own topic"
             )
 
     def explain_silence(self) -> str:

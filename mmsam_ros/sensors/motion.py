@@ -45,8 +45,8 @@ def point_seconds(values: NDArray[np.generic], used: NDArray[np.bool_], stamp_ns
     middle = ((low + high) / 2 - nearest) * units[0]
     if abs(middle) > FARTHEST:
         raise SensorError(
-            f"its values are {middle:.1f} s from the stamp of the cloud: one of the two has another "
-            "clock"
+            f"its values are {middle:.1f} s from the stamp of the cloud: one of the two has "
+            "another clock"
         )
     seconds[~(np.abs(seconds) <= FARTHEST)] = np.nan
     return seconds

@@ -49,9 +49,9 @@ def write_bag(
     """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP); returns messages per topic.
 
     Messages are in the order of their stamps, which are also their recording times. `report` is
-    called with the share that is done. The velocity of the vehicle is among them if the LiDAR's motion
-    is not compensated. DataError: the folder exists, or `seconds` is too short for
-    one camera image.
+    called with the share that is done. If the LiDAR's motion is not compensated, the vehicle's
+    velocity is among them. DataError: the folder exists, or `seconds` is too short for one camera
+    image.
     """
     rig = vehicle.rig
     if folder.exists():
@@ -87,9 +87,14 @@ def write_bag(
 
 def _messages(vehicle: Vehicle, sensor: str, nanoseconds: int) -> Iterator[tuple[str, Any]]:
     """Topics and messages of a sensor's frame at a time from the start of the drive."""
-    time, header = nanoseconds * 1e-9, _header(START + nanoseconds, _FRAMES.get(sensor, "base_link"))
+    time, header = (
+        nanoseconds * 1e-9,
+        _header(START + nanoseconds, _FRAMES.get(sensor, "base_link")),
+    )
     if sensor == "twist":
-        velocity = [_TYPES["geometry_msgs/msg/Vector3"](*map(float, v)) for v in vehicle.twist(time)]
+        velocity = [
+            _TYPES["geometry_msgs/msg/Vector3"](*map(float, v)) for v in vehicle.twist(time)
+        ]
         twist = _TYPES["geometry_msgs/msg/Twist"](*velocity)
         yield "/vehicle/twist", _TYPES["geometry_msgs/msg/TwistStamped"](header=header, twist=twist)
         return

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsam_ros.inference import InferenceError, Segmenter
 from mmsam_ros.inference.engines.eager import TorchEngine
-from mmsam_ros.inference.engines.ladder import EngineFault, Ladder, rungs
+from mmsam_ros.inference.engines.ladder import EngineError, Ladder, rungs
 from mmsam_ros.sensors import Frame
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
@@ -70,11 +70,11 @@ def test_the_next_engine_takes_over_for_good(failure: Exception) -> None:
 
 def test_below_the_last_one_is_a_fault() -> None:
     tried, said = ladder(Failing("onnx", FULL), Failing("a", FULL), Failing("b", LOST))
-    with pytest.raises(EngineFault, match="the last one was onnx: RuntimeError: CUDA error") as at:
+    with pytest.raises(EngineError, match="the last one was onnx: RuntimeError: CUDA error") as at:
         tried(IMAGE)
     assert at.value.reason == "engine"
     assert [line for line in said if "trying a" in line or "trying b" in line] == said[1:]
-    with pytest.raises(EngineFault):
+    with pytest.raises(EngineError):
         tried(IMAGE)
 
 

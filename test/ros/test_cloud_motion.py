@@ -72,7 +72,9 @@ def message(cloud: Cloud, name: str = "time") -> PointCloud2:
     found = PointCloud2(header=header(STAMP, "lidar"), height=1, width=len(points))
     fields = POINT.fields or {}
     found.fields = [
-        PointField(name=name if n == "time" else n, offset=o, datatype=4 if n == "ring" else 7, count=1)
+        PointField(
+            name=name if n == "time" else n, offset=o, datatype=4 if n == "ring" else 7, count=1
+        )
         for n, (_, o, *_) in fields.items()
     ]
     found.point_step, found.row_step = POINT.itemsize, points.nbytes
@@ -104,7 +106,11 @@ class Rig:
         self.said: list[str] = []
         self.poses, self.car = Poses(car), car
         self.motion = CloudMotion(
-            self.poses, by, "odom", None, Notes(self.said.append, self.said.append)  # type: ignore[arg-type]
+            self.poses,
+            by,
+            "odom",
+            None,
+            Notes(self.said.append, self.said.append),  # type: ignore[arg-type]
         )
         infos = CameraInfos()
         info = camera_info(0, 320, 240)
@@ -112,7 +118,11 @@ class Rig:
         info.p = np.insert(car.rig.camera.K, 3, 0, axis=1).reshape(-1).tolist()
         infos.update("camera", info)
         self.builder = FrameBuilder(
-            SPEC, infos, self.poses, Registration(), motion=self.motion  # type: ignore[arg-type]
+            SPEC,
+            infos,
+            self.poses,
+            Registration(),
+            motion=self.motion,  # type: ignore[arg-type]
         )
 
     def drive(self, *, until: float = 0.5, stamped: int = STAMP) -> None:

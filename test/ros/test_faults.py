@@ -161,7 +161,7 @@ def test_a_message_without_a_stamp_is_refused(stamp_ns: int) -> None:
     assert refusal.reason == "stamp"
     assert "not set" in refusal.text
     sync = Synchroniser(SyncConfig({"lidar": AuxiliarySync(0.02)}, 0.0))
-    sync.refuse("lidar", refusal.reason)
+    sync.refuse("lidar", stamp_ns, refusal.reason)
     assert nonzero(sync.counts()["lidar"]) == {"received": 1, "refused:stamp": 1}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when an engine fails: once more, then a simpler engine, then `EngineFault`."""
+"""What happens when an engine fails: once more, then a simpler engine, then `EngineError`."""
 
 import gc
 import logging
@@ -14,9 +14,10 @@ from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.model import MMSAMAdapter
 
 Make = Callable[[], Engine]
+_log = logging.getLogger(__name__)
 
 
-class EngineFault(InferenceError):
+class EngineError(InferenceError):
     """No engine computes any more: the device is lost, or its memory is full for good."""
 
     reason = "engine"  # that a frame is refused by
@@ -27,7 +28,7 @@ class Ladder:
 
     A call that fails is tried again, after unused memory was given back. Where it fails again, the
     engine is asked with blank images of `size`: if it computes those, the frame is at fault, and
-    its error is raised. Otherwise the next rung takes over for good. EngineFault below the last.
+    its error is raised. Otherwise the next rung takes over for good. EngineError below the last.
 
     Args:
         engine: the first one.
@@ -38,7 +39,7 @@ class Ladder:
 
     def __init__(
         self, engine: Engine, rungs: Mapping[str, Make], size: tuple[int, int],
-        say: Callable[[str], object] = logging.getLogger(__name__).warning,
+        say: Callable[[str], object] = _log.warning,
     ) -> None:  # fmt: skip
         self._engine, self._rungs, self._size = engine, iter(rungs.items()), size
         self._say = say
@@ -83,7 +84,7 @@ class Ladder:
             self._say(f"engine {self.name} takes over: {_line(failure)}")
             return engine(inputs)
         text = f"no engine computes any more, the last one was {self.name}: {_line(failure)}"
-        raise EngineFault(text) from failure
+        raise EngineError(text) from failure
 
     def _below(self, failure: Exception) -> Iterator[Engine]:
         """The present engine, and those that follow as far as they can be made."""
