@@ -274,7 +274,7 @@ def faults(minutes: float, size: tuple[int, int], name: str) -> Row:
         stage.start_node()
         stage.start_player()
         stage.spin_until(lambda: stage.masks, "the first mask")
-        pieces = max(2, round(minutes * 2))
+        pieces = max(3, round(minutes * 2))
         recovery: dict[str, list[float]] = {"node": [], "player": []}
         for piece in range(pieces):
             stage.spin_for(60 * minutes / pieces)
