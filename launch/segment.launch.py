@@ -154,16 +154,17 @@ def start(context):
     return [*actions, *kept_alive(values, node, PAUSES[0]), *rviz(values)]
 
 
-def kept_alive(values, node, pause):
-    """The node, and another one `pause` seconds after its end if it did not mean to end."""
-    started = time.monotonic()
+def kept_alive(values, node, pause, after=0.0):
+    """The node, which starts `after` seconds from now, and another one `pause` seconds after its
+    end if it did not mean to end.
+    """
+    started = time.monotonic() + after
 
     def when_ended(event, context):
         if not by_fault(event.returncode) or context.is_shutdown:
             return node_has_ended(event, context)
-        sound = time.monotonic() - started > SOUND
-        wait = PAUSES[0] if sound else pause
-        again = kept_alive(values, segment(values), min(2 * wait, PAUSES[1]))
+        wait = PAUSES[0] if time.monotonic() - started > SOUND else pause
+        again = kept_alive(values, segment(values), min(2 * wait, PAUSES[1]), wait)
         text = f"the node has ended with exit code {event.returncode}, see its log; "
         return [
             LogInfo(msg=f"{text}it is started again in {wait:g} s"),

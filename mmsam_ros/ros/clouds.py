@@ -41,10 +41,9 @@ class Points(NamedTuple):
 
 
 def cloud_points(
-    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT,
-    timed: bool = False,
-) -> Points:  # fmt: skip
-    """The points of a cloud, with their times if `timed`; an empty cloud is valid.
+    message: Any, *, needs_intensity: bool, intensity_field: str = AUTO, notes: Notes = SILENT
+) -> tuple[Array, Array]:
+    """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
     `intensity_field` names the field that is taken as intensity; "auto": the first one of those
     that are known, in any case. Without one the intensity is 0, or RosError if the weights read it.
@@ -69,11 +68,16 @@ def cloud_points(
         )
     if intensity and needs_intensity:
         _check_intensity(intensity, values[measured], fields, notes)
-    return Points(xyz, values, *(_times(message, fields, measured) if timed else ()))
+    return xyz, values
 
 
-def _times(message: Any, fields: dict[str, Any], measured: Array) -> tuple[Array | None, str]:
-    """Seconds from the stamp to each point's time, or why they are not known."""
+def point_times(message: Any, xyz: Array) -> tuple[Array | None, str]:
+    """Seconds from the stamp to each point's own time, (N,) float64, or None and why they are not
+    known. `xyz` are the points of the message.
+    """
+    fields = _named_fields(message)
+    with np.errstate(over="ignore", invalid="ignore"):
+        measured = (np.abs(xyz) <= MAX_VALUE).all(axis=1) & (xyz != 0).any(axis=1)
     names = {name.lower(): name for name in reversed(fields)}
     name = next((names[known] for known in TIME_FIELDS if known in names), None)
     if name is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.ros import messages
 from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics, Matrix
-from mmsam_ros.ros.clouds import AUTO, Points, cloud_points
+from mmsam_ros.ros.clouds import AUTO, Points, cloud_points, point_times
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.notes import Notes
@@ -185,10 +185,11 @@ class FrameBuilder:
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
             name, notes = self.intensity_field, self.notes
-            return cloud_points(
-                message, needs_intensity=needed, intensity_field=name, notes=notes,
-                timed=self.motion is not None,
-            )  # fmt: skip
+            xyz, intensity = cloud_points(
+                message, needs_intensity=needed, intensity_field=name, notes=notes
+            )
+            times = (None, "") if self.motion is None else point_times(message, xyz)
+            return Points(xyz, intensity, *times)
         if stream == "thermal":
             return messages.thermal_counts(message, self.read)
         if self.spec.encodings[stream] == DEPTH_METRES:

@@ -390,6 +390,26 @@ def test_the_launch_ends_with_the_node(launch: Any, weights: Path, tmp_path: Pat
 
 
 @pytest.mark.dds
+def test_a_node_that_is_killed_is_started_again(launch: Any, weights: Path) -> None:
+    running = Launched(launch, defaults(launch, weights=str(weights)), free_domain(6))
+    client = Client(free_domain(6))
+    try:
+
+        def ready() -> int:
+            return sum("ready: " in line for line in running.lines)
+
+        client.spin_until(ready, "the node is ready")
+        running._processes[0].kill()
+        client.spin_until(lambda: ready() == 2, "another one is ready")
+        assert any("exit code -9, see its log; it is started again in 1 s" in line
+                   for line in running.lines)  # fmt: skip
+    finally:
+        client.close()
+        running.interrupt()
+    assert running.wait() == 0
+
+
+@pytest.mark.dds
 def test_the_launch_ends_with_a_bag_that_cannot_be_played(
     launch: Any, weights: Path, tmp_path: Path
 ) -> None:
