@@ -120,8 +120,9 @@ class Stage:
     def start_node(self) -> None:
         """Another process of the node."""
         log = self.folder / f"node{len(self.sessions)}.log"
-        command = [sys.executable, "-m", "mmsam_ros.ros.main", "--ros-args", "--log-level",
-                   "mmsam:=debug", "--params-file", str(self.parameters), "-p", "device:=cpu"]  # fmt: skip
+        command = [sys.executable, "-m", "mmsam_ros.ros.main", "--ros-args"]
+        command += ["--log-level", "mmsam:=debug", "--params-file", str(self.parameters)]
+        command += ["-p", "device:=cpu"]
         command += ["-p", f"weights:={self.weights}"] if self.weights else []
         with log.open("wb") as file:
             process = subprocess.Popen(
