@@ -4,7 +4,8 @@
 ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
 
 What is wrong with an argument is said before anything starts, and ends the launch with exit code 1.
-So does the end of the node with another code than 0, and a bag of which nothing can be played.
+So does a node that cannot start, and a bag of which nothing can be played. A node that ends by a
+fault or is killed is started again, after a pause that grows.
 """
 
 import difflib
@@ -12,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
@@ -21,6 +23,7 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
+    TimerAction,
 )
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.substitutions import LaunchConfiguration
@@ -66,6 +69,9 @@ CHOICES = {
 RATES = (1e-5, 1e5)  # of mmsam_ros.ros.player
 FILES = ("weights", "params_file", "calibration")
 STARTING = b", starting"  # what the player says before the first message
+CANNOT_START = 2  # exit code of the node
+PAUSES = (1.0, 60.0)  # s before a node is started again: the first one, doubled up to the last
+SOUND = 60.0  # s of running after which the pause is the first one again
 # read by launch itself
 OF_LAUNCH = ("emulate_tty", "launch-prefix", "launch-prefix-filter", "sigterm_timeout",
              "sigkill_timeout")  # fmt: skip
@@ -147,10 +153,35 @@ def start(context):
             values["calibration"] = beside
             actions.append(LogInfo(msg=f"calibration: {beside}, found beside the bag"))
     node = segment(values)
-    actions += [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=node_has_ended))]
     if values["bag"]:
         actions.append(play_when_ready(values, node))
-    return [*actions, node, *rviz(values)]
+    return [*actions, *kept_alive(values, node, PAUSES[0]), *rviz(values)]
+
+
+def kept_alive(values, node, pause, after=0.0):
+    """The node, which starts `after` seconds from now, and another one `pause` seconds after its
+    end if it did not mean to end.
+    """
+    started = time.monotonic() + after
+
+    def when_ended(event, context):
+        if not by_fault(event.returncode) or context.is_shutdown:
+            return node_has_ended(event, context)
+        wait = PAUSES[0] if time.monotonic() - started > SOUND else pause
+        again = kept_alive(values, segment(values), min(2 * wait, PAUSES[1]), wait)
+        text = f"the node has ended with exit code {event.returncode}, see its log; "
+        return [
+            LogInfo(msg=f"{text}it is started again in {wait:g} s"),
+            TimerAction(period=wait, actions=again),
+        ]
+
+    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=when_ended)), node]
+
+
+def by_fault(code):
+    """Whether an exit code is that of a fault or of a signal that nobody sends to end the node."""
+    asked = (-signal.SIGINT, -signal.SIGTERM)
+    return code not in (0, CANNOT_START, *asked)
 
 
 def segment(values):

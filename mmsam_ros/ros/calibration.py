@@ -16,6 +16,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.sensors import CameraModel, SensorError, camera_info, pose_matrix
 from mmsam_ros.sensors.limits import MAX_COEFFICIENTS, MAX_NOTES, shortened
+from mmsam_ros.sensors.motion import Vector, twist_between
 
 Matrix = NDArray[np.float64]
 # of a CameraInfo: those that are parameters `<camera>.info.*` too
@@ -27,6 +28,7 @@ IMAGES: Mapping[str, tuple[bool | None, bool]] = {
     "raw": (False, False),
 }  # fmt: skip
 REFRESH = 1.0  # seconds after which a static transform is asked for again
+WAY = 100_000_000  # nanoseconds over which a velocity is taken from TF
 LATE = 100_000_000  # nanoseconds by which the newest transform may be older than a message
 
 
@@ -181,6 +183,15 @@ class Extrinsics:
         self._note(sensor, f"{sensor}: pose found {path}", self._log.info)
         return found
 
+    def twist(self, fixed: str, frame: str, time_ns: int, stale: float) -> tuple[Vector, Vector]:
+        """Linear and angular velocity of a frame in itself, around a time, as TF has its way in a
+        fixed frame; RosError if TF has none that is at most `stale` seconds older.
+        """
+        if self._transforms is None:
+            raise RosError("tf2_ros is not installed")
+        frames = fixed.lstrip("/"), frame.lstrip("/")
+        return self._transforms.twist(*frames, time_ns, round(stale * 1e9))
+
     def _of_tf(self, sensor: str, frames: tuple[str, str], stamp: Any) -> Matrix:
         """The pose that needs no parameter; RosError with the reason why there is none."""
         if frames[0] == frames[1] != "" and sensor not in self._fixed:
@@ -195,6 +206,8 @@ class Extrinsics:
             return matrix
         matrix, static = self._transforms.find(*frames, stamp)
         if static:
+            if len(self._static) >= MAX_NOTES:  # frames that count up
+                self._static.clear()
             self._static[frames] = now, matrix
         return matrix
 
@@ -229,18 +242,43 @@ class _Transforms:
         """
         try:
             latest = self._buffer.lookup_transform(target, source, self._time())
-            if _nanoseconds(latest.header.stamp) == 0:  # of static transforms only
+            if nanoseconds(latest.header.stamp) == 0:  # of static transforms only
                 return transform_matrix(latest.transform), True
             try:
                 found = self._buffer.lookup_transform(target, source, self._time.from_msg(stamp))
             except self._too_early:
-                if abs(_nanoseconds(latest.header.stamp) - _nanoseconds(stamp)) > LATE:
+                if abs(nanoseconds(latest.header.stamp) - nanoseconds(stamp)) > LATE:
                     raise
                 found = latest
             return transform_matrix(found.transform), False
         except (self._failure, SensorError) as error:
             raise RosError(f"TF says: {error}") from error
 
+    def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
+        """See `Extrinsics.twist`."""
+        try:
+            newest = nanoseconds(
+                self._buffer.lookup_transform(target, source, self._time()).header.stamp
+            )
+            if newest == 0:
+                raise RosError(f"frame {source!r} does not move in {target!r} by TF")
+            if newest < time_ns - stale:
+                behind = (time_ns - newest) / 1e9
+                raise RosError(f"TF from {source!r} to {target!r} is {behind:.2f} s old")
+            end = min(newest, time_ns + WAY // 2)
+            first, last = (
+                transform_matrix(
+                    self._buffer.lookup_transform(
+                        target, source, self._time(nanoseconds=at)
+                    ).transform
+                )
+                for at in (end - WAY, end)
+            )
+        except (self._failure, SensorError) as error:
+            raise RosError(f"TF says: {error}") from error
+        return twist_between(np.linalg.inv(first) @ last, WAY / 1e9)
 
-def _nanoseconds(stamp: Any) -> int:
+
+def nanoseconds(stamp: Any) -> int:
+    """Of a builtin_interfaces/Time."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

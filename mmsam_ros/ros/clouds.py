@@ -8,16 +8,19 @@ one raises `RosError` with reason "fields", "step", "data_length", "intensity" (
 
 from collections import Counter
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.messages import unpadded_rows
 from mmsam_ros.ros.notes import SILENT, Notes
+from mmsam_ros.sensors import SensorError
 from mmsam_ros.sensors.encodings import MAX_VALUE
 from mmsam_ros.sensors.limits import MAX_POINT_STEP
+from mmsam_ros.sensors.motion import TIME_FIELDS, point_seconds
 
 Array = NDArray[Any]
 
@@ -26,6 +29,15 @@ AUTO = "auto"
 _INTENSITY = ("intensity", "i", "intensities", "reflectivity", "reflectance", "remission", "signal")
 _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
 _PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
+
+
+class Points(NamedTuple):
+    """A cloud."""
+
+    xyz: Array  # (N, 3) float32 m
+    intensity: Array  # (N,) float32
+    seconds: Array | None = None  # (N,) float64, from the stamp to each point's own time
+    untimed: str = ""  # why there are no `seconds`
 
 
 def cloud_points(
@@ -60,6 +72,27 @@ def cloud_points(
     if intensity and needs_intensity:
         _check_intensity(intensity, values[measured], fields, notes)
     return xyz, values
+
+
+def point_times(message: Any, xyz: Array) -> tuple[Array | None, str]:
+    """Seconds from the stamp to each point's own time, (N,) float64, or None and why they are not
+    known. `xyz` are the points of the message.
+    """
+    fields = _named_fields(message)
+    with np.errstate(over="ignore", invalid="ignore"):
+        measured = (np.abs(xyz) <= MAX_VALUE).all(axis=1) & (xyz != 0).any(axis=1)
+    names = {name.lower(): name for name in reversed(fields)}
+    name = next((names[known] for known in TIME_FIELDS if known in names), None)
+    if name is None:
+        others = ", ".join(map(repr, fields))
+        return None, f"the cloud has no time of its points: fields are {others}"
+    if not measured.any():
+        return np.zeros(len(measured)), ""
+    try:
+        values = _structured(message, [fields[name]], SILENT)[name]
+        return point_seconds(values, measured, nanoseconds(message.header.stamp)), ""
+    except (RosError, SensorError) as error:
+        return None, f"field {name!r} is no time of the points: {error}"
 
 
 def _check_intensity(name: str, values: Array, fields: dict[str, Any], notes: Notes) -> None:

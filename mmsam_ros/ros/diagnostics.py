@@ -12,7 +12,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mmsam_ros.ros.sets import CAMERA, DEFECT, OWN, Outcome, SyncedSet
-from mmsam_ros.sensors.limits import MAX_NOTES, shortened
+from mmsam_ros.sensors import Refusal
+from mmsam_ros.sensors.limits import shortened
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
@@ -93,18 +94,26 @@ class Monitor:
             if outcome.reason in OWN:
                 self._failures += 1
             for refusal in outcome.refusals:
-                stream, reason, text = refusal.sensor, refusal.reason, refusal.text
-                defect = text.strip().rpartition("\n")[2] if reason == DEFECT else ""
-                text = text if defect else shortened(text)
-                self._refusals[stream] = now, f"{reason}: {text}"
-                key = stream, reason, defect
-                if len(self._next_log) > MAX_NOTES:  # a defect may quote what differs each time
-                    self._next_log.clear()
-                if now >= self._next_log.get(key, now):
-                    self._next_log[key] = now + LOG_PERIOD
-                    name = self._topic(stream)
-                    where = f"{name}: " if name else ""
-                    self._warn(f"{stream} refused ({reason}): {where}{text}")
+                self._note_refusal(refusal, now)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Take note of a message that was refused before it was matched."""
+        with self._lock:
+            self._note_refusal(refusal, self._clock())
+
+    def _note_refusal(self, refusal: Refusal, now: float) -> None:
+        stream, reason, text = refusal.sensor, refusal.reason, refusal.text
+        defect = text.strip().rpartition("\n")[2] if reason == DEFECT else ""
+        text = text if defect else shortened(text)
+        self._refusals[stream] = now, f"{reason}: {text}"
+        key = stream, reason, defect
+        if now >= self._next_log.get(key, now):
+            # a defect may quote what differs each time
+            self._next_log = {k: time for k, time in self._next_log.items() if time > now}
+            self._next_log[key] = now + LOG_PERIOD
+            name = self._topic(stream)
+            where = f"{name}: " if name else ""
+            self._warn(f"{stream} refused ({reason}): {where}{text}")
 
     def report(self) -> None:
         """Log masks and frames of the last seconds, unless that was done or none came; call it

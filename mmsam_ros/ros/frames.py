@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mmsam_ros.ros import messages
 from mmsam_ros.ros.calibration import CameraInfos, CameraModel, Extrinsics, Matrix
-from mmsam_ros.ros.clouds import AUTO, cloud_points
+from mmsam_ros.ros.clouds import AUTO, Points, cloud_points, point_times
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
 from mmsam_ros.sensors import (
@@ -71,6 +72,7 @@ class FrameBuilder:
     adjust: Adjustments = Adjustments()
     views: dict[str, str] = field(default_factory=dict)  # by sensor, for diagnostics
     depth: BitDepth = field(default_factory=BitDepth)
+    motion: CloudMotion | None = None  # of the LiDAR, to be compensated
     _images: Counter[str] = field(default_factory=Counter)  # by sensor, without registration
 
     def frame_ids(self, synced: SyncedSet) -> dict[str, str]:
@@ -92,7 +94,7 @@ class FrameBuilder:
         refused: dict[str, Refusal] = {}
         for name, entry in synced.auxiliaries.items():
             try:
-                sensors[name] = self._sensor(entry, message.header.frame_id, camera)
+                sensors[name] = self._sensor(entry, synced.camera, camera)
             except RosError as error:
                 refused[name] = Refusal(name, error.reason, str(error))
             except SensorError as error:
@@ -128,15 +130,18 @@ class FrameBuilder:
             say(f"{name}: its image of {sizes} is {taken}. If it does not, {remedy}")
 
     def _sensor(
-        self, entry: Entry, camera_frame: str, camera: Callable[[], CameraModel]
+        self, entry: Entry, image: Entry, camera: Callable[[], CameraModel]
     ) -> LidarPoints | SensorImage:
         """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
         frame_id, stamp = entry.message.header.frame_id, entry.message.header.stamp
-        if isinstance(entry.decoded, tuple):
+        camera_frame = image.message.header.frame_id
+        if isinstance(entry.decoded, Points):
             camera()
-            xyz, intensity = entry.decoded
+            xyz, intensity, *_ = entry.decoded
+            if self.motion is not None:
+                xyz = self.motion.compensated(entry.decoded, entry, image)
             pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
             if self.adjust.lidar_frame:
                 inside = self._in_lidar_frame(frame_id, stamp)
@@ -181,10 +186,12 @@ class FrameBuilder:
         if hasattr(message, "point_step"):
             needed = any("intensity" in m.fields for m in self.spec.modalities.values())
             name, notes = self.intensity_field, self.notes
-            return cloud_points(
+            xyz, intensity = cloud_points(
                 message, needs_intensity=needed, intensity_field=name, notes=notes,
                 may_lack=self.spec.encodings[stream] == LIDAR_GAIN,
             )  # fmt: skip
+            times = (None, "") if self.motion is None else point_times(message, xyz)
+            return Points(xyz, intensity, *times)
         if stream == "thermal":
             return messages.thermal_counts(message, self.read)
         if self.spec.encodings[stream] == DEPTH_METRES:

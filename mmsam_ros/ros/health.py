@@ -162,6 +162,8 @@ class Health:
             return Mode(OFF, "inactive")
         if not what.enabled:
             return Mode(OFF, "disabled by ~/enable")
+        if pipeline.fault:
+            return Mode(FAULT, pipeline.fault)
         last = next(stream.last for stream in pipeline.inputs if stream.name == CAMERA)
         age = None if last is None else time.monotonic() - last
         figures = pipeline.monitor.figures(pipeline.sensors, what.parameters["health.silence"])

@@ -45,6 +45,8 @@ INPUTS = (
           "compressed: PNG, or JPEG for 8 bits.", compressed=True),
     Topic("thermal/camera_info", INFO, "Needed for thermal.registration rotation; with "
           "none it tells whether the view is the camera's. Not read if thermal.info.width is set."),
+    Topic("vehicle/twist", "geometry_msgs/msg/TwistStamped", "Velocity of the vehicle in the frame "
+          "of its header. Only with lidar.motion twist."),
     Topic("event/image", IMAGE, "Event raster in the camera's view.", compressed=True),
     Topic("depth/image", IMAGE, "Depth in the camera's view: 16UC1 (millimetres) or 32FC1 "
           "(metres), also as compressedDepth, or a picture of it, as the weights say.",
@@ -287,6 +289,14 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
                  "(m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
     ParameterRow("lidar.intensity_scale", 1.0, "Factor on the intensity, if its unit is not that "
                  "of the training data. auto: measured on the clouds.", word="auto"),
+    _choice("lidar.motion", ("off", "twist", "tf"), "How the LiDAR's own motion is taken out "
+            "of its clouds, whose points then are where they would have been measured at the "
+            "image's stamp: from vehicle/twist, or from TF. Needs a time of each point."),
+    ParameterRow("lidar.motion_frame", "odom", "With lidar.motion tf: the frame that stands "
+                 "still."),
+    ParameterRow("lidar.motion_pose", None, "Pose of the cloud's own frame in that of "
+                 "vehicle/twist: x, y, z (m), qx, qy, qz, qw. Used if TF has no transform.",
+                 length=7),
     *_sensor("thermal"),
     ParameterRow("thermal.invert", False, "Whether warm is dark in the thermal image (black-hot) "
                  "while the weights expect the opposite."),

@@ -29,7 +29,12 @@ from mmsam_ros.ros.preflight import NODE, START_ERRORS
 
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes, and at the mode
 DIAGNOSTICS_PERIOD = 1.0  # seconds
+FAULT_CODE = 3  # exit code
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class FaultError(RosError):
+    """What the node cannot recover from; a new process may."""
 
 
 class SegmentNode(LifecycleNode):
@@ -166,6 +171,9 @@ class SegmentNode(LifecycleNode):
 
     def _watch_graph(self) -> None:
         if self.pipeline is not None:
+            if self.pipeline.fault:
+                self._health.report()
+                raise FaultError(self.pipeline.fault)
             self.pipeline.watch_graph()
         self._health.look()
 
@@ -176,7 +184,7 @@ class SegmentNode(LifecycleNode):
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; 2 if it cannot start."""
+    """Run the node until it is told to stop; 2 if it cannot start, `FAULT_CODE` after a fault."""
     tune_allocator()
     node: SegmentNode | None = None
     begun = False
@@ -190,6 +198,9 @@ def run(args: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except FaultError as fault:
+        rclpy.logging.get_logger(NODE).fatal(f"fault: {fault}; this process ends")
+        return FAULT_CODE
     except START_ERRORS as error:
         if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")

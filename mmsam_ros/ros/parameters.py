@@ -5,7 +5,6 @@ RosError names a parameter that is wrong. `control.py` has what happens when one
 """
 
 import array
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +16,13 @@ from sensor_msgs.msg import CameraInfo
 
 from mmsam_ros._util import near_match
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.inference.engines.ladder import Ladder, rungs
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, START, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
+from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
 from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
@@ -117,8 +118,10 @@ def check_together(parameters: Parameters) -> None:
         )
 
 
-def load_segmenter(parameters: Parameters) -> Segmenter:
-    """The segmenter; errors as of `load_model` and `Segmenter` too."""
+def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segmenter:
+    """The segmenter, whose engine is replaced when it fails, which `say` logs; errors as of
+    `load_model` and `Segmenter` too.
+    """
     given = parameters["weights"]
     model, spec = load_model(given or default_weights())
     own, step = spec.geometry, parameters["geometry.stride"]
@@ -136,6 +139,9 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
         engine=parameters["engine"], providers=tuple(providers),
     )  # fmt: skip
     segmenter.warm_up()
+    engine = segmenter.engine
+    followers = rungs(engine, model, parameters["precision"])
+    segmenter.engine = Ladder(engine, followers, segmenter.geometry.size, say)
     return segmenter
 
 
@@ -185,7 +191,25 @@ def make_frame_builder(
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
     field = parameters["lidar.intensity_field"]
     adjust = make_adjustments(parameters)
-    return FrameBuilder(spec, infos, poses, thermal, read, field, notes, adjust)
+    motion = make_motion(parameters, poses, notes) if "lidar" in spec.sensors else None
+    return FrameBuilder(spec, infos, poses, thermal, read, field, notes, adjust, motion=motion)
+
+
+def make_motion(parameters: Parameters, poses: Extrinsics, notes: Notes) -> CloudMotion | None:
+    """What takes the LiDAR's motion out of its clouds; None if it is not wanted."""
+    by, pose = parameters["lidar.motion"], parameters["lidar.motion_pose"]
+    if pose and by != "twist":
+        raise RosError(
+            f"parameter lidar.motion_pose: found {pose} with lidar.motion {by!r}, expected it with "
+            "'twist' only"
+        )
+    try:
+        place = pose_matrix(pose[:3], pose[3:]) if pose else None
+    except SensorError as error:
+        raise RosError(f"parameter lidar.motion_pose: {error}") from error
+    if by == "off":
+        return None
+    return CloudMotion(poses, by, parameters["lidar.motion_frame"], place, notes)
 
 
 def make_adjustments(parameters: Parameters) -> Adjustments:

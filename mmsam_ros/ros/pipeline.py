@@ -18,11 +18,12 @@ from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.intake import Intake
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.plausibility import check_mode
-from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, ENGINE, Outcome, SyncedSet
 from mmsam_ros.ros.snapshot import Recorder
 from mmsam_ros.ros.timings import Timings
 from mmsam_ros.ros.topics import Input, Outputs, check_names
@@ -44,13 +45,14 @@ class Pipeline:
         self._node, self.parameters = node, dict(parameters)
         log, given = node.get_logger(), self.parameters
         self.inputs: list[Input] = []
+        self.fault = ""  # why no engine computes any more; a new process may
         self.monitor = Monitor(
             log.warning, inform=log.info, topic=self._topic,
             stamp=lambda: node.get_clock().now().nanoseconds,
         )  # fmt: skip
         setup.check_together(given)
         with forwarded(log):
-            self.segmenter = setup.load_segmenter(given)
+            self.segmenter = setup.load_segmenter(given, log.warning)
         spec = self.segmenter.spec
         self.sensors = spec.sensors
         notes = Notes(node.get_logger().info, node.get_logger().warning)
@@ -59,7 +61,7 @@ class Pipeline:
         self._infos.topics = {n: node.resolve_topic_name(f"{n}/camera_info") for n in names}
         poses = Extrinsics(node, {s: given[f"{s}.extrinsics"] for s in self.sensors})
         builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
-        self._views = builder.views
+        self._views, self._motion = builder.views, builder.motion
         outputs = Outputs(node, spec)
         self._timings = Timings(node)
         self.recorder = Recorder(given, self._infos)
@@ -69,6 +71,7 @@ class Pipeline:
         self._process = Processor(
             builder, self.segmenter, outputs, node.context.ok, self.plausibility, self._made
         )
+        self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes)
         self.inputs = self._make_inputs()
         check_names(node, self.inputs)
         self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
@@ -134,7 +137,10 @@ class Pipeline:
         topics = {f"topic.{i.name}": i.topic or "none published" for i in self.inputs}
         ahead = {f"stamps_ahead.{s}": f"{t:.2f} s" for s, t in self.sync.unmatched().items()}
         views = {f"view.{sensor}": text for sensor, text in self._views.copy().items()}
-        return self.settings | topics | ahead | views
+        motion = {} if self._motion is None else {"lidar.motion": self._motion.state}
+        return (
+            self.settings | {"engine": self.segmenter.engine.name} | topics | ahead | views | motion
+        )
 
     def _topic(self, stream: str) -> str | None:
         """The topic that a stream is read from now."""
@@ -152,12 +158,28 @@ class Pipeline:
         self.recorder.settled(synced, outcome)
         self.monitor.settled(synced, outcome)
         self.sync.settle(synced, outcome)
+        self._tell_ends()
+        if outcome.reason == ENGINE:
+            self.fault = outcome.text
 
     def _store(self, stream: str, message: Any) -> None:
         stamp = message.header.stamp
         stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-        if self._worker is not None:
-            self._worker.feed(stream, stamp_ns, message, time.monotonic())
+        if self._worker is None:
+            return
+        now = time.monotonic()
+        refusal = self._intake.refusal(stream, stamp_ns, message.header.frame_id, now)
+        if refusal is None:
+            self._worker.feed(stream, stamp_ns, message, now)
+        else:
+            self.sync.refuse(stream, stamp_ns, refusal.reason)
+            self.monitor.refused(refusal)
+        self._tell_ends()
+
+    def _tell_ends(self) -> None:
+        """Log what has become of each camera image, for who asks for it (--log-level debug)."""
+        for stamp_ns, end in self.sync.ended():
+            self._node.get_logger().debug(f"camera {stamp_ns}: {end}")
 
     def _describe(self, poses: Extrinsics, outputs: Outputs) -> dict[str, Any]:
         """What runs, for log and diagnostics."""
@@ -221,6 +243,9 @@ class Pipeline:
             if name not in self._infos.fixed:
                 topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
                 inputs.append(Input(node, f"{name}_info", [topic], reliability, update))
+        if self._motion is not None and self._motion.by == "twist":
+            twists = [topics["vehicle/twist"]]
+            inputs.append(Input(node, "twist", twists, reliability, self._motion.update))
         return inputs
 
     def _make_watch(self) -> Watch:

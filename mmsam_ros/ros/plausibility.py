@@ -240,7 +240,9 @@ class Plausibility:
         """Log a finding now and then, one about a pose once per pair of frames."""
         now, is_pose = self._clock(), finding.subject == "pose"
         key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
-        if now >= self._next_log.get(key, now) and len(self._next_log) < MAX_NOTES:
+        if key not in self._next_log and len(self._next_log) >= MAX_NOTES:
+            return  # frames that count up
+        if now >= self._next_log.get(key, now):
             self._next_log[key] = math.inf if is_pose else now + LOG_PERIOD
             self._warn(f"implausible: {sensor} {finding.subject} {finding.text}")
 

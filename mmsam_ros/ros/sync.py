@@ -173,6 +173,7 @@ class Synchroniser:
         self._newest: int | None = None  # camera time of the present timeline
         self._floor: int | None = None  # time of the last closed set of the present timeline
         self._unsettled: set[SyncedSet] = set()
+        self._ended: deque[tuple[int, str]] = deque(maxlen=1000)
         self._camera_lag: int | None = None  # newest stamp less its arrival, nanoseconds
         self._alone = {name: _Alone() for name in config.auxiliaries}
         self._tallies = {
@@ -194,6 +195,21 @@ class Synchroniser:
                 entry = Entry(stream, stamp_ns, message, stamp_ns + auxiliary.offset, now)
                 self._add_auxiliary(auxiliary, entry)
             return sets + self._advance(now)
+
+    def refuse(self, stream: str, stamp_ns: int, reason: str) -> None:
+        """Counts a message that is not to be matched."""
+        with self._lock:
+            self._tallies[stream].update(("received", "waiting"))
+            self._evict([Entry(stream, stamp_ns, None, stamp_ns)], f"refused:{reason}")
+
+    def ended(self) -> list[tuple[int, str]]:
+        """Stamps of the camera messages that have ended since the last call, and how; of so many
+        that nobody asks for, the last 1000.
+        """
+        with self._lock:
+            ended = [*self._ended]
+            self._ended.clear()
+            return ended
 
     def poll(self, now: float) -> list[SyncedSet]:
         """Closes the sets whose deadline has passed."""
@@ -360,7 +376,10 @@ class Synchroniser:
         if not entry._buffered and not entry._sets:
             tally = self._tallies[entry.stream]
             tally["waiting"] -= 1
-            tally[entry._best or entry._fallback] += 1
+            end = entry._best or entry._fallback
+            tally[end] += 1
+            if entry.stream == CAMERA:
+                self._ended.append((entry.stamp_ns, end))
 
 
 class StockSynchroniser(Synchroniser):

@@ -88,6 +88,7 @@ class Input:
             offers = [p.qos_profile for p in publishers if p.topic_type == candidate.type]
             if offers:
                 self._follow(candidate, offers)
+                self._warn_of_many(candidate, publishers)
                 return True
             if publishers:
                 self._warn_of_type(candidate, publishers[0].topic_type)
@@ -136,6 +137,17 @@ class Input:
             self.node.get_logger().warning(
                 f"{self.name}: {name} is published as {found}, expected {candidate.type}; it is "
                 f"not read: {remedy}"
+            )
+
+    def _warn_of_many(self, candidate: Topic, publishers: list[TopicEndpointInfo]) -> None:
+        """Warn once where several nodes publish what is one sensor's."""
+        nodes = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
+        key = candidate.name, " ".join(nodes)
+        if len(nodes) > 1 and key not in self._warned:
+            self._warned.add(key)
+            self.node.get_logger().warning(
+                f"{self.name}: {len(nodes)} nodes publish {self.topic} ({', '.join(nodes)}); of "
+                "two sensors with one header.frame_id, masks are mixed: give each its own topic"
             )
 
     def explain_silence(self) -> str:

@@ -27,6 +27,7 @@ TOPICS = {
     "/thermal/camera_info": "sensor_msgs/msg/CameraInfo",
     "/ground_truth/semantic": "sensor_msgs/msg/Image",
 }
+TWIST, TWIST_RATE = {"/vehicle/twist": "geometry_msgs/msg/TwistStamped"}, 50.0  # Hz
 _NAMES = ("x", "y", "z", "intensity", "ring", "time")
 POINT = np.dtype([(name, "<u2" if name == "ring" else "<f4") for name in _NAMES], align=True)
 _FIELD_TYPES = {"<f4": 7, "<u2": 4}  # sensor_msgs/PointField FLOAT32, UINT16
@@ -48,8 +49,9 @@ def write_bag(
     """Render `seconds` of a drive into the new rosbag2 `folder` (MCAP); returns messages per topic.
 
     Messages are in the order of their stamps, which are also their recording times. `report` is
-    called with the share that is done. DataError: the folder exists, or `seconds` is too short for
-    one camera image.
+    called with the share that is done. If the LiDAR's motion is not compensated, the vehicle's
+    velocity is among them. DataError: the folder exists, or `seconds` is too short for one camera
+    image.
     """
     rig = vehicle.rig
     if folder.exists():
@@ -57,17 +59,21 @@ def write_bag(
     if not len(rig.stamps("camera", seconds)):
         raise DataError(f"seconds is {seconds}, expected enough for one camera image")
     due = sorted((int(ns), sensor) for sensor in OFFSETS for ns in rig.stamps(sensor, seconds))
-    counts = dict.fromkeys(TOPICS, 0)
+    if not rig.lidar.compensated:
+        times = np.arange(0, seconds, 1 / TWIST_RATE)
+        due = sorted([*due, *((round(time * 1e9), "twist") for time in times)])
+    topics = TOPICS if rig.lidar.compensated else TOPICS | TWIST
+    counts = dict.fromkeys(topics, 0)
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {}
-        for topic, kind in TOPICS.items():
+        for topic, kind in topics.items():
             profiles = [_LATCHED if topic == "/tf_static" else _QOS]
             connections[topic] = writer.add_connection(
                 topic, kind, typestore=_STORE, offered_qos_profiles=profiles
             )
 
         def write(topic: str, stamp: int, message: Any) -> None:
-            writer.write(connections[topic], stamp, _STORE.serialize_cdr(message, TOPICS[topic]))
+            writer.write(connections[topic], stamp, _STORE.serialize_cdr(message, topics[topic]))
             counts[topic] += 1
 
         write("/tf_static", START, _transforms(rig))
@@ -81,7 +87,17 @@ def write_bag(
 
 def _messages(vehicle: Vehicle, sensor: str, nanoseconds: int) -> Iterator[tuple[str, Any]]:
     """Topics and messages of a sensor's frame at a time from the start of the drive."""
-    time, header = nanoseconds * 1e-9, _header(START + nanoseconds, _FRAMES[sensor])
+    time, header = (
+        nanoseconds * 1e-9,
+        _header(START + nanoseconds, _FRAMES.get(sensor, "base_link")),
+    )
+    if sensor == "twist":
+        velocity = [
+            _TYPES["geometry_msgs/msg/Vector3"](*map(float, v)) for v in vehicle.twist(time)
+        ]
+        twist = _TYPES["geometry_msgs/msg/Twist"](*velocity)
+        yield "/vehicle/twist", _TYPES["geometry_msgs/msg/TwistStamped"](header=header, twist=twist)
+        return
     if sensor == "lidar":
         yield "/lidar/points", _cloud(vehicle.lidar(time), header)
         return

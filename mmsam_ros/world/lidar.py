@@ -28,6 +28,7 @@ class LidarSpec:
     steps: int  # a turn
     T_base: NDArray[np.float64]  # base_link <- lidar
     falloff: float = 0.3  # exponent of the signal's loss with range that intensity keeps, 0..1
+    compensated: bool = True  # whether the ego vehicle's motion is taken out of the points
 
     @cached_property
     def gains(self) -> Floats:
@@ -48,7 +49,8 @@ class LidarSpec:
 class Cloud:
     """Returns of one turn in firing order, in the LiDAR's frame at the stamp, the turn's beginning.
 
-    The ego vehicle's motion within the turn is compensated, as drivers do; others' motion is not.
+    The ego vehicle's motion within the turn is compensated, as some drivers do; others' motion is
+    not. Without `LidarSpec.compensated` each point is in the LiDAR's frame at its own time.
     """
 
     xyz: Floats  # (N, 3) float32 m
@@ -71,8 +73,14 @@ def scan(caster: Caster, spec: LidarSpec, time: float, turn: float, rng: Dice) -
         middle = time + (rows[0] + rows[-1]) / 2 / len(nominal) * turn
         place = ego.at(middle) @ spec.T_base
         T, back = place.astype(np.float32), (stamped @ place).astype(np.float32)
-        rays = actual[rows] @ T[:3, :3].T
-        hits = caster.cast(T[:3, 3], rays, middle)
+        origin, rays = T[:3, 3], actual[rows] @ T[:3, :3].T
+        if not spec.compensated:  # each firing from its own place
+            firing = rows // beams
+            times = time + np.unique(firing) * (turn / spec.steps)
+            places = np.stack([ego.at(at) @ spec.T_base for at in times]).astype(np.float32)
+            T, back = places[firing - firing[0]], np.eye(4, dtype=np.float32)
+            origin, rays = T[:, :3, 3], np.einsum("nij,nj->ni", T[:, :3, :3], actual[rows])
+        hits = caster.cast(origin, rays, middle)
         distance, intensity, label = _returns(caster, hits, rays, spec.falloff, rng)
         kept = np.flatnonzero(distance > 0)
         points = (nominal[rows[kept]] * distance[kept, None]) @ back[:3, :3].T + back[:3, 3]

@@ -65,9 +65,9 @@ class Caster:
         return (low + (high - low) * shares[self.instance, self.material]).astype(np.float32)
 
     def cast(self, origin: Floats, directions: Floats, time: float) -> Hits:
-        """Nearest hits of rays from `origin` (3,) along unit `directions` (N, 3)."""
+        """Nearest hits of rays from `origin`, (3,) or (N, 3), along unit `directions` (N, 3)."""
         directions = np.ascontiguousarray(directions, np.float32)
-        starts = np.tile(origin.astype(np.float32), (len(directions), 1))
+        starts = np.ascontiguousarray(np.broadcast_to(origin, directions.shape), np.float32)
         distance, normal = np.full(len(starts), np.inf, np.float32), np.zeros_like(starts)
         triangle = np.full(len(starts), len(self.label) - 1)
         for scene, rows in self._at(time):

@@ -77,9 +77,11 @@ class Rig:
 
 
 def make_rig(
-    width: int = 640, height: int = 480, *, steps: int = 1024, camera_rate: float = 5.0
-) -> Rig:
-    """The standard rig; the thermal camera has half the camera's resolution, the LiDAR 32 beams.
+    width: int = 640, height: int = 480, *, steps: int = 1024, camera_rate: float = 5.0,
+    compensated: bool = True,
+) -> Rig:  # fmt: skip
+    """The standard rig; the thermal camera has half the camera's resolution, the LiDAR 32 beams,
+    whose own motion is `compensated` in its clouds or not.
 
     DataError: a size below 32 pixels or a rate that is not positive.
     """
@@ -94,7 +96,8 @@ def make_rig(
     thermal = PinholeSpec(width // 2, height // 2, 64.0, place @ _OPTICAL)
     # denser around the horizon
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
-    lidar = LidarSpec(np.concatenate(bands), steps, pose((1.50, 0.0, 1.77)))
+    beams = np.concatenate(bands)
+    lidar = LidarSpec(beams, steps, pose((1.50, 0.0, 1.77)), compensated)
     return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
 
 
@@ -176,6 +179,13 @@ class Vehicle:
     def thermal(self, time: float) -> NDArray[np.uint16]:
         """The thermal image (H, W), hundredths of a kelvin."""
         return render_thermal(self.caster, self.rig.thermal, time, self._noise(12, time))
+
+    def twist(self, time: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Linear (m/s) and angular (rad/s) velocity of `base_link` in itself."""
+        ego, step = self.world.ego, 1e-3
+        here = ego.at(time)[:3, :3].T
+        change = here @ (ego.at(time + step) - ego.at(time - step))[:3] / (2 * step)
+        return change[:, 3], np.array([change[2, 1], change[0, 2], change[1, 0]])
 
     def samples(self, count: int, interval: float) -> Iterator[Sample]:
         """`count` pictures, `interval` seconds apart, with the other sensors' nearest frames."""

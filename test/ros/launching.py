@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ MODULES = {
     "launch": ["LaunchDescription"],
     "launch.actions": [
         "DeclareLaunchArgument", "ExecuteProcess", "LogInfo", "OpaqueFunction",
-        "RegisterEventHandler", "Shutdown",
+        "RegisterEventHandler", "Shutdown", "TimerAction",
     ],
     "launch.event_handlers": ["OnProcessExit", "OnProcessIO"],
     "launch.substitutions": [],
@@ -178,11 +179,22 @@ class Launched:
             self.lines.append(f"[INFO] [launch.user]: {action.kwargs['msg']}")
         elif action.kind == "RegisterEventHandler":
             self._handlers.append(action.args[0])
+        elif action.kind == "TimerAction":
+            self._later(action)
         elif action.kind == "Shutdown":
             self.context.is_shutdown = True
             self._signal()
         else:
             self._start(action)
+
+    def _later(self, action: Recorded) -> None:
+        def wait() -> None:
+            time.sleep(action.kwargs["period"])
+            if not self.context.is_shutdown:
+                self._events.put(lambda: action.kwargs["actions"])
+
+        self._waiting.append(threading.Thread(target=wait))
+        self._waiting[-1].start()
 
     def _start(self, action: Recorded) -> None:
         env = environment(self.domain) | action.kwargs.get("additional_env", {})

@@ -141,6 +141,26 @@ def test_silence_is_explained_with_the_topics_that_are_published(
     node.destroy_node()
 
 
+def test_two_nodes_on_one_topic_are_said(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two publishers of one node are one driver's."""
+    warned: list[str] = []
+    monkeypatch.setattr(client.node.get_logger(), "warning", warned.append)
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    other = rclpy.create_node("other", context=client.context)
+    try:
+        for count, node in enumerate((client.node, client.node, other), start=1):
+            node.create_publisher(Image, "/cam", 5)
+            client.spin_until(
+                lambda n=count: client.node.count_publishers("/cam") == n, "a publisher"
+            )
+            for _ in range(3):
+                assert stream.update()
+            assert len(warned) == (count == 3)
+    finally:
+        other.destroy_node()
+    assert "2 nodes publish /cam (/client, /other)" in warned[0]
+
+
 def test_silence_of_a_publisher_is_no_matter_of_names(client: Client) -> None:
     client.node.create_publisher(Image, "/cam", 3)
     stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)

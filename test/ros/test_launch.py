@@ -328,6 +328,37 @@ def test_the_end_of_a_process(launch: Any) -> None:
     assert launch.player_has_ended(event, context, False) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [(3, True), (1, True), (-signal.SIGKILL, True), (-signal.SIGSEGV, True), (0, False),
+     (2, False), (-signal.SIGINT, False), (-signal.SIGTERM, False)],
+)  # fmt: skip
+def test_a_node_that_ends_by_a_fault_is_started_again(launch: Any, code: int, again: bool) -> None:
+    assert launch.by_fault(code) == again
+
+
+def test_the_pause_before_another_start_grows(
+    launch: Any, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(launch.time, "monotonic", lambda: now)
+    context = defaults(launch, weights=str(weights))
+    event, pauses = types.SimpleNamespace(returncode=3), []
+    actions = launch.start(context)
+    for lived in (1, 1, 1, 1, 1, 1, 1, 1, 100, 1):
+        handler = next(a.args[0] for a in actions if a.kind == "RegisterEventHandler")
+        now += lived
+        said, timer = handler.kwargs["on_exit"](event, context)
+        pauses.append(timer.kwargs["period"])
+        assert "exit code 3" in said.kwargs["msg"]
+        now += timer.kwargs["period"]
+        actions = timer.kwargs["actions"]
+        assert [a.kwargs["executable"] for a in actions if a.kind == "Node"] == ["segment"]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2]
+    context.is_shutdown = True
+    assert handler.kwargs["on_exit"](event, context) == []
+
+
 # With real processes over DDS
 
 
@@ -365,6 +396,26 @@ def test_the_launch_ends_with_the_node(launch: Any, weights: Path, tmp_path: Pat
     assert running.wait() == 1
     assert any("cannot start: parameter lidar.slop" in line for line in running.lines)
     assert "the node has ended with exit code 2" in running.lines[-1]
+
+
+@pytest.mark.dds
+def test_a_node_that_is_killed_is_started_again(launch: Any, weights: Path) -> None:
+    running = Launched(launch, defaults(launch, weights=str(weights)), free_domain(6))
+    client = Client(free_domain(6))
+    try:
+
+        def ready() -> int:
+            return sum("ready: " in line for line in running.lines)
+
+        client.spin_until(ready, "the node is ready")
+        running._processes[0].kill()
+        client.spin_until(lambda: ready() == 2, "another one is ready")
+        assert any("exit code -9, see its log; it is started again in 1 s" in line
+                   for line in running.lines)  # fmt: skip
+    finally:
+        client.close()
+        running.interrupt()
+    assert running.wait() == 0
 
 
 @pytest.mark.dds

@@ -7,6 +7,7 @@ import itertools
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import rclpy
 import torch
+from diagnostic_msgs.msg import DiagnosticArray
 from domains import free_domain
 from harness import (
     GUARD,
@@ -37,7 +39,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.diagnostics import FAILURES
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.node import SegmentNode
+from mmsam_ros.ros.node import FAULT_CODE, SegmentNode
 from mmsam_ros.weights import default_weights
 
 pytestmark = pytest.mark.dds
@@ -213,6 +215,90 @@ def test_a_full_memory_costs_frames_not_the_node(
         monkeypatch.undo()
         send_until(1, "camera.used")
         assert "failed" not in facts["message"]
+
+
+FAULTY = """
+import sys
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros import parameters
+from mmsam_ros.ros.main import main
+
+class Lost:
+    "An engine whose device is lost from the third frame on."
+    def __init__(self, engine):
+        self.name, self.device, self._engine, self._calls = "onnx", engine.device, engine, 0
+    def __call__(self, inputs):
+        self._calls += 1
+        if self._calls > 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return self._engine(inputs)
+
+class Injected(Segmenter):
+    def warm_up(self):
+        self.engine = Lost(self.engine)
+
+parameters.Segmenter = Injected
+if sys.argv.pop(1) == "alone":
+    parameters.rungs = lambda *_: {}
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("others", ["alone", "torch"])
+def test_a_lost_engine_is_replaced_or_ends_the_process(weights: Path, others: str) -> None:
+    """Injected at `Engine`'s interface. Alone: the node says so in its last diagnostics and ends
+    with code 3, for the launch file to start another. Else PyTorch goes on.
+    """
+    domain = free_domain(3)
+    args = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    with tempfile.TemporaryFile("w+") as log:
+        node = subprocess.Popen(
+            [sys.executable, "-c", FAULTY, others, "--ros-args", *args],
+            env=environment(domain), stdout=log, stderr=subprocess.STDOUT, cwd=Path.cwd(),
+        )  # fmt: skip
+        client = Client(domain)
+        try:
+            masks = client.record(Image, "/mmsam/semantic")
+            arrays = client.record(DiagnosticArray, "/diagnostics")
+
+            def last() -> dict[str, str]:
+                return {v.key: v.value for a in arrays[-1:] for v in a.status[0].values}
+
+            camera = client.publisher(Image, "/camera/image")
+            client.spin_until(
+                lambda: camera.get_subscription_count() and client.node.count_publishers(
+                    "/mmsam/semantic"
+                ),
+                "the node subscribes",
+            )  # fmt: skip
+            rgb = np.zeros((64, 64, 3), np.uint8)
+            for k in range(1, 5):
+                camera.publish(image(k * STEP, rgb, "rgb8"))
+                wanted = min(k, 2) if others == "alone" else k
+                client.spin_until(lambda n=wanted: len(masks) >= n or node.poll(), f"mask {wanted}")
+                if others == "alone" and k == 3:
+                    break
+            if others == "torch":
+                assert client.diagnostics()["engine"] == "torch"
+                node.send_signal(signal.SIGINT)
+            assert node.wait(GUARD) == (FAULT_CODE if others == "alone" else 0)
+            if others == "alone":
+                client.spin_until(lambda: "camera.refused:engine" in last(), "last diagnostics")
+            log.seek(0)
+            said = log.read()
+        finally:
+            client.close()
+            node.kill()
+    assert "engine onnx failed, trying once more: RuntimeError: CUDA error" in said
+    if others == "torch":
+        assert "engine torch takes over: RuntimeError: CUDA error" in said
+        return
+    assert "fault: no engine computes any more, the last one was onnx: RuntimeError: CUDA" in said
+    figures = last()
+    assert figures["mode"] == "FAULT"
+    assert figures["camera.refused:engine"] == "1"
+    assert figures["last_refusal.camera"].startswith("engine: no engine computes any more")
+    assert len(masks) == 2
 
 
 @pytest.mark.parametrize(

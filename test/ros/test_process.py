@@ -64,9 +64,9 @@ class Rig:
     logged: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        infos = CameraInfos()
-        infos.update(CAMERA, camera_info(0, SIZE, SIZE))
-        builder = FrameBuilder(self.segmenter.spec, infos, Poses(), Registration())
+        self.infos = CameraInfos()
+        self.infos.update(CAMERA, camera_info(0, SIZE, SIZE))
+        builder = FrameBuilder(self.segmenter.spec, self.infos, Poses(), Registration())
         self.process = Processor(builder, self.segmenter, self.outputs, lambda: self.running)
         self.sync = Synchroniser(
             SyncConfig({name: AuxiliarySync(slop=0.02) for name in SENSORS}, deadline=0.0)
@@ -126,7 +126,8 @@ def rig(segmenter: Segmenter) -> Rig:
 def test_used(rig: Rig) -> None:
     [outcome] = rig.run(frame())
     assert (outcome.end, outcome.fused, outcome.sensors) == ("used", SENSORS, {})
-    assert set(outcome.timings) == {"prepare", "network", "labels"}
+    steps = {"convert", "prepare", "network", "labels", "publish"}
+    assert set(outcome.timings) == steps
     assert rig.counts() == {name: {"used": 1} for name in (CAMERA, *SENSORS)}
     [(header, result)] = rig.outputs.results
     assert header.frame_id == "camera"
@@ -152,6 +153,38 @@ def test_refused_messages(rig: Rig, case: Case) -> None:
     [refusal] = outcome.refusals
     assert rig.logged == [f"{case.stream} refused ({case.reason}): {refusal.text}"]
     assert len(rig.outputs.results) == (case.stream != CAMERA)
+
+
+def test_a_camera_that_changes_in_flight(rig: Rig) -> None:
+    """Each mask has the size of its own image, and another order of colours is no other picture.
+    Points need the CameraInfo of the new size, and without registration a thermal image the shape.
+    """
+    half = image(STAMP, RGB[: SIZE // 2], "rgb8")
+    turned = image(STAMP, RGB[..., ::-1], "bgr8")
+    for camera, fused in ((image(STAMP, RGB, "rgb8"), SENSORS), (half, ()),
+                          (turned, SENSORS)):  # fmt: skip
+        outcome = rig.run(frame(camera=camera))[-1]
+        assert (outcome.end, outcome.fused) == ("used", fused)
+    first, small, last = (result.labels for _, result in rig.outputs.results)
+    assert small.shape == (SIZE // 2, SIZE)
+    assert np.array_equal(first, last)
+    assert rig.counts()["lidar"] == {"used": 2, "refused:camera_info": 1}
+
+
+def test_a_calibration_that_comes_late_or_changes(rig: Rig) -> None:
+    """The points are left out until it comes, and follow it at once."""
+    rig.infos._received.clear()
+    assert rig.run(frame())[-1].sensors["lidar"].reason == "no_camera_info"
+    good, turned = camera_info(0, SIZE, SIZE), camera_info(0, SIZE, SIZE)
+    turned.k[2], turned.p[2] = SIZE / 4, SIZE / 4
+    wrong = camera_info(0, 2 * SIZE, 2 * SIZE)
+    for info, fused in ((good, SENSORS), (turned, SENSORS), (wrong, ("thermal",)), (good, SENSORS)):
+        rig.infos.update(CAMERA, info)
+        assert rig.run(frame())[-1].fused == fused
+    labels = [result.labels for _, result in rig.outputs.results]
+    assert np.array_equal(labels[1], labels[4])
+    assert not np.array_equal(labels[1], labels[2])
+    assert np.array_equal(labels[0], labels[3]), "without the points"
 
 
 def fail_with(error: Exception) -> Callable[..., Any]:

@@ -11,8 +11,13 @@ from torch import Tensor
 class Engine(Protocol):
     """A network on a device."""
 
-    name: str  # such as "torch"
-    device: torch.device  # where inputs have to be, and logits are
+    @property
+    def name(self) -> str:
+        """Such as "torch"."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs have to be, and logits are."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Normalised images (B, 3, h, w) by modality, absent ones missing -> float32 logits

@@ -110,7 +110,11 @@ def _fastest(
             return _make(name, own, device, precision, providers)
 
         found = _measure(names, make, model.config.modalities, size)
-        write_atomic(note, json.dumps(found))
+        try:
+            write_atomic(note, json.dumps(found))
+        except OSError as error:
+            _log.warning("engine auto: %s cannot be written (%s); it is measured again at the next "
+                         "start", note, error.strerror)  # fmt: skip
     text = ", ".join(f"{name} {said}" for name, said in found["measured"].items())
     _log.info("engine auto: %s (%s)", found["engine"], text)
     return _make(found["engine"], model, device, precision, providers)

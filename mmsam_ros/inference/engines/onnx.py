@@ -100,11 +100,13 @@ class OnnxEngine:
         what = f"engine onnx with {self.providers[0]} for {' + '.join(names)}"
         folder = cache_folder("onnx") / "-".join((self._key, *names, *map(str, shape)))
         if not folder.exists():
-            with new_folder(folder) as part:
-                reference = write_onnx(
-                    self._model, names, shape, part / "model.onnx", precision=self.precision
-                )
-                np.save(part / "reference.npy", reference.numpy())
+            try:
+                self._export(folder, names, shape)
+            except OSError as error:
+                raise InferenceError(
+                    f"{what}: {folder.parent} cannot be written ({error.strerror}); set "
+                    "MMSAM_CACHE to a folder with room"
+                ) from error
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         options.intra_op_num_threads = torch.get_num_threads()
@@ -123,6 +125,13 @@ class OnnxEngine:
         reference = torch.from_numpy(np.load(folder / "reference.npy"))
         Agreement.of(found, reference).check(what)
         return session
+
+    def _export(self, folder: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        with new_folder(folder) as part:
+            reference = write_onnx(
+                self._model, names, shape, part / "model.onnx", precision=self.precision
+            )
+            np.save(part / "reference.npy", reference.numpy())
 
     def _options(self, provider: str, folder: Path) -> dict[str, Any]:
         number = {"device_id": self.device.index or 0}

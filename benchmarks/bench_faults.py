@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of each camera image under faults, and whether the node stays as it is for hours.
+
+    python benchmarks/bench_faults.py [--minutes 20]
+    python benchmarks/bench_faults.py --soak 60
+    python benchmarks/bench_faults.py --flood
+
+A bag is played in a loop by a process of its own (fault_player.py), with random faults of the
+sensors; node and player are killed (kill -9) in turn and started again. Every image that was sent
+is accounted for: by the node's own word (debug log), or because no node was there to read it.
+--soak plays it soundly into the package's weights; --flood gives a synchroniser a million messages
+of which none match. Results: bench_faults.json, bench_soak.json, bench_flood.json.
+"""
+
+import argparse
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import eq, ge, le
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import ROOT, Row, bar, write
+
+FLIGHT = 2.0  # seconds before its end in which a killed node may not have said what it had
+MATCHING = 3.0  # seconds that publishers and subscriptions take to find each other
+PATIENCE = 600.0  # seconds after which a mask is not waited for any longer, on any machine
+DOMAIN = 91
+ENDED = re.compile(r"\[DEBUG\] \[([\d.]+)\] \[\S+\]: camera (-?\d+): (\S+)")
+READING = re.compile(r"\[INFO\] \[([\d.]+)\] \[\S+\]: camera: reading ")
+SENT_BY = "-"  # the fault of a sound image
+
+
+@dataclass
+class Session:
+    """A process of the node."""
+
+    log: Path
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.time)
+    killed: float | None = None  # wall clock
+    memory: list[float] = field(default_factory=list)  # MiB, sampled
+    counted: tuple[float, int] | None = None  # by its last diagnostics: when, images that ended
+
+    def read(self) -> tuple[float | None, list[tuple[float, int, str]]]:
+        """When it began to read the camera, and what it said became of images."""
+        text = self.log.read_text(errors="replace")
+        began = READING.search(text)
+        ends = [(float(t), int(stamp), end) for t, stamp, end in ENDED.findall(text)]
+        return (float(began[1]) if began else None), ends
+
+    def sample(self) -> None:
+        """Note the memory that it has."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return
+        if found := re.search(r"VmRSS:\s+(\d+) kB", status):
+            self.memory.append(int(found[1]) / 1024)
+
+
+def environment() -> dict[str, str]:
+    """Of all processes: a domain and large messages."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {
+        "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(DOMAIN)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config/fastdds_shm.xml"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": path,
+    }
+
+
+class Stage:
+    """Node, player and a subscriber of the masks."""
+
+    def __init__(self, folder: Path, weights: Path | None, size: tuple[int, int], sound: bool):
+        from rclpy.context import Context
+
+        self.folder, self.sound = folder, sound
+        self.bag, self.parameters = _bag(folder, size)
+        self.weights = weights
+        self.sessions: list[Session] = []
+        self.players: list[subprocess.Popen[bytes]] = []
+        self.masks: list[tuple[float, int]] = []  # arrival, stamp
+        os.environ.update(environment())
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
+        from sensor_msgs.msg import Image
+
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = rclpy.create_node("bench_faults", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._node.create_subscription(Image, "/mmsam/semantic", self._mask, 50)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, 10)
+
+    def _mask(self, message: Any) -> None:
+        stamp = message.header.stamp
+        self.masks.append((time.time(), stamp.sec * 10**9 + stamp.nanosec))
+
+    def _diagnose(self, array: Any) -> None:
+        found, stamp = {v.key: v.value for v in array.status[0].values}, array.header.stamp
+        at, session = stamp.sec + stamp.nanosec / 1e9, self.sessions[-1]
+        if "camera.received" in found and at > session.started:
+            ended = int(found["camera.received"]) - int(found["camera.waiting"])
+            session.counted = at, ended
+
+    def start_node(self) -> None:
+        """Another process of the node."""
+        log = self.folder / f"node{len(self.sessions)}.log"
+        command = [sys.executable, "-m", "mmsam_ros.ros.main", "--ros-args"]
+        command += ["--log-level", "mmsam:=debug", "--params-file", str(self.parameters)]
+        command += ["-p", "device:=cpu"]
+        command += ["-p", f"weights:={self.weights}"] if self.weights else []
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=environment(), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+            )
+        self.sessions.append(Session(log, process))
+
+    def start_player(self) -> None:
+        """Another process of the player."""
+        seed, script = len(self.players), str(ROOT / "benchmarks/fault_player.py")
+        log = str(self.folder / f"sent{seed}.log")
+        command = [sys.executable, script, str(self.bag), log, "--seed", str(seed)]
+        command += ["--sound"] * self.sound
+        self.players.append(subprocess.Popen(command, env=environment(), cwd=ROOT))
+
+    def kill_node(self) -> float:
+        """kill -9, another one, and the seconds until its first mask."""
+        self._end_node(signal.SIGKILL)
+        self.start_node()
+        return self._recovery()
+
+    def kill_player(self) -> float:
+        """As `kill_node`, of the player."""
+        self.players[-1].kill()
+        self.players[-1].wait()
+        self.start_player()
+        return self._recovery()
+
+    def _end_node(self, number: int) -> None:
+        session = self.sessions[-1]
+        session.killed = time.time()
+        session.process.send_signal(number)
+        session.process.wait()
+
+    def _recovery(self) -> float:
+        began = time.time()
+        self.spin_for(0.3)  # what was on its way
+        known = len(self.masks)
+        self.spin_until(lambda: len(self.masks) > known, "a mask after a restart")
+        return time.time() - began
+
+    def spin_until(self, holds: Callable[[], Any], what: str) -> None:
+        """Handle events until it holds."""
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{what}; {self.sessions[-1].log.read_text()[-2000:]}")
+            self._executor.spin_once(timeout_sec=0.05)
+            self._look()
+
+    def spin_for(self, seconds: float) -> None:
+        """Handle events; a node that ends meanwhile is started again."""
+        end, sampled = time.monotonic() + seconds, 0.0
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+            self._look()
+            if time.monotonic() > sampled + min(10.0, seconds / 10):
+                sampled = time.monotonic()
+                self.sessions[-1].sample()
+
+    def _look(self) -> None:
+        session = self.sessions[-1]
+        if session.killed is None and session.process.poll() is not None:
+            raise RuntimeError(f"the node has ended: {session.log.read_text()[-2000:]}")
+
+    def close(self) -> None:
+        """End the player, then the node once it has said what became of all images."""
+        self.players[-1].kill()
+        self.players[-1].wait()
+        self.spin_for(2.0)
+        self._end_node(signal.SIGINT)
+        self._executor.shutdown()
+        self._context.try_shutdown()
+
+    def sent(self) -> list[tuple[float, int, str, int]]:
+        """Time, stamp, fault and subscriptions of each image that was sent."""
+        rows = []
+        for path in sorted(self.folder.glob("sent*.log")):
+            for line in path.read_text().splitlines():
+                words = line.split("\t")
+                if len(words) == 4:  # else cut by the kill
+                    rows.append((float(words[0]), int(words[1]), words[2], int(words[3])))
+        return sorted(rows)
+
+
+def account(stage: Stage) -> Row:
+    """What became of every image that was sent."""
+    ends = Counter[tuple[int, str]]()
+    spans: list[tuple[float | None, float, bool]] = []
+    for number, session in enumerate(stage.sessions):
+        began, said = session.read()
+        ends.update((stamp, end) for _, stamp, end in said)
+        end = session.killed or time.time()
+        spans.append((began, end, number < len(stage.sessions) - 1))
+    by_stamp: dict[int, list[str]] = {}
+    for (stamp, end), count in ends.items():
+        by_stamp.setdefault(stamp, []).extend([end] * count)
+    seen = {stamp for _, stamp in stage.masks}
+    found, healthy = Counter[str](), Counter[str]()
+    sent = stage.sent()
+    starts = _starts(stage)
+    for at, stamp, fault, _ in sent:
+        said = by_stamp.get(stamp, [])
+        if said:
+            end = said.pop()
+        elif stamp in seen:
+            end = "used"  # the node was killed before it said so
+        else:
+            end = _unsaid(at, spans, starts)
+        found[end] += 1
+        if fault == SENT_BY and not end.startswith(("no node", "in a node", "not connected")):
+            healthy[end] += 1
+    arrived = healthy.total() - healthy["lost between the processes"]
+    return {
+        "expected": len(sent),
+        "published": found["used"],
+        "ended": dict(sorted(found.items())),
+        # named without having been sent, or counted without having been named: what is said to be
+        # lost between the processes has not reached the node
+        "unexplained": sum(map(len, by_stamp.values())) + sum(map(_unnamed, stage.sessions)),
+        "sound": dict(sorted(healthy.items())),
+        "published_of_sound": round(healthy["used"] / max(arrived, 1), 4),
+    }
+
+
+def _starts(stage: Stage) -> list[float]:
+    """When each player sent its first image."""
+    found = []
+    for path in sorted(stage.folder.glob("sent*.log")):
+        first = path.read_text().partition("\n")[0].split("\t")
+        if len(first) == 4:
+            found.append(float(first[0]))
+    return found
+
+
+def _unsaid(
+    at: float, spans: Sequence[tuple[float | None, float, bool]], starts: Sequence[float]
+) -> str:
+    """Why the node said nothing of an image that was sent at a time."""
+    for began, end, killed in spans:
+        if at > end or (began is None and killed):
+            continue
+        if began is None or at < began:
+            return "no node"
+        if killed and at > end - FLIGHT:
+            return "in a node that was killed"
+        since = max([began, *(start for start in starts if start <= at)])
+        if at < since + MATCHING:
+            return "not connected yet"
+        return "lost between the processes"
+    return "no node"
+
+
+def faults(minutes: float, size: tuple[int, int], name: str) -> Row:
+    """The proof, written to benchmarks/results/<name>.json; returns its row."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder), _nano(Path(folder)), size, sound=False)
+        stage.start_node()
+        stage.start_player()
+        stage.spin_until(lambda: stage.masks, "the first mask")
+        pieces = max(3, round(minutes * 2))
+        recovery: dict[str, list[float]] = {"node": [], "player": []}
+        for piece in range(pieces):
+            stage.spin_for(60 * minutes / pieces)
+            if piece < pieces - 1:
+                victim = ("node", "player")[piece % 2]
+                kill = stage.kill_node if victim == "node" else stage.kill_player
+                recovery[victim].append(round(kill(), 1))
+        stage.close()
+        row = account(stage) | {
+            "minutes": minutes,
+            "loops": _loops(stage),
+            "restarts": {k: len(v) for k, v in recovery.items()},
+            "recovery_s": recovery,
+            "memory_MiB": [
+                [round(s.memory[0]), round(s.memory[-1])] for s in stage.sessions if s.memory
+            ],
+        }
+    bars = [
+        bar("images unexplained", row["unexplained"], "images", 0, eq),
+        bar("published of sound images that arrived", row["published_of_sound"], "", 0.99, ge),
+        bar("loops of the bag", row["loops"], "", 3, ge),
+    ]
+    print(row)
+    if name:
+        write(name, [row], bars)
+    return row
+
+
+def _unnamed(session: Session) -> int:
+    """Images that a node counted and did not name."""
+    if session.counted is None:
+        return 0
+    at, ended = session.counted
+    return max(0, ended - sum(moment <= at + 0.5 for moment, _, _ in session.read()[1]))
+
+
+def _loops(stage: Stage) -> int:
+    """How often the bag was begun: stamps of each loop differ by a nanosecond."""
+    return len({stamp % 1_000_000 for _, stamp, fault, _ in stage.sent() if fault == SENT_BY})
+
+
+def soak(minutes: float) -> Row:
+    """The package's weights for a long time, soundly."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder), None, (320, 240), sound=True)
+        stage.start_node()
+        stage.start_player()
+        stage.spin_until(lambda: stage.masks, "the first mask")
+        stage.spin_for(60 * minutes)
+        stage.close()
+        sent = {stamp: at for at, stamp, *_ in stage.sent()}
+        latency = [at - sent[stamp] for at, stamp in stage.masks if stamp in sent]
+        memory = stage.sessions[0].memory
+        third = max(1, len(latency) // 3)
+        first, last = latency[:third], latency[-third:]
+        tenth = max(1, len(memory) // 10)
+        start, end = memory[tenth : 2 * tenth] or memory, memory[-tenth:]
+        row: Row = account(stage) | {
+            "minutes": minutes,
+            "masks": len(stage.masks),
+            "memory_MiB": [round(statistics.median(part), 1) for part in (start, end)],
+            "latency_p99_ms": [round(1e3 * float(np.percentile(p, 99)), 1) for p in (first, last)],
+        }
+    growth = row["memory_MiB"][1] / row["memory_MiB"][0] - 1
+    longer = row["latency_p99_ms"][1] / row["latency_p99_ms"][0]
+    print(row)
+    write("bench_soak", [row], [
+        bar("growth of the memory", round(growth, 4), "", 0.01, le),
+        bar("latency p99, last third by first third", round(longer, 3), "", 1.1, le),
+        bar("images unexplained", row["unexplained"], "images", 0, eq),
+    ])  # fmt: skip
+    return row
+
+
+def flood() -> Row:
+    """A million messages of clocks that are hours apart, with disorder and jumps."""
+    from mmsam_ros.ros.sets import Outcome
+    from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+
+    queue, most, began = 30, 0, time.process_time()
+    names = ("lidar", "thermal")
+    config = SyncConfig({n: AuxiliarySync(0.05, 0.0, 0.2) for n in names}, 0.1, queue)
+    sync, session = Synchroniser(config), Session(Path(), subprocess.Popen(["true"]))
+    session.process.wait()
+    for k in range(250_000):
+        for number, stream in enumerate(("camera", "lidar", "thermal", "lidar")):
+            stamp = (k * 100 + number * 10**7 - (k % 7) * 30) * 10**6 + 1
+            for synced in sync.add(stream, stamp, None, k / 10):
+                sync.settle(synced, Outcome("used"))
+        if k % 1000 == 999:
+            most = max(most, *(tally["waiting"] for tally in sync.counts().values()))
+    row: Row = {"messages": 1_000_000, "waiting_at_most": most, "queue": queue}
+    row["us_per_message"] = round(time.process_time() - began, 1)
+    print(row)
+    write("bench_flood", [row], [bar("messages that wait", most, "messages", 2 * queue, le)])
+    return row
+
+
+def _nano(folder: Path) -> Path:
+    """Weights of the smallest network, untrained: what becomes of images is the same."""
+    import torch
+
+    from mmsam_ros.data.open import BENCHMARKS
+    from mmsam_ros.model import build_model
+    from mmsam_ros.sensors import SYNTHETIC_CLASSES, plain_modality
+    from mmsam_ros.training.start import benchmark_geometry, network_config
+    from mmsam_ros.weights import make_spec, save_model
+
+    benchmark = BENCHMARKS["folder"]
+    limits = (26000.0, 31500.0)
+    modalities = {
+        "lidar": plain_modality("muses_raw"), "thermal": plain_modality("mono16", limits)
+    }  # fmt: skip
+    config = network_config(benchmark, SYNTHETIC_CLASSES, modalities, "nano", None)
+    geometry = benchmark_geometry(benchmark.mode, benchmark, config.image_size)
+    spec = make_spec(config, modalities, SYNTHETIC_CLASSES, geometry, data="none", recipe="none")
+    torch.manual_seed(0)
+    path = folder / "nano.safetensors"
+    save_model(path, build_model(config), spec)
+    return path
+
+
+def _bag(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
+    """A synthetic bag and its calibration."""
+    from mmsam_ros.ros.bags import parameters_yaml, read_parameters
+    from mmsam_ros.world import Vehicle, build_street, make_rig
+    from mmsam_ros.world.bag import write_bag
+
+    bag, seconds = folder / "drive", 4.0
+    write_bag(bag, Vehicle(build_street(7, seconds=seconds), make_rig(*size, steps=256)), seconds)
+    parameters = read_parameters(bag)
+    parameters["thermal"]["registration"] = "rotation"
+    del parameters["camera"]  # its CameraInfo comes, and changes, by topic
+    parameters["plausibility"] = "off"
+    (folder / "calibration.yaml").write_text(parameters_yaml(parameters))
+    return bag, folder / "calibration.yaml"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=20.0, help="of the faults")
+    parser.add_argument("--soak", type=float, help="minutes of sound operation instead")
+    parser.add_argument("--flood", action="store_true", help="a million messages instead")
+    args = parser.parse_args()
+    if args.flood:
+        flood()
+    elif args.soak:
+        soak(args.soak)
+    else:
+        faults(args.minutes, (160, 120), "bench_faults")
+
+
+if __name__ == "__main__":
+    main()

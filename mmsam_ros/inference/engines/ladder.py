@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when an engine fails: once more, then a simpler engine, then `EngineError`."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from mmsam_ros.inference.engines import Engine
+from mmsam_ros.inference.engines.eager import TorchEngine
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.model import MMSAMAdapter
+
+Make = Callable[[], Engine]
+_log = logging.getLogger(__name__)
+
+
+class EngineError(InferenceError):
+    """No engine computes any more: the device is lost, or its memory is full for good."""
+
+    reason = "engine"  # that a frame is refused by
+
+
+class Ladder:
+    """An engine that another one replaces when it fails.
+
+    A call that fails is tried again, after unused memory was given back. Where it fails again, the
+    engine is asked with blank images of `size`: if it computes those, the frame is at fault, and
+    its error is raised. Otherwise the next rung takes over for good. EngineError below the last.
+
+    Args:
+        engine: the first one.
+        rungs: what to call it in the log, and what makes it; used in this order.
+        size: (h, w) of the blank images.
+        say: logs a line.
+    """
+
+    def __init__(
+        self, engine: Engine, rungs: Mapping[str, Make], size: tuple[int, int],
+        say: Callable[[str], object] = _log.warning,
+    ) -> None:  # fmt: skip
+        self._engine, self._rungs, self._size = engine, iter(rungs.items()), size
+        self._say = say
+        self.failures = 0  # calls that failed at first
+
+    @property
+    def name(self) -> str:
+        """Of the engine that computes now."""
+        return self._engine.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs have to be."""
+        return self._engine.device
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """See `Engine`."""
+        try:
+            return self._engine(inputs)
+        except Exception as error:  # engines have no common one
+            self.failures += 1
+            self._say(f"engine {self.name} failed, trying once more: {_line(error)}")
+        return self._retry(inputs)
+
+    def _retry(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        _free(self.device)
+        try:
+            return self._engine(inputs)
+        except Exception as error:
+            failure = error
+        _free(self.device)
+        blank = {n: torch.zeros(1, 3, *self._size, device=x.device) for n, x in inputs.items()}
+        for engine in self._below(failure):
+            try:
+                engine(blank)
+            except Exception as error:
+                failure = error
+                continue
+            if engine is self._engine:
+                raise failure  # by the frame
+            self._engine = engine
+            self._say(f"engine {self.name} takes over: {_line(failure)}")
+            return engine(inputs)
+        text = f"no engine computes any more, the last one was {self.name}: {_line(failure)}"
+        raise EngineError(text) from failure
+
+    def _below(self, failure: Exception) -> Iterator[Engine]:
+        """The present engine, and those that follow as far as they can be made."""
+        yield self._engine
+        for name, make in self._rungs:
+            self._say(f"engine {self.name} fails, trying {name}: {_line(failure)}")
+            _free(self.device)
+            try:
+                yield make()
+            except InferenceError as error:
+                self._say(f"engine {name} cannot be made: {error}")
+
+
+def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make]:
+    """What follows an engine: PyTorch, then, on a GPU, PyTorch with half the memory. Not the CPU:
+    masks at a tenth of the rate would hide the fault.
+    """
+    half = precision == "bf16"
+    found: dict[str, Make] = {}
+    if type(engine) is not TorchEngine:
+        kind = "bf16" if half else "fp32"
+        found[f"torch ({kind})"] = lambda: TorchEngine(model, engine.device, kind)
+    if engine.device.type == "cuda" and not half:
+        found["torch (bf16)"] = lambda: TorchEngine(model, engine.device, "bf16")
+    return found
+
+
+def _free(device: torch.device) -> None:
+    """Gives memory back that nothing uses; a device that is lost cannot, which is no news."""
+    gc.collect()
+    if device.type == "cuda":
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says, and what it is."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
