@@ -76,6 +76,10 @@ class CameraInfos:
         """Store a CameraInfo; it is checked when an image needs it."""
         self._received[name] = message
 
+    def known(self) -> dict[str, Any]:
+        """The CameraInfo of each name, as far as there is one."""
+        return {**self._received, **self.fixed}
+
     def model(self, name: str, height: int, width: int) -> CameraModel:
         """The model of "camera" or "thermal" for an image of this size; RosError if there is none
         yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").

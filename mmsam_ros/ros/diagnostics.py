@@ -4,13 +4,14 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from mmsam_ros.ros.sets import CAMERA, DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, OWN, Outcome, SyncedSet
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
 SILENCE = 2.0  # seconds without a mask after which the status is a warning
@@ -31,6 +32,20 @@ class _Mask(NamedTuple):
     latency: float  # seconds from the camera message's arrival
     age: float  # seconds from the camera image's stamp
     outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the last masks tell, for mode and diagnostics. Times in seconds."""
+
+    failures: int  # frames in a row that failed
+    masks: int  # since configure
+    age: float | None  # since the last mask
+    rate: float | None  # masks per second
+    latency: tuple[float, float]  # p50, p95; from the camera message's arrival
+    processing: tuple[float, float]  # p50, p95; of all steps together
+    shares: Mapping[str, float]  # of the masks of a while, those that have a sensor
+    refusal: str  # the last one of a camera image in that while, in one line
 
 
 class Monitor:
@@ -57,7 +72,7 @@ class Monitor:
         self._fused: Counter[str] = Counter()  # masks by the sensors that were fused
         self._refusals: dict[str, tuple[float, str]] = {}  # by stream: when and why
         self._next_log: dict[tuple[str, ...], float] = {}
-        self._failures = 0  # in a row, by a defect or a full memory
+        self._failures = 0  # in a row, by the node's own
 
     def settled(self, synced: SyncedSet, outcome: Outcome) -> None:
         """Take note of how a set ended."""
@@ -74,7 +89,7 @@ class Monitor:
                 self._tell_first(now, sensors)
             else:
                 self._ends.append((now, outcome.reason))
-            if outcome.reason in (DEFECT, OUT_OF_MEMORY):
+            if outcome.reason in OWN:
                 self._failures += 1
             for refusal in outcome.refusals:
                 stream, reason, text = refusal.sensor, refusal.reason, refusal.text
@@ -126,26 +141,27 @@ class Monitor:
 
     def status(
         self, name: str, counts: Counts, facts: Mapping[str, Any],
-        findings: Mapping[str, str] | None = None,
+        findings: Mapping[str, str] | None = None, failures: int = FAILURES,
     ) -> DiagnosticStatus:  # fmt: skip
         """One status with every figure as a key; "weights" of `facts` becomes the hardware_id.
-        `findings`: what of a sensor is not plausible, by channel.
+        `findings`: what of a sensor is not plausible, by channel. `failures`: in a row, which are
+        an error.
         """
         findings = findings or {}
         with self._lock:
             now = self._clock()
             self._forget(now)
             age = now - self._recent[-1].published if self._recent else None
-            latencies = [mask.latency for mask in self._recent]
-            p50, p95 = np.percentile(latencies or [0.0], (50, 95))
-            age_p50, age_p95 = np.percentile([m.age for m in self._recent] or [0.0], (50, 95))
-            level, message = self._level(counts, age, p50)
+            latencies, rate = [mask.latency for mask in self._recent], self._rate(age)
+            p50, p95 = _percentiles(latencies)
+            age_p50, age_p95 = _percentiles([mask.age for mask in self._recent])
+            level, message = self._level(counts, age, p50, failures)
             if findings and level == DiagnosticStatus.OK:
                 level, message = DiagnosticStatus.WARN, f"implausible: {', '.join(findings)}"
             timings = self._recent[-1].outcome.timings if self._recent else {}
             values = {
                 "masks": self._fused.total(),
-                "rate_hz": self._rate(age),
+                "rate_hz": "" if rate is None else f"{rate:.1f}",
                 "latency_p50_ms": f"{p50 * 1e3:.1f}" if latencies else "",
                 "latency_p95_ms": f"{p95 * 1e3:.1f}" if latencies else "",
                 "age_p50_ms": f"{age_p50 * 1e3:.1f}" if latencies else "",
@@ -163,16 +179,40 @@ class Monitor:
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return status
 
-    def _rate(self, age: float | None) -> str:
-        """Masks per second, which falls while none is published; empty before the second one."""
+    def figures(self, sensors: Sequence[str], while_s: float) -> Figures:
+        """Of the last masks; shares by sensor are of those of the last `while_s` seconds, or of the
+        last one.
+        """
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            age = now - self._recent[-1].published if self._recent else None
+            last = [m for m in self._recent if now - m.published <= while_s] or [*self._recent][-1:]
+            shares = {
+                s: sum(s in m.outcome.fused for m in last) / max(1, len(last)) for s in sensors
+            }
+            when, text = self._refusals.get(CAMERA, (now, ""))
+            lines = text.strip().split("\n") if now - when <= while_s else [""]
+            refusal = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+            return Figures(
+                self._failures, self._fused.total(), age, self._rate(age),
+                _percentiles([mask.latency for mask in self._recent]),
+                _percentiles([sum(m.outcome.timings.values()) / 1e3 for m in self._recent]),
+                shares, refusal,
+            )  # fmt: skip
+
+    def _rate(self, age: float | None) -> float | None:
+        """Masks per second, which falls while none is published; None before the second one."""
         gaps = len(self._recent) - 1
         if gaps < 1 or age is None:
-            return ""
+            return None
         span = self._recent[-1].published - self._recent[0].published
-        return f"{gaps / max(span + max(0.0, age - span / gaps), 1e-9):.1f}"
+        return gaps / max(span + max(0.0, age - span / gaps), 1e-9)
 
-    def _level(self, counts: Counts, age: float | None, latency: float) -> tuple[bytes, str]:
-        if self._failures >= FAILURES:
+    def _level(
+        self, counts: Counts, age: float | None, latency: float, failures: int
+    ) -> tuple[bytes, str]:
+        if self._failures >= failures:
             return DiagnosticStatus.ERROR, f"{self._failures} frames in a row failed"
         if not counts[CAMERA]["received"]:
             return DiagnosticStatus.WARN, "no camera image yet"
@@ -194,3 +234,9 @@ class Monitor:
             problems.append(f"with {busy} of {frames} images dropped as busy: {BUSY_HINT}")
         level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK
         return level, " ".join(["running", "; ".join(problems)]).rstrip()
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, float]:
+    """p50 and p95; 0 without values."""
+    p50, p95 = np.percentile(values or [0.0], (50, 95))
+    return float(p50), float(p95)

@@ -14,6 +14,8 @@ from mmsam_ros.ros.errors import RosError
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO, CLOUD = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/PointCloud2"
+FLOAT = "std_msgs/msg/Float64"
+START, CONFIGURE, LIVE = "start", "configure", "live"  # when a parameter is read
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ INPUTS = (
 )  # fmt: skip
 
 # Images have the stamp, frame and size of the camera image. All outputs are reliable, and all of a
-# frame are made only while somebody subscribes.
+# frame are made only while somebody subscribes. They exist while the node is configured; ~/mode and
+# /diagnostics always.
 OUTPUTS = (
     Topic("~/semantic", IMAGE, "mono8: the class id of each pixel; 255 is no label."),
     Topic("~/semantic/compressed", COMPRESSED, "The same as PNG, lossless."),
@@ -71,9 +74,39 @@ OUTPUTS = (
           "the sensors that the weights read.", latched=True),
     Topic("~/label_info", "vision_msgs/msg/LabelInfo", "Ids and names of the classes. Only if "
           "vision_msgs is installed.", latched=True),
+    Topic("~/mode", "std_msgs/msg/String", "JSON: how far the masks can be relied on (mode, "
+          "missing, score, reason, since). With every change.", latched=True),
     Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "Once per second: mask rate, "
           "latency (p50, p95), time per step, messages by outcome, fused sensors, last refusal of "
-          "each stream, settings, and what of a sensor is implausible."),
+          "each stream, settings, and what of a sensor is implausible; then a status of each "
+          "input, the synchroniser, inference and output."),
+    Topic("~/debug/processing_time_ms/<step>", FLOAT, "Milliseconds of one step of a mask: convert "
+          "(messages to a frame), prepare (to the network's inputs), inference, labels, publish, "
+          "and their total. Only while subscribed."),
+    Topic("~/debug/latency_ms", FLOAT, "Milliseconds from the camera message's arrival to the "
+          "published mask. Only while subscribed."),
+)  # fmt: skip
+STEPS = {  # of the debug topics: the key of a mask's timings
+    "convert": "convert", "prepare": "prepare", "inference": "network", "labels": "labels",
+    "publish": "publish",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServiceRow:
+    """One service of the node's own; those of parameters and of the lifecycle are rclpy's."""
+
+    name: str
+    type: str
+    description: str
+
+
+SERVICES = (
+    ServiceRow("~/enable", "std_srvs/srv/SetBool", "false: nothing is subscribed to and no mask is "
+               "made, weights and state stay; true: as before. Can be called in every state."),
+    ServiceRow("~/snapshot", "std_srvs/srv/Trigger", "Writes the last messages, frames and masks, "
+               "parameters and diagnostics as a folder (snapshot.folder, snapshot.seconds); "
+               "answers with its path."),
 )  # fmt: skip
 
 
@@ -99,6 +132,7 @@ class ParameterRow:
     choices: tuple[str, ...] = ()  # words that a string may be; empty: any
     word: str = ""  # that a number may be as well
     length: int | None = None  # of a list of doubles; None: any
+    read: str = CONFIGURE  # LIVE: at every use, it can be set at any time; START: never again
 
     @property
     def expected(self) -> str:
@@ -135,13 +169,15 @@ class ParameterRow:
         return self.low is None or self.low <= value <= self.high
 
 
-def _seconds(name: str, default: float, low: float, high: float, text: str) -> ParameterRow:
-    return ParameterRow(name, default, text, "s", low, high)
+def _seconds(
+    name: str, default: float, low: float, high: float, text: str, read: str = CONFIGURE
+) -> ParameterRow:
+    return ParameterRow(name, default, text, "s", low, high, read=read)
 
 
-def _choice(name: str, choices: tuple[str, ...], text: str) -> ParameterRow:
+def _choice(name: str, choices: tuple[str, ...], text: str, read: str = CONFIGURE) -> ParameterRow:
     """The first one is the default."""
-    return ParameterRow(name, choices[0], text, choices=choices)
+    return ParameterRow(name, choices[0], text, choices=choices, read=read)
 
 
 def _transport(name: str) -> ParameterRow:
@@ -183,14 +219,15 @@ def _info(name: str) -> tuple[ParameterRow, ...]:
 def _sensor(name: str) -> tuple[ParameterRow, ...]:
     return (
         _seconds(f"{name}.slop", 0.05, 0, 10, "Largest time between the stamps of sensor and "
-                 "camera that still match."),
+                 "camera that still match.", LIVE),
         _seconds(f"{name}.offset", 0.0, -86400, 86400, "Added to the sensor's stamps before "
-                 "matching."),
+                 "matching.", LIVE),
         _seconds(f"{name}.max_age", 0.2, 0, 60, "Without a match, the sensor's last message is "
-                 "reused up to this age and counted as held."),
+                 "reused up to this age and counted as held.", LIVE),
         _seconds(f"{name}.min_interval", -1.0, -10, 10, "Shortest time between two messages of "
                  "the sensor. A message shortly before the camera's is then taken without waiting "
-                 "for the next one. 0: unknown, always wait; negative: learned from the stream."),
+                 "for the next one. 0: unknown, always wait; negative: learned from the stream.",
+                 LIVE),
         _transport(name),
         ParameterRow(f"{name}.extrinsics", None, "Pose of the sensor in the camera's frame: x, y, "
                      "z (m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
@@ -198,6 +235,8 @@ def _sensor(name: str) -> tuple[ParameterRow, ...]:
 
 
 PARAMETERS = (  # config/segment.yaml lists them in the same order
+    ParameterRow("autostart", True, "Whether the node configures and activates itself. false: it "
+                 "waits for ros2 lifecycle, or a manager such as Nav2's.", read=START),
     ParameterRow("weights", "", "Weights file (.safetensors). Empty: the weights that come with "
                  "the package, for evaluation only; do not use them on a vehicle."),
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
@@ -219,20 +258,34 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
             "camera. message_filters gives complete sets only, without deadline and offset."),
     _seconds("sync.deadline", 0.1, 0, 10, "Longest time a camera image waits for the messages "
              "that belong to it. Measured on the steady clock: increase it if a bag is played "
-             "slowly."),
+             "slowly.", LIVE),
     _seconds("sync.jump", 0.05, 0, 60, "A stamp this far before its stream's newest is a jump back "
-             "in time (a looped bag): matching starts again."),
+             "in time (a looped bag): matching starts again.", LIVE),
     ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
     ParameterRow("confidence_threshold", 0.0, "Pixels whose confidence is lower have no label: 255 "
-                 "in the mask and in all that is made of it. 0: all have one.", "", 0, 1),
+                 "in the mask and in all that is made of it. 0: all have one.", "", 0, 1,
+                 read=LIVE),
     ParameterRow("repeat_classes", False, "Whether ~/classes and ~/label_info are published every "
                  "second, for subscribers that are not transient local."),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
     _choice("plausibility", ("warn", "refuse", "off"), "What happens to a sensor whose data cannot "
             "be what the weights were trained on (unit, polarity, orientation). warn: it is said "
-            "in log and diagnostics; refuse: the sensor is left out of the mask as well."),
+            "in log and diagnostics; refuse: the sensor is left out of the mask as well.", LIVE),
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: as the publishers offer."),
+    _seconds("health.silence", 2.0, 0.1, 3600, "An input without a message for longer is silent; "
+             "if it is the camera, the mode is STARVED. A sensor that less than half of the masks "
+             "of this time have is missing: DEGRADED.", LIVE),
+    ParameterRow("health.failures", 5, "Frames that fail one after the other, after which the mode "
+                 "is FAULT.", "frames", 1, 1000, read=LIVE),
+    _seconds("health.latency", 0.0, 0, 3600, "A p95 of the latency above it is a warning in "
+             "diagnostics. 0: none.", LIVE),
+    ParameterRow("health.rate", 0.0, "Fewer masks per second are a warning in diagnostics. 0: "
+                 "none.", "Hz", 0, 1000, read=LIVE),
+    _seconds("snapshot.seconds", 0.0, 0, 60, "What ~/snapshot writes: all frames of this time, as "
+             "far as they fit 512 MiB of memory. 0: the last one.", LIVE),
+    ParameterRow("snapshot.folder", "", "Where ~/snapshot makes its folders. Empty: "
+                 "mmsam_snapshots in ROS_HOME, or in ~/.ros.", read=LIVE),
     _transport("camera"),
     _image("camera"),
     *_info("camera"),

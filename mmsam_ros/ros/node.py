@@ -1,206 +1,179 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node `mmsam`: synchronised sensors in, labelled masks out (`ros2 run mmsam_ros segment`).
 
-Callbacks only store messages; one worker thread decodes, infers and publishes.
+A managed node. `pipeline.py` is what configure builds, `control.py` answers calls, and `health.py`
+says how far the masks can be relied on.
 """
 
+import gc
 import signal
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+import torch
+from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
-from mmsam_ros.ros.calibration import Extrinsics
-from mmsam_ros.ros.diagnostics import Monitor
-from mmsam_ros.ros.interface import COMPRESSED, INPUTS
-from mmsam_ros.ros.logs import forwarded
-from mmsam_ros.ros.notes import Notes
-from mmsam_ros.ros.outputs import Outputs, advertise
+from mmsam_ros.ros.control import Control
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.health import Health
+from mmsam_ros.ros.pipeline import Entities, Pipeline
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
-from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
-from mmsam_ros.ros.topics import Input, check_names
-from mmsam_ros.ros.watch import Watch
-from mmsam_ros.ros.worker import Processor, Worker
-from mmsam_ros.sensors import made_of_points
-from mmsam_ros.weights import default_weights
 
-GRAPH_PERIOD = 0.2  # seconds between looks at who publishes
+GRAPH_PERIOD = 0.2  # seconds between looks at who publishes, and at the mode
 DIAGNOSTICS_PERIOD = 1.0  # seconds
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class SegmentNode(Node):
-    """Reads the sensors that the weights read and publishes masks; MmsamError for parameters or
-    weights that cannot be used.
+class SegmentNode(LifecycleNode):
+    """Configure loads the weights, activate reads the sensors, deactivate stops that, cleanup frees
+    the device. A transition that fails says why, and leaves the node as it was.
+
+    With `autostart` the constructor configures and activates; MmsamError for parameters or weights
+    that cannot be used.
     """
 
     def __init__(self) -> None:
         super().__init__(NODE)
-        log = self.get_logger()
-        self._inputs: list[Input] = []
-        # its time begins here
-        self._monitor = Monitor(
-            log.warning, inform=log.info, topic=self._topic,
-            stamp=lambda: self.get_clock().now().nanoseconds,
-        )  # fmt: skip
-        parameters = setup.declare_parameters(self)
-        with forwarded(log):
-            self._segmenter = setup.load_segmenter(parameters)
-        spec = self._segmenter.spec
-        self._sensors = spec.sensors
-        notes = Notes(self.get_logger().info, self.get_logger().warning)
-        self._infos = setup.make_camera_infos(parameters, notes)
-        names = (CAMERA, "thermal")
-        self._infos.topics = {n: self.resolve_topic_name(f"{n}/camera_info") for n in names}
-        poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
-        builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
-        self._views = builder.views
-        outputs = Outputs(
-            self, spec, threshold=parameters["confidence_threshold"],
-            repeat=parameters["repeat_classes"],
-        )  # fmt: skip
-        self._diagnostics = advertise(self, "/diagnostics")
-        self._sync = setup.make_synchroniser(parameters, self._sensors)
-        warn = self.get_logger().warning
-        self._plausibility = setup.make_plausibility(parameters, spec, self._infos, warn)
-        process = Processor(builder, self._segmenter, outputs, self.context.ok, self._plausibility)
-        self._worker = Worker(self._sync, process, self._settle)
-        self._inputs = self._make_inputs(parameters)
-        check_names(self, self._inputs)
-        self._watch = self._make_watch(parameters)
-        self._facts = self._settings(parameters, poses, outputs)
-        self._warn_of_settings(parameters)
-        self._worker.start()
+        self.pipeline: Pipeline | None = None
+        self.active, self.enabled = False, True
+        self._error: Exception | None = None  # of the last transition
+        self._entities = Entities(self)
+        self.parameters = setup.declare_parameters(self)
+        self._control, self._health = Control(self, self), Health(self, self)
+        self._guard_transitions()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
         self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady)
-        self.get_logger().info(f"ready: {', '.join(f'{k} {v}' for k, v in self._facts.items())}")
+        self.create_timer(DIAGNOSTICS_PERIOD, self._report, clock=steady)
+        self._health.look()
+        self._starting = self.parameters["autostart"]  # what fails then is said by `run`
+        if self._starting:
+            for trigger in (self.trigger_configure, self.trigger_activate):
+                if trigger() != SUCCESS and self._error is not None:
+                    raise self._error
+            self._starting = False
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load the weights and warm up."""
+        return self._attempt("configure", self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and make masks."""
+        return self._attempt("activate", self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the present frame and unsubscribe; the weights stay."""
+        self.active = False
+        self.follow()
+        return SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free weights and device."""
+        self.stop()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, for good."""
+        self.stop()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup: the node can be configured again."""
+        self.stop()
+        return SUCCESS
+
+    def follow(self) -> None:
+        """Read the sensors, or do not, as `active` and `enabled` say."""
+        if self.pipeline is not None and self.pipeline.running != (self.active and self.enabled):
+            if self.pipeline.running:
+                self.pipeline.stop()
+            else:
+                self.pipeline.start()
+        self._health.look()
 
     def stop(self) -> None:
-        """End the worker; sets that wait are counted as dropped."""
-        self._worker.stop()
+        """Stop, and free what configure has built."""
+        self.active = False
+        self.follow()
+        self.pipeline = None
+        self._entities.destroy()
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        self._health.look()
 
-    def _topic(self, stream: str) -> str | None:
-        """The topic that a stream is read from now."""
-        return next((i.topic for i in self._inputs if i.name == stream), None)
+    def diagnostics(self) -> Any:
+        """As on `/diagnostics`, now."""
+        return self._health.array()
 
-    def _settle(self, synced: SyncedSet, outcome: Outcome) -> None:
-        """The one place where a set ends; called by the worker."""
-        self._monitor.settled(synced, outcome)
-        self._sync.settle(synced, outcome)
+    def _configure(self) -> None:
+        self._entities = Entities(self)
+        try:
+            self.pipeline = Pipeline(self, self.parameters)
+        except Exception:
+            self.stop()
+            raise
+        self._health.look()
 
-    def _settings(
-        self, parameters: setup.Parameters, poses: Extrinsics, outputs: Outputs
-    ) -> dict[str, Any]:
-        """What runs, for log and diagnostics."""
-        geometry = self._segmenter.geometry
-        return {
-            "weights": Path(parameters["weights"] or default_weights()).name,
-            "recipe": self._segmenter.spec.provenance.recipe,
-            "device": str(self._segmenter.device),
-            "precision": parameters["precision"],
-            "engine": self._segmenter.engine.name,
-            "geometry": f"{geometry.mode} {geometry.size[1]}x{geometry.size[0]}",
-            "inputs": "+".join((CAMERA, *self._sensors)),
-            "sync_backend": parameters["sync_backend"],
-            "image_backend": parameters["image_backend"],
-            "extrinsics": poses.source,
-            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
-        }
-
-    def _warn_of_settings(self, parameters: setup.Parameters) -> None:
-        """Log defaults and overrides that a user may not have meant."""
-        segmenter, warn = self._segmenter, self.get_logger().warning
-        topic = self.resolve_topic_name("camera/image")
-        if not parameters["weights"]:
-            warn(
-                f"parameter weights is not set: using {default_weights().name}, trained on "
-                "synthetic scenes. Evaluation only; do not use on a vehicle"
+    def _activate(self) -> None:
+        assert self.pipeline is not None
+        if changed := self._control.changed():
+            raise RosError(
+                f"parameter {', '.join(changed)} has been set since configure, which has to read "
+                "it first: cleanup, configure, activate"
             )
-        if parameters["device"] == "auto" and segmenter.device.type == "cpu":
-            warn("parameter device is 'auto' and there is no CUDA device: running on the CPU")
-        if segmenter.geometry != segmenter.spec.geometry:
-            warn(
-                f"geometry is {self._facts['geometry']} by parameter; the weights were trained "
-                f"with {segmenter.spec.geometry.mode}"
-            )
-        if parameters["camera.image"] == "auto" and "rect" in topic.rpartition("/")[2]:
-            warn(
-                f"parameter camera.image is 'auto', but {topic} looks rectified. If its CameraInfo "
-                "still has the distortion of the raw image (as from image_proc), set it to "
-                "'rectified'"
-            )
+        self.active = True
+        self.follow()
+        ready = ", ".join(f"{name} {value}" for name, value in self.pipeline.settings.items())
+        self.get_logger().info(f"ready: {ready}")
 
-    def _make_inputs(self, parameters: setup.Parameters) -> list[Input]:
-        """An input for every stream, and for every CameraInfo that is needed."""
-        topics = {topic.name: topic for topic in INPUTS}
-        reliability, inputs = parameters["input_reliability"], []
-        for sensor in (CAMERA, *self._sensors):
-            raw = topics[f"{sensor}/image"]
-            name = f"{self.resolve_topic_name(raw.name)}/compressed"
-            packed = [replace(raw, name=name, type=COMPRESSED)]
-            if sensor == "depth":
-                packed.insert(0, replace(packed[0], name=f"{name}Depth"))  # keeps all bits
-            images = {"auto": [raw, *packed], "raw": [raw], "compressed": packed}
-            candidates = images[parameters[f"{sensor}.transport"]]
-            if sensor == "lidar":
-                # points come first, unless the weights read a raster that points cannot give
-                points_first = made_of_points(self._segmenter.spec.encodings["lidar"])
-                candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
-            store = partial(self._store, sensor)
-            inputs.append(Input(self, sensor, candidates, reliability, store))
-        for name in (CAMERA, "thermal") if "thermal" in self._sensors else (CAMERA,):
-            if name not in self._infos.fixed:
-                topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
-                inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
-        return inputs
+    def _attempt(self, name: str, act: Callable[[], None]) -> TransitionCallbackReturn:
+        """Do a transition; where it fails, the state is the one before it."""
+        self._error = None
+        try:
+            act()
+        except Exception as error:  # rclpy would drop it, and what it says
+            self._error = error
+            said = str(error) if isinstance(error, START_ERRORS) else traceback.format_exc()
+            if not self._starting:
+                self.get_logger().error(f"cannot {name}: {said}")
+            return FAILURE
+        return SUCCESS
 
-    def _make_watch(self, parameters: setup.Parameters) -> Watch:
-        """On the inputs that this configuration needs."""
-        points = "lidar" in self._sensors and made_of_points(
-            self._segmenter.spec.encodings["lidar"]
-        )
-        infos = points or parameters["thermal.registration"] == "rotation"
-        needed = [i for i in self._inputs if infos or not i.name.endswith("_info")]
-        offsets = {sensor: parameters[f"{sensor}.offset"] for sensor in self._sensors}
-        log = self.get_logger()
-        return Watch(needed, self._sync.unmatched, offsets, log.warning, log.info)
+    def _guard_transitions(self) -> None:
+        """rclpy ends the process over a transition that the present state does not have."""
+        service, log = self._service_change_state, self.get_logger()
+        change = service.callback
+
+        def guarded(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except rclpy_implementation.RCLError as error:
+                wanted = request.transition.label or request.transition.id
+                log.error(f"transition {wanted} is not possible now: {error}")
+                response.success = False
+                return response
+
+        service.callback = guarded
 
     def _watch_graph(self) -> None:
-        """Follow publishers; a sensor that nobody publishes is not waited for."""
-        for stream in self._inputs:
-            published = stream.update()
-            if stream.name in self._sensors:
-                self._sync.expect(stream.name, published)
-        self._worker.wake()
+        if self.pipeline is not None:
+            self.pipeline.watch_graph()
+        self._health.look()
 
-    def _store(self, stream: str, message: Any) -> None:
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-        self._worker.feed(stream, stamp_ns, message, time.monotonic())
-
-    def _publish_diagnostics(self) -> None:
-        self._watch.look()
-        self._monitor.report()
-        facts = self._facts | {f"topic.{i.name}": i.topic or "none published" for i in self._inputs}
-        for sensor, ahead in self._sync.unmatched().items():
-            facts[f"stamps_ahead.{sensor}"] = f"{ahead:.2f} s"
-        facts |= {f"view.{sensor}": text for sensor, text in self._views.copy().items()}
-        name = f"{self.get_fully_qualified_name()}: segmentation"
-        found = self._plausibility.findings
-        status = self._monitor.status(name, self._sync.counts(), facts, found)
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+    def _report(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.report()
+        self._health.report()
 
 
 def run(args: Sequence[str] | None = None) -> int:

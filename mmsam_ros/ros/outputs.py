@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.inference.points import labelled_cloud, organised_cloud
-from mmsam_ros.ros.interface import OUTPUTS, message_class
+from mmsam_ros.ros.interface import message_class
 from mmsam_ros.ros.messages import fill_image
 from mmsam_ros.ros.pack import cloud_message, fill_jpeg, fill_png
 from mmsam_ros.ros.sets import Entry, SyncedSet
+from mmsam_ros.ros.topics import advertise
 from mmsam_ros.sensors import (
     CAMERA,
     NO_LABEL,
@@ -36,17 +36,7 @@ from mmsam_ros.sensors import (
 )
 from mmsam_ros.weights import Spec
 
-_TOPICS = {topic.name: topic for topic in OUTPUTS}
 _REPEAT = 1.0  # seconds between two tables of classes, where they are repeated
-
-
-def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
-    """A publisher with type and QoS of the table's row `name`, or of another row."""
-    topic = _TOPICS[row or name]
-    qos = QoSProfile(depth=1 if topic.latched else 5, reliability=ReliabilityPolicy.RELIABLE)
-    if topic.latched:
-        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-    return node.create_publisher(message_class(topic.type), name, qos)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +94,14 @@ class _Output(NamedTuple):
 class Outputs:
     """The publishers of a node but diagnostics.
 
-    `threshold`: pixels of a lower confidence (0 to 1) have no label; it may change between frames.
+    `threshold`: pixels of a lower confidence (0 to 1) have no label.
     `repeat`: the tables of classes are published every second, and not only once.
     """
 
     def __init__(
         self, node: Node, spec: Spec, *, threshold: float = 0.0, repeat: bool = False
     ) -> None:
-        self.threshold = threshold
+        self._threshold = threshold
         self._node, self._spec = node, spec
         self._colours = palette(spec.classes)
         self._labelled: tuple[int, float] | None = None  # stamp and arrival of the newest cloud
@@ -166,7 +156,13 @@ class Outputs:
     def asked(self) -> Asked:
         """What is read now."""
         needs = {output.needs for output in self._outputs if output.needs and output.is_read}
-        return Asked("confidence" in needs, "probabilities" in needs, self.threshold)
+        return Asked("confidence" in needs, "probabilities" in needs, self._threshold)
+
+    def set_threshold(self, threshold: float) -> None:
+        """From the next frame on; ~/label_info says it, too."""
+        if threshold != self._threshold:
+            self._threshold = threshold
+            self.publish_classes()
 
     def publish(self, shown: Shown) -> None:
         """Publish what is read of a frame."""
@@ -186,7 +182,7 @@ class Outputs:
             from vision_msgs.msg import LabelInfo, VisionClass
 
             named = [VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes]
-            info = LabelInfo(class_map=named, threshold=float(self.threshold))
+            info = LabelInfo(class_map=named, threshold=float(self._threshold))
             info.header.stamp = self._node.get_clock().now().to_msg()
             self._label_info.publish(info)
 
@@ -232,7 +228,7 @@ def _image(encoding: str, pixels: Callable[[Shown], Any]) -> Callable[[Shown], I
 
 def _advertise_label_info(node: Node) -> Publisher | None:
     """None without vision_msgs."""
-    if message_class(_TOPICS["~/label_info"].type) is None:
+    if message_class("vision_msgs/msg/LabelInfo") is None:
         node.get_logger().warning(
             "~/label_info is not published: vision_msgs is not installed; if you need it, "
             "install ros-jazzy-vision-msgs"

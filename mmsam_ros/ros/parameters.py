@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters, declared and checked, and the objects that they configure.
 
-They are read once, at start. RosError names a parameter that is wrong.
+RosError names a parameter that is wrong. `control.py` has what happens when one is set later.
 """
 
+import array
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
-from mmsam_ros.ros.interface import PARAMETERS, ParameterRow
+from mmsam_ros.ros.interface import PARAMETERS, START, ParameterRow
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
 from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
@@ -39,9 +40,9 @@ Parameters = Mapping[str, Any]  # checked values by name; a list that is not set
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
 
 
-def declare_parameters(node: Node) -> Parameters:
-    """Declare all parameters on a node and read them; RosError if a value or a combination is not
-    allowed, or a name is close to one that exists.
+def declare_parameters(node: Node) -> dict[str, Any]:
+    """Declare all parameters on a node and read them; RosError if a value is not allowed, or a name
+    is close to one that exists. `check_together` looks at combinations.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
     for name in node._parameter_overrides:
@@ -51,15 +52,20 @@ def declare_parameters(node: Node) -> Parameters:
                 raise RosError(f"parameter {name!r} does not exist{hint}")
             # it may be meant for another node that reads the same file
             node.get_logger().warning(f"parameter {name!r} does not exist and is ignored")
-    _check_together(parameters)
     return parameters
+
+
+def plain_value(parameter: Parameter) -> Any:
+    """A value as `declare_parameters` has it: a list that is empty is None."""
+    value = parameter.value
+    return list(value) or None if isinstance(value, (array.array, list, tuple)) else value
 
 
 def _declare(node: Node, row: ParameterRow) -> Any:
     """The value of a parameter after declaring it on the node."""
     described = ParameterDescriptor(
-        description=row.description, additional_constraints=row.expected, read_only=True,
-        dynamic_typing=bool(row.word),
+        description=row.description, additional_constraints=f"{row.expected}; read: {row.read}",
+        read_only=row.read == START, dynamic_typing=bool(row.word),
     )  # fmt: skip
     if isinstance(row.default, int) and not isinstance(row.default, bool):
         described.integer_range = [IntegerRange(from_value=row.low, to_value=row.high, step=1)]
@@ -88,7 +94,7 @@ def _declare_list(node: Node, name: str, described: ParameterDescriptor) -> list
     return list(value) or None
 
 
-def _check_together(parameters: Parameters) -> None:
+def check_together(parameters: Parameters) -> None:
     """Raise RosError for values that do not go together."""
     if parameters["sync_backend"] == "message_filters":
         for row in PARAMETERS:
@@ -134,15 +140,20 @@ def load_segmenter(parameters: Parameters) -> Segmenter:
     return segmenter
 
 
-def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
-    """The synchroniser of the sensors that the weights read."""
+def sync_config(parameters: Parameters, sensors: tuple[str, ...]) -> SyncConfig:
+    """How the sensors that the weights read are matched."""
 
     def values(section: str, *leaves: str) -> list[Any]:
         return [parameters[f"{section}.{leaf}"] for leaf in leaves]
 
     leaves = ("slop", "offset", "max_age", "min_interval")
     auxiliaries = {sensor: AuxiliarySync(*values(sensor, *leaves)) for sensor in sensors}
-    config = SyncConfig(auxiliaries, *values("sync", "deadline", "queue", "jump"))
+    return SyncConfig(auxiliaries, *values("sync", "deadline", "queue", "jump"))
+
+
+def make_synchroniser(parameters: Parameters, sensors: tuple[str, ...]) -> Synchroniser:
+    """The synchroniser of the sensors that the weights read."""
+    config = sync_config(parameters, sensors)
     stock = parameters["sync_backend"] == "message_filters"
     return (StockSynchroniser if stock else Synchroniser)(config)
 

@@ -98,6 +98,20 @@ class IntensityScale:
             self._log += (math.log(self._mean / mean) - self._log) / self._count
 
 
+def check_mode(spec: Spec, mode: str) -> str:
+    """What the weights lack for a mode, or nothing; RosError where it cannot do without."""
+    unknown = [sensor for sensor in spec.sensors if not spec.seen.get(sensor)]
+    if mode == "off" or not unknown:
+        return ""
+    text = (
+        f"parameter plausibility: found {mode!r}, but the weights have no statistics of "
+        f"{' and '.join(unknown)} to compare with; `mmsam weights seen` adds them"
+    )
+    if mode == "refuse" and not spec.seen:
+        raise RosError(f"{text}, or set it to 'warn' or 'off'")
+    return text
+
+
 class Plausibility:
     """Looks at the planes of each frame, and at the pose of its cloud. RosError where `refuse`
     needs statistics that the weights lack.
@@ -114,18 +128,12 @@ class Plausibility:
         self, spec: Spec, mode: str, warn: Callable[[str], Any], scale: IntensityScale,
         infos: CameraInfos, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._spec, self._mode, self._warn, self._clock = spec, mode, warn, clock
+        self._spec, self.mode, self._warn, self._clock = spec, mode, warn, clock
         self._scale, self._infos = scale, infos
         self._watch = ChannelWatch(spec, WINDOW, LEAST, PATIENCE, PERIOD)
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
-        if mode != "off" and (unknown := [s for s in spec.sensors if not spec.seen.get(s)]):
-            text = (
-                f"parameter plausibility: found {mode!r}, but the weights have no statistics of "
-                f"{' and '.join(unknown)} to compare with; `mmsam weights seen` adds them"
-            )
-            if mode == "refuse" and not spec.seen:
-                raise RosError(f"{text}, or set it to 'warn' or 'off'")
+        if text := check_mode(spec, mode):
             warn(text)
 
     def __call__(
@@ -136,7 +144,8 @@ class Plausibility:
         the frame in seconds, None: it is not one of a drive.
         """
         planes = self._scale(planes)
-        if self._mode == "off":
+        if self.mode == "off":
+            self.findings = {}
             return planes
         kept, refused = dict(planes.auxiliaries), dict(planes.refused)
         all_found: dict[str, str] = {}
@@ -150,7 +159,7 @@ class Plausibility:
                 self._log(sensor, finding, frame_ids)
                 all_found[f"{sensor}.{finding.subject}"] = finding.text
             certain = [finding for finding in found if finding.certain]
-            if certain and self._mode == "refuse" and sensor != CAMERA:
+            if certain and self.mode == "refuse" and sensor != CAMERA:
                 text = "; ".join(f"{finding.subject} {finding.text}" for finding in certain)
                 refused[sensor] = Refusal(sensor, IMPLAUSIBLE, text)
                 del kept[sensor]

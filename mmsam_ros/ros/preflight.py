@@ -43,9 +43,10 @@ def can_start(args: Sequence[str] | None) -> bool:
         node = rclpy.create_node(
             NODE, context=context, enable_rosout=False, start_parameter_services=False
         )
-        given = node._parameter_overrides.get("weights")
+        given, auto = map(node._parameter_overrides.get, ("weights", "autostart"))
         node.destroy_node()
-        if given is not None and isinstance(given.value, str) and given.value:
+        waits = auto is not None and auto.value is False  # configure says what is wrong
+        if given is not None and isinstance(given.value, str) and given.value and not waits:
             check_weights(Path(os.path.expanduser(given.value)))
     except START_ERRORS as error:
         get_logger(NODE).fatal(f"cannot start: {error}")

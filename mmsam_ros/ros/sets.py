@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from mmsam_ros.sensors import CAMERA, Refusal
 
-DEFECT, OUT_OF_MEMORY = "defect", "out_of_memory"  # reasons that are the node's own failure
+DEFECT, OUT_OF_MEMORY = "defect", "out_of_memory"
+INVALID = "invalid"  # such as values of the network that are not finite
+OWN = (DEFECT, OUT_OF_MEMORY, INVALID)  # reasons that are the node's own failure
 
 
 @dataclass(eq=False, slots=True)

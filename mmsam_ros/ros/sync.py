@@ -83,8 +83,7 @@ class _Auxiliary:
     """Buffers and timeline of one auxiliary stream."""
 
     def __init__(self, config: AuxiliarySync, queue: int) -> None:
-        self.slop, self.offset = _ns(config.slop), _ns(config.offset)
-        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
+        self.set(config)
         self.intervals: deque[int] = deque(maxlen=LEARNED)  # the last ones between two messages
         self.buffer: list[Entry] = []  # the camera's timeline, in order of time
         self.ahead: list[Entry] = []  # after this stream's own jump, until the camera follows
@@ -93,6 +92,10 @@ class _Auxiliary:
         self.leads = False  # while split: whether this stream has jumped, or the camera
         self.expected = True  # whether camera messages wait for this stream
         self.closed: deque[tuple[int, float]] = deque(maxlen=queue)  # (camera time, distance)
+
+    def set(self, config: AuxiliarySync) -> None:
+        self.slop, self.offset = _ns(config.slop), _ns(config.offset)
+        self.max_age, self.min_interval = _ns(config.max_age), _ns(config.min_interval)
 
     def complete(self, camera: int) -> bool:
         """Whether no message nearer to a camera message of this time can still come."""
@@ -216,6 +219,20 @@ class Synchroniser:
         """Whether camera messages wait for a stream; not for one that nobody publishes."""
         with self._lock:
             self._auxiliaries[stream].expected = expected
+
+    def update(self, config: SyncConfig) -> None:
+        """Matches by other values from now on, but for `queue`; a stream whose offset is another
+        begins anew. Sets that are open keep their deadline.
+        """
+        with self._lock:
+            self._deadline, self._jump = config.deadline, _ns(config.jump)
+            for name, auxiliary in self._auxiliaries.items():
+                before = auxiliary.offset
+                auxiliary.set(config.auxiliaries[name])
+                if auxiliary.offset != before:
+                    self._evict(auxiliary.follow() + auxiliary.follow(), "dropped:reset")
+                    auxiliary.newest = None
+                    self._alone[name].reset()
 
     def settle(self, synced: SyncedSet, outcome: Outcome) -> None:
         """Counts how a set ended; RosError for one that has been settled already."""

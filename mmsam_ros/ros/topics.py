@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's subscriptions, with the QoS that publishers offer."""
+"""The node's subscriptions, with the QoS that publishers offer, and its publishers."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import COMPRESSED, IMAGE, Topic, message_class
+from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
 
+_TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
+RATED = 100  # messages from which an input's rate is taken
 SHOWN = 12  # topics that a message lists at most
 LAUNCH_ARGUMENTS = {
     "camera/image": "image_topic",
@@ -30,8 +34,8 @@ LAUNCH_ARGUMENTS = {
 class Input:
     """Subscribes to the first candidate that has publishers, never to two.
 
-    It waits for a publisher, whose offer decides the QoS, unless the reliability is given and there
-    is one candidate.
+    Nothing is subscribed to before `update`. It waits for a publisher, whose offer decides the QoS,
+    unless the reliability is given and there is one candidate.
     """
 
     node: Node
@@ -41,13 +45,10 @@ class Input:
     callback: Callable[[Any], None]
     last: float | None = None  # when a message came last, on the steady clock
     published: bool = False  # at the last update
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=RATED))  # the last ones
     _warned: set[tuple[str, str]] = field(default_factory=set)
     _subscription: Subscription | None = None
     _current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
-
-    def __post_init__(self) -> None:
-        if self.reliability != "auto" and len(self.candidates) == 1:
-            self._follow(self.candidates[0], [])
 
     @property
     def topic(self) -> str | None:
@@ -56,8 +57,18 @@ class Input:
 
     def update(self) -> bool:
         """Follow the publishers; returns whether the input has one."""
+        if self._current is None and self.reliability != "auto" and len(self.candidates) == 1:
+            self._follow(self.candidates[0], [])
         self.published = self._find_publisher()
         return self.published
+
+    def close(self) -> None:
+        """Unsubscribe; `update` begins anew."""
+        if self._subscription is not None:
+            self.node.destroy_subscription(self._subscription)
+        self._subscription = self._current = self.last = None
+        self.published = False
+        self.arrivals.clear()
 
     def _find_publisher(self) -> bool:
         current = self._current and self._current[0]  # kept while it is published
@@ -94,6 +105,7 @@ class Input:
 
     def _receive(self, message: Any) -> None:
         self.last = time.monotonic()
+        self.arrivals.append(self.last)
         self.callback(message)
 
     def _warn_of_type(self, candidate: Topic, found: str) -> None:
@@ -185,3 +197,12 @@ def check_names(node: Node, inputs: Sequence[Input]) -> None:
             raise RosError(f"topic {name}: found as {first[name]} and as {use}, expected a topic "
                            "of its own for each: check the remappings")  # fmt: skip
         first[name] = use
+
+
+def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
+    """A publisher with type and QoS of the table's row `name`, or of another row."""
+    topic = _TOPICS[row or name]
+    qos = QoSProfile(depth=1 if topic.latched else 5, reliability=ReliabilityPolicy.RELIABLE)
+    if topic.latched:
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return node.create_publisher(message_class(topic.type), name, qos)

@@ -4,7 +4,7 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from mmsam_ros._util import MmsamError
-from mmsam_ros.inference import Segmenter
+from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
-from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.ros.sets import DEFECT, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
-from mmsam_ros.sensors import Refusal
+from mmsam_ros.sensors import Frame, Refusal
+
+Timings = Mapping[str, float]  # milliseconds by step
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Processor:
     outputs: Outputs
     is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
     plausibility: Plausibility | None = None
+    made: Callable[[SyncedSet, Frame, Result, Timings], None] = lambda *_: None  # after a mask
 
     def __call__(self, synced: SyncedSet) -> Outcome:
         """Process a set; never raises."""
@@ -40,8 +43,10 @@ class Processor:
 
     def _process(self, synced: SyncedSet) -> Outcome:
         refused: dict[str, Refusal] = {}
+        began = time.perf_counter()
         try:
             frame, refused = self.builder.build(synced)
+            converted = time.perf_counter()
             review = None
             if self.plausibility is not None:
                 frame_ids, stamp = self.builder.frame_ids(synced), synced.camera.stamp_ns / 1e9
@@ -49,16 +54,20 @@ class Processor:
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
+            inferred = time.perf_counter()
             self.outputs.publish(Shown.of(synced, frame, result, refused))
+            around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
+            timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
+            self.made(synced, frame, result, timings)
         except MmsamError as error:
-            return Outcome("refused", getattr(error, "reason", "invalid"), str(error), refused)
+            return Outcome("refused", getattr(error, "reason", INVALID), str(error), refused)
         except torch.OutOfMemoryError as error:
             return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
         except Exception:  # a bug costs one frame, not the node
             if not self.is_running():
                 return Outcome("dropped", "shutdown")
             return Outcome("refused", DEFECT, traceback.format_exc(), refused)
-        return Outcome("used", sensors=refused, fused=result.present, timings=result.timings)
+        return Outcome("used", sensors=refused, fused=result.present, timings=timings)
 
 
 class Worker(threading.Thread):

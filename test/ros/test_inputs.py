@@ -73,10 +73,16 @@ def test_a_weaker_publisher_that_joins_is_heard_too(client: Client) -> None:
     follow(client, stream, "/cam", [(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)])
 
 
-def test_given_reliability_subscribes_at_once(client: Client) -> None:
-    Input(client.node, "camera", [RAW], "best_effort", lambda _: None)
+def test_given_reliability_subscribes_without_a_publisher(client: Client) -> None:
+    stream = Input(client.node, "camera", [RAW], "best_effort", lambda _: None)
+    assert stream.topic is None
     expected = [(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)]
-    client.spin_until(lambda: subscribed(client, "/cam") == expected, "a subscription")
+    for _ in range(2):  # and again after it was closed
+        assert not stream.update()
+        client.spin_until(lambda: subscribed(client, "/cam") == expected, "a subscription")
+        stream.close()
+        client.spin_until(lambda: subscribed(client, "/cam") == [], "none")
+        assert stream.topic is None
 
 
 def test_raw_and_compressed_are_never_both_read(client: Client) -> None:

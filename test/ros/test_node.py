@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.ros.interface import INPUTS, OUTPUTS, message_class
+from mmsam_ros.ros.interface import INPUTS, OUTPUTS, STEPS, message_class
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, topic_names
 
 pytestmark = pytest.mark.dds
@@ -221,12 +221,16 @@ def test_the_topics_are_those_of_the_table(rig: Rig) -> None:
     written = dict(node.get_publisher_names_and_types_by_node("mmsam", "/"))
     read = dict(node.get_subscriber_names_and_types_by_node("mmsam", "/"))
     for topics in (written, read):
-        for of_ros in ("/parameter_events", "/rosout", "/tf", "/tf_static"):
+        of_rclpy = ("/parameter_events", "/rosout", "/tf", "/tf_static", "/mmsam/transition_event")
+        for of_ros in of_rclpy:
             topics.pop(of_ros, None)
     rows = {}
     for row in OUTPUTS:
-        for name in CLASSES if "<class>" in row.name else ("",):
-            rows[row.name.replace("~", "/mmsam").replace("<class>", name)] = row
+        for part, names in (("<class>", CLASSES), ("<step>", (*STEPS, "total")), ("", ("",))):
+            if part in row.name:
+                for name in names:
+                    rows[row.name.replace("~", "/mmsam").replace(part, name)] = row
+                break
     if message_class("vision_msgs/msg/LabelInfo") is None:
         del rows["/mmsam/label_info"]
     assert written == {name: [row.type] for name, row in rows.items()}

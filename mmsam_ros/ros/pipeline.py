@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What configure builds of the parameters and cleanup frees: from the inputs to the outputs.
+
+Callbacks only store messages; one worker thread decodes, infers and publishes.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+
+from mmsam_ros.inference import Result
+from mmsam_ros.ros import parameters as setup
+from mmsam_ros.ros.calibration import Extrinsics
+from mmsam_ros.ros.diagnostics import Monitor
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.logs import forwarded
+from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.outputs import Outputs
+from mmsam_ros.ros.plausibility import check_mode
+from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.snapshot import Recorder
+from mmsam_ros.ros.timings import Timings
+from mmsam_ros.ros.topics import Input, check_names
+from mmsam_ros.ros.watch import Watch
+from mmsam_ros.ros.worker import Processor, Worker
+from mmsam_ros.sensors import Frame, made_of_points
+from mmsam_ros.weights import default_weights
+
+
+class Pipeline:
+    """Reads the sensors that the weights read and publishes masks, from `start` to `stop`.
+
+    `parameters` is a copy of the pipeline's own: live ones change in it, and who reads them at
+    every use needs nothing else; `apply` is for those who do not. MmsamError for parameters or
+    weights that cannot be used.
+    """
+
+    def __init__(self, node: Node, parameters: Mapping[str, Any]) -> None:
+        self._node, self.parameters = node, dict(parameters)
+        log, given = node.get_logger(), self.parameters
+        self.inputs: list[Input] = []
+        self.monitor = Monitor(
+            log.warning, inform=log.info, topic=self._topic,
+            stamp=lambda: node.get_clock().now().nanoseconds,
+        )  # fmt: skip
+        setup.check_together(given)
+        with forwarded(log):
+            self.segmenter = setup.load_segmenter(given)
+        spec = self.segmenter.spec
+        self.sensors = spec.sensors
+        notes = Notes(node.get_logger().info, node.get_logger().warning)
+        self._infos = setup.make_camera_infos(given, notes)
+        names = (CAMERA, "thermal")
+        self._infos.topics = {n: node.resolve_topic_name(f"{n}/camera_info") for n in names}
+        poses = Extrinsics(node, {s: given[f"{s}.extrinsics"] for s in self.sensors})
+        builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
+        self._views = builder.views
+        self._outputs = Outputs(
+            node, spec, threshold=given["confidence_threshold"], repeat=given["repeat_classes"]
+        )
+        self._timings = Timings(node)
+        self.recorder = Recorder(given, self._infos)
+        self.sync = setup.make_synchroniser(given, self.sensors)
+        warn = node.get_logger().warning
+        self.plausibility = setup.make_plausibility(given, spec, self._infos, warn)
+        self._process = Processor(
+            builder, self.segmenter, self._outputs, node.context.ok, self.plausibility, self._made
+        )
+        self.inputs = self._make_inputs()
+        check_names(node, self.inputs)
+        self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
+        self._worker: Worker | None = None
+        self._watch: Watch | None = None
+        self.settings = self._describe(poses)
+        self._warn_of_settings()
+        self.apply()
+
+    @property
+    def running(self) -> bool:
+        """Whether sensors are read."""
+        return self._worker is not None
+
+    def start(self) -> None:
+        """Subscribe, and make masks of what comes."""
+        self._watch = self._make_watch()
+        self._worker = Worker(self.sync, self._process, self._settle)
+        self._worker.start()
+        self.watch_graph()
+
+    def stop(self) -> None:
+        """Unsubscribe, and end the worker; sets that wait are counted as dropped."""
+        for stream in self.inputs:
+            stream.close()
+        if self._worker is not None:
+            self._worker.stop()
+        self._worker = self._watch = None
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """RosError unless these values, of which some live ones are new, can be applied."""
+        setup.check_together(parameters)
+        check_mode(self.segmenter.spec, parameters["plausibility"])
+        config = setup.sync_config(parameters, self.sensors)
+        stock = parameters["sync_backend"] == "message_filters"
+        if stock and config != setup.sync_config(self.parameters, self.sensors):
+            raise RosError("with sync_backend 'message_filters', matching needs a new configure")
+
+    def apply(self) -> None:
+        """Take over live parameters that are not read at every use."""
+        self.sync.update(setup.sync_config(self.parameters, self.sensors))
+        self.plausibility.mode = self.parameters["plausibility"]
+        self._outputs.set_threshold(self.parameters["confidence_threshold"])
+        self._offsets |= {s: self.parameters[f"{s}.offset"] for s in self.sensors}
+
+    def watch_graph(self) -> None:
+        """Follow publishers; a sensor that nobody publishes is not waited for."""
+        if self._worker is None:
+            return
+        for stream in self.inputs:
+            published = stream.update()
+            if stream.name in self.sensors:
+                self.sync.expect(stream.name, published)
+        self._worker.wake()
+
+    def report(self) -> None:
+        """Log what is to be said about once a second."""
+        if self._watch is not None:
+            self._watch.look()
+            self.monitor.report()
+
+    def facts(self) -> dict[str, Any]:
+        """What runs, for diagnostics."""
+        topics = {f"topic.{i.name}": i.topic or "none published" for i in self.inputs}
+        ahead = {f"stamps_ahead.{s}": f"{t:.2f} s" for s, t in self.sync.unmatched().items()}
+        views = {f"view.{sensor}": text for sensor, text in self._views.copy().items()}
+        return self.settings | topics | ahead | views
+
+    def _topic(self, stream: str) -> str | None:
+        """The topic that a stream is read from now."""
+        return next((i.topic for i in self.inputs if i.name == stream), None)
+
+    def _made(
+        self, synced: SyncedSet, frame: Frame, result: Result, took: Mapping[str, float]
+    ) -> None:
+        """After a mask was published; called by the worker."""
+        self._timings.publish(synced, took)
+        self.recorder.keep(synced, frame, result)
+
+    def _settle(self, synced: SyncedSet, outcome: Outcome) -> None:
+        """The one place where a set ends; called by the worker."""
+        self.recorder.settled(synced, outcome)
+        self.monitor.settled(synced, outcome)
+        self.sync.settle(synced, outcome)
+
+    def _store(self, stream: str, message: Any) -> None:
+        stamp = message.header.stamp
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        if self._worker is not None:
+            self._worker.feed(stream, stamp_ns, message, time.monotonic())
+
+    def _describe(self, poses: Extrinsics) -> dict[str, Any]:
+        """What runs, for log and diagnostics."""
+        geometry, given = self.segmenter.geometry, self.parameters
+        return {
+            "weights": Path(given["weights"] or default_weights()).name,
+            "recipe": self.segmenter.spec.provenance.recipe,
+            "device": str(self.segmenter.device),
+            "precision": given["precision"],
+            "engine": self.segmenter.engine.name,
+            "geometry": f"{geometry.mode} {geometry.size[1]}x{geometry.size[0]}",
+            "inputs": "+".join((CAMERA, *self.sensors)),
+            "sync_backend": given["sync_backend"],
+            "image_backend": given["image_backend"],
+            "extrinsics": poses.source,
+            "label_info": "yes" if self._outputs.has_label_info else "no vision_msgs",
+        }
+
+    def _warn_of_settings(self) -> None:
+        """Log defaults and overrides that a user may not have meant."""
+        segmenter, warn = self.segmenter, self._node.get_logger().warning
+        topic = self._node.resolve_topic_name("camera/image")
+        if not self.parameters["weights"]:
+            warn(
+                f"parameter weights is not set: using {default_weights().name}, trained on "
+                "synthetic scenes. Evaluation only; do not use on a vehicle"
+            )
+        if self.parameters["device"] == "auto" and segmenter.device.type == "cpu":
+            warn("parameter device is 'auto' and there is no CUDA device: running on the CPU")
+        if segmenter.geometry != segmenter.spec.geometry:
+            warn(
+                f"geometry is {self.settings['geometry']} by parameter; the weights were trained "
+                f"with {segmenter.spec.geometry.mode}"
+            )
+        if self.parameters["camera.image"] == "auto" and "rect" in topic.rpartition("/")[2]:
+            warn(
+                f"parameter camera.image is 'auto', but {topic} looks rectified. If its CameraInfo "
+                "still has the distortion of the raw image (as from image_proc), set it to "
+                "'rectified'"
+            )
+
+    def _make_inputs(self) -> list[Input]:
+        """An input for every stream, and for every CameraInfo that is needed."""
+        node, topics = self._node, {topic.name: topic for topic in INPUTS}
+        reliability, inputs = self.parameters["input_reliability"], []
+        for sensor in (CAMERA, *self.sensors):
+            raw = topics[f"{sensor}/image"]
+            name = f"{node.resolve_topic_name(raw.name)}/compressed"
+            packed = [replace(raw, name=name, type=COMPRESSED)]
+            if sensor == "depth":
+                packed.insert(0, replace(packed[0], name=f"{name}Depth"))  # keeps all bits
+            images = {"auto": [raw, *packed], "raw": [raw], "compressed": packed}
+            candidates = images[self.parameters[f"{sensor}.transport"]]
+            if sensor == "lidar":
+                # points come first, unless the weights read a raster that points cannot give
+                points_first = made_of_points(self.segmenter.spec.encodings["lidar"])
+                candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
+            store = partial(self._store, sensor)
+            inputs.append(Input(node, sensor, candidates, reliability, store))
+        for name in (CAMERA, "thermal") if "thermal" in self.sensors else (CAMERA,):
+            if name not in self._infos.fixed:
+                topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
+                inputs.append(Input(node, f"{name}_info", [topic], reliability, update))
+        return inputs
+
+    def _make_watch(self) -> Watch:
+        """On the inputs that this configuration needs."""
+        points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
+        infos = points or self.parameters["thermal.registration"] == "rotation"
+        needed = [i for i in self.inputs if infos or not i.name.endswith("_info")]
+        log = self._node.get_logger()
+        return Watch(needed, self.sync.unmatched, self._offsets, log.warning, log.info)
+
+
+class Entities:
+    """The publishers, subscriptions, timers, services and clients that a node gets from now on."""
+
+    KINDS = ("publisher", "subscription", "timer", "service", "client")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._before = {kind: set(getattr(node, f"{kind}s")) for kind in self.KINDS}
+
+    def destroy(self) -> None:
+        """Destroy them."""
+        for kind, before in self._before.items():
+            for entity in [e for e in getattr(self._node, f"{kind}s") if e not in before]:
+                getattr(self._node, f"destroy_{kind}")(entity)

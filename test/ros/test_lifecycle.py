@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed node between processes: transitions and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from domains import free_domain
+from harness import NodeProcess, nano_weights, running
+from lifecycle_msgs.msg import Transition
+from managing import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RGB, Manager
+
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.sensors import Frame
+
+pytestmark = pytest.mark.dds
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
+
+
+@pytest.fixture(scope="module")
+def waiting(weights: Path) -> Iterator[tuple[NodeProcess, Manager]]:
+    """A node that waits to be configured."""
+    with running(
+        free_domain(3), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"
+    ) as (node, client):
+        yield node, Manager(client)
+
+
+# Every transition from every state, with what becomes of it. A state's row leads there.
+WAYS = {
+    "unconfigured": [],
+    "inactive": [CONFIGURE],
+    "active": [CONFIGURE, ACTIVATE],
+}
+BACK = {"unconfigured": [], "inactive": [CLEANUP], "active": [DEACTIVATE, CLEANUP]}
+TABLE = [
+    ("unconfigured", CONFIGURE, "inactive"),
+    ("unconfigured", ACTIVATE, None),
+    ("unconfigured", DEACTIVATE, None),
+    ("unconfigured", CLEANUP, None),
+    ("inactive", CONFIGURE, None),
+    ("inactive", ACTIVATE, "active"),
+    ("inactive", DEACTIVATE, None),
+    ("inactive", CLEANUP, "unconfigured"),
+    ("active", CONFIGURE, None),
+    ("active", ACTIVATE, None),
+    ("active", DEACTIVATE, "inactive"),
+    ("active", CLEANUP, None),
+    ("unconfigured", 99, None),
+]
+
+
+@pytest.mark.parametrize(("start", "transition", "end"), TABLE)
+def test_every_transition(
+    waiting: tuple[NodeProcess, Manager], start: str, transition: int, end: str | None
+) -> None:
+    """One that the state does not have is answered with "no", and changes nothing."""
+    _, manager = waiting
+    for step in WAYS[start]:
+        assert manager.change(step)
+    assert manager.state() == start
+    assert manager.change(transition) == (end is not None)
+    assert manager.state() == (end or start)
+    assert bool(manager.camera.get_subscription_count()) == (manager.state() == "active")
+    for step in BACK[manager.state()]:
+        assert manager.change(step)
+
+
+def test_a_configure_that_fails_says_why_and_can_be_tried_again(
+    waiting: tuple[NodeProcess, Manager], weights: Path, tmp_path: Path
+) -> None:
+    node, manager = waiting
+    (tmp_path / "no.safetensors").write_bytes(b"no")
+    for values, said in [
+        ({"weights": "/absent.safetensors"}, "/absent.safetensors"),
+        ({"weights": str(tmp_path / "no.safetensors")}, "not a safetensors file"),
+        ({"device": "cuda:7"}, "CUDA devices"),
+        ({"thermal__registration": "homography"}, "thermal.homography: found no value"),
+        ({"plausibility": "refuse"}, "the weights have no statistics of lidar and thermal"),
+    ]:
+        before = {key: manager.get(key.replace("__", ".")) for key in values}
+        assert [manager.set(**{k: v}) for k, v in values.items()] == [""] * len(values)
+        assert not manager.change(CONFIGURE)
+        assert manager.state() == "unconfigured"
+        manager.client.spin_until(lambda x=said: x in node.output, said)
+        (line,) = [x for x in node.output.splitlines() if "cannot configure: " in x and said in x]
+        assert "Traceback" not in line
+        assert manager.node.count_publishers("/mmsam/semantic") == 0, "nothing is left of it"
+        for key, value in before.items():
+            assert manager.set(**{key: value.string_value}) == ""
+    for transition in (CONFIGURE, ACTIVATE):
+        assert manager.change(transition)
+    assert np.array_equal(manager.mask(), Segmenter.load(weights, "cpu")(Frame(RGB, {})).labels)
+    for transition in (DEACTIVATE, CLEANUP):
+        assert manager.change(transition)
+
+
+def test_new_weights_are_a_transition(
+    waiting: tuple[NodeProcess, Manager], weights: Path, tmp_path: Path
+) -> None:
+    """Refused while active; set while inactive, they keep it from activating the old ones."""
+    _, manager = waiting
+    other = nano_weights(tmp_path / "other.safetensors", "muses_rgb_lidar")
+    old, new = (Segmenter.load(w, "cpu")(Frame(RGB, {})).labels for w in (weights, other))
+    assert not np.array_equal(old, new)
+    for transition in (CONFIGURE, ACTIVATE):
+        assert manager.change(transition)
+    assert np.array_equal(manager.mask(), old)
+    reason = manager.set(weights=str(other))
+    assert reason.startswith("parameter weights is not live: it needs a new configure")
+    assert "ros2 lifecycle set /mmsam deactivate" in reason
+    assert manager.get("weights").string_value == str(weights)
+    assert manager.change(DEACTIVATE)
+    assert manager.set(weights=str(other)) == ""
+    assert not manager.change(ACTIVATE)
+    assert manager.state() == "inactive"
+    for transition in (CLEANUP, CONFIGURE, ACTIVATE):
+        assert manager.change(transition)
+    assert np.array_equal(manager.mask(), new)
+    assert manager.change(DEACTIVATE)
+    assert manager.set(weights=str(weights)) == ""
+    assert manager.change(CLEANUP)
+
+
+def test_deactivate_keeps_the_weights_and_the_counts(waiting: tuple[NodeProcess, Manager]) -> None:
+    _, manager = waiting
+    assert manager.change(CONFIGURE)
+    for round_ in range(2):
+        assert manager.change(ACTIVATE)
+        manager.mask()
+        manager.wait_for_mode("DEGRADED", "masks without lidar, thermal")
+        assert manager.change(DEACTIVATE)
+        assert manager.wait_for_mode("OFF", "inactive")["missing"] == []
+        manager.client.spin_until(
+            lambda: manager.camera.get_subscription_count() == 0, "no subscription"
+        )
+        facts = manager.client.diagnostics()
+        assert int(facts["masks"]) > round_
+        assert facts["message"] == "inactive"
+    assert manager.change(CLEANUP)
+    assert set(manager.statuses()) == {"segmentation"}
+    manager.wait_for_mode("OFF", "not configured")
+
+
+def test_shutdown_is_for_good_and_the_process_ends_cleanly(weights: Path) -> None:
+    with running(
+        free_domain(4), "-p", f"weights:={weights}", "-p", "device:=cpu"
+    ) as (_, client):  # fmt: skip
+        manager = Manager(client)
+        manager.mask()
+        assert manager.state() == "active", "autostart"
+        assert "read-only" in manager.set(autostart=False)
+        assert manager.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        assert manager.state() == "finalized"
+        assert not manager.change(CONFIGURE)
+        assert manager.state() == "finalized"
