@@ -2,11 +2,13 @@
 """One frame in, one labelled mask out: what node, evaluation and command line share."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -69,6 +71,8 @@ class Segmenter:
         self.geometry.check_network(spec.config)
         size = self.geometry.size
         self.engine: Engine = make_engine(engine, model, device, precision, size, providers)
+        # threads that share the network, or its device, take turns
+        self.turn: AbstractContextManager[Any] = threading.Lock()
 
     @classmethod
     def load(
@@ -119,9 +123,10 @@ class Segmenter:
 
         InferenceError where the network's output is not finite.
         """
-        began = self._now()
-        logits = predict(self.engine, prepared)
-        predicted = self._now()
+        with self.turn:
+            began = self._now()
+            logits = predict(self.engine, prepared)
+            predicted = self._now()
         size = prepared.plan.output
         labels, certainty = label_image(logits, size, confidence=confidence, threshold=threshold)
         found = labels.cpu().numpy(), None if certainty is None else certainty.cpu().numpy()

@@ -8,7 +8,7 @@ says how far the masks can be relied on.
 import gc
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import rclpy
@@ -19,7 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from mmsam_ros.inference import tune_allocator
+from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.control import Control
 from mmsam_ros.ros.errors import RosError
@@ -29,6 +29,7 @@ from mmsam_ros.ros.preflight import NODE, START_ERRORS
 
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes, and at the mode
 DIAGNOSTICS_PERIOD = 1.0  # seconds
+Load = Callable[[setup.Parameters], Segmenter]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -38,10 +39,15 @@ class SegmentNode(LifecycleNode):
 
     With `autostart` the constructor configures and activates; MmsamError for parameters or weights
     that cannot be used.
+
+    Args:
+        load: what makes the segmenter of the parameters.
+        options: of the node, such as its namespace.
     """
 
-    def __init__(self) -> None:
-        super().__init__(NODE)
+    def __init__(self, *, load: Load = setup.load_segmenter, **options: Any) -> None:
+        super().__init__(NODE, **options)
+        self._load = load
         self.pipeline: Pipeline | None = None
         self.active, self.enabled = False, True
         self._error: Exception | None = None  # of the last transition
@@ -116,7 +122,7 @@ class SegmentNode(LifecycleNode):
     def _configure(self) -> None:
         self._entities = Entities(self)
         try:
-            self.pipeline = Pipeline(self, self.parameters)
+            self.pipeline = Pipeline(self, self.parameters, self._load)
         except Exception:
             self.stop()
             raise
@@ -176,30 +182,35 @@ class SegmentNode(LifecycleNode):
         self._health.report()
 
 
-def run(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; 2 if it cannot start."""
+def run(
+    args: Sequence[str] | None = None,
+    make: Callable[[], Iterable[SegmentNode]] = lambda: (SegmentNode(),),
+) -> int:
+    """Run the nodes that `make` gives until told to stop; 2 if one cannot start."""
     tune_allocator()
-    node: SegmentNode | None = None
-    begun = False
+    nodes: list[SegmentNode] = []
+    begun = spinning = False
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)
         begun = True
-        node = SegmentNode()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        for node in make():
+            nodes.append(node)
+            executor.add_node(node)
+        spinning = True
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except START_ERRORS as error:
-        if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
+        if not spinning and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2
         if rclpy.ok():  # else a callback met the end of the context
             raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the closing
-        if node is not None:
+        for node in nodes:
             node.stop()
             node.destroy_node()
         rclpy.try_shutdown()

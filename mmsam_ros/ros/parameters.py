@@ -118,10 +118,15 @@ def check_together(parameters: Parameters) -> None:
         )
 
 
+def weights_path(parameters: Parameters) -> Path:
+    """The weights file of the parameters."""
+    given = parameters["weights"]
+    return Path(os.path.expanduser(given)) if given else default_weights()
+
+
 def load_segmenter(parameters: Parameters) -> Segmenter:
     """The segmenter; errors as of `load_model` and `Segmenter` too."""
-    given = parameters["weights"]
-    model, spec = load_model(Path(os.path.expanduser(given)) if given else default_weights())
+    model, spec = load_model(weights_path(parameters))
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":

@@ -5,7 +5,7 @@ Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from mmsam_ros.inference import Result
+from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
@@ -41,7 +41,10 @@ class Pipeline:
     weights that cannot be used.
     """
 
-    def __init__(self, node: Node, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, node: Node, parameters: Mapping[str, Any],
+        load: Callable[[Mapping[str, Any]], Segmenter] = setup.load_segmenter,
+    ) -> None:  # fmt: skip
         self._node, self.parameters = node, dict(parameters)
         log, given = node.get_logger(), self.parameters
         self.inputs: list[Input] = []
@@ -51,7 +54,7 @@ class Pipeline:
         )  # fmt: skip
         setup.check_together(given)
         with forwarded(log):
-            self.segmenter = setup.load_segmenter(given)
+            self.segmenter = load(given)
         spec = self.segmenter.spec
         self.sensors = spec.sensors
         notes = Notes(node.get_logger().info, node.get_logger().warning)
