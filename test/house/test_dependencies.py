@@ -21,7 +21,8 @@ ROSDEP = {"cv2": "opencv", "PIL": "pil"}
 INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.
 NOT_ON_PIP = {
-    "cv_bridge", "launch", "launch_ros", "message_filters", "sensor_msgs_py", "tf2_ros", "vision_msgs"
+    "cv_bridge", "launch", "launch_ros", "message_filters", "sensor_msgs_py", "tf2_ros",
+    "vision_msgs",
 }  # fmt: skip
 # Tests that need these are skipped where they are missing.
 NOT_IN_ROSDEP = {"segment-anything"}
