@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mmsam_ros.inference import Segmenter
     from mmsam_ros.ros.node import SegmentNode
 
-CAMERA_OPTION = "--camera"
 # parameters that decide what is loaded
 _LOADED = ("device", "precision", "engine", "engine.providers", "geometry.mode", "geometry.stride")
 
@@ -52,18 +51,18 @@ def split_cameras(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]
     cameras: dict[str, list[str]] = {}
     taken, rest = common, iter(words)
     for word in rest:
-        if word != CAMERA_OPTION:
+        if word != "--camera":
             taken.append(word)
             continue
         name = next(rest, "")
-        if not name.replace("_", "a").isalnum() or name[0].isdigit() or name in cameras:
+        if not (name.isidentifier() and name.isascii()) or name in cameras:
             raise RosError(
-                f"{CAMERA_OPTION}: found {name!r}, expected a name of its own for each camera, "
+                f"--camera: found {name!r}, expected a name of its own for each camera, "
                 "of letters, digits and underscores"
             )
         taken = cameras[name] = []
     if not cameras:
-        raise RosError(f"no {CAMERA_OPTION} is given, expected one or more, each with a name")
+        raise RosError("no --camera is given, expected one or more, each with a name")
     return common, cameras
 
 
