@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # Module and name of rows (or of a function that gives them), and their attributes to show.
 PARAMETERS = ("mmsam_ros.ros.interface", "PARAMETERS",
-              ("name", "default", "expected", "description"))  # fmt: skip
+              ("name", "default", "expected", "read", "description"))  # fmt: skip
+SERVICES = ("mmsam_ros.ros.interface", "SERVICES", ("name", "type", "description"))
 INPUTS = ("mmsam_ros.ros.interface", "INPUTS", ("name", "type", "compressed", "description"))
 OUTPUTS = ("mmsam_ros.ros.interface", "OUTPUTS", ("name", "type", "latched", "description"))
 TRAINING = ("mmsam_ros.training.configure", "config_rows",
@@ -33,7 +34,7 @@ TRAINING = ("mmsam_ros.training.configure", "config_rows",
 
 _MARKER = re.compile(r"^<!-- generate: (\w+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
-_PROSE = ("expected", "description")  # columns that are no code
+_PROSE = ("expected", "read", "description")  # columns that are no code
 
 
 def parameters() -> str:
@@ -44,6 +45,11 @@ def parameters() -> str:
 def topics() -> str:
     """The node's topics."""
     return f"## Inputs\n\n{_rows(*INPUTS)}\n\n## Outputs\n\n{_rows(*OUTPUTS)}"
+
+
+def services() -> str:
+    """The node's services."""
+    return _rows(*SERVICES)
 
 
 def training() -> str:
@@ -94,6 +100,7 @@ def weights() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "parameters": parameters,
     "topics": topics,
+    "services": services,
     "cli": cli,
     "training": training,
     "weights": weights,

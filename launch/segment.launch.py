@@ -42,6 +42,7 @@ ARGUMENTS = [
     ("calibration", "", "second parameter file, as written by `mmsam bag calib`; "
      f"empty: {BESIDE_BAG} in the bag's folder, if it is there"),
     ("namespace", "", "namespace of the node"),
+    ("autostart", "", "false: the node waits to be configured and activated"),
     ("image_topic", "camera/image", "camera image; compressed: this name + /compressed"),
     ("camera_info_topic", "camera/camera_info", "CameraInfo of the camera"),
     ("points_topic", "lidar/points", "LiDAR PointCloud2"),
@@ -60,6 +61,7 @@ CHOICES = {
     "precision": ["", "fp32", "bf16", "fp16"],
     "registration": ["", "none", "homography", "rotation"],
     **{name: ["true", "false", "True", "False"] for name in ("use_sim_time", "loop", "rviz")},
+    "autostart": ["", "true", "false", "True", "False"],
 }
 RATES = (1e-5, 1e5)  # of mmsam_ros.ros.player
 FILES = ("weights", "params_file", "calibration")
@@ -163,6 +165,8 @@ def segment(values):
     }
     if is_set(values, "use_sim_time"):
         given["use_sim_time"] = True
+    if values["autostart"]:  # of the node itself: events of launch may come before it listens
+        given["autostart"] = is_set(values, "autostart")
     parameters = [values[name] for name in ("params_file", "calibration") if values[name]]
     return Node(
         package="mmsam_ros",

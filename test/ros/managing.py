@@ -81,6 +81,10 @@ class Manager:
         self.client.spin_until(found, f"mode {word}: {said}")
         return self.mode()
 
+    def stamp(self) -> int:
+        """The next one, in nanoseconds."""
+        return next(self._stamps)
+
     def mask(self) -> np.ndarray:
         """The mask of a new camera image; the image is sent again until one is there."""
         self.client.spin_until(self.camera.get_subscription_count, "the camera is read")
@@ -89,7 +93,7 @@ class Manager:
         def made() -> bool:
             nonlocal due
             if time.monotonic() > due:
-                self.camera.publish(image(next(self._stamps), RGB, "rgb8"))
+                self.camera.publish(image(self.stamp(), RGB, "rgb8"))
                 due = time.monotonic() + 1.0
             return len(self.masks) > before
 

@@ -111,6 +111,15 @@ def test_without_arguments_the_parameters_file_decides(launch: Any, tmp_path: Pa
     assert node.kwargs["parameters"] == [str(mine)]
 
 
+@pytest.mark.parametrize(("value", "given"), [("", []), ("false", [{"autostart": False}]),
+                                              ("True", [{"autostart": True}])])  # fmt: skip
+def test_the_node_starts_itself(launch: Any, value: str, given: list[Any]) -> None:
+    """By its parameter, not by events of launch_ros's LifecycleNode."""
+    node, _ = started(launch, autostart=value)
+    assert node.kind == "Node"
+    assert node.kwargs["parameters"][1:] == given
+
+
 def test_a_tilde_is_the_home(launch: Any, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(weights.parent))
     node, _ = started(launch, weights=f"~/{weights.name}", params_file=f"~/{weights.name}")

@@ -353,3 +353,29 @@ def test_bad_matching_is_refused(change: dict[str, float]) -> None:
 def test_unknown_stream_is_refused() -> None:
     with pytest.raises(RosError, match="stream: unknown 'radar'"):
         feed()("radar", 0)
+
+
+def test_values_can_change_while_it_runs() -> None:
+    sync = feed(lidar=AuxiliarySync(slop=0.01))
+    sync("lidar", 940)
+    sync("camera", 1000)
+    sync("lidar", 1080)
+    wider = SyncConfig({"lidar": AuxiliarySync(slop=0.07)}, deadline=0.2)
+    sync.sync.update(wider)
+    assert sync("camera", 1120) == []
+    [synced] = sync("lidar", 1180)
+    assert stamps(synced) == {"camera": 1120, "lidar": 1080}
+    sync("camera", 1300, at=1300)
+    assert sync.sync.next_deadline() == pytest.approx(1.5)
+
+
+def test_a_new_offset_is_no_jump() -> None:
+    """A second back: the old messages are given up, the new ones match at once."""
+    sync = feed(lidar=AuxiliarySync(slop=0.01))
+    for k in range(3):
+        sync("lidar", 2000 + 100 * k)
+    sync.sync.update(SyncConfig({"lidar": AuxiliarySync(slop=0.01, offset=-1.0)}, deadline=0.05))
+    sync("lidar", 2300)
+    [synced] = sync("camera", 1300)
+    assert stamps(synced) == {"camera": 1300, "lidar": 2300}
+    assert sync.sync.counts()["lidar"]["dropped:reset"] == 3
