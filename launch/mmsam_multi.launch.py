@@ -23,7 +23,7 @@ spec = importlib.util.spec_from_file_location("segment_launch_of_one", BESIDE)
 one = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(one)
 
-_OF_ONE = ("weights", "device", "precision", "params_file", "use_sim_time",
+_OF_ONE = ("weights", "device", "precision", "params_file", "use_sim_time", "autostart",
            *(argument for _, argument in one.TOPICS))  # fmt: skip
 ARGUMENTS = [
     ("cameras", "", "names of the cameras, with commas: the namespaces of their nodes"),
@@ -63,7 +63,8 @@ def parameter_files(values, camera):
 def given_parameters(values):
     """Parameters that arguments give, of all nodes."""
     given = {name: values[name] for name in ("weights", "device", "precision") if values[name]}
-    return given | ({"use_sim_time": True} if one.is_set(values, "use_sim_time") else {})
+    words = [name for name in ("use_sim_time", "autostart") if values[name]]
+    return given | {name: one.is_set(values, name) for name in words}
 
 
 def start(context):
@@ -84,7 +85,10 @@ def shared(values, cameras):
         for path in parameter_files(values, camera):
             words += ["--params-file", path]
         for name, value in given_parameters(values).items():
-            words += ["-p", f"{name}:={str(value).lower() if value is True else quoted(value)}"]
+            words += [
+                "-p",
+                f"{name}:={str(value).lower() if isinstance(value, bool) else quoted(value)}",
+            ]
         for topic, argument in one.TOPICS:
             words += ["-r", f"{topic}:={values[argument]}"]
         words.append("--")
@@ -105,7 +109,7 @@ def quoted(value):
 def separate(values, camera):
     """A process of one node."""
     given = {
-        name: value if value is True else one.ParameterValue(value, value_type=str)
+        name: value if isinstance(value, bool) else one.ParameterValue(value, value_type=str)
         for name, value in given_parameters(values).items()
     }
     files = parameter_files(values, camera)
