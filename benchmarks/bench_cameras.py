@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from operator import le
 from pathlib import Path
 
@@ -58,12 +59,15 @@ def measure(commands: list[list[str]], rounds: int) -> Row:
         publishers = [node.create_publisher(Image, f"/{c}/camera/image", 5) for c in CAMERAS]
         masks: dict[str, int] = dict.fromkeys(CAMERAS, 0)
 
-        def count(camera: str) -> None:
-            masks[camera] += 1
+        def counter(camera: str) -> Callable[[Image], None]:
+            def count(_: Image) -> None:
+                masks[camera] += 1
+
+            return count
 
         for camera in CAMERAS:
             topic = f"/{camera}/mmsam/semantic"
-            node.create_subscription(Image, topic, lambda _, c=camera: count(c), 5)
+            node.create_subscription(Image, topic, counter(camera), 5)
         while not all(p.get_subscription_count() for p in publishers):
             assert all(p.poll() is None for p in processes), "a node has ended"
             rclpy.spin_once(node, timeout_sec=0.1)

@@ -57,14 +57,15 @@ def measure(case: Row) -> Row:
     def seen() -> Any:
         return seen_points(xyz, rig.camera_model, rig.T_camera_lidar)
 
+    def certainty() -> Any:
+        _, found = label_image(logits, size, confidence=True)
+        assert found is not None
+        return found.numpy()
+
     outputs: dict[str, Callable[[], Any]] = {
         "semantic": lambda: fill_image(Image(), labels, "mono8"),
         "semantic_compressed": lambda: fill_png(CompressedImage(), labels),
-        "confidence": lambda: fill_image(
-            Image(),
-            label_image(logits, size, confidence=True)[1].numpy(),
-            "mono8",  # type: ignore[union-attr]
-        ),
+        "confidence": lambda: fill_image(Image(), certainty(), "mono8"),
         "probabilities": lambda: fill_image(
             Image(), class_probabilities(logits, size).numpy(), "32FC14"
         ),
