@@ -66,6 +66,7 @@ setup(
     entry_points={
         "console_scripts": [
             "segment = mmsam_ros.ros.main:main",
+            "segment_multi = mmsam_ros.ros.multi:main",
             "replay = mmsam_ros.ros.replay:main",
             "mmsam = mmsam_ros.cli.main:main",
         ],

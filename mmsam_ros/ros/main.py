@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
@@ -13,6 +13,21 @@ from mmsam_ros.ros.logs import ensure_log_folder
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
+
+    def start() -> int:
+        from mmsam_ros.ros.preflight import can_start
+
+        if not can_start(args):
+            return 2
+        from mmsam_ros.ros.node import run  # loads torch, which takes seconds
+
+        return run(args)
+
+    return begin(start)
+
+
+def begin(start: Callable[[], int]) -> int:
+    """Call `start` in a process that is made ready for the node; its exit code."""
     # Until the node takes the signals, Ctrl-C ends the process at once. As an exception, in the
     # middle of an import, it would be a traceback, or be lost in an except clause of that module.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -24,13 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except RosError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 2
-    from mmsam_ros.ros.preflight import can_start
-
-    if not can_start(args):
-        return 2
-    from mmsam_ros.ros.node import run  # loads torch, which takes seconds
-
-    code = run(args)
+    code = start()
     gc.freeze()  # else the end of the interpreter visits all objects of torch, for a second
     return code
 

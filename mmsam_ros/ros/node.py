@@ -8,7 +8,7 @@ says how far the masks can be relied on.
 import gc
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import rclpy
@@ -19,7 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from mmsam_ros.inference import tune_allocator
+from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.control import Control
 from mmsam_ros.ros.errors import RosError
@@ -30,6 +30,7 @@ from mmsam_ros.ros.preflight import NODE, START_ERRORS
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes, and at the mode
 DIAGNOSTICS_PERIOD = 1.0  # seconds
 FAULT_CODE = 3  # exit code
+Load = Callable[[setup.Parameters, Callable[[str], Any]], Segmenter]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -43,10 +44,15 @@ class SegmentNode(LifecycleNode):
 
     With `autostart` the constructor configures and activates; MmsamError for parameters or weights
     that cannot be used.
+
+    Args:
+        load: what makes the segmenter of the parameters.
+        options: of the node, such as its namespace.
     """
 
-    def __init__(self) -> None:
-        super().__init__(NODE)
+    def __init__(self, *, load: Load = setup.load_segmenter, **options: Any) -> None:
+        super().__init__(NODE, **options)
+        self._load = load
         self.pipeline: Pipeline | None = None
         self.active, self.enabled = False, True
         self._error: Exception | None = None  # of a transition of the start
@@ -123,7 +129,7 @@ class SegmentNode(LifecycleNode):
         return self._health.array()
 
     def _configure(self) -> None:
-        self.pipeline = Pipeline(self, self.parameters)
+        self.pipeline = Pipeline(self, self.parameters, self._load)
         self._health.look()
 
     def _activate(self) -> None:
@@ -183,18 +189,25 @@ class SegmentNode(LifecycleNode):
         self._health.report()
 
 
-def run(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is told to stop; 2 if it cannot start, `FAULT_CODE` after a fault."""
+def run(
+    args: Sequence[str] | None = None,
+    make: Callable[[], Iterable[SegmentNode]] = lambda: (SegmentNode(),),
+) -> int:
+    """Run the nodes that `make` gives until told to stop; 2 if one cannot start, `FAULT_CODE`
+    after a fault.
+    """
     tune_allocator()
-    node: SegmentNode | None = None
-    begun = False
+    nodes: list[SegmentNode] = []
+    begun = spinning = False
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # see main.py
         rclpy.init(args=list(args) if args is not None else None)
         begun = True
-        node = SegmentNode()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        for node in make():
+            nodes.append(node)
+            executor.add_node(node)
+        spinning = True
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -202,14 +215,14 @@ def run(args: Sequence[str] | None = None) -> int:
         rclpy.logging.get_logger(NODE).fatal(f"fault: {fault}; this process ends")
         return FAULT_CODE
     except START_ERRORS as error:
-        if node is None and (rclpy.ok() or not begun):  # else told to stop while it started
+        if not spinning and (rclpy.ok() or not begun):  # else told to stop while it started
             rclpy.logging.get_logger(NODE).fatal(f"cannot start: {error}")
             return 2
         if rclpy.ok():  # else a callback met the end of the context
             raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the closing
-        if node is not None:
+        for node in nodes:
             node.stop()
             node.destroy_node()
         rclpy.try_shutdown()

@@ -6,6 +6,7 @@ RosError names a parameter that is wrong. `control.py` has what happens when one
 
 import array
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from mmsam_ros.sensors import (
     check_limits,
     pose_matrix,
 )
-from mmsam_ros.weights import Geometry, Spec, default_weights, load_model
+from mmsam_ros.weights import Geometry, Spec, default_weights, load_model, weights_file
 
 Parameters = Mapping[str, Any]  # checked values by name; a list that is not set is None
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
@@ -118,12 +119,17 @@ def check_together(parameters: Parameters) -> None:
         )
 
 
+def weights_path(parameters: Parameters) -> Path:
+    """The weights file of the parameters."""
+    given = parameters["weights"]
+    return weights_file(given) if given else default_weights()
+
+
 def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segmenter:
     """The segmenter, whose engine is replaced when it fails, which `say` logs; errors as of
     `load_model` and `Segmenter` too.
     """
-    given = parameters["weights"]
-    model, spec = load_model(given or default_weights())
+    model, spec = load_model(weights_path(parameters))
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":

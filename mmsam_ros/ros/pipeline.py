@@ -5,7 +5,7 @@ Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from mmsam_ros.inference import Result
+from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.diagnostics import Monitor
@@ -22,11 +22,12 @@ from mmsam_ros.ros.intake import Intake
 from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.outputs import Outputs
 from mmsam_ros.ros.plausibility import check_mode
 from mmsam_ros.ros.sets import CAMERA, ENGINE, Outcome, SyncedSet
 from mmsam_ros.ros.snapshot import Recorder
 from mmsam_ros.ros.timings import Timings
-from mmsam_ros.ros.topics import Input, Outputs, check_names
+from mmsam_ros.ros.topics import Input, check_names
 from mmsam_ros.ros.watch import Watch
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import Frame, made_of_points
@@ -41,7 +42,10 @@ class Pipeline:
     weights that cannot be used.
     """
 
-    def __init__(self, node: Node, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, node: Node, parameters: Mapping[str, Any],
+        load: Callable[[Mapping[str, Any], Callable[[str], Any]], Segmenter] = setup.load_segmenter,
+    ) -> None:  # fmt: skip
         self._node, self.parameters = node, dict(parameters)
         log, given = node.get_logger(), self.parameters
         self.inputs: list[Input] = []
@@ -52,7 +56,7 @@ class Pipeline:
         )  # fmt: skip
         setup.check_together(given)
         with forwarded(log):
-            self.segmenter = setup.load_segmenter(given, log.warning)
+            self.segmenter = load(given, log.warning)
         spec = self.segmenter.spec
         self.sensors = spec.sensors
         notes = Notes(node.get_logger().info, node.get_logger().warning)
@@ -62,14 +66,16 @@ class Pipeline:
         poses = Extrinsics(node, {s: given[f"{s}.extrinsics"] for s in self.sensors})
         builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
         self._views, self._motion = builder.views, builder.motion
-        outputs = Outputs(node, spec)
+        self._outputs = Outputs(
+            node, spec, threshold=given["confidence_threshold"], repeat=given["repeat_classes"]
+        )
         self._timings = Timings(node)
         self.recorder = Recorder(given, self._infos)
         self.sync = setup.make_synchroniser(given, self.sensors)
         warn = node.get_logger().warning
         self.plausibility = setup.make_plausibility(given, spec, self._infos, warn)
         self._process = Processor(
-            builder, self.segmenter, outputs, node.context.ok, self.plausibility, self._made
+            builder, self.segmenter, self._outputs, node.context.ok, self.plausibility, self._made
         )
         self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes)
         self.inputs = self._make_inputs()
@@ -77,7 +83,7 @@ class Pipeline:
         self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
         self._worker: Worker | None = None
         self._watch: Watch | None = None
-        self.settings = self._describe(poses, outputs)
+        self.settings = self._describe(poses)
         self._warn_of_settings()
         self.apply()
 
@@ -114,6 +120,7 @@ class Pipeline:
         """Take over live parameters that are not read at every use."""
         self.sync.update(setup.sync_config(self.parameters, self.sensors))
         self.plausibility.mode = self.parameters["plausibility"]
+        self._outputs.set_threshold(self.parameters["confidence_threshold"])
         self._offsets |= {s: self.parameters[f"{s}.offset"] for s in self.sensors}
 
     def watch_graph(self) -> None:
@@ -181,7 +188,7 @@ class Pipeline:
         for stamp_ns, end in self.sync.ended():
             self._node.get_logger().debug(f"camera {stamp_ns}: {end}")
 
-    def _describe(self, poses: Extrinsics, outputs: Outputs) -> dict[str, Any]:
+    def _describe(self, poses: Extrinsics) -> dict[str, Any]:
         """What runs, for log and diagnostics."""
         geometry, given = self.segmenter.geometry, self.parameters
         return {
@@ -195,7 +202,7 @@ class Pipeline:
             "sync_backend": given["sync_backend"],
             "image_backend": given["image_backend"],
             "extrinsics": poses.source,
-            "label_info": "yes" if outputs.has_label_info else "no vision_msgs",
+            "label_info": "yes" if self._outputs.has_label_info else "no vision_msgs",
         }
 
     def _warn_of_settings(self) -> None:

@@ -14,10 +14,10 @@ import torch
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
-from mmsam_ros.ros.topics import Outputs
 from mmsam_ros.sensors import Frame, Refusal
 
 Timings = Mapping[str, float]  # milliseconds by step
@@ -53,9 +53,9 @@ class Processor:
                 review = partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
-            result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)
+            result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
             inferred = time.perf_counter()
-            self.outputs.publish(synced.camera.message.header, frame.rgb, result)
+            self.outputs.publish(Shown.of(synced, frame, result, refused))
             around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
             timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
             self.made(synced, frame, result, timings)

@@ -137,7 +137,7 @@ def weights_file(given: str | Path) -> Path:
 
     WeightsError if it is a name whose file is not there, or has another size.
     """
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))  # Path's own needs a home
     if path.exists() or not _NAME.fullmatch(str(given)):
         return path
     entries = all_entries()

@@ -20,7 +20,10 @@ ROSDEP = {"cv2": "opencv", "PIL": "pil"}
 # Imported by libraries that we import: by torch.utils.tensorboard, by timm.
 INDIRECT = {"train": {"tensorboard"}, "": {"torchvision"}}
 # ROS packages that are not on pip.
-NOT_ON_PIP = {"cv_bridge", "launch", "launch_ros", "message_filters", "tf2_ros", "vision_msgs"}
+NOT_ON_PIP = {
+    "cv_bridge", "launch", "launch_ros", "message_filters", "sensor_msgs_py", "tf2_ros",
+    "vision_msgs",
+}  # fmt: skip
 # Tests that need these are skipped where they are missing.
 NOT_IN_ROSDEP = {"segment-anything"}
 # Folders whose imports belong to an extra of setup.py.

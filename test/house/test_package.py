@@ -58,7 +58,7 @@ def test_colcon_test_runs_the_suite(root: Path, prefix: Path) -> None:
 
 
 def test_executables_lie_where_ros2_run_looks(prefix: Path) -> None:
-    for name in ("segment", "replay", "mmsam"):
+    for name in ("segment", "segment_multi", "replay", "mmsam"):
         executable = prefix / "lib/mmsam_ros" / name
         assert os.access(executable, os.X_OK), executable
         # a shebang of another Python would not find torch
@@ -68,6 +68,7 @@ def test_executables_lie_where_ros2_run_looks(prefix: Path) -> None:
 def test_share_holds_what_the_launch_file_needs(prefix: Path) -> None:
     share = prefix / "share/mmsam_ros"
     for path in ("package.xml", "launch/segment.launch.py", "config/segment.yaml",
+                 "launch/mmsam_multi.launch.py", "config/nav2_semantic_layer.yaml",
                  "config/fastdds_shm.xml", "models/README.md"):  # fmt: skip
         assert (share / path).is_file(), path
     assert (prefix / "share/ament_index/resource_index/packages/mmsam_ros").is_file()

@@ -35,7 +35,11 @@ MODULES = {
     "launch_ros.parameter_descriptions": [],
 }  # fmt: skip
 FILE = "segment.launch.py"
-EXECUTABLES = {"segment": "mmsam_ros.ros.main", "replay": "mmsam_ros.ros.replay"}
+EXECUTABLES = {
+    "segment": "mmsam_ros.ros.main",
+    "segment_multi": "mmsam_ros.ros.multi",
+    "replay": "mmsam_ros.ros.replay",
+}
 
 
 @dataclass
@@ -72,8 +76,8 @@ class Context:
     is_shutdown: bool = False
 
 
-def load(prefix: Path, patch: pytest.MonkeyPatch) -> Any:
-    """The launch file as a module; the package's share folder is the repository."""
+def load(prefix: Path, patch: pytest.MonkeyPatch, file: str = FILE) -> Any:
+    """A launch file as a module; the package's share folder is the repository."""
     for module, names in MODULES.items():
         fake = types.ModuleType(module)
         for name in names:
@@ -91,7 +95,7 @@ def load(prefix: Path, patch: pytest.MonkeyPatch) -> Any:
     patch.setenv("AMENT_PREFIX_PATH", str(prefix))
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
         patch.delenv(name, raising=False)
-    spec = importlib.util.spec_from_file_location("segment_launch", ROOT / "launch" / FILE)
+    spec = importlib.util.spec_from_file_location("segment_launch", ROOT / "launch" / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

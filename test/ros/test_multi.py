@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several cameras in one process: arguments, one copy of the weights, and masks of both."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from domains import free_domain
+from harness import Client, image, nano_weights
+from launching import Launched, defaults, load
+from sensor_msgs.msg import Image
+from test_node import pixels, stamp_of
+
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import PARAMETERS
+from mmsam_ros.ros.multi import SharedSegmenters, split_cameras
+from mmsam_ros.sensors import Frame
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load(tmp_path / "prefix", monkeypatch, "mmsam_multi.launch.py")
+
+
+def test_arguments_of_all_and_of_each() -> None:
+    words = "--ros-args -p a:=1 -- --camera front --ros-args -r x:=y -- --camera left"
+    common, cameras = split_cameras(words.split())
+    assert common == ["--ros-args", "-p", "a:=1", "--"]
+    assert cameras == {"front": ["--ros-args", "-r", "x:=y", "--"], "left": []}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "--ros-args", "--camera", "--camera a --camera a", "--camera 1a", "--camera a/b",
+     "--camera a-b"],
+)  # fmt: skip
+def test_wrong_cameras_are_refused(words: str) -> None:
+    with pytest.raises(RosError, match="--camera"):
+        split_cameras(words.split())
+
+
+def parameters(weights: Path, **instead: Any) -> dict[str, Any]:
+    return {row.name: row.default for row in PARAMETERS} | {
+        "weights": str(weights), "device": "cpu", **instead
+    }  # fmt: skip
+
+
+def test_one_copy_of_the_weights(weights: Path, tmp_path: Path) -> None:
+    shared = SharedSegmenters()
+    first = shared.load(parameters(weights))
+    assert shared.load(parameters(weights)) is first
+    other = shared.load(parameters(weights, **{"geometry.mode": "resize"}))
+    assert other is not first
+    assert other.turn is first.turn, "one device"
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    of_copy = shared.load(parameters(copy))
+    copy.unlink()
+    copy.write_bytes(weights.read_bytes() + b"")
+    assert shared.load(parameters(copy)) is not of_copy, "the file is another one"
+
+
+def test_what_nobody_uses_is_freed(weights: Path) -> None:
+    shared = SharedSegmenters()
+    shared.load(parameters(weights))
+    assert len(shared._loaded) == 0
+
+
+def test_threads_take_turns(weights: Path) -> None:
+    """Never two inferences at once, and the same masks as of one thread."""
+    segmenter = SharedSegmenters().load(parameters(weights))
+    rng = np.random.default_rng(0)
+    frames = [Frame(rng.integers(0, 256, (96, 128, 3), np.uint8), {}) for _ in range(4)]
+    expected = [segmenter(frame).labels for frame in frames]
+    running, most, lock, engine = 0, 0, threading.Lock(), segmenter.engine
+
+    class Counted:
+        name, device = engine.name, engine.device
+
+        def __call__(self, inputs: Any) -> Any:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            logits = engine(inputs)
+            with lock:
+                running -= 1
+            return logits
+
+    segmenter.engine = Counted()
+    found: dict[int, list[np.ndarray]] = {}
+
+    def work(index: int) -> None:
+        found[index] = [segmenter(frames[index]).labels for _ in range(3)]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    for index, labels in found.items():
+        assert all(np.array_equal(one, expected[index]) for one in labels)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"cameras": ""}, "cameras: found ''"),
+        ({"cameras": "a,a"}, "cameras: found 'a,a'"),
+        ({"cameras": "a,"}, "cameras: found 'a,'"),
+        ({"cameras": "a", "weights": "/absent"}, "weights: /absent: no such file"),
+        ({"cameras": "a", "params_folder": "/absent"}, "params_folder: /absent: no such folder"),
+    ],
+)
+def test_wrong_arguments_are_said_before_anything_starts(
+    launch: Any, values: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(RuntimeError, match=reason):
+        launch.start(defaults(launch, **values))
+
+
+def test_separate_processes(launch: Any, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "left.yaml").touch()
+    values = {"cameras": "front,left", "one_process": "false", "weights": str(weights),
+              "params_folder": str(tmp_path), "points_topic": "/lidar/points"}  # fmt: skip
+    nodes = [a.kwargs for a in launch.start(defaults(launch, **values)) if a.kind == "Node"]
+    assert [n["namespace"] for n in nodes] == ["front", "left"]
+    assert {n["executable"] for n in nodes} == {"segment"}
+    assert [len(n["parameters"]) for n in nodes] == [2, 3]
+    assert nodes[1]["parameters"][1] == str(tmp_path / "left.yaml")
+    assert all(("lidar/points", "/lidar/points") in n["remappings"] for n in nodes)
+
+
+@pytest.mark.dds
+def test_both_cameras_of_one_process_get_masks(launch: Any, weights: Path, tmp_path: Path) -> None:
+    """Of their own images; the parameters of one file are that camera's alone."""
+    own = "/**/mmsam:\n  ros__parameters:\n    confidence_threshold: 1.0\n"
+    (tmp_path / "left.yaml").write_text(own)
+    domain = free_domain(9)
+    values = {"cameras": "front,left", "weights": str(weights), "device": "cpu",
+              "params_folder": str(tmp_path)}  # fmt: skip
+    launched, client = Launched(launch, defaults(launch, **values), domain), Client(domain)
+    try:
+        rng = np.random.default_rng(1)
+        pictures = {n: rng.integers(0, 256, (96, 128, 3), np.uint8) for n in ("front", "left")}
+        cameras = {n: client.publisher(Image, f"/{n}/camera/image") for n in pictures}
+        masks = {n: client.record(Image, f"/{n}/mmsam/semantic") for n in pictures}
+        client.spin_until(
+            lambda: all(c.get_subscription_count() for c in cameras.values()) or launched.code,
+            "both nodes subscribe",
+        )
+        stamp = 0
+
+        def answered() -> bool:
+            nonlocal stamp
+            stamp += 10**9
+            for name, camera in cameras.items():
+                camera.publish(image(stamp, pictures[name], "rgb8"))
+            return all(masks.values()) or launched.code is not None
+
+        client.spin_until(answered, "masks of both")
+        segmenter = Segmenter.load(weights, device="cpu")
+        front = segmenter(Frame(pictures["front"], {}))
+        assert np.array_equal(pixels(masks["front"][0]), front.labels)
+        left = segmenter(Frame(pictures["left"], {}))
+        assert left.confidence is not None
+        unsure = np.where(left.confidence < 255, 255, left.labels)
+        assert np.array_equal(pixels(masks["left"][0]), unsure)
+        assert stamp_of(masks["left"][0]) % 10**9 == 0
+    finally:
+        launched.interrupt()
+        client.close()
+    assert launched.wait() == 0, "\n".join(launched.lines)
