@@ -468,4 +468,4 @@ def test_nothing_heavy_is_imported(launch: Any) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     own = {"ament_index_python", "launch", "launch_ros"}
-    assert modules - own == {"difflib", "os", "shutil", "signal", "sys"}
+    assert modules - own == {"difflib", "os", "shutil", "signal", "sys", "time"}
