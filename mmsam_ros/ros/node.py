@@ -7,7 +7,6 @@ Callbacks only store messages; one worker thread decodes, infers and publishes.
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from rclpy.node import Node
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
+from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.diagnostics import Monitor
-from mmsam_ros.ros.interface import COMPRESSED, INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
@@ -138,26 +137,15 @@ class SegmentNode(Node):
 
     def _make_inputs(self, parameters: setup.Parameters) -> list[Input]:
         """An input for every stream, and for every CameraInfo that is needed."""
-        topics = {topic.name: topic for topic in INPUTS}
-        reliability, inputs = parameters["input_reliability"], []
+        spec, reliability = self._segmenter.spec, parameters["input_reliability"]
+        inputs: list[Input] = []
         for sensor in (CAMERA, *self._sensors):
-            raw = topics[f"{sensor}/image"]
-            name = f"{self.resolve_topic_name(raw.name)}/compressed"
-            packed = [replace(raw, name=name, type=COMPRESSED)]
-            if sensor == "depth":
-                packed.insert(0, replace(packed[0], name=f"{name}Depth"))  # keeps all bits
-            images = {"auto": [raw, *packed], "raw": [raw], "compressed": packed}
-            candidates = images[parameters[f"{sensor}.transport"]]
-            if sensor == "lidar":
-                # points come first, unless the weights read a raster that points cannot give
-                points_first = made_of_points(self._segmenter.spec.encodings["lidar"])
-                candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
+            candidates = sensor_candidates(sensor, parameters, spec, self.resolve_topic_name)
             store = partial(self._store, sensor)
             inputs.append(Input(self, sensor, candidates, reliability, store))
-        for name in (CAMERA, "thermal") if "thermal" in self._sensors else (CAMERA,):
-            if name not in self._infos.fixed:
-                topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
-                inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
+        for name, topic in info_candidates(self._sensors, self._infos.fixed).items():
+            update = partial(self._infos.update, name)
+            inputs.append(Input(self, f"{name}_info", [topic], reliability, update))
         return inputs
 
     def _make_watch(self, parameters: setup.Parameters) -> Watch:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's subscriptions, with the QoS that publishers offer, and its publishers."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
-from mmsam_ros.ros.messages import fill_image
-from mmsam_ros.sensors import CAMERA, NO_LABEL, palette, topic_names
+from mmsam_ros.ros.messages import class_table, fill_image
+from mmsam_ros.sensors import palette, topic_names
 from mmsam_ros.weights import Spec
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
@@ -225,9 +224,7 @@ class Outputs:
             publisher = advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
             draw = partial(highlight, class_id=info.id, color=info.rgb)
             self._pictures.append((publisher, draw))
-        classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
-        table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
-        advertise(node, "~/classes").publish(String(data=json.dumps(table)))
+        advertise(node, "~/classes").publish(String(data=class_table(spec)))
         self.has_label_info = _publish_label_info(node, spec)
 
     @property
