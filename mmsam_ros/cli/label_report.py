@@ -82,8 +82,8 @@ class Report:
         """Sum up; `lines`: what was said meanwhile."""
         feed = self._labelling.feed
         counts = feed.sync.counts()
-        self.faults = [*feed.reader.faults,
-                       *(f"{t}: {n} messages cannot be read" for t, n in feed.broken.items())]  # fmt: skip
+        broken = (f"{topic}: {n} messages cannot be read" for topic, n in feed.broken.items())
+        self.faults = [*feed.reader.faults, *broken]
         names = {info.id: info.name for info in self._spec.classes} | {NO_LABEL: "no label"}
         total = max(1, int(self._pixels.sum()))
         present = np.flatnonzero(self._pixels).tolist()
@@ -111,7 +111,8 @@ class Report:
 
     def reasons(self) -> str:
         """Why frames were not labelled, in short."""
-        return "; ".join(f"{kind}: {text}" for kind, text in self._first_text.items()) or "no image"
+        reasons = [*self.faults, *(f"{kind}: {text}" for kind, text in self._first_text.items())]
+        return "; ".join(reasons) or "no image"
 
     def summary(self) -> str:
         """One line."""

@@ -82,7 +82,7 @@ class Results:
                 found = {name: arrays[name] for name in arrays.files}
         except (FileNotFoundError, BadZipFile, ValueError, OSError, EOFError):
             return None  # it is made again
-        if tuple(found.get("sensors", "").tolist()) != used:  # type: ignore[union-attr]
+        if "labels" not in found or tuple(found["sensors"].tolist()) != used:
             return None
         return Result(found["labels"], found.get("confidence"), used, {})
 

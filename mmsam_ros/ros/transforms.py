@@ -85,13 +85,14 @@ def _at(known: list[tuple[int, str, Matrix]], stamp: int, child: str) -> tuple[s
 def _interpolated(first: Matrix, last: Matrix, share: float) -> Matrix:
     """The pose at a share of the way: a line, and a turn of constant speed."""
     a, b = np.array(pose_values(first)), np.array(pose_values(last))
-    p, q = a[3:], b[3:] if a[3:] @ b[3:] >= 0 else -b[3:]
+    p, q = a[3:], b[3:] if a[3:] @ b[3:] >= 0 else -b[3:]  # the shorter way
     angle = float(np.arccos(min(1.0, p @ q)))
     if angle > 1e-6:
         weights = np.sin((1 - share) * angle), np.sin(share * angle)
     else:
         weights = 1 - share, share
-    return pose_matrix((1 - share) * a[:3] + share * b[:3], weights[0] * p + weights[1] * q)
+    place, turn = (1 - share) * a[:3] + share * b[:3], weights[0] * p + weights[1] * q
+    return pose_matrix(place.tolist(), turn.tolist())
 
 
 def nanoseconds(stamp: Any) -> int:
