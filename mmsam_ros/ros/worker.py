@@ -7,26 +7,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from mmsam_ros._util import MmsamError
-from mmsam_ros.inference import Result, Segmenter
+from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
+from mmsam_ros.ros.topics import Outputs
 from mmsam_ros.sensors import Refusal
-
-
-class Outputs(Protocol):
-    """Where results go (`topics.Outputs`)."""
-
-    @property
-    def wants_confidence(self) -> bool: ...
-
-    def publish(self, header: Any, rgb: Any, result: Result) -> None: ...
 
 
 @dataclass(frozen=True)
