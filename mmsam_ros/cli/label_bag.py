@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_node, add_words, count
 from mmsam_ros.cli.output import progress
-from mmsam_ros.ros.bag_options import OUTPUTS, Log, check_target, given_parameters
+from mmsam_ros.ros.bag_options import CLOUDS, OUTPUTS, Log, check_target, given_parameters
 
 if TYPE_CHECKING:
     from mmsam_ros.cli.label_report import Report
@@ -66,12 +66,14 @@ def run(args: argparse.Namespace) -> int:
     with Recording(args.bag) as reader, ExitStack() as held:
         feed = Feed(reader, parameters, spec, read_remaps(args.remap))
         held.enter_context(_locked(part))
-        _check_resumed(part, resume_facts(args.bag, parameters, args.remap, args.outputs))
+        confidence = bool({"confidence", *CLOUDS} & {*args.outputs})
+        facts = resume_facts(args.bag, parameters, args.remap, confidence=confidence)
+        _check_resumed(part, facts)
         results = Results(part / "results")
         if len(results):
             log.info(f"going on: {len(results)} frames are labelled already")
         labelling = make_labelling(feed, parameters, spec, results, log, args.workers,
-                                   confidence="confidence" in args.outputs)  # fmt: skip
+                                   confidence=confidence)  # fmt: skip
         report = Report(args.bag, args.out, labelling, given)
         try:
             _write(args, labelling, new, report, log)
@@ -119,10 +121,9 @@ def _write(
         for done, ended in enumerate(labelling.run(copy), 1):
             report.add(ended)
             if ended.frame is not None and ended.result is not None:
-                rgb, header = ended.frame.rgb, ended.synced.camera.message.header
-                bag.add(header, feed.received(ended.synced), rgb, ended.result)
+                bag.add(ended.synced, feed.received(ended.synced), ended.frame, ended.result)
                 if args.video:
-                    video.add(overlay(rgb, ended.result.labels, colours))
+                    video.add(overlay(ended.frame.rgb, ended.result.labels, colours))
             advance(done, max(total, done))
 
 

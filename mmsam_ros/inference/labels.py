@@ -16,22 +16,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsam_ros.inference.geometry import Size, resize_logits
+from mmsam_ros.sensors import NO_LABEL
 
 _AT_ONCE = 2**16  # pixels that are evaluated together, for the processor's cache
 
 
 def label_image(
-    logits: Tensor, size: Size, *, confidence: bool = False
+    logits: Tensor, size: Size, *, confidence: bool = False, threshold: float = 0.0
 ) -> tuple[Tensor, Tensor | None]:
     """Labels and, if asked, the confidence of (1, classes, h, w) at `size`, uint8 each.
 
     As of `plain_label_image`: labels the same but where the resized logits of two classes are equal
-    within float32's rounding, confidence within one level.
+    within float32's rounding, confidence within one level. With a `threshold` above 0, pixels whose
+    confidence is below 255 times it have `NO_LABEL`; the confidence is then there anyway.
     """
+    confidence = confidence or threshold > 0
     if logits.device.type != "cpu":  # there, all of it is faster than the detours
-        return plain_label_image(logits, size, confidence=confidence)
-    labels = torch.from_numpy(_labels(logits[0].numpy(), size))
-    return labels, torch.from_numpy(_confidence(logits[0], size)) if confidence else None
+        labels, certainty = plain_label_image(logits, size, confidence=confidence)
+    else:
+        labels = torch.from_numpy(_labels(logits[0].numpy(), size))
+        certainty = torch.from_numpy(_confidence(logits[0], size)) if confidence else None
+    if certainty is not None and threshold > 0:
+        labels[certainty < 255 * threshold] = NO_LABEL
+    return labels, certainty
+
+
+def class_probabilities(logits: Tensor, size: Size) -> Tensor:
+    """Softmax of (1, classes, h, w) at a quarter of `size`, rounded up; float32, classes last."""
+    height, width = (-(-length // 4) for length in size)
+    quarter = resize_logits(logits, (height, width))[0].float()
+    return quarter.softmax(dim=0).permute(1, 2, 0).contiguous()
 
 
 def plain_label_image(

@@ -17,7 +17,7 @@ from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.choose import make_engine, warm_up
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.geometry import Plan, Window
-from mmsam_ros.inference.labels import label_image
+from mmsam_ros.inference.labels import class_probabilities, label_image
 from mmsam_ros.inference.prepare import Prepared, Review, prepare
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.sensors import Frame
@@ -29,16 +29,18 @@ class Result:
     """What the network says of a frame.
 
     Attributes:
-        labels: uint8 (H, W) at the camera's size, training ids.
+        labels: uint8 (H, W) at the camera's size, training ids; 255 is no label.
         confidence: uint8 (H, W), 255 times the winning class's probability; None if not asked.
         present: sensors besides the camera that the network saw.
         timings: milliseconds by step: prepare, network, labels.
+        probabilities: float32 (h, w, classes) at a quarter of the size; None if not asked.
     """
 
     labels: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None
     present: tuple[str, ...]
     timings: Mapping[str, float]
+    probabilities: NDArray[np.float32] | None = None
 
 
 class Segmenter:
@@ -109,19 +111,27 @@ class Segmenter:
         return dataclasses.replace(prepared, milliseconds=1e3 * (self._now() - began))
 
     @torch.inference_mode()
-    def infer(self, prepared: Prepared, *, confidence: bool = True) -> Result:
-        """Labels of a prepared frame; InferenceError where the network's output is not finite."""
+    def infer(
+        self, prepared: Prepared, *, confidence: bool = True, probabilities: bool = False,
+        threshold: float = 0.0,
+    ) -> Result:  # fmt: skip
+        """Labels of a prepared frame, and what else is asked; see `label_image` for `threshold`.
+
+        InferenceError where the network's output is not finite.
+        """
         began = self._now()
         logits = predict(self.engine, prepared)
         predicted = self._now()
-        labels, certainty = label_image(logits, prepared.plan.output, confidence=confidence)
+        size = prepared.plan.output
+        labels, certainty = label_image(logits, size, confidence=confidence, threshold=threshold)
         found = labels.cpu().numpy(), None if certainty is None else certainty.cpu().numpy()
+        shares = class_probabilities(logits, size).cpu().numpy() if probabilities else None
         timings = {
             "prepare": prepared.milliseconds,
             "network": 1e3 * (predicted - began),
             "labels": 1e3 * (self._now() - predicted),
         }
-        return Result(*found, prepared.used, timings)
+        return Result(*found, prepared.used, timings, shares)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -9,7 +9,9 @@ from typing import Any
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.parameter_files import read_given
 
-OUTPUTS = ("confidence", "color", "overlay", "overlays")  # of a labelled bag, besides the masks
+# of a labelled bag, besides the masks
+OUTPUTS = ("confidence", "color", "overlay", "overlays", "points", "labelled_points")
+CLOUDS = OUTPUTS[-2:]
 _BESIDE = "calibration.yaml"  # in the bag's folder, as the launch file finds it
 
 

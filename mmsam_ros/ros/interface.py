@@ -49,15 +49,24 @@ INPUTS = (
           compressed=True),
 )  # fmt: skip
 
-# Images have the stamp, frame and size of the camera image. All outputs are reliable.
+# Images have the stamp, frame and size of the camera image. All outputs are reliable, and all of a
+# frame are made only while somebody subscribes.
 OUTPUTS = (
     Topic("~/semantic", IMAGE, "mono8: the class id of each pixel; 255 is no label."),
-    Topic("~/confidence", IMAGE, "mono8: 255 times the probability of the pixel's class. Only "
-          "while subscribed."),
-    Topic("~/color", IMAGE, "rgb8: the mask in class colours. Only while subscribed."),
-    Topic("~/overlay", IMAGE, "rgb8: the mask over the camera image. Only while subscribed."),
-    Topic("~/overlay/<class>", IMAGE, "rgb8: one class highlighted in the camera image. Only while "
-          "subscribed."),
+    Topic("~/semantic/compressed", COMPRESSED, "The same as PNG, lossless."),
+    Topic("~/confidence", IMAGE, "mono8: 255 times the probability of the pixel's class."),
+    Topic("~/probabilities", IMAGE, "32FC<n>: the probability of each of the n classes, at a "
+          "quarter of the camera image's size."),
+    Topic("~/color", IMAGE, "rgb8: the mask in class colours."),
+    Topic("~/color/compressed", COMPRESSED, "The same as JPEG."),
+    Topic("~/overlay", IMAGE, "rgb8: the mask over the camera image."),
+    Topic("~/overlay/<class>", IMAGE, "rgb8: one class highlighted in the camera image."),
+    Topic("~/points", CLOUD, "A point for each pixel of the mask, in the camera's frame; NaN where "
+          "no LiDAR point is seen. Fields x, y, z, rgb, label, confidence. Only if the weights "
+          "read lidar/points."),
+    Topic("~/points/labelled", CLOUD, "The LiDAR's cloud under its own stamp and frame, same "
+          "fields; label 255 where the camera does not see the point. Only if the weights read "
+          "lidar/points."),
     Topic("~/classes", "std_msgs/msg/String", "JSON: ids, names and colours of the classes, and "
           "the sensors that the weights read.", latched=True),
     Topic("~/label_info", "vision_msgs/msg/LabelInfo", "Ids and names of the classes. Only if "
@@ -214,6 +223,10 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     _seconds("sync.jump", 0.05, 0, 60, "A stamp this far before its stream's newest is a jump back "
              "in time (a looped bag): matching starts again."),
     ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
+    ParameterRow("confidence_threshold", 0.0, "Pixels whose confidence is lower have no label: 255 "
+                 "in the mask and in all that is made of it. 0: all have one.", "", 0, 1),
+    ParameterRow("repeat_classes", False, "Whether ~/classes and ~/label_info are published every "
+                 "second, for subscribers that are not transient local."),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
     _choice("plausibility", ("warn", "refuse", "off"), "What happens to a sensor whose data cannot "
             "be what the weights were trained on (unit, polarity, orientation). warn: it is said "

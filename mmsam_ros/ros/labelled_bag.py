@@ -14,12 +14,14 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
-from mmsam_ros.ros.interface import IMAGE, OUTPUTS
+from mmsam_ros.inference.points import labelled_cloud, organised_cloud
+from mmsam_ros.ros.interface import CLOUD, IMAGE, OUTPUTS
 from mmsam_ros.ros.messages import class_table, fill_image
 from mmsam_ros.ros.parameter_files import NODE
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.ros.storage import Connection
-from mmsam_ros.sensors import palette, topic_names
+from mmsam_ros.sensors import Frame, LidarPoints, palette, seen_points, topic_names
 from mmsam_ros.weights import Spec
 
 _LABEL_INFO = "vision_msgs/msg/LabelInfo"
@@ -30,6 +32,7 @@ _RELIABLE = qos.Qos(
 )  # fmt: skip
 _LATCHED = _RELIABLE._replace(depth=1, durability=qos.QosDurability.TRANSIENT_LOCAL)
 _TYPES = {row.name: row.type for row in OUTPUTS}
+_DATATYPES = {"<f4": 7, "<u4": 6}  # of a PointField
 _VISION = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     _LABEL_INFO: "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n",
@@ -61,7 +64,9 @@ class LabelledBag:
         self._added: dict[str, Any] = {}  # connections of the writer by topic
         self._copies: dict[int, Any] = {}  # by id of the source's
         self.left_out: dict[str, str] = {}  # the source's topics that are not copied, and why
+        self._colours = palette(spec.classes)
         self._pictures = self._make_pictures()
+        self._labelled: Entry | None = None  # the newest cloud that is written
         self._write_classes(source.start_time)
 
     def close(self) -> None:
@@ -90,17 +95,54 @@ class LabelledBag:
         if target := self._copies.get(connection.id):
             self._writer.write(target, time, data)
 
-    def add(self, header: Any, time: int, rgb: NDArray[Any], result: Result) -> None:
+    def add(self, synced: SyncedSet, time: int, frame: Frame, result: Result) -> None:
         """Write a result under the camera message's header, at the time (ns) it was received."""
+        header, rgb = synced.camera.message.header, frame.rgb
         self._send("~/semantic", IMAGE, header, time, result.labels, "mono8")
         if "confidence" in self._outputs and result.confidence is not None:
             self._send("~/confidence", IMAGE, header, time, result.confidence, "mono8")
         for name, draw in self._pictures.items():
             self._send(name, IMAGE, header, time, draw(rgb, result.labels), "rgb8")
+        cloud, points = synced.auxiliaries.get("lidar"), frame.sensors.get("lidar")
+        held = "lidar" in synced.held  # older than the mask
+        if cloud is not None and isinstance(points, LidarPoints) and not held:
+            self._add_clouds(header, time, frame, points, cloud, result)
+
+    def _add_clouds(
+        self, header: Any, time: int, frame: Frame, points: LidarPoints, cloud: Entry,
+        result: Result,
+    ) -> None:  # fmt: skip
+        """Those that the node makes of a cloud whose points may have labels."""
+        if result.confidence is None or frame.camera is None:
+            return
+        seen = seen_points(points.xyz, frame.camera, points.T_camera_lidar)
+        known = seen, result.labels, result.confidence, self._colours
+        if "points" in self._outputs:
+            self._send_cloud("~/points", header, time, organised_cloud(*known))
+        is_new = self._labelled is not cloud  # of several images with one cloud, the first counts
+        if "labelled_points" in self._outputs and is_new:
+            self._labelled, message = cloud, cloud.message
+            own = labelled_cloud(cloud.decoded[0], *known)
+            own = own.reshape(message.height, message.width)
+            self._send_cloud("~/points/labelled", message.header, time, own)
+
+    def _send_cloud(self, name: str, header: Any, time: int, points: NDArray[np.void]) -> None:
+        types: Any = self._store.types
+        fields = [
+            types["sensor_msgs/msg/PointField"](n, offset, _DATATYPES[kind.str], 1)
+            for n, (kind, offset, *_) in (points.dtype.fields or {}).items()
+        ]
+        height, width = points.shape
+        data = np.ascontiguousarray(points).reshape(-1).view(np.uint8)
+        step = points.dtype.itemsize
+        cloud = types[CLOUD](
+            header, height, width, fields, False, step, step * width, data, is_dense=False
+        )
+        self._write(name, CLOUD, time, cloud)
 
     def _make_pictures(self) -> Mapping[str, Callable[..., NDArray[np.uint8]]]:
         """(rgb (H, W, 3), labels (H, W)) -> picture, by topic."""
-        colours, classes = palette(self._spec.classes), self._spec.classes
+        colours, classes = self._colours, self._spec.classes
         pictures: dict[str, Callable[..., NDArray[np.uint8]]] = {}
         if "color" in self._outputs:
             pictures["~/color"] = lambda rgb, labels: colorise(labels, colours)

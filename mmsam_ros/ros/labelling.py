@@ -213,8 +213,9 @@ class _Network:
 
     def submit(self, prepared: Prepared, confidence: bool) -> Future[Result]:
         """Have the labels made."""
+        asked = {"confidence": confidence, "threshold": self._parameters["confidence_threshold"]}
         if isinstance(self._executor, ThreadPoolExecutor):
-            return self._executor.submit(_infer, prepared, confidence)
+            return self._executor.submit(_infer, prepared, asked)
         # arrays are copied; tensors would go through /dev/shm, which containers have little of
         arrays = {name: image.numpy() for name, image in prepared.inputs.items()}
         return self._executor.submit(
@@ -246,12 +247,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _infer(prepared: Prepared, confidence: bool) -> Result:
+def _infer(prepared: Prepared, asked: dict[str, Any]) -> Result:
     assert _segmenter is not None
-    return _segmenter.infer(prepared, confidence=confidence)
+    return _segmenter.infer(prepared, **asked)
 
 
 def _infer_arrays(prepared: Prepared, arrays: dict[str, NDArray[Any]], confidence: bool) -> Result:
     assert _segmenter is not None
     inputs = {name: torch.from_numpy(a).to(_segmenter.device) for name, a in arrays.items()}
-    return _infer(replace(prepared, inputs=inputs), confidence)
+    return _infer(replace(prepared, inputs=inputs), asked)

@@ -176,8 +176,8 @@ def raster_values(message: Any, read: Reader = read_pixels) -> Array:
     return np.ascontiguousarray(pixels[..., ::-1]) if encoding == "bgr8" else pixels
 
 
-def fill_image(message: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
-    """Write pixels (H, W) or (H, W, 3) uint8 into a sensor_msgs/Image; returns it.
+def fill_image(message: Any, pixels: Array, encoding: str) -> Any:
+    """Write pixels (H, W) or (H, W, C) into a sensor_msgs/Image; returns it.
 
     Anything but an `array.array` makes the generated setter check every byte (rosidl_python #79).
     """

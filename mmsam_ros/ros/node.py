@@ -24,9 +24,10 @@ from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
+from mmsam_ros.ros.outputs import Outputs, advertise
 from mmsam_ros.ros.preflight import NODE, START_ERRORS
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
-from mmsam_ros.ros.topics import Input, Outputs, advertise, check_names
+from mmsam_ros.ros.topics import Input, check_names
 from mmsam_ros.ros.watch import Watch
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import made_of_points
@@ -62,7 +63,10 @@ class SegmentNode(Node):
         poses = Extrinsics(self, {s: parameters[f"{s}.extrinsics"] for s in self._sensors})
         builder = setup.make_frame_builder(parameters, spec, self._infos, poses, notes)
         self._views = builder.views
-        outputs = Outputs(self, spec)
+        outputs = Outputs(
+            self, spec, threshold=parameters["confidence_threshold"],
+            repeat=parameters["repeat_classes"],
+        )  # fmt: skip
         self._diagnostics = advertise(self, "/diagnostics")
         self._sync = setup.make_synchroniser(parameters, self._sensors)
         warn = self.get_logger().warning

@@ -42,7 +42,7 @@ def make_labelling(
 
 
 def resume_facts(
-    bag: Path, parameters: Parameters, remaps: Sequence[str], outputs: Sequence[str]
+    bag: Path, parameters: Parameters, remaps: Sequence[str], *, confidence: bool
 ) -> dict[str, Any]:
     """What the labels depend on; an interrupted run goes on where it is the same."""
     files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
@@ -52,6 +52,6 @@ def resume_facts(
         "weights": file_sha256(weights_path(parameters)),
         "parameters": {name: repr(value) for name, value in parameters.items()},
         "remapping": list(remaps),
-        "confidence": "confidence" in outputs,
+        "confidence": confidence,
         "version": __version__,
     }

@@ -1,31 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's subscriptions, with the QoS that publishers offer, and its publishers."""
+"""The node's subscriptions, with the QoS that publishers offer."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header, String
 
-from mmsam_ros.inference import Result
-from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
-from mmsam_ros.ros.messages import class_table, fill_image
-from mmsam_ros.sensors import palette, topic_names
-from mmsam_ros.weights import Spec
+from mmsam_ros.ros.interface import COMPRESSED, IMAGE, Topic, message_class
 
-_TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
 SHOWN = 12  # topics that a message lists at most
 LAUNCH_ARGUMENTS = {
@@ -197,67 +185,3 @@ def check_names(node: Node, inputs: Sequence[Input]) -> None:
             raise RosError(f"topic {name}: found as {first[name]} and as {use}, expected a topic "
                            "of its own for each: check the remappings")  # fmt: skip
         first[name] = use
-
-
-def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
-    """A publisher with type and QoS of the table's row `name`, or of another row."""
-    topic = _TOPICS[row or name]
-    qos = QoSProfile(depth=1 if topic.latched else 5, reliability=ReliabilityPolicy.RELIABLE)
-    if topic.latched:
-        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-    return node.create_publisher(message_class(topic.type), name, qos)
-
-
-class Outputs:
-    """The publishers of a node but diagnostics."""
-
-    def __init__(self, node: Node, spec: Spec) -> None:
-        self._semantic = advertise(node, "~/semantic")
-        self._confidence = advertise(node, "~/confidence")
-        colours = palette(spec.classes)
-        # each with its function (rgb (H, W, 3), labels (H, W)) -> picture (H, W, 3)
-        self._pictures: list[tuple[Publisher, Callable[..., NDArray[np.uint8]]]] = [
-            (advertise(node, "~/color"), lambda rgb, labels: colorise(labels, colours)),
-            (advertise(node, "~/overlay"), partial(overlay, palette=colours)),
-        ]
-        for info, name in zip(spec.classes, topic_names(spec.classes), strict=True):
-            publisher = advertise(node, f"~/overlay/{name}", "~/overlay/<class>")
-            draw = partial(highlight, class_id=info.id, color=info.rgb)
-            self._pictures.append((publisher, draw))
-        advertise(node, "~/classes").publish(String(data=class_table(spec)))
-        self.has_label_info = _publish_label_info(node, spec)
-
-    @property
-    def wants_confidence(self) -> bool:
-        """Whether somebody subscribes to the confidence."""
-        return self._confidence.get_subscription_count() > 0
-
-    def publish(self, header: Header, rgb: NDArray[Any], result: Result) -> None:
-        """Publish a result under the camera message's header."""
-
-        def send(publisher: Publisher, pixels: NDArray[Any], encoding: str) -> None:
-            publisher.publish(fill_image(Image(header=header), pixels, encoding))
-
-        send(self._semantic, result.labels, "mono8")
-        if result.confidence is not None:
-            send(self._confidence, result.confidence, "mono8")
-        for publisher, draw in self._pictures:
-            if publisher.get_subscription_count():
-                send(publisher, draw(rgb, result.labels), "rgb8")
-
-
-def _publish_label_info(node: Node, spec: Spec) -> bool:
-    """Whether the classes are published, which needs vision_msgs."""
-    try:
-        from vision_msgs.msg import LabelInfo, VisionClass
-    except ImportError:
-        node.get_logger().warning(
-            "~/label_info is not published: vision_msgs is not installed; if you need it, "
-            "install ros-jazzy-vision-msgs"
-        )
-        return False
-    classes = [VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes]
-    info = LabelInfo(class_map=classes, threshold=0.0)
-    info.header.stamp = node.get_clock().now().to_msg()
-    advertise(node, "~/label_info").publish(info)
-    return True

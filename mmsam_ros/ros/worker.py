@@ -14,10 +14,10 @@ import torch
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
-from mmsam_ros.ros.topics import Outputs
 from mmsam_ros.sensors import Refusal
 
 
@@ -48,8 +48,8 @@ class Processor:
                 review = partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
-            result = self.segmenter.infer(prepared, confidence=self.outputs.wants_confidence)
-            self.outputs.publish(synced.camera.message.header, frame.rgb, result)
+            result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
+            self.outputs.publish(Shown.of(synced, frame, result, refused))
         except MmsamError as error:
             return Outcome("refused", getattr(error, "reason", "invalid"), str(error), refused)
         except torch.OutOfMemoryError as error:

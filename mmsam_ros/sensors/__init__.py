@@ -51,14 +51,16 @@ from mmsam_ros.sensors.statistics import (
     robust_mean,
     sample_planes,
 )
+from mmsam_ros.sensors.visibility import SeenPoints, seen_points
 
 __all__ = [
     "AUXILIARY_SENSORS", "BLANK", "CAMERA", "DEPTH_METRES", "ENCODINGS", "FIELDS", "HALF_PIXEL",
     "LIMITS", "NO_LABEL", "RGB", "SYNTHETIC_CLASSES", "CameraModel", "ChannelStatistics",
     "ClassInfo", "Frame", "LidarPoints", "Limits", "Modality", "PlaneSample", "Planes", "Refusal",
-    "Registration", "Seen", "SensorError", "SensorImage", "channel_statistics", "check_limits",
-    "check_pose", "check_size", "check_view", "class_table", "clipping", "decode_image",
-    "decode_raster", "frame_planes", "made_of_points", "palette", "percentiles", "picture_rgb",
-    "plain_modality", "pose_matrix", "pose_values", "project", "rasterise", "register",
-    "robust_mean", "sample_planes", "scale_thermal", "to_8_bits", "to_single", "topic_names",
+    "Registration", "Seen", "SeenPoints", "SensorError", "SensorImage", "channel_statistics",
+    "check_limits", "check_pose", "check_size", "check_view", "class_table", "clipping",
+    "decode_image", "decode_raster", "frame_planes", "made_of_points", "palette", "percentiles",
+    "picture_rgb", "plain_modality", "pose_matrix", "pose_values", "project", "rasterise",
+    "register", "robust_mean", "sample_planes", "scale_thermal", "seen_points", "to_8_bits",
+    "to_single", "topic_names",
 ]  # fmt: skip

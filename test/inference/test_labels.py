@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsam_ros.inference.geometry import Size
-from mmsam_ros.inference.labels import label_image, plain_label_image
+from mmsam_ros.inference.labels import class_probabilities, label_image, plain_label_image
 
 
 def noise(classes: int, size: Size) -> Tensor:
@@ -94,3 +94,30 @@ def test_a_class_that_wins_between_pixels_alone() -> None:
     logits = torch.tensor([[9.0, 0.0], [0.0, 9.0], [6.0, 6.0]])[None, :, None]
     labels, _ = label_image(logits, (1, 16))
     assert labels.tolist() == [[0] * 7 + [2] * 2 + [1] * 7]
+
+
+def test_unsure_pixels_have_no_label() -> None:
+    """Below the threshold, by the confidence that is published."""
+    torch.manual_seed(2)
+    logits = smooth(14, (24, 43))
+    labels, confidence = label_image(logits, (81, 129), confidence=True)
+    sure, same = label_image(logits, (81, 129), threshold=0.6)
+    assert confidence is not None
+    assert same is not None
+    assert torch.equal(same, confidence)
+    kept = confidence >= 153
+    assert 0.1 < kept.float().mean() < 0.9
+    assert torch.equal(sure[kept], labels[kept])
+    assert (sure[~kept] == 255).all()
+    assert torch.equal(label_image(logits, (81, 129), threshold=0.0)[0], labels)
+
+
+@pytest.mark.parametrize(("size", "quarter"), [((96, 172), (24, 43)), ((97, 170), (25, 43))])
+def test_probabilities_are_the_softmax_at_a_quarter(size: Size, quarter: Size) -> None:
+    torch.manual_seed(3)
+    logits = noise(5, (24, 43))
+    found = class_probabilities(logits, size)
+    assert found.shape == (*quarter, 5)
+    assert found.is_contiguous()
+    exact = F.interpolate(logits.double(), quarter, mode="bilinear").exp()[0]
+    assert torch.allclose(found.double().permute(2, 0, 1), exact / exact.sum(dim=0), atol=1e-5)

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node publishes of a frame. Everything is made only where somebody reads it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header, String
+
+from mmsam_ros.inference import Result
+from mmsam_ros.inference.draw import colorise, highlight, overlay
+from mmsam_ros.inference.points import labelled_cloud, organised_cloud
+from mmsam_ros.ros.interface import OUTPUTS, message_class
+from mmsam_ros.ros.messages import class_table, fill_image
+from mmsam_ros.ros.pack import cloud_message, fill_jpeg, fill_png
+from mmsam_ros.ros.sets import Entry, SyncedSet
+from mmsam_ros.sensors import (
+    Frame,
+    LidarPoints,
+    SeenPoints,
+    made_of_points,
+    palette,
+    seen_points,
+    topic_names,
+)
+from mmsam_ros.weights import Spec
+
+_TOPICS = {topic.name: topic for topic in OUTPUTS}
+_REPEAT = 1.0  # seconds between two tables of classes, where they are repeated
+
+
+def advertise(node: Node, name: str, row: str | None = None) -> Publisher:
+    """A publisher with type and QoS of the table's row `name`, or of another row."""
+    topic = _TOPICS[row or name]
+    qos = QoSProfile(depth=1 if topic.latched else 5, reliability=ReliabilityPolicy.RELIABLE)
+    if topic.latched:
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    return node.create_publisher(message_class(topic.type), name, qos)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame and what the network says of it."""
+
+    header: Header  # of the camera message
+    frame: Frame
+    result: Result
+    cloud: Entry | None  # whose points may have labels
+
+    @classmethod
+    def of(
+        cls, synced: SyncedSet, frame: Frame, result: Result, refused: Mapping[str, Any]
+    ) -> Self:
+        """Without a cloud that is missing, refused or held, which is older than the mask."""
+        cloud = synced.auxiliaries.get("lidar")
+        points = isinstance(frame.sensors.get("lidar"), LidarPoints)
+        used = points and "lidar" not in refused and "lidar" not in synced.held
+        return cls(synced.camera.message.header, frame, result, cloud if used else None)
+
+    @cached_property
+    def seen(self) -> SeenPoints:
+        """The points of the cloud that the camera sees."""
+        points, camera = self.frame.sensors["lidar"], self.frame.camera
+        assert isinstance(points, LidarPoints)
+        assert camera is not None  # Frame checks it
+        return seen_points(points.xyz, camera, points.T_camera_lidar)
+
+
+class Asked(NamedTuple):
+    """What `Segmenter.infer` is asked for."""
+
+    confidence: bool
+    probabilities: bool
+    threshold: float
+
+
+class _Output(NamedTuple):
+    publisher: Publisher
+    make: Callable[[Shown], Any]  # the message
+    needs: str = ""  # of a result, besides the labels: confidence, probabilities
+    of_cloud: bool = False
+
+    @property
+    def is_read(self) -> bool:
+        return self.publisher.get_subscription_count() > 0
+
+    def can_show(self, shown: Shown) -> bool:
+        """Whether all is there; a subscriber may have come while the network ran."""
+        known = not self.needs or getattr(shown.result, self.needs) is not None
+        return known and not (self.of_cloud and shown.cloud is None)
+
+
+class Outputs:
+    """The publishers of a node but diagnostics.
+
+    `threshold`: pixels of a lower confidence (0 to 1) have no label; it may change between frames.
+    `repeat`: the tables of classes are published every second, and not only once.
+    """
+
+    def __init__(
+        self, node: Node, spec: Spec, *, threshold: float = 0.0, repeat: bool = False
+    ) -> None:
+        self.threshold = threshold
+        self._node, self._spec = node, spec
+        self._colours = palette(spec.classes)
+        self._labelled: tuple[int, float] | None = None  # stamp and arrival of the newest cloud
+        self._outputs = [
+            _Output(advertise(node, "~/semantic"), _image("mono8", lambda s: s.result.labels)),
+            _Output(
+                advertise(node, "~/semantic/compressed"),
+                lambda s: fill_png(CompressedImage(header=s.header), s.result.labels),
+            ),
+            _Output(
+                advertise(node, "~/confidence"),
+                _image("mono8", lambda s: s.result.confidence),
+                "confidence",
+            ),
+            _Output(
+                advertise(node, "~/probabilities"),
+                _image(f"32FC{len(spec.classes)}", lambda s: s.result.probabilities),
+                "probabilities",
+            ),
+            _Output(advertise(node, "~/color"), _image("rgb8", self._color)),
+            _Output(
+                advertise(node, "~/color/compressed"),
+                lambda s: fill_jpeg(CompressedImage(header=s.header), self._color(s)),
+            ),
+            _Output(
+                advertise(node, "~/overlay"),
+                _image("rgb8", lambda s: overlay(s.frame.rgb, s.result.labels, self._colours)),
+            ),
+            *self._overlays(),
+        ]
+        if "lidar" in spec.sensors and made_of_points(spec.encodings["lidar"]):
+            self._outputs += [
+                _Output(advertise(node, "~/points"), self._points, "confidence", of_cloud=True),
+                _Output(
+                    advertise(node, "~/points/labelled"), self._own_cloud, "confidence",
+                    of_cloud=True,
+                ),
+            ]  # fmt: skip
+        self._classes = advertise(node, "~/classes")
+        self._label_info = _advertise_label_info(node)
+        self.publish_classes()
+        if repeat:
+            steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop it
+            node.create_timer(_REPEAT, self.publish_classes, clock=steady)
+
+    @property
+    def has_label_info(self) -> bool:
+        """Whether ~/label_info is published, which needs vision_msgs."""
+        return self._label_info is not None
+
+    @property
+    def asked(self) -> Asked:
+        """What is read now."""
+        needs = {output.needs for output in self._outputs if output.needs and output.is_read}
+        return Asked("confidence" in needs, "probabilities" in needs, self.threshold)
+
+    def publish(self, shown: Shown) -> None:
+        """Publish what is read of a frame."""
+        for output in self._outputs:
+            if output.is_read and output.can_show(shown):
+                message = output.make(shown)
+                if message is not None:
+                    output.publisher.publish(message)
+
+    def publish_classes(self) -> None:
+        """Publish ids, names and colours of the classes."""
+        spec = self._spec
+        self._classes.publish(String(data=class_table(spec)))
+        if self._label_info is not None:
+            from vision_msgs.msg import LabelInfo, VisionClass
+
+            named = [VisionClass(class_id=c.id, class_name=c.name) for c in spec.classes]
+            info = LabelInfo(class_map=named, threshold=float(self.threshold))
+            info.header.stamp = self._node.get_clock().now().to_msg()
+            self._label_info.publish(info)
+
+    def _color(self, shown: Shown) -> NDArray[np.uint8]:
+        return colorise(shown.result.labels, self._colours)
+
+    def _overlays(self) -> list[_Output]:
+        """One for each class."""
+
+        def draw(shown: Shown, class_id: int, color: tuple[int, int, int]) -> NDArray[np.uint8]:
+            return highlight(shown.frame.rgb, shown.result.labels, class_id, color)
+
+        outputs, classes = [], self._spec.classes
+        for info, name in zip(classes, topic_names(classes), strict=True):
+            publisher = advertise(self._node, f"~/overlay/{name}", "~/overlay/<class>")
+            make = partial(draw, class_id=info.id, color=info.rgb)
+            outputs.append(_Output(publisher, _image("rgb8", make)))
+        return outputs
+
+    def _points(self, shown: Shown) -> PointCloud2:
+        labels, confidence = shown.result.labels, shown.result.confidence
+        assert confidence is not None
+        points = organised_cloud(shown.seen, labels, confidence, self._colours)
+        return cloud_message(shown.header, points)
+
+    def _own_cloud(self, shown: Shown) -> PointCloud2 | None:
+        """A cloud that goes with several images is published once, with the first one's labels."""
+        confidence, cloud = shown.result.confidence, shown.cloud
+        assert confidence is not None
+        assert cloud is not None
+        if self._labelled == (cloud.stamp_ns, cloud.arrival):
+            return None
+        self._labelled = cloud.stamp_ns, cloud.arrival
+        xyz, message = cloud.decoded[0], cloud.message
+        points = labelled_cloud(xyz, shown.seen, shown.result.labels, confidence, self._colours)
+        return cloud_message(message.header, points.reshape(message.height, message.width))
+
+
+def _image(encoding: str, pixels: Callable[[Shown], Any]) -> Callable[[Shown], Image]:
+    """Makes the Image of what a function gives of a frame."""
+    return lambda shown: fill_image(Image(header=shown.header), pixels(shown), encoding)
+
+
+def _advertise_label_info(node: Node) -> Publisher | None:
+    """None without vision_msgs."""
+    if message_class(_TOPICS["~/label_info"].type) is None:
+        node.get_logger().warning(
+            "~/label_info is not published: vision_msgs is not installed; if you need it, "
+            "install ros-jazzy-vision-msgs"
+        )
+        return None
+    return advertise(node, "~/label_info")
