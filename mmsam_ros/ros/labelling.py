@@ -252,7 +252,9 @@ def _infer(prepared: Prepared, asked: dict[str, Any]) -> Result:
     return _segmenter.infer(prepared, **asked)
 
 
-def _infer_arrays(prepared: Prepared, arrays: dict[str, NDArray[Any]], confidence: bool) -> Result:
+def _infer_arrays(
+    prepared: Prepared, arrays: dict[str, NDArray[Any]], asked: dict[str, Any]
+) -> Result:
     assert _segmenter is not None
     inputs = {name: torch.from_numpy(a).to(_segmenter.device) for name, a in arrays.items()}
     return _infer(replace(prepared, inputs=inputs), asked)
