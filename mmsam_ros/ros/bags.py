@@ -117,6 +117,18 @@ def parameters_yaml(parameters: Mapping[str, Any]) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=10_000)
 
 
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with dots in their names as nested ones."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        *sections, leaf = name.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = value
+    return found
+
+
 def _topics(reader: Recording, msgtype: str) -> list[str]:
     found = (c for c in reader.connections if c.msgtype == msgtype and c.msgcount)
     return sorted({c.topic for c in found if c.id not in reader.unreadable})
