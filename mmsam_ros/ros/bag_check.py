@@ -60,7 +60,8 @@ class BagCheck:
     def commands(self, params_file: Path | None, weights: str) -> dict[str, str]:
         """Ready command lines: ros2 launch with the bag, the same in two, without ROS."""
         bag = str(self.bag)
-        named = {n: t for n, t in self.streams.items() if f"/{n}" != t}
+        # a compressed image is named without its ending
+        named = {n: _base(t) for n, t in self.streams.items() if f"/{n}" != _base(t)}
         launch = ["ros2", "launch", "mmsam_ros", "segment.launch.py"]
         launch += [f"{_ARGUMENTS[n]}:={t}" for n, t in named.items() if n in _ARGUMENTS]
         plain = dict(self.parameters)
@@ -124,9 +125,12 @@ def _choose(found: BagCheck, sensor: str, spec: Spec) -> None:
     raw = f"{sensor}/image"
     if sensor == "lidar" and made_of_points(spec.encodings["lidar"]):
         raw = "lidar/points"
-    # raw images before compressed ones, then the node's own name, then the first name
-    fitting.sort(key=lambda one: (one.topic.endswith(("/compressed", "/compressedDepth")),
-                                  one.topic != f"/{raw}", one.topic))  # fmt: skip
+    # the node's own name, then the most messages, then raw images before compressed ones
+    fitting.sort(
+        key=lambda one: (
+            _base(one.topic) != f"/{raw}", -one.count, one.topic != _base(one.topic), one.topic
+        )
+    )  # fmt: skip
     if not fitting:
         level = ERROR if sensor == CAMERA else WARNING
         what = "image" if sensor == CAMERA else "message"
@@ -200,21 +204,14 @@ def _look_at_clocks(found: BagCheck, spec: Spec) -> None:
             offset = round(-clocks, 3)
             apart = nearest(camera.stamps, [stamp + offset for stamp in one.stamps])
         within = float(np.mean(np.abs(apart) <= slop))
-        subject, text = (
-            f"{sensor} clock",
-            f"{within:.0%} of the images have a match within {slop} s",
-        )
+        subject, text = f"{sensor} clock", f"{within:.0%} of images have a match within {slop} s"
         if offset:
             found.parameters[f"{sensor}.offset"] = offset
-            text = (
-                f"its stamps are {clocks:+.3f} s off the camera's; with {sensor}.offset {offset}, "
-            )
-            text += f"{within:.0%} of the images have a match within {slop} s"
-        if within < 0.9 and one.rate:
-            wider = math.ceil(100 * (0.5 / one.rate + _CLOSE)) / 100
-            if slop < wider <= 1:
-                found.parameters[f"{sensor}.slop"] = wider
-                text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
+            text = f"its stamps are {clocks:+.3f} s off; with {sensor}.offset {offset}, {text}"
+        wider = math.ceil(100 * (0.5 / one.rate + _CLOSE)) / 100 if one.rate else 0.0
+        if within < 0.9 and slop < wider <= 1 and np.mean(np.abs(apart) <= wider) > within:
+            found.parameters[f"{sensor}.slop"] = wider
+            text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
         level = OK if within >= 0.9 and not offset else WARNING
         found.say(level, subject, text, "" if level == OK else "set the parameters below")
         late = np.percentile(nearest(camera.received, one.received) - apart, 95)

@@ -153,7 +153,7 @@ class _Live:
         age = (now - nanoseconds(newest.header.stamp)) / 1e9
         if nanoseconds(newest.header.stamp) == 0:
             return Finding(ERROR, topic.name, f"{text}, stamps are zero", "set them in the driver")
-        if abs(age) > _OLD and not topic.type == INFO:
+        if abs(age) > _OLD and topic.type != INFO:
             return Finding(WARNING, topic.name, f"{text}, stamps are {age:.1f} s behind this clock",
                            "a bag without use_sim_time, or clocks that differ: all sensors need "
                            "the same one")  # fmt: skip
@@ -201,7 +201,7 @@ class _Live:
             yield Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
         elif not compared:
             yield Finding(WARNING, "masks", "no mask has the stamp of an image that was received",
-                          "listen longer (--seconds); images may be lost on the way here")  # fmt: skip
+                          "listen longer (--seconds); images may be lost on the way")  # fmt: skip
         else:
             yield Finding(OK, "masks", f"stamps, frames and sizes of {compared} are those of their "
                           f"images; ids of {len(masks.messages)} are classes")  # fmt: skip
