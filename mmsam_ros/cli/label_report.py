@@ -25,7 +25,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100p
 table { border-collapse: collapse; margin: .6rem 0 }
 td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
 td { font-variant-numeric: tabular-nums }
-figure { display: inline-block; margin: 0 .5rem .5rem 0; width: calc(50% - .6rem) }
+.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem }
+figure { margin: 0 }
 img { width: 100%; border-radius: 4px }
 .swatch { display: inline-block; width: .9em; height: .9em; border-radius: 2px; margin-right: .4em }
 """
@@ -144,7 +145,7 @@ class Report:
         said = [*content["faults"], *content["said"]]
         body = [
             "<h1>Labelled recording</h1>", _table(facts),
-            *map(_figure, self._pictures),
+            '<div class="pictures">', *map(_figure, self._pictures), "</div>",
             "<h2>Classes, % of all pixels</h2>", self._classes(),
             *(f"<h2>{escape(title)}</h2>{_table(rows)}" for title, rows in tables.items() if rows),
             *(["<h2>Said meanwhile</h2>", _list(said)] if said else []),

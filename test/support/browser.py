@@ -17,9 +17,7 @@ _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chr
 _GUARD = 300.0  # seconds after which it hangs, on any machine
 
 
-def screenshot(
-    page: Path, target: Path, size: tuple[int, int] = (1200, 1600)
-) -> NDArray[np.uint8]:
+def screenshot(page: Path, target: Path, size: tuple[int, int] = (1200, 1600)) -> NDArray[np.uint8]:
     """rgb (H, W, 3) of a page; skips where there is no browser. MMSAM_BROWSER names another."""
     browser = os.environ.get("MMSAM_BROWSER") or next(filter(None, map(shutil.which, _NAMES)), "")
     if not browser:
