@@ -29,7 +29,7 @@ _ARGUMENTS = {  # of the launch file
 }  # fmt: skip
 _NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in a topic
 _NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth",), "event": ("event", "dvs")}
-_DEFAULTS = {row.name: row.default for row in PARAMETERS}
+_DEFAULTS: Mapping[str, Any] = {row.name: row.default for row in PARAMETERS}
 _CLOSE = 0.02  # seconds of slop beyond the measured distance
 _DRIFT = 0.02  # seconds of a clock against the other, over the recording
 

@@ -218,9 +218,7 @@ class _Network:
             return self._executor.submit(_infer, prepared, asked)
         # arrays are copied; tensors would go through /dev/shm, which containers have little of
         arrays = {name: image.numpy() for name, image in prepared.inputs.items()}
-        return self._executor.submit(
-            _infer_arrays, replace(prepared, inputs={}), arrays, confidence
-        )
+        return self._executor.submit(_infer_arrays, replace(prepared, inputs={}), arrays, asked)
 
 
 _segmenter: Segmenter | None = None  # of this process
