@@ -214,7 +214,7 @@ def _look_at_clocks(found: BagCheck, spec: Spec) -> None:
             text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
         level = OK if within >= 0.9 and not offset else WARNING
         found.say(level, subject, text, "" if level == OK else "set the parameters below")
-        late = np.percentile(nearest(camera.received, one.received) - apart, 95)
+        late = float(np.median(camera.lag) - np.percentile(one.lag, 5) - offset)
         if late > _DEFAULTS["sync.deadline"]:
             found.parameters["sync.deadline"] = math.ceil(10 * (late + 0.05)) / 10
             found.say(WARNING, f"{sensor} delay", f"it arrives up to {late:.2f} s after the image",
