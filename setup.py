@@ -60,6 +60,7 @@ setup(
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # colcon looks for pytest here, and runs no test where it is missing
         "test": ["hypothesis", "pytest", "segment-anything"],
+        "view": ["rerun-sdk"],
         "docs": ["mkdocs", "mkdocs-material", "mkdocstrings[python]"],
     },
     zip_safe=True,

@@ -123,6 +123,17 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
            metavar="NAME,...", help="of ONNX Runtime, best first")  # fmt: skip
 
 
+def add_node(parser: argparse.ArgumentParser) -> None:
+    """`--params-file`, `-p` and `-r`, which mean what they mean to the node after --ros-args."""
+    option = parser.add_argument
+    option("--params-file", type=Path, action="append", default=[], metavar="FILE",
+           help="parameter file of the node; of several, later ones win")  # fmt: skip
+    option("-p", "--param", action="append", default=[], metavar="NAME:=VALUE",
+           help="a parameter of the node, over those of files")  # fmt: skip
+    option("-r", "--remap", action="append", default=[], metavar="FROM:=TO",
+           help="another topic for an input, such as camera/image:=/front/image")  # fmt: skip
+
+
 def add_out(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
     """`--out`."""
     parser.add_argument("-o", "--out", type=Path, default=default, metavar="PATH", help=text)

@@ -29,8 +29,11 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "data": "check a data set",
     "muses-project": "project MUSES's LiDAR and events into the camera image",
     "synth": "make synthetic data with labels",
-    "bag": "read the calibration of a recording",
+    "bag": "check a recording, read its calibration",
+    "label-bag": "label a recording as the node would, without ROS",
+    "view": "show a recording or a data set with its masks in Rerun",
     "replay": "play a recording into ROS 2",
+    "doctor": "check the installation, or a running node",
 }
 _FIRST = "MMSAM_FIRST_PROCESS"  # its id, for those that it starts
 

@@ -17,6 +17,8 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from rich.text import Text
 
+from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
+
 _WIDTH = 80
 
 
@@ -40,6 +42,16 @@ def _print_plain(header: Sequence[str], rows: Iterable[Sequence[str]], title: st
         print(title)
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print findings, the worst ones last, where they are seen."""
+    for level in (OK, WARNING, ERROR):
+        for finding in findings:
+            if finding.level == level:
+                print(f"{level}: {finding.subject}: {finding.text}")
+                if finding.remedy:
+                    print(f"  {finding.remedy}")
 
 
 def print_paragraph(text: str) -> None:

@@ -117,6 +117,18 @@ def parameters_yaml(parameters: Mapping[str, Any]) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=10_000)
 
 
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with dots in their names as nested ones."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        *sections, leaf = name.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = value
+    return found
+
+
 def _topics(reader: Recording, msgtype: str) -> list[str]:
     found = (c for c in reader.connections if c.msgtype == msgtype and c.msgcount)
     return sorted({c.topic for c in found if c.id not in reader.unreadable})
@@ -160,11 +172,11 @@ def _poses(
     By the static transforms; where they do not connect the frames, by those of /tf that never
     change, too: `static_transform_publisher` of ROS 1 sends them there.
     """
-    transforms, _ = _transforms(reader, "tf_static")
+    transforms, _ = recorded_transforms(reader, "tf_static")
     try:
         return {t: pose_values(transform_chain(transforms, camera, f)) for t, f in frames.items()}
     except RosError as error:
-        moving, changed = _transforms(reader, "tf")
+        moving, changed = recorded_transforms(reader, "tf")
         constant = {child: pose for child, pose in moving.items() if child not in changed}
         try:
             chains = {t: transform_chain({**constant, **transforms}, camera, f)
@@ -175,8 +187,10 @@ def _poses(
         return {topic: pose_values(chain) for topic, chain in chains.items()}
 
 
-def _transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
-    """The newest transform of each child, as in tf2, and the children whose transform changes."""
+def recorded_transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
+    """The newest transform of each child on topics that end in `name`, as in tf2, and the children
+    whose transform changes. RosError where one is no pose.
+    """
     connections = [c for c in reader.connections if c.topic.split("/")[-1] == name]
     connections = [c for c in connections if c.msgtype == "tf2_msgs/msg/TFMessage"]
     transforms: dict[str, tuple[str, Matrix]] = {}

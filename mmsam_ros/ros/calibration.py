@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,9 +132,13 @@ class Extrinsics:
     `<sensor>.extrinsics` by sensor. RosError if one is no pose.
 
     Logged is where a pose comes from when that changes: TF, or the parameter because TF has none.
+    `transforms` are those of a recording, instead of what the node hears.
     """
 
-    def __init__(self, node: Any, poses: Mapping[str, Sequence[float] | None]) -> None:
+    def __init__(
+        self, node: Any, poses: Mapping[str, Sequence[float] | None],
+        transforms: "Transforms | None" = None,
+    ) -> None:  # fmt: skip
         self._log = node.get_logger()
         self._fixed: dict[str, Matrix] = {}
         for sensor, values in poses.items():
@@ -147,10 +151,10 @@ class Extrinsics:
         self._static: dict[tuple[str, str], tuple[float, Matrix]] = {}
         self._origin: dict[str, str] = {}  # of each sensor's newest pose
         self._said: set[str] = set()
-        self._transforms: _Transforms | None = None
+        self._transforms = transforms
         self.source = "parameters"
         try:
-            self._transforms = _Transforms(node)
+            self._transforms = transforms or _Transforms(node)
         except ImportError as error:
             self._log.warning(
                 "tf2_ros is not installed: extrinsics are read from the parameters "
@@ -219,6 +223,15 @@ class Extrinsics:
         if text != before and key not in self._said and len(self._said) < MAX_NOTES:
             self._said.add(key)
             log(shortened(text + why))
+
+
+class Transforms(Protocol):
+    """Where extrinsics are looked up."""
+
+    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
+        """(4, 4), target <- source at a stamp, and whether it never changes; RosError if it is not
+        known.
+        """
 
 
 class _Transforms:

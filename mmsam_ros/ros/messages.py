@@ -6,6 +6,7 @@ one raises `RosError` with reason "encoding", "size", "step", "data_length" or "
 """
 
 import array
+import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import SILENT, Notes
-from mmsam_ros.sensors import SensorError, decode_image, picture_rgb, to_single
+from mmsam_ros.sensors import (
+    CAMERA,
+    NO_LABEL,
+    SensorError,
+    decode_image,
+    picture_rgb,
+    to_single,
+)
 from mmsam_ros.sensors.limits import SizeError, check_pixels
 from mmsam_ros.sensors.pixels import (
     CAMERA_PIXELS,
@@ -28,6 +36,7 @@ from mmsam_ros.sensors.pixels import (
     is_picture,
     to_rgb,
 )
+from mmsam_ros.weights import Spec
 
 Array = NDArray[Any]
 _ENOUGH = 3  # images after which the bits of a camera are judged
@@ -178,6 +187,13 @@ def fill_image(message: Any, pixels: Array, encoding: str) -> Any:
     message.step = pixels.nbytes // pixels.shape[0]
     message.encoding, message.is_bigendian, message.data = encoding, 0, data
     return message
+
+
+def class_table(spec: Spec) -> str:
+    """The content of ~/classes, JSON."""
+    classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
+    inputs = [CAMERA, *spec.sensors]
+    return json.dumps({"classes": classes, "no_label": NO_LABEL, "inputs": inputs})
 
 
 def cv_bridge_reader() -> Reader:

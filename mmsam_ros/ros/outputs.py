@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node publishes of a frame. Everything is made only where somebody reads it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,13 +18,11 @@ from mmsam_ros.inference import Result
 from mmsam_ros.inference.draw import colorise, highlight, overlay
 from mmsam_ros.inference.points import labelled_cloud, organised_cloud
 from mmsam_ros.ros.interface import message_class
-from mmsam_ros.ros.messages import fill_image
+from mmsam_ros.ros.messages import class_table, fill_image
 from mmsam_ros.ros.pack import cloud_message, fill_jpeg, fill_png
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.ros.topics import advertise
 from mmsam_ros.sensors import (
-    CAMERA,
-    NO_LABEL,
     Frame,
     LidarPoints,
     SeenPoints,
@@ -175,9 +172,7 @@ class Outputs:
     def publish_classes(self) -> None:
         """Publish ids, names and colours of the classes."""
         spec = self._spec
-        classes = [{"id": c.id, "name": c.name, "rgb": list(c.rgb)} for c in spec.classes]
-        table = {"classes": classes, "no_label": NO_LABEL, "inputs": [CAMERA, *spec.sensors]}
-        self._classes.publish(String(data=json.dumps(table)))
+        self._classes.publish(String(data=class_table(spec)))
         if self._label_info is not None:
             from vision_msgs.msg import LabelInfo, VisionClass
 

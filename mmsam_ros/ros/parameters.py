@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters, declared and checked, and the objects that they configure.
 
-RosError names a parameter that is wrong. `control.py` has what happens when one is set later.
+RosError names a parameter that is wrong. `control.py` has what happens when one is set later. Only
+to declare them needs ROS.
 """
 
 import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo
 
 from mmsam_ros._util import near_match
 from mmsam_ros.inference import Segmenter
@@ -38,32 +36,56 @@ from mmsam_ros.sensors import (
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model, weights_file
 
 Parameters = Mapping[str, Any]  # checked values by name; a list that is not set is None
+_WHOLE = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)  # region of interest
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
 
 
-def declare_parameters(node: Node) -> dict[str, Any]:
+def declare_parameters(node: Any) -> dict[str, Any]:
     """Declare all parameters on a node and read them; RosError if a value is not allowed, or a name
     is close to one that exists. `check_together` looks at combinations.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
-    for name in node._parameter_overrides:
-        if name not in parameters and not name.startswith(_OF_ROS):
-            hint = near_match(name, parameters)
-            if hint.startswith("; did you mean"):
-                raise RosError(f"parameter {name!r} does not exist{hint}")
-            # it may be meant for another node that reads the same file
-            node.get_logger().warning(f"parameter {name!r} does not exist and is ignored")
+    _check_names(node._parameter_overrides, node.get_logger().warning)
     return parameters
 
 
-def plain_value(parameter: Parameter) -> Any:
+def plain_value(parameter: Any) -> Any:
     """A value as `declare_parameters` has it: a list that is empty is None."""
     value = parameter.value
     return list(value) or None if isinstance(value, (array.array, list, tuple)) else value
 
 
-def _declare(node: Node, row: ParameterRow) -> Any:
+def check_parameters(given: Mapping[str, Any], warn: Callable[[str], Any]) -> Parameters:
+    """All parameters where only some are given, without a node; errors as of `declare_parameters`,
+    warnings as in the node's log.
+    """
+    for row in PARAMETERS:
+        if row.name in given:
+            row.check(given[row.name])
+    parameters = {row.name: given.get(row.name, row.default) for row in PARAMETERS}
+    parameters |= {row.name: parameters[row.name] or None for row in PARAMETERS
+                   if row.default is None}  # fmt: skip
+    _check_names(given, warn)
+    check_together(parameters)
+    return parameters
+
+
+def _check_names(given: Iterable[str], warn: Callable[[str], Any]) -> None:
+    """Warn of names that do not exist; RosError for one that is close to one that does."""
+    known = [row.name for row in PARAMETERS]
+    for name in given:
+        if name not in known and not name.startswith(_OF_ROS):
+            hint = near_match(name, known)
+            if hint.startswith("; did you mean"):
+                raise RosError(f"parameter {name!r} does not exist{hint}")
+            # it may be meant for another node that reads the same file
+            warn(f"parameter {name!r} does not exist and is ignored")
+
+
+def _declare(node: Any, row: ParameterRow) -> Any:
     """The value of a parameter after declaring it on the node."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
     described = ParameterDescriptor(
         description=row.description, additional_constraints=f"{row.expected}; read: {row.read}",
         read_only=row.read == START, dynamic_typing=bool(row.word),
@@ -81,12 +103,14 @@ def _declare(node: Node, row: ParameterRow) -> Any:
     return node.declare_parameter(row.name, row.default, described).value
 
 
-def _declare_list(node: Node, name: str, described: ParameterDescriptor) -> list[float] | None:
+def _declare_list(node: Any, name: str, described: Any) -> list[float] | None:
     """The value of a list of doubles after declaring it; None if it is empty, which is not set.
 
     rclpy answers a request for many parameters with nothing if one of them has no value, and it
     takes an empty list for one of bytes. So the empty value is set once the type is declared.
     """
+    from rclpy.parameter import Parameter
+
     kind = Parameter.Type.DOUBLE_ARRAY
     value = node.declare_parameter(name, kind).value or []
     node.set_parameters([Parameter(name, kind, list(value))])
@@ -130,6 +154,21 @@ def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segment
     `load_model` and `Segmenter` too.
     """
     model, spec = load_model(weights_path(parameters))
+    providers = filter(None, parameters["engine.providers"].replace(" ", "").split(","))
+    segmenter = Segmenter(
+        model, spec, parameters["device"], parameters["precision"],
+        make_geometry(parameters, spec),
+        engine=parameters["engine"], providers=tuple(providers),
+    )  # fmt: skip
+    segmenter.warm_up()
+    engine = segmenter.engine
+    followers = rungs(engine, model, parameters["precision"])
+    segmenter.engine = Ladder(engine, followers, segmenter.geometry.size, say)
+    return segmenter
+
+
+def make_geometry(parameters: Parameters, spec: Spec) -> Geometry:
+    """That of the weights, as far as the parameters do not change it."""
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":
@@ -138,17 +177,7 @@ def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segment
             "windows need geometry.mode 'slide'"
         )
     stride = (step, step) if step else own.stride or (own.size[0] // 2, own.size[1] // 2)
-    geometry = Geometry(mode, own.size, stride if mode == "slide" else None)
-    providers = filter(None, parameters["engine.providers"].replace(" ", "").split(","))
-    segmenter = Segmenter(
-        model, spec, parameters["device"], parameters["precision"], geometry,
-        engine=parameters["engine"], providers=tuple(providers),
-    )  # fmt: skip
-    segmenter.warm_up()
-    engine = segmenter.engine
-    followers = rungs(engine, model, parameters["precision"])
-    segmenter.engine = Ladder(engine, followers, segmenter.geometry.size, say)
-    return segmenter
+    return Geometry(mode, own.size, stride if mode == "slide" else None)
 
 
 def sync_config(parameters: Parameters, sensors: tuple[str, ...]) -> SyncConfig:
@@ -176,7 +205,9 @@ def make_camera_infos(parameters: Parameters, notes: Notes = SILENT) -> CameraIn
     for name, image in images.items():
         given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
         if given["width"]:
-            info = CameraInfo(**{leaf: value for leaf, value in given.items() if value})
+            lists = {"d": [], "r": [0.0] * 9, "p": [0.0] * 12}  # as of a CameraInfo
+            given = lists | {leaf: value for leaf, value in given.items() if value}
+            info = SimpleNamespace(**given, binning_x=0, binning_y=0, roi=_WHOLE)
             camera_model(info, image, f"parameter {name}.info")  # raises if it is not usable
             fixed[name] = info
     return CameraInfos(images, fixed, notes)

@@ -6,7 +6,6 @@ Callbacks only store messages; one worker thread decodes, infers and publishes.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from rclpy.node import Node
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
+from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.intake import Intake
-from mmsam_ros.ros.interface import COMPRESSED, INPUTS
+from mmsam_ros.ros.interface import INPUTS
 from mmsam_ros.ros.logs import forwarded
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.outputs import Outputs
@@ -230,28 +230,17 @@ class Pipeline:
 
     def _make_inputs(self) -> list[Input]:
         """An input for every stream, and for every CameraInfo that is needed."""
-        node, topics = self._node, {topic.name: topic for topic in INPUTS}
-        reliability, inputs = self.parameters["input_reliability"], []
+        node, spec, inputs = self._node, self.segmenter.spec, list[Input]()
+        reliability, resolve = self.parameters["input_reliability"], self._node.resolve_topic_name
         for sensor in (CAMERA, *self.sensors):
-            raw = topics[f"{sensor}/image"]
-            name = f"{node.resolve_topic_name(raw.name)}/compressed"
-            packed = [replace(raw, name=name, type=COMPRESSED)]
-            if sensor == "depth":
-                packed.insert(0, replace(packed[0], name=f"{name}Depth"))  # keeps all bits
-            images = {"auto": [raw, *packed], "raw": [raw], "compressed": packed}
-            candidates = images[self.parameters[f"{sensor}.transport"]]
-            if sensor == "lidar":
-                # points come first, unless the weights read a raster that points cannot give
-                points_first = made_of_points(self.segmenter.spec.encodings["lidar"])
-                candidates.insert(0 if points_first else len(candidates), topics["lidar/points"])
+            candidates = sensor_candidates(sensor, self.parameters, spec, resolve)
             store = partial(self._store, sensor)
             inputs.append(Input(node, sensor, candidates, reliability, store))
-        for name in (CAMERA, "thermal") if "thermal" in self.sensors else (CAMERA,):
-            if name not in self._infos.fixed:
-                topic, update = topics[f"{name}/camera_info"], partial(self._infos.update, name)
-                inputs.append(Input(node, f"{name}_info", [topic], reliability, update))
+        for name, topic in info_candidates(self.sensors, self._infos.fixed).items():
+            update = partial(self._infos.update, name)
+            inputs.append(Input(node, f"{name}_info", [topic], reliability, update))
         if self._motion is not None and self._motion.by == "twist":
-            twists = [topics["vehicle/twist"]]
+            twists = [topic for topic in INPUTS if topic.name == "vehicle/twist"]
             inputs.append(Input(node, "twist", twists, reliability, self._motion.update))
         return inputs
 

@@ -82,6 +82,11 @@ class Recording:
         self._closing.close()
 
     @property
+    def is_database(self) -> bool:
+        """Whether its files are databases of rosbag2 (sqlite3)."""
+        return all(isinstance(storage, SqliteFile) for storage in self._storages)
+
+    @property
     def notes(self) -> list[str]:
         """What was found and set right, as far as it is known by now."""
         repeated = (

@@ -31,7 +31,7 @@ EXTRAS = {"train": ("data", "training"), "synth": ("world",)}
 # Packages that are asked for when they are chosen, with `load_optional`; torch.onnx imports onnx.
 OPTIONAL = {"onnx": {"onnx"}}
 # Extras of commands, which the package does not import.
-TOOLS = ("docs",)
+TOOLS = ("docs", "view")
 
 
 @pytest.fixture(autouse=True)

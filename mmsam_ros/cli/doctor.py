@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam doctor`: what may keep the node from running well here, and what to do about it."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmsam_ros._util import MmsamError
+from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
+from mmsam_ros.cli.output import print_findings
+
+_DISTRIBUTION = "jazzy"
+_PYTHON = (3, 11)
+_TORCH = (2, 6)
+_PACKAGES = {"cv2": "opencv-python-headless", "mcap": "mcap", "numpy": "numpy", "rich": "rich",
+             "rosbags": "rosbags", "safetensors": "safetensors", "timm": "timm",
+             "torch": "torch", "torchvision": "torchvision", "yaml": "PyYAML"}  # fmt: skip
+# ROS packages that the node can do without, and what is missing then
+_OPTIONAL = {
+    "tf2_ros": "extrinsics are read from the parameters <sensor>.extrinsics only",
+    "vision_msgs": "~/label_info is not published",
+}
+_MESSAGE = 512 << 10  # bytes above which Fast DDS's own transports lose best-effort messages
+_SHARED, _MEMORY, _DISK = 256 << 20, 2 << 30, 1 << 30  # bytes that are enough
+_BUFFER = 8 << 20  # bytes of a socket for a message of a camera or LiDAR
+_DOMAINS = 101  # higher ones use ports that Linux gives to others
+_MIB = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Check the installation: Python, PyTorch, ROS, the middleware and what it needs for large "
+        "messages, device, memory, weights, engines, folders. --live looks at a running node. The "
+        "exit status is 0 if all is well, 1 if there are warnings, 2 if there are errors."
+    )
+    option = parser.add_argument
+    option("--weights", type=Path, metavar="FILE", help="weights file (default: the package's)")
+    option("--live", action="store_true", help="look at a running node instead; needs ROS")
+    option("--node", default="/mmsam", metavar="NAME", help="node to look at, with namespace")
+    option("--seconds", type=float, default=5.0, metavar="S", help="how long to listen")
+    option("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.live:
+        findings = _live(args.node, args.seconds)
+    else:
+        findings = list(check_installation(args.weights))
+    if args.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        print_findings(findings)
+    return exit_code(findings)
+
+
+def _live(node: str, seconds: float) -> list[Finding]:
+    try:
+        from mmsam_ros.ros.live import look_at
+    except ImportError as error:
+        return [Finding(ERROR, "ROS", f"--live needs ROS 2 ({error})", _source())]
+    return look_at(node, seconds)
+
+
+def check_installation(weights: Path | None) -> Iterator[Finding]:
+    """Findings about this machine; `weights`: instead of the package's."""
+    yield from _python()
+    yield from _ros()
+    yield from _middleware()
+    yield from _shared_memory()
+    if find_spec("torch"):
+        yield from _torch()
+        yield from _weights(weights)
+        yield from _engines()
+    yield from _folders()
+
+
+def _python() -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < _PYTHON:
+        yield Finding(ERROR, "Python", f"{found} is too old", "use Python 3.11 to 3.13")
+    else:
+        yield Finding(OK, "Python", found)
+    missing = [name for module, name in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        yield Finding(ERROR, "packages", f"not installed: {', '.join(missing)}",
+                      f"pip install {' '.join(missing)}")  # fmt: skip
+
+
+def _ros() -> Iterator[Finding]:
+    distribution = os.environ.get("ROS_DISTRO", "")
+    if find_spec("rclpy") is None:
+        text = "rclpy is not found: the node does not run; label-bag, predict and train do"
+        yield Finding(WARNING, "ROS", text, _source())
+        return
+    known = distribution or "of wheels or an environment that does not set ROS_DISTRO"
+    if distribution and distribution != _DISTRIBUTION:
+        yield Finding(WARNING, "ROS", f"{distribution}, tested is {_DISTRIBUTION}", _source())
+    else:
+        yield Finding(OK, "ROS", known)
+    for name, lack in _OPTIONAL.items():
+        if find_spec(name) is None:
+            package = f"ros-{distribution or _DISTRIBUTION}-{name.replace('_', '-')}"
+            yield Finding(WARNING, name, f"not installed: {lack}", f"apt install {package}")
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not domain.isdecimal() or int(domain) > _DOMAINS:
+        yield Finding(WARNING, "ROS_DOMAIN_ID", f"found {domain}, expected 0 to {_DOMAINS}",
+                      "ports of higher domains are the system's: choose a lower one")  # fmt: skip
+
+
+def _source() -> str:
+    return f"source /opt/ros/{_DISTRIBUTION}/setup.bash, or see docs/install.md"
+
+
+def _middleware() -> Iterator[Finding]:
+    """Which one, and whether it is set up for messages of megabytes."""
+    name = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if "fastrtps" in name:
+        yield _fast_dds(name)
+    elif "cyclone" in name:
+        yield _socket_buffers(name)
+    else:
+        yield Finding(OK, "middleware", name)
+
+
+def _fast_dds(name: str) -> Finding:
+    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    given = next((os.environ[v] for v in variables if os.environ.get(v)), "")
+    remedy = (
+        "for each process that publishes images or clouds: export FASTRTPS_DEFAULT_PROFILES_FILE="
+        "$(ros2 pkg prefix --share mmsam_ros)/config/fastdds_shm.xml (the launch file does it for "
+        "the node)"
+    )
+    trap = f"best-effort messages above {_MESSAGE >> 10} KiB are mostly lost between processes"
+    if not given:
+        return Finding(WARNING, "middleware", f"{name} without a profile: {trap}", remedy)
+    try:
+        text = Path(given).read_text("utf-8", "replace")
+    except OSError as error:
+        found = f"{name}: the profile {given} cannot be read ({error.strerror}): {trap}"
+        return Finding(ERROR, "middleware", found, remedy)
+    sizes = re.findall(r"<maxMessageSize>\s*(\d+)\s*</maxMessageSize>", text)
+    if max(map(int, sizes), default=0) <= _MESSAGE:
+        found = f"{name}: no transport of {given} has a larger maxMessageSize: {trap}"
+        return Finding(WARNING, "middleware", found, remedy)
+    return Finding(OK, "middleware", f"{name} with {given}")
+
+
+def _socket_buffers(name: str) -> Finding:
+    limit = _read_number("/proc/sys/net/core/rmem_max")
+    if limit is not None and limit < _BUFFER:
+        text = f"{name}: net.core.rmem_max is {limit}: images and clouds are lost"
+        return Finding(WARNING, "middleware", text, "sudo sysctl -w net.core.rmem_max=2147483647")
+    return Finding(OK, "middleware", f"{name}, net.core.rmem_max {limit}")
+
+
+def _read_number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _shared_memory() -> Iterator[Finding]:
+    folder = Path("/dev/shm")
+    remedy = "in Docker: --shm-size 1g or --ipc host"
+    if not os.access(folder, os.W_OK):
+        text = f"{folder} cannot be written: Fast DDS passes nothing through shared memory"
+        yield Finding(WARNING, "shared memory", text, remedy)
+        return
+    usage = shutil.disk_usage(folder)
+    text = f"{folder} has {usage.free // _MIB} of {usage.total // _MIB} MiB free"
+    if usage.free < _SHARED:
+        expected = f"{text}, expected {_SHARED // _MIB}: images are lost"
+        yield Finding(WARNING, "shared memory", expected, remedy)
+    else:
+        yield Finding(OK, "shared memory", text)
+
+
+def _torch() -> Iterator[Finding]:
+    found = version("torch")
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < _TORCH:
+        yield Finding(ERROR, "PyTorch", f"{found} is too old", "pip install 'torch>=2.6'")
+    import torch
+
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            text = (
+                f"{torch.cuda.get_device_name(number)}, {free // _MIB} of {total // _MIB} MiB free"
+            )
+            level, remedy = (OK, "") if free >= _MEMORY else (WARNING, "end other processes on it")
+            yield Finding(level, f"cuda:{number}", text, remedy)
+    elif Path("/dev/nvidiactl").exists():
+        text = f"a GPU is there, but PyTorch {found} cannot use it (built for {torch.version.cuda})"
+        remedy = "install a PyTorch for this driver's CUDA (nvidia-smi shows it)"
+        yield Finding(WARNING, "device", text, remedy)
+    else:
+        text = f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+        yield Finding(OK, "device", f"{text}; no GPU, so that large networks take seconds a frame")
+
+
+def _weights(given: Path | None) -> Iterator[Finding]:
+    from mmsam_ros import weights
+
+    try:
+        path = given or weights.default_weights()
+        _, spec = weights.load_model(path)
+    except (MmsamError, OSError) as error:
+        yield Finding(
+            ERROR, "weights", str(error), "name a file that `mmsam weights info` can read"
+        )
+        return
+    size = path.stat().st_size
+    sensors = " + ".join(("camera", *spec.sensors))
+    yield Finding(OK, "weights", f"{path}: {sensors}, {len(spec.classes)} classes, "
+                  f"sha256 {weights.file_sha256(path)}")  # fmt: skip
+    if unknown := [sensor for sensor in spec.sensors if not spec.seen.get(sensor)]:
+        text = f"no statistics of {', '.join(unknown)}: implausible data is not recognised"
+        yield Finding(WARNING, "weights", text, "`mmsam weights seen` adds them")
+    free, needed = _available(), max(_MEMORY, 4 * size)
+    text = "" if free is None else f"{free // _MIB} MiB available"
+    if free is not None and free < needed:
+        found = f"{text}, expected {needed // _MIB} for these weights"
+        yield Finding(WARNING, "memory", found, "end other processes, or use smaller weights")
+    elif free is not None:
+        yield Finding(OK, "memory", text)
+
+
+def _available() -> int | None:
+    """Bytes of memory that processes can still get; in a container within its limit."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
+    free = int(found[1]) << 10 if found else None
+    limit = _read_number("/sys/fs/cgroup/memory.max")
+    used = _read_number("/sys/fs/cgroup/memory.current")
+    if free is not None and limit is not None and used is not None:
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _engines() -> Iterator[Finding]:
+    from mmsam_ros.inference.engines.choose import ENGINES
+
+    checks: dict[str, Callable[[], Finding]] = {"compile": _compiler, "onnx": _onnx}
+    for name in ENGINES:
+        if name != "auto":
+            make = checks.get(name)
+            yield make() if make else Finding(OK, f"engine {name}", "ready")
+
+
+def _compiler() -> Finding:
+    if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        return Finding(OK, "engine compile", "ready")
+    return Finding(OK, "engine compile", "not usable on the CPU without a C++ compiler (g++)")
+
+
+def _onnx() -> Finding:
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if missing:
+        text = f"not installed ({', '.join(missing)}); pip install 'mmsam_ros[onnx]' brings it"
+        return Finding(OK, "engine onnx", text)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding(WARNING, "engine onnx", f"ONNX Runtime cannot be loaded: {error}",
+                       "install onnxruntime again")  # fmt: skip
+    return Finding(OK, "engine onnx", ", ".join(onnxruntime.get_available_providers()))
+
+
+def _folders() -> Iterator[Finding]:
+    from mmsam_ros.inference.engines.cache import cache_folder
+    from mmsam_ros.ros.logs import ensure_log_folder
+
+    try:
+        cache = cache_folder("doctor")
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+        free = shutil.disk_usage(cache).free
+        cache.rmdir()
+    except (MmsamError, OSError) as error:
+        yield Finding(ERROR, "cache", str(error), "set MMSAM_CACHE to a folder that can be written")
+    else:
+        text = f"{cache.parent}, {free // _MIB} MiB free"
+        level, remedy = (OK, "") if free >= _DISK else (WARNING, "engines need space: free some")
+        yield Finding(level, "cache", text, remedy)
+    try:
+        environment = dict(os.environ)
+        ensure_log_folder(environment)
+        yield Finding(OK, "log folder", environment["ROS_LOG_DIR"])
+    except MmsamError as error:
+        yield Finding(ERROR, "log folder", str(error), "set ROS_LOG_DIR")
+    try:
+        yield Finding(OK, "mmsam_ros", version("mmsam_ros"))
+    except PackageNotFoundError:
+        yield Finding(WARNING, "mmsam_ros", "runs from a checkout, not installed", "make setup")

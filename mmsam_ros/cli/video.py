@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An MP4 file of pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsam_ros.cli.arguments import CliError
+
+_CODEC = "mp4v"  # OpenCV's own; wheels have no H.264
+
+
+class Video:
+    """Pictures are added in order; there is no file before the first one."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self._path, self._rate = path, rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def add(self, picture: NDArray[np.uint8]) -> None:
+        """Add a picture, rgb8; all get the size of the first one. CliError if it cannot be."""
+        if self._writer is None:
+            height, width = picture.shape[:2]
+            self._size = (width + width % 2, height + height % 2)
+            codec = cv2.VideoWriter.fourcc(*_CODEC)
+            self._writer = cv2.VideoWriter(str(self._path), codec, self._rate, self._size)
+            if not self._writer.isOpened():
+                raise CliError(f"{self._path}: OpenCV cannot write this video ({_CODEC})")
+        if picture.shape[1::-1] != self._size:
+            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
+        self._writer.write(picture[..., ::-1])
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()

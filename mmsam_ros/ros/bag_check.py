@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recording could feed into the node, and what to set for it. Needs no ROS."""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
+from mmsam_ros.ros import messages
+from mmsam_ros.ros.bags import THERMAL_NAMES, recorded_transforms, transform_chain
+from mmsam_ros.ros.calibration import camera_doubts, camera_model
+from mmsam_ros.ros.clouds import cloud_points
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import CLOUD, INFO, PARAMETERS
+from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.survey import TopicSurvey, nearest, survey
+from mmsam_ros.sensors import CAMERA, DEPTH_METRES, SensorError, made_of_points
+from mmsam_ros.weights import Spec
+
+_ARGUMENTS = {  # of the launch file
+    "camera/image": "image_topic", "camera/camera_info": "camera_info_topic",
+    "lidar/points": "points_topic", "lidar/image": "lidar_image_topic",
+    "thermal/image": "thermal_topic", "thermal/camera_info": "thermal_info_topic",
+}  # fmt: skip
+_NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in a topic
+_NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth",), "event": ("event", "dvs")}
+_DEFAULTS: Mapping[str, Any] = {row.name: row.default for row in PARAMETERS}
+_CLOSE = 0.02  # seconds of slop beyond the measured distance
+_DRIFT = 0.02  # seconds of a clock against the other, over the recording
+
+
+@dataclass
+class BagCheck:
+    """The result.
+
+    Attributes:
+        topics: Those that were looked at.
+        streams: The topic that feeds each input, by the input's name (`camera/image`).
+        others: Topics that fit an input as well.
+        parameters: What to set.
+        findings: With level and remedy.
+    """
+
+    bag: Path
+    topics: dict[str, TopicSurvey]
+    streams: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def say(self, level: str, subject: str, text: str, remedy: str = "") -> None:
+        """Add a finding."""
+        self.findings.append(Finding(level, subject, text, remedy))
+
+    def commands(self, params_file: Path | None, weights: str) -> dict[str, str]:
+        """Ready command lines: ros2 launch with the bag, the same in two, without ROS."""
+        bag = str(self.bag)
+        # a compressed image is named without its ending
+        named = {n: _base(t) for n, t in self.streams.items() if f"/{n}" != _base(t)}
+        launch = ["ros2", "launch", "mmsam_ros", "segment.launch.py"]
+        launch += [f"{_ARGUMENTS[n]}:={t}" for n, t in named.items() if n in _ARGUMENTS]
+        plain = dict(self.parameters)
+        registration = plain.pop("thermal.registration", None)
+        launch += [f"registration:={registration}"] if registration else []
+        launch += [f"weights:={weights}"] if weights else []
+        launch += [f"calibration:={params_file}"] if plain and params_file else []
+        replay = ["mmsam", "replay", bag]
+        label = ["mmsam", "label-bag", bag, f"{self.bag.stem}_labelled"]
+        label += [word for n, t in named.items() for word in ("-r", f"{n}:={t}")]
+        given = self.parameters | ({"weights": weights} if weights else {})
+        label += [word for n, v in given.items() for word in ("-p", f"{n}:={v}")]
+        return {
+            "with the bag": shlex.join([*launch, f"bag:={bag}"]),
+            "node alone": shlex.join(launch),
+            "replay": shlex.join(replay),
+            "without ROS": shlex.join(label),
+        }
+
+
+def check_bag(bag: Path, spec: Spec) -> BagCheck:
+    """Read a recording once; RosError if nothing in it can be read."""
+    with Recording(bag) as reader:
+        found = BagCheck(bag, survey(reader))
+        for sensor in (CAMERA, *spec.sensors):
+            _choose(found, sensor, spec)
+        for name in (CAMERA, "thermal"):
+            if f"{name}/image" in found.streams:
+                _choose_info(found, name)
+        for name, topic in found.streams.items():
+            found.findings += _of_topic(name, found.topics[topic])
+        if "camera/image" in found.streams:
+            _look_at_clocks(found, spec)
+        _look_at_content(found, spec)
+        _look_at_calibration(found, reader, spec)
+        for text in reader.faults:
+            found.say(WARNING, "file", text)
+        for connection in reader.connections:
+            if why := reader.unreadable.get(connection.id):
+                found.say(WARNING, connection.topic, f"cannot be read: {why}")
+    return found
+
+
+def _role(one: TopicSurvey) -> str:
+    """Which sensor a topic is of, by type, name and encoding; empty: of none."""
+    name = one.topic.lower()
+    if any(word in name for word in _NO_INPUT) or one.first is None or one.type == INFO:
+        return ""
+    if one.type == CLOUD:
+        return "lidar"
+    for sensor, words in _NAMES.items():
+        if any(word in name for word in words):
+            return sensor
+    encoding = str(getattr(one.first, "encoding", getattr(one.first, "format", "")))
+    return "thermal" if encoding.startswith(("mono16", "16UC1")) else CAMERA
+
+
+def _choose(found: BagCheck, sensor: str, spec: Spec) -> None:
+    """The topic of a sensor, and which others fit."""
+    fitting = [one for one in found.topics.values() if _role(one) == sensor]
+    raw = f"{sensor}/image"
+    if sensor == "lidar" and made_of_points(spec.encodings["lidar"]):
+        raw = "lidar/points"
+    # the node's own name, then the most messages, then raw images before compressed ones
+    fitting.sort(
+        key=lambda one: (
+            _base(one.topic) != f"/{raw}", -one.count, one.topic != _base(one.topic), one.topic
+        )
+    )  # fmt: skip
+    if not fitting:
+        level = ERROR if sensor == CAMERA else WARNING
+        what = "image" if sensor == CAMERA else "message"
+        remedy = "the node needs it" if sensor == CAMERA else "masks are made without it"
+        found.say(level, sensor, f"no {what} of this sensor is recorded", remedy)
+        return
+    chosen, *others = fitting
+    found.streams[raw] = chosen.topic
+    if others:
+        found.others[raw] = [one.topic for one in others]
+
+
+def _choose_info(found: BagCheck, name: str) -> None:
+    """The CameraInfo beside an image, else the only one of its kind."""
+    infos = [t for t, one in found.topics.items() if one.type == INFO and one.count]
+    image = _base(found.streams[f"{name}/image"])
+    beside = [t for t in infos if t.rpartition("/")[0] == image.rpartition("/")[0]]
+    beside = beside or [t for t in infos if t.rpartition("/")[0] == image]
+    is_thermal = [t for t in infos if any(word in t.lower() for word in THERMAL_NAMES)]
+    alone = is_thermal if name == "thermal" else [t for t in infos if t not in is_thermal]
+    if chosen := beside or (alone if len(alone) == 1 else []):
+        found.streams[f"{name}/camera_info"] = chosen[0]
+
+
+def _base(topic: str) -> str:
+    """Without the ending of image_transport."""
+    return topic.removesuffix("/compressedDepth").removesuffix("/compressed")
+
+
+def _of_topic(name: str, one: TopicSurvey) -> Iterator[Finding]:
+    """What is wrong with one topic's messages and times."""
+    subject = f"{name} ({one.topic})"
+    if one.broken:
+        yield Finding(WARNING, subject, f"{one.broken} messages cannot be read")
+    if one.zero_stamps:
+        yield Finding(ERROR, subject, f"{one.zero_stamps} of {one.count} stamps are zero",
+                      "sensors are matched by them: have the driver set them")  # fmt: skip
+    if name.endswith("_info"):
+        return
+    if gaps := one.gaps:
+        at, length = max(gaps, key=lambda gap: gap[1])
+        text = f"{len(gaps)} gaps, the longest of {length:.2f} s at {at:.2f} s"
+        yield Finding(WARNING, subject, text, "masks there are made without it, or not at all")
+    if one.backward:
+        text = f"{one.backward} stamps are before the one before them"
+        yield Finding(WARNING, subject, text, "raise sync.jump if these are no jumps in time")
+    if one.repeated:
+        yield Finding(WARNING, subject, f"{one.repeated} stamps are there twice in a row")
+    if len(one.frames) > 1:
+        yield Finding(WARNING, subject, f"frames differ: {', '.join(map(repr, one.frames))}")
+    if len(one.forms) > 1:
+        forms = ", ".join(form for form, _ in one.forms.most_common(4))
+        yield Finding(WARNING, subject, f"content differs: {forms}")
+    if not one.frame:
+        yield Finding(WARNING, subject, "header.frame_id is empty",
+                      "calibration is found by it: set it in the driver")  # fmt: skip
+
+
+def _look_at_clocks(found: BagCheck, spec: Spec) -> None:
+    """Whether stamps of camera and sensors match, and what makes them match."""
+    camera = found.topics[found.streams["camera/image"]]
+    for sensor in spec.sensors:
+        topic = found.streams.get(f"{sensor}/points") or found.streams.get(f"{sensor}/image")
+        if topic is None or not found.topics[topic].count or not camera.count:
+            continue
+        one = found.topics[topic]
+        apart = nearest(camera.stamps, one.stamps)
+        clocks = float(np.median(one.lag) - np.median(camera.lag))
+        offset, slop = 0.0, float(_DEFAULTS[f"{sensor}.slop"])
+        if np.median(np.abs(apart)) > slop:
+            offset = round(-clocks, 3)
+            apart = nearest(camera.stamps, [stamp + offset for stamp in one.stamps])
+        within = float(np.mean(np.abs(apart) <= slop))
+        subject, text = f"{sensor} clock", f"{within:.0%} of images have a match within {slop} s"
+        if offset:
+            found.parameters[f"{sensor}.offset"] = offset
+            text = f"its stamps are {clocks:+.3f} s off; with {sensor}.offset {offset}, {text}"
+        wider = math.ceil(100 * (0.5 / one.rate + _CLOSE)) / 100 if one.rate else 0.0
+        if within < 0.9 and slop < wider <= 1 and np.mean(np.abs(apart) <= wider) > within:
+            found.parameters[f"{sensor}.slop"] = wider
+            text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
+        level = OK if within >= 0.9 and not offset else WARNING
+        found.say(level, subject, text, "" if level == OK else "set the parameters below")
+        late = float(np.median(camera.lag) - np.percentile(one.lag, 5) - offset)
+        if late > _DEFAULTS["sync.deadline"]:
+            found.parameters["sync.deadline"] = math.ceil(10 * (late + 0.05)) / 10
+            found.say(WARNING, f"{sensor} delay", f"it arrives up to {late:.2f} s after the image",
+                      "set the parameter sync.deadline below")  # fmt: skip
+        if abs(one.drift - camera.drift) > _DRIFT:
+            found.say(WARNING, subject, f"its clock moves by {one.drift - camera.drift:+.3f} s "
+                      "against the camera's meanwhile", "synchronise the clocks (PTP)")  # fmt: skip
+
+
+def _look_at_content(found: BagCheck, spec: Spec) -> None:
+    """Read the first message of each stream as the node does."""
+    for name, topic in found.streams.items():
+        sensor, first = name.partition("/")[0], found.topics[topic].first
+        subject = f"{name} ({topic})"
+        if name.endswith("_info") or first is None:
+            continue
+        try:
+            if name == "lidar/points":
+                needed = "intensity" in spec.inputs["lidar"].fields
+                cloud_points(first, needs_intensity=needed)
+            elif sensor == CAMERA:
+                messages.camera_rgb(first)
+            elif sensor == "thermal":
+                messages.thermal_counts(first)
+            elif spec.encodings[sensor] == DEPTH_METRES:
+                messages.depth_values(first)
+            else:
+                messages.raster_values(first)
+        except (RosError, SensorError) as error:
+            level = ERROR if sensor == CAMERA else WARNING
+            found.say(level, subject, f"the first message would be refused: {error}")
+        else:
+            found.say(OK, subject, f"{found.topics[topic].rate:.1f} Hz, "
+                      f"{'; '.join(list(found.topics[topic].forms)[:2])}")  # fmt: skip
+
+
+def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None:
+    """CameraInfo and transforms that the sensors need."""
+    camera = found.streams.get("camera/image")
+    points = found.streams.get("lidar/points")
+    thermal = found.streams.get("thermal/image")
+    for name in (CAMERA, "thermal"):
+        image, info = found.streams.get(f"{name}/image"), found.streams.get(f"{name}/camera_info")
+        needed = image if name == "thermal" else points or thermal
+        if image and info:
+            _look_at_info(found, name, found.topics[image], found.topics[info])
+        elif image and needed:
+            found.say(WARNING, f"{name}/camera_info", "no CameraInfo is recorded",
+                      f"set the parameters {name}.info")  # fmt: skip
+    if thermal and camera:
+        sizes = [_size(found.topics[topic].first) for topic in (camera, thermal)]
+        both = all(f"{name}/camera_info" in found.streams for name in (CAMERA, "thermal"))
+        if sizes[0] != sizes[1] and both:
+            found.parameters["thermal.registration"] = "rotation"
+            found.say(OK, "thermal view", "it has its own CameraInfo and size: registration by "
+                      "rotation")  # fmt: skip
+        elif sizes[0] != sizes[1]:
+            found.say(WARNING, "thermal view", f"its size is {sizes[1]}, the camera's {sizes[0]}",
+                      "set thermal.registration to 'rotation' or 'homography'")  # fmt: skip
+    if camera is None:
+        return
+    needing = [points] if points else []
+    if found.parameters.get("thermal.registration") == "rotation" and thermal:
+        needing.append(thermal)
+    for topic in needing:
+        _look_at_pose(found, reader, found.topics[camera].frame, found.topics[topic])
+
+
+def _size(message: Any) -> str:
+    try:
+        if hasattr(message, "format"):
+            height, width = messages.camera_rgb(message).shape[:2]
+            return f"{width}x{height}"
+        return f"{message.width}x{message.height}"
+    except (RosError, SensorError):
+        return "unknown"
+
+
+def _look_at_info(found: BagCheck, name: str, image: TopicSurvey, info: TopicSurvey) -> None:
+    subject = f"{name}/camera_info ({info.topic})"
+    try:
+        model = camera_model(info.first, where=info.topic)
+    except RosError as error:
+        found.say(ERROR if name == CAMERA else WARNING, subject, str(error))
+        return
+    size = _size(image.first)
+    if size not in (f"{model.width}x{model.height}", "unknown"):
+        found.say(WARNING, subject, f"it is for {model.width}x{model.height}, the image has {size}",
+                  "record the CameraInfo of this image")  # fmt: skip
+    else:
+        found.say(OK, subject, f"{model.width}x{model.height}, {info.first.distortion_model}")
+    for doubt in camera_doubts(info.first):
+        text = doubt.replace("the image parameter", f"parameter {name}.image")
+        found.say(WARNING, subject, text)
+
+
+def _look_at_pose(found: BagCheck, reader: Recording, camera: str, one: TopicSurvey) -> None:
+    sensor = "lidar" if one.type == CLOUD else "thermal"
+    frames, subject = (camera.lstrip("/"), one.frame.lstrip("/")), f"{sensor} pose"
+    for name in ("tf_static", "tf"):
+        try:
+            transforms: Mapping[str, Any] = {}
+            for source in ("tf", "tf_static")[0 if name == "tf" else 1 :]:
+                transforms = {**transforms, **recorded_transforms(reader, source)[0]}
+            transform_chain(transforms, *frames)
+        except RosError as error:
+            reason = error
+        else:
+            found.say(OK, subject, f"from frame {frames[1]!r} to {frames[0]!r} on /{name}")
+            return
+    found.say(WARNING, subject, str(reason), f"set the parameter {sensor}.extrinsics, or record "
+              "/tf_static")  # fmt: skip

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording through the node's synchroniser, at the times of its messages. Needs no ROS."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmsam_ros.ros.bags import recorded_transforms
+from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
+from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import COMPRESSED, IMAGE, Topic
+from mmsam_ros.ros.parameters import Parameters, make_synchroniser
+from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.sets import SyncedSet
+from mmsam_ros.ros.storage import Connection
+from mmsam_ros.ros.transforms import RecordedTransforms, nanoseconds
+from mmsam_ros.sensors import CAMERA
+from mmsam_ros.weights import Spec
+
+_TF = "tf2_msgs/msg/TFMessage"
+
+# takes (connection, receive time, CDR) of every message
+Copy = Callable[[Connection, int, bytes], Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What of a recording the node would read."""
+
+    streams: Mapping[str, Connection]  # by sensor, the camera among them
+    infos: Mapping[str, Connection]  # CameraInfo by camera
+    lacking: Mapping[str, list[Topic]]  # what was looked for, by sensor or "<camera>_info"
+
+
+def find_inputs(
+    reader: Recording, parameters: Parameters, spec: Spec, resolve: Callable[[str], str]
+) -> Inputs:
+    """The connections of the topics that the node would read, as it chooses them."""
+    there = {(c.topic, c.msgtype): c for c in reader.connections
+             if c.msgcount and c.id not in reader.unreadable}  # fmt: skip
+    streams, infos, lacking = {}, {}, {}
+    for sensor in (CAMERA, *spec.sensors):
+        candidates = sensor_candidates(sensor, parameters, spec, resolve)
+        found = [there[k] for t in candidates if (k := (resolve(t.name), t.type)) in there]
+        if found:
+            streams[sensor] = found[0]
+        else:
+            lacking[sensor] = candidates
+    fixed = {n: True for n in (CAMERA, "thermal") if parameters[f"{n}.info.width"]}
+    for name, topic in info_candidates(spec.sensors, fixed).items():
+        if connection := there.get((resolve(topic.name), topic.type)):
+            infos[name] = connection
+        else:
+            lacking[f"{name}_info"] = [topic]
+    return Inputs(streams, infos, lacking)
+
+
+class Feed:
+    """Gives the synchronised sets of a recording, in the node's order.
+
+    Arrival is the receive time that was recorded; nothing depends on the machine. CameraInfo and
+    static transforms are known from the beginning, though they may have been recorded later.
+    RosError if there is no camera image.
+    """
+
+    def __init__(
+        self, reader: Recording, parameters: Parameters, spec: Spec, resolve: Callable[[str], str]
+    ) -> None:
+        if parameters["sync_backend"] != "native":
+            raise RosError("parameter sync_backend: found 'message_filters', which needs a node; "
+                           "expected 'native' for a recording")  # fmt: skip
+        self.reader = reader
+        self.inputs = find_inputs(reader, parameters, spec, resolve)
+        if CAMERA in self.inputs.lacking:
+            raise RosError(self._explain_lack(resolve))
+        self.sync = make_synchroniser(parameters, spec.sensors)
+        for sensor in spec.sensors:
+            self.sync.expect(sensor, sensor in self.inputs.streams)
+        static, changed = recorded_transforms(reader, "tf_static")
+        self.transforms = RecordedTransforms(static)
+        self.changed_static = sorted(changed)
+        self.broken: Counter[str] = Counter()  # messages that cannot be read, by topic
+
+    @property
+    def camera(self) -> Connection:
+        """Of the images."""
+        return self.inputs.streams[CAMERA]
+
+    def sets(self, infos: CameraInfos, copy: Copy | None = None) -> Iterator[SyncedSet]:
+        """The sets; `infos` is kept up to date meanwhile. `copy` sees every message before."""
+        for name, connection in self.inputs.infos.items():  # the first of each
+            for _, message in self._decoded([connection]):
+                infos.update(name, message)
+                break
+        streams = {c.id: stream for stream, c in self.inputs.streams.items()}
+        cameras = {c.id: name for name, c in self.inputs.infos.items()}
+        moving = {c.id for c in self.reader.connections
+                  if c.msgtype == _TF and c.topic.split("/")[-1] == "tf"}  # fmt: skip
+        used = {*streams, *cameras, *moving}
+        wanted = [c for c in self.reader.connections if copy or c.id in used]
+        begin = now = self.reader.start_time
+        for connection, now, data in self.reader.messages(wanted):
+            if copy:
+                copy(connection, now, data)
+            number = connection.id
+            if number not in used or (message := self._decode(connection, data)) is None:
+                continue
+            if number in moving:
+                self.transforms.add(message)
+            elif number in cameras:
+                infos.update(cameras[number], message)
+            else:
+                stamp, seconds = nanoseconds(message.header.stamp), (now - begin) / 1e9
+                yield from self.sync.add(streams[number], stamp, message, seconds)
+        yield from self.sync.flush((now - begin) / 1e9)
+
+    def received(self, synced: SyncedSet) -> int:
+        """When the camera image of a set was received (ns)."""
+        return self.reader.start_time + round(synced.camera.arrival * 1e9)
+
+    def _decode(self, connection: Connection, data: bytes) -> Any:
+        try:
+            return self.reader.deserialize(data, connection.msgtype)
+        except RosError:
+            self.broken[connection.topic] += 1
+            return None
+
+    def _decoded(self, connections: list[Connection]) -> Iterator[tuple[int, Any]]:
+        for connection, when, data in self.reader.messages(connections):
+            if (message := self._decode(connection, data)) is not None:
+                yield when, message
+        self.broken.clear()  # they are met again
+
+    def _explain_lack(self, resolve: Callable[[str], str]) -> str:
+        names = [resolve(topic.name) for topic in self.inputs.lacking[CAMERA]]
+        images = sorted(
+            c.topic for c in self.reader.connections if c.msgtype in (IMAGE, COMPRESSED)
+        )
+        hint = f"found images on {', '.join(images)}: name one with -r {CAMERA}/image:=TOPIC"
+        return (
+            f"{self.reader.path}: no camera image on {' or '.join(names)}; "
+            + (f"{hint} (a compressed one without /compressed); " if images else "")
+            + "`mmsam bag check` lists what fits"
+        )

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at a running node from outside: do its inputs come, and do its outputs tell the truth?"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
+from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
+from mmsam_ros.ros.survey import content
+from mmsam_ros.ros.transforms import nanoseconds
+from mmsam_ros.sensors import NO_LABEL
+
+_INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO)
+_OLD = 1.0  # seconds by which stamps may be behind the clock
+_STRING, _DIAGNOSTICS = "std_msgs/msg/String", "diagnostic_msgs/msg/DiagnosticArray"
+_LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
+_DISCOVERY = 3.0  # seconds that a node is looked for at least
+
+
+@dataclass
+class _Topic:
+    name: str
+    type: str
+    arrivals: list[float] = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
+
+    def receive(self, message: Any) -> None:
+        self.arrivals.append(time.time())
+        self.messages.append(message)
+
+
+def look_at(name: str, seconds: float) -> list[Finding]:
+    """Listen to a node's inputs and outputs for some seconds."""
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("mmsam_doctor", context=context, start_parameter_services=False)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        return list(_Live(node, executor, name, seconds).findings())
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+class _Live:
+    def __init__(
+        self, node: Node, executor: SingleThreadedExecutor, name: str, seconds: float
+    ) -> None:
+        self._node, self._executor, self._seconds = node, executor, seconds
+        namespace, _, self._name = name.rpartition("/")
+        self._namespace, self._full = namespace or "/", name
+        self._inputs: list[_Topic] = []
+        self._outputs: dict[str, _Topic] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything."""
+        found = (self._name, self._namespace)
+        self._spin(max(_DISCOVERY, self._seconds), lambda: found in self._nodes())
+        if found not in self._nodes():
+            others = ", ".join(f"{ns.rstrip('/')}/{n}" for n, ns in self._nodes()) or "none"
+            yield Finding(ERROR, "node", f"{self._full} is not found; nodes: {others}",
+                          "start it, name it with --node, and compare ROS_DOMAIN_ID and "
+                          "ROS_AUTOMATIC_DISCOVERY_RANGE")  # fmt: skip
+            return
+        self._subscribe()
+        self._spin(self._seconds, lambda: False)
+        for topic in self._inputs:
+            yield from self._of_input(topic)
+        yield from self._of_outputs()
+        yield from self._of_diagnostics()
+
+    def _nodes(self) -> list[tuple[str, str]]:
+        own = self._node.get_name()
+        return [n for n in self._node.get_node_names_and_namespaces() if n[0] != own]
+
+    def _spin(self, seconds: float, holds: Any) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not holds():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _subscribe(self) -> None:
+        """To what the node reads, and to its masks."""
+        name, space = self._name, self._namespace
+        for topic, types in self._node.get_subscriber_names_and_types_by_node(name, space):
+            if types[0] in _INPUTS:
+                self._inputs.append(self._listen(topic, types[0]))
+        for topic, types in self._node.get_publisher_names_and_types_by_node(name, space):
+            short = topic.removeprefix(f"{self._full}/")
+            if short in ("semantic", "confidence", "color", "classes") or topic == "/diagnostics":
+                self._outputs[short] = self._listen(topic, types[0])
+
+    def _listen(self, name: str, kind: str) -> _Topic:
+        offers = self._node.get_publishers_info_by_topic(name)
+        reliable = offers and all(
+            o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offers
+        )
+        latched = {o.qos_profile.durability for o in offers} == {DurabilityPolicy.TRANSIENT_LOCAL}
+        profile = QoSProfile(
+            depth=20,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+        topic = _Topic(name, kind)
+        self._node.create_subscription(message_class(kind), name, topic.receive, profile)
+        return topic
+
+    def _of_input(self, topic: _Topic) -> Iterator[Finding]:
+        publishers = self._node.get_publishers_info_by_topic(topic.name)
+        subscribers = self._node.get_subscriptions_info_by_topic(topic.name)
+        if not publishers:
+            yield Finding(ERROR, topic.name, "nobody publishes it", "start the driver, or remap")
+            return
+        for publisher in publishers:
+            for reader in subscribers:
+                if reader.node_name != self._name:
+                    continue
+                fits, why = qos_check_compatible(publisher.qos_profile, reader.qos_profile)
+                if fits == QoSCompatibility.ERROR:
+                    yield Finding(ERROR, topic.name, f"QoS of {publisher.node_name}: {why}",
+                                  "set input_reliability to 'auto'")  # fmt: skip
+        if not topic.messages:
+            yield Finding(ERROR, topic.name, f"nothing in {self._seconds:g} s, though "
+                          f"{publishers[0].node_name} publishes it",
+                          "if it is not paused, large messages are lost: `mmsam doctor` checks the "
+                          "middleware")  # fmt: skip
+            return
+        yield self._of_messages(topic)
+
+    def _of_messages(self, topic: _Topic) -> Finding:
+        newest, count = topic.messages[-1], len(topic.messages)
+        span = topic.arrivals[-1] - topic.arrivals[0]
+        rate = f"{(count - 1) / span:.1f} Hz, " if count > 1 and span > 0 else ""
+        policy = self._node.get_publishers_info_by_topic(topic.name)
+        qos = policy[0].qos_profile.reliability.name.lower() if policy else "no publisher"
+        text = f"{rate}{qos}, {content(newest)}, frame {newest.header.frame_id!r}"
+        now = self._node.get_clock().now().nanoseconds
+        age = (now - nanoseconds(newest.header.stamp)) / 1e9
+        if nanoseconds(newest.header.stamp) == 0:
+            return Finding(ERROR, topic.name, f"{text}, stamps are zero", "set them in the driver")
+        if abs(age) > _OLD and topic.type != INFO:
+            return Finding(WARNING, topic.name, f"{text}, stamps are {age:.1f} s behind this clock",
+                           "a bag without use_sim_time, or clocks that differ: all sensors need "
+                           "the same one")  # fmt: skip
+        return Finding(OK, topic.name, text)
+
+    def _of_outputs(self) -> Iterator[Finding]:
+        """Whether masks have stamp, frame and size of camera images, and ids of the classes."""
+        masks = self._outputs.get("semantic")
+        if masks is None or not masks.messages:
+            yield Finding(ERROR, "masks", f"none in {self._seconds:g} s",
+                          "see the inputs above and /diagnostics below")  # fmt: skip
+            return
+        yield self._of_messages(masks)
+        images = {
+            nanoseconds(m.header.stamp): m for t in self._inputs for m in t.messages
+            if t.type in (IMAGE, COMPRESSED)
+        }  # fmt: skip
+        classes = self._outputs.get("classes")
+        table = json.loads(classes.messages[-1].data) if classes and classes.messages else None
+        ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
+        compared, wrong, begin = 0, list[str](), min(images, default=0)
+        for mask in masks.messages:
+            stamp = nanoseconds(mask.header.stamp)
+            pixels = np.frombuffer(mask.data, np.uint8)
+            if mask.encoding != "mono8" or pixels.size != mask.height * mask.step:
+                wrong.append(f"a mask is {mask.encoding} with {pixels.size} bytes")
+                continue
+            if ids is not None and (unknown := set(np.unique(pixels).tolist()) - ids):
+                wrong.append(f"ids {sorted(unknown)} are none of the classes")
+            image = images.get(stamp)
+            if image is None:
+                if stamp > begin and begin:
+                    wrong.append(f"stamp {stamp} is that of no camera image")
+                continue
+            compared += 1
+            if image.header.frame_id != mask.header.frame_id:
+                wrong.append(f"frame {mask.header.frame_id!r}, image {image.header.frame_id!r}")
+            size = (getattr(image, "height", mask.height), getattr(image, "width", mask.width))
+            if size != (mask.height, mask.width):
+                wrong.append(f"size {mask.width}x{mask.height}, image {size[1]}x{size[0]}")
+        if ids is None:
+            yield Finding(WARNING, "classes", f"nothing on {self._full}/classes")
+        if wrong:
+            text = f"{len(wrong)} of {len(masks.messages)} are not what they say: {wrong[0]}"
+            yield Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
+        elif not compared:
+            yield Finding(WARNING, "masks", "no mask has the stamp of an image that was received",
+                          "listen longer (--seconds); images may be lost on the way")  # fmt: skip
+        else:
+            yield Finding(OK, "masks", f"stamps, frames and sizes of {compared} are those of their "
+                          f"images; ids of {len(masks.messages)} are classes")  # fmt: skip
+
+    def _of_diagnostics(self) -> Iterator[Finding]:
+        topic = self._outputs.get("/diagnostics")
+        for array in topic.messages[-1:] if topic else ():
+            for status in array.status:
+                if not status.name.startswith(self._full):
+                    continue
+                level = _LEVELS[min(int.from_bytes(status.level, "little"), 3)]
+                yield Finding(level, status.name, status.message)
+                for value in status.values:
+                    if value.key.startswith(("last_refusal.", "implausible.", "stamps_ahead.")):
+                        yield Finding(WARNING, value.key, value.value)
+                    elif value.key == "extrinsics":
+                        yield Finding(OK, "extrinsics", f"read from {value.value}")
+        if topic is None or not topic.messages:
+            yield Finding(WARNING, "/diagnostics", "nothing received")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam bag check` says what a recording can feed, and what to set."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from support.drives import STORE, copy_bag, write_drive
+
+from mmsam_ros.cli.main import build_parser, main
+from mmsam_ros.ros.parameter_files import read_file
+from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.survey import nearest
+
+LIDAR = "/lidar/points"
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drive(tmp_path_factory.mktemp("check"), seconds=2.0)
+
+
+def check(bag: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, Any]:
+    capsys.readouterr()
+    code = main(["bag", "check", str(bag), "--json", *more])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def texts(found: Any, level: str) -> str:
+    return "\n".join(f"{f['subject']}: {f['text']}" for f in found["findings"]
+                     if f["level"] == level)  # fmt: skip
+
+
+def restamped(source: Path, target: Path, topic: str, shift: int) -> Path:
+    """A copy in which a topic's stamps are moved, its receive times are not."""
+    with Recording(source) as reader, Writer(
+        target, version=9, storage_plugin=StoragePlugin.MCAP
+    ) as writer:  # fmt: skip
+        connections = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=STORE)
+            for c in reader.connections
+        }
+        for connection, time, data in reader.messages():
+            if connection.topic == topic:
+                message: Any = STORE.deserialize_cdr(data, connection.msgtype)
+                stamp = message.header.stamp
+                moved = stamp.sec * 10**9 + stamp.nanosec + shift if shift else 0
+                stamp.sec, stamp.nanosec = divmod(moved, 10**9)
+                data = bytes(STORE.serialize_cdr(message, connection.msgtype))
+            writer.write(connections[connection.id], time, data)
+    return target
+
+
+def test_a_sound_drive(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = check(drive, capsys)
+    assert code == 0, found["findings"]
+    assert found["inputs"] == {
+        "camera/image": "/camera/image",
+        "camera/camera_info": "/camera/camera_info",
+        "lidar/points": "/lidar/points",
+        "thermal/image": "/thermal/image",
+        "thermal/camera_info": "/thermal/camera_info",
+    }
+    assert found["parameters"] == {"thermal.registration": "rotation"}
+    assert found["topics"]["/camera/image"] | {"gaps": []} == {
+        "type": "sensor_msgs/msg/Image", "messages": 10, "unreadable": 0, "rate_hz": 5.0,
+        "gaps": [], "stamp_less_receive_time_s": 0.0, "jitter_s": 0.0, "drift_s": 0.0,
+        "stamps_backward": 0, "stamps_repeated": 0, "stamps_zero": 0, "content": ["rgb8 96x64"],
+        "frame": "camera_optical",
+    }  # fmt: skip
+    launch = shlex.split(found["commands"]["with the bag"])
+    assert launch[:4] == ["ros2", "launch", "mmsam_ros", "segment.launch.py"]
+    assert launch[4:] == ["registration:=rotation", f"bag:={drive}"]
+
+
+def test_its_command_line_is_one(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = check(drive, capsys)
+    program, *words = shlex.split(found["commands"]["without ROS"])
+    assert program == "mmsam"
+    args = build_parser("label-bag").parse_args(words)
+    assert args.bag == drive
+    assert args.param == ["thermal.registration:=rotation"]
+
+
+def test_a_clock_that_is_off(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, out = restamped(drive, tmp_path / "off", LIDAR, 2_500_000_000), tmp_path / "set.yaml"
+    code, found = check(bag, capsys, "-o", str(out))
+    assert code == 1
+    assert found["parameters"]["lidar.offset"] == -2.5
+    assert "its stamps are +2.500 s off" in texts(found, "warning")
+    assert read_file(out) == found["parameters"]
+    assert f"calibration:={out}" in shlex.split(found["commands"]["node alone"])
+
+
+def test_stamps_that_are_zero(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = restamped(drive, tmp_path / "zero", LIDAR, 0)
+    code, found = check(bag, capsys)
+    assert code == 2
+    assert "20 of 20 stamps are zero" in texts(found, "error")
+
+
+def test_gaps_delays_and_sensors_that_lack(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Recording(drive) as reader:
+        begin = reader.start_time
+
+    def edit(connection: Any, time: int) -> int | None:
+        if connection.topic == LIDAR:
+            return time + 400_000_000
+        if connection.topic == "/thermal/image" and 500 < (time - begin) / 1e6 < 1500:
+            return None
+        return None if connection.topic in ("/tf_static", "/camera/camera_info") else time
+
+    code, found = check(copy_bag(drive, tmp_path / "poor", edit), capsys)
+    said = texts(found, "warning")
+    assert code == 1
+    assert "thermal/image (/thermal/image): 1 gaps, the longest of 1." in said
+    assert "lidar delay: it arrives up to 0.4" in said
+    assert found["parameters"]["sync.deadline"] == pytest.approx(0.5, abs=0.11)
+    assert "camera/camera_info: no CameraInfo is recorded" in said
+    assert "lidar pose: no path from frame 'lidar' to frame 'camera_optical'" in said
+
+
+def test_a_recording_without_a_camera(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edit(connection: Any, time: int) -> int | None:
+        return time if connection.topic == LIDAR else None
+
+    code, found = check(copy_bag(drive, tmp_path / "blind", edit), capsys)
+    assert code == 2
+    assert "camera: no image of this sensor is recorded" in texts(found, "error")
+    assert main(["bag", "check", str(tmp_path / "blind")]) == 2
+    assert "commands:" not in capsys.readouterr().out
+
+
+def test_a_real_recording(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = check(shared / "data/kitti_camera_lidar_mcap", capsys)
+    assert code == 1  # it has no thermal camera
+    launch = shlex.split(found["commands"]["node alone"])
+    assert "image_topic:=/kitti/camera_color_left/image_raw" in launch  # not its /compressed
+    assert "points_topic:=/kitti/velo/pointcloud" in launch
+    assert "thermal: no message of this sensor is recorded" in texts(found, "warning")
+
+
+def test_nearest() -> None:
+    assert nearest([0.0, 1.0, 2.0], [0.25, 1.875]).tolist() == [0.25, -0.75, -0.125]
+    assert nearest([1.0], [4.0]).tolist() == [3.0]
+    assert nearest([1.0], []).tolist() == [float("inf")]

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam doctor` finds what is broken here, each with its remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
+from mmsam_ros.cli import doctor
+from mmsam_ros.cli.main import main
+from mmsam_ros.inference.engines.choose import ENGINES
+
+
+def by_subject(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in findings}
+
+
+def test_this_installation(root: Path, capsys: pytest.CaptureFixture[str],
+                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    profile = str(root / "config/fastdds_shm.xml")
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+    monkeypatch.delenv("RMW_IMPLEMENTATION", raising=False)
+    code = main(["doctor", "--json"])
+    findings = [Finding(**finding) for finding in json.loads(capsys.readouterr().out)]
+    found = by_subject(findings)
+    assert code == exit_code(findings)
+    assert not [finding for finding in findings if finding.level == ERROR]
+    assert all(finding.remedy for finding in findings if finding.level != OK)
+    assert found["middleware"].level == OK
+    assert {f"engine {name}" for name in ENGINES if name != "auto"} <= found.keys()
+    assert "camera + lidar + thermal" in found["weights"].text
+
+
+def test_exit_codes() -> None:
+    ok, warning, error = (Finding(level, "x", "") for level in (OK, WARNING, ERROR))
+    assert [exit_code(f) for f in ([], [ok], [ok, warning], [error, ok])] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        (None, ERROR),  # no such file
+        ("<profiles/>", WARNING),
+        ("<maxMessageSize>65500</maxMessageSize>", WARNING),
+        ("<maxMessageSize> 8388608 </maxMessageSize>", OK),
+    ],
+)
+def test_profiles_of_fast_dds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, level: str
+) -> None:
+    path = tmp_path / "profile.xml"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.delenv("RMW_IMPLEMENTATION", raising=False)
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(path))
+    (finding,) = doctor._middleware()
+    assert finding.level == level
+    assert "fastdds_shm.xml" in finding.remedy or level == OK
+
+
+def test_other_middlewares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_zenoh_cpp")
+    assert [finding.level for finding in doctor._middleware()] == [OK]
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    (finding,) = doctor._middleware()
+    assert finding.level == (OK if limit >= 8 << 20 else WARNING)
+    assert "rmem_max" in finding.text
+
+
+def test_what_is_wrong_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not weights")
+    (finding,) = doctor._weights(broken)
+    assert finding.level == ERROR
+    assert "broken.safetensors" in finding.text
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MMSAM_CACHE", str(tmp_path / "file"))
+    found = by_subject(list(doctor._folders()))
+    assert found["cache"].level == ERROR
+    assert "MMSAM_CACHE" in found["cache"].remedy
+
+
+@pytest.mark.parametrize(("domain", "is_wrong"), [("0", False), ("101", False), ("150", True),
+                                                  ("x", True), ("-1", True)])  # fmt: skip
+def test_domains(monkeypatch: pytest.MonkeyPatch, domain: str, is_wrong: bool) -> None:
+    pytest.importorskip("rclpy")
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    assert ("ROS_DOMAIN_ID" in by_subject(list(doctor._ros()))) == is_wrong

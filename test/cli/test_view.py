@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam view --save` writes what Rerun reads; without Rerun it says how to install it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.drives import write_drive, write_weights
+from support.trees import make_folder
+
+from mmsam_ros.cli.main import main
+from mmsam_ros.sensors import SYNTHETIC_CLASSES
+
+EVERY_MESSAGE = {"/camera/image": 5, "/lidar/points": 10, "/mmsam/semantic": 5,
+                 "/mmsam/points/labelled": 5}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rerun() -> Any:
+    return pytest.importorskip("rerun", reason="the extra view is not installed")
+
+
+def test_without_rerun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert main(["view", str(tmp_path), "--save", str(tmp_path / "x.rrd")]) == 2
+    assert "pip install 'mmsam_ros[view]'" in capsys.readouterr().err
+    assert main(["view", str(tmp_path / "nothing")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_labelled_bag(rerun: Any, tmp_path: Path) -> None:
+    bag, weights, out = write_drive(tmp_path), write_weights(tmp_path), tmp_path / "labelled"
+    outputs = "--outputs=confidence,labelled_points"
+    command = ["label-bag", str(bag), str(out), "-p", f"weights:={weights}", "-p", "device:=cpu"]
+    assert main([*command, outputs, "--all-topics"]) == 0
+    assert main(["view", str(out), "--save", str(tmp_path / "bag.rrd")]) == 0
+    chunks = read_back(tmp_path / "bag.rrd")
+    for entity, count in EVERY_MESSAGE.items():
+        assert rows(chunks, entity) == count, entity
+    text = str([chunk.to_pydict() for chunk in chunks["/"]])
+    for info in SYNTHETIC_CLASSES:
+        assert info.name in text
+    assert "no label" in text
+
+
+def test_a_data_set(rerun: Any, tmp_path: Path) -> None:
+    make_folder(tmp_path / "data")
+    assert main(["view", str(tmp_path / "data"), "--split", "train",
+                 "--save", str(tmp_path / "data.rrd")]) == 0  # fmt: skip
+    chunks = read_back(tmp_path / "data.rrd")
+    assert rows(chunks, "/camera/image") == rows(chunks, "/camera/label") > 0
+
+
+def test_nothing_to_show(rerun: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["view", str(tmp_path / "empty"), "--save", str(tmp_path / "x.rrd")]) == 2
+    assert "a folder without files of a bag" in capsys.readouterr().err
+    assert not (tmp_path / "x.rrd").exists()
+
+
+def read_back(path: Path) -> dict[str, list[Any]]:
+    """Chunks by entity, as Rerun's own reader gives them."""
+    reader = pytest.importorskip("rerun.chunk", reason="this Rerun has no reader of files")
+    found: dict[str, list[Any]] = {}
+    for chunk in reader.RrdReader(path).stream():
+        found.setdefault(chunk.entity_path, []).append(chunk.to_record_batch())
+    return found
+
+
+def rows(chunks: dict[str, list[Any]], entity: str) -> int:
+    assert all({"stamp", "received"} <= set(c.schema.names) or "frame" in c.schema.names
+               for c in chunks[entity])  # fmt: skip
+    return sum(chunk.num_rows for chunk in chunks[entity])

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mmsam doctor --live` on a node that runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from domains import free_domain
+from harness import Client, image, nano_weights, running
+from sensor_msgs.msg import Image
+
+from mmsam_ros._util.findings import ERROR, OK, WARNING
+from mmsam_ros.cli.main import main
+from mmsam_ros.ros.live import look_at
+
+pytestmark = pytest.mark.dds
+PIXELS = np.random.default_rng(5).integers(0, 255, (60, 80, 3), np.uint8)
+
+
+@contextmanager
+def camera(client: Client, age: float = 0.0) -> Iterator[None]:
+    """Publishes images with stamps of that age, until the end."""
+    publisher, stop = client.publisher(Image, "/camera/image"), threading.Event()
+
+    def publish() -> None:
+        while not stop.wait(0.3):
+            stamp = time.time_ns() - round(age * 1e9)
+            publisher.publish(image(stamp, PIXELS, "rgb8"))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_node_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = nano_weights(tmp_path / "nano.safetensors", "synthetic_rgb_lidar_thermal")
+    # the domain of this process, which `look_at` joins
+    domain = free_domain(10)
+    with running(domain, "-p", f"weights:={weights}", "-p", "device:=cpu") as (_, client):
+        masks = client.record(Image, "/mmsam/semantic")
+        with camera(client):
+            client.spin_until(lambda: len(masks) > 1, "masks")
+            found = by_subject("/mmsam", 8.0)
+            assert main(["doctor", "--live", "--node", "/other/mmsam", "--json"]) == 2
+        (missing,) = json.loads(capsys.readouterr().out)
+        assert missing["level"] == ERROR
+        assert "/mmsam" in missing["text"]
+        assert found["/camera/image"].level == OK, found
+        assert "reliable, rgb8 80x60, frame 'camera'" in found["/camera/image"].text
+        assert found["masks"].level == OK, found
+        assert "are those of their images" in found["masks"].text
+        with camera(client, age=3600.0):
+            old = by_subject("/mmsam", 5.0)
+        assert old["/camera/image"].level == WARNING
+        assert "3600." in old["/camera/image"].text
+        silent = by_subject("/mmsam", 1.0)
+        assert silent["masks"].level == ERROR
+
+
+def by_subject(name: str, seconds: float) -> dict[str, Any]:
+    return {finding.subject: finding for finding in look_at(name, seconds)}
