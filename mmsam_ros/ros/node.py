@@ -68,6 +68,7 @@ class SegmentNode(LifecycleNode):
         if self._starting:
             for trigger in (self.trigger_configure, self.trigger_activate):
                 if trigger() != SUCCESS and self._error is not None:
+                    self.destroy_node()
                     raise self._error
             self._starting = False
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")]
 )
-COMMAND = re.compile(r"(?:^|[\s/])mmsam ([a-z].*)|mmsam_ros\.cli\.main ([a-z].*)")
+COMMAND = re.compile(r"(?:^|[\s/])(?<! set /)mmsam ([a-z].*)|mmsam_ros\.cli\.main ([a-z].*)")
 # Verbs that take every key of the training configuration as an option, and options besides.
 TAKE_KEYS = ("train", "experiments")
 TRAIN_OPTIONS = {"config", "root", "resume", "print-config", "help"}
