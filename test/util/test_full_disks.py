@@ -71,7 +71,7 @@ def test_the_cache_of_an_engine(disk: Path, full: bool, monkeypatch: pytest.Monk
     monkeypatch.setenv("MMSAM_CACHE", str(disk))
     spec = spec_of("synthetic_rgb_lidar_thermal", rgb_only=True)
     engine = make_engine("onnx", random_network(spec), "cpu", "fp32", spec.geometry.size)
-    inputs = sample_inputs(("rgb",), (1, 3, 64, 64))
+    inputs = sample_inputs(("rgb",), (1, 3, *spec.geometry.size))
     with pytest.raises(InferenceError, match=f"{disk}/onnx cannot be written .*; set MMSAM_CACHE"):
         engine(inputs)
     assert list((disk / "onnx").iterdir()) == []
