@@ -213,10 +213,10 @@ def account(stage: Stage) -> Row:
     ends = Counter[tuple[int, str]]()
     spans: list[tuple[float | None, float, bool]] = []
     for number, session in enumerate(stage.sessions):
-        began, said = session.read()
-        ends.update((stamp, end) for _, stamp, end in said)
-        end = session.killed or time.time()
-        spans.append((began, end, number < len(stage.sessions) - 1))
+        began, told = session.read()
+        ends.update((stamp, end) for _, stamp, end in told)
+        over = session.killed or time.time()
+        spans.append((began, over, number < len(stage.sessions) - 1))
     by_stamp: dict[int, list[str]] = {}
     for (stamp, end), count in ends.items():
         by_stamp.setdefault(stamp, []).extend([end] * count)

@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,10 +102,10 @@ def calibration() -> Any:
 
 # (stream, name) -> a good message
 BASES: dict[tuple[str, str], Callable[[], Any]] = {
-    **{(CAMERA, e): lambda e=e: of_encoding(e) for e in messages.CAMERA_PIXELS},
-    **{("thermal", e): lambda e=e: of_encoding(e) for e in messages.THERMAL_PIXELS},
-    **{("raster", e): lambda e=e: of_encoding(e) for e in messages.RASTER_PIXELS},
-    **{("depth", e): lambda e=e: of_encoding(e) for e in messages.DEPTH_PIXELS},
+    **{(CAMERA, e): partial(of_encoding, e) for e in messages.CAMERA_PIXELS},
+    **{("thermal", e): partial(of_encoding, e) for e in messages.THERMAL_PIXELS},
+    **{("raster", e): partial(of_encoding, e) for e in messages.RASTER_PIXELS},
+    **{("depth", e): partial(of_encoding, e) for e in messages.DEPTH_PIXELS},
     ("thermal", "counts"): lambda: image("mono16", COUNTS.tobytes(), "thermal"),
     (CAMERA, "jpeg"): lambda: packed(".jpg", RGB, "rgb8; jpeg compressed bgr8"),
     (CAMERA, "progressive"): lambda: packed(
@@ -320,7 +320,8 @@ class Tally:
         found = {name: good[name]() for name in needed} | {stream: message}
         infos = CameraInfos()
         infos.update(CAMERA, found.pop("info", None))
-        builder = FrameBuilder(segmenter().spec, infos, Poses(), Registration())
+        poses: Any = Poses()
+        builder = FrameBuilder(segmenter().spec, infos, poses, Registration())
         entries = {name: Entry(name, 0, m, 0) for name, m in found.items()}
         synced = SyncedSet(entries.pop(CAMERA), entries, frozenset())
         frame, refused = builder.build(synced)

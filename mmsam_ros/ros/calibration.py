@@ -233,6 +233,18 @@ class Transforms(Protocol):
         known.
         """
 
+    def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
+        """Linear and angular velocity of a frame in itself, around a time, as it moves in the
+        target; RosError if nothing is known that is at most `stale` nanoseconds older.
+        """
+
+
+def twist_end(newest: int, time_ns: int, stale: int, path: str) -> int:
+    """When the way ends that a velocity around a time is taken from; RosError if it is too old."""
+    if newest < time_ns - stale:
+        raise RosError(f"TF {path} is {(time_ns - newest) / 1e9:.2f} s old")
+    return min(newest, time_ns + WAY // 2)
+
 
 class _Transforms:
     """What the node hears of TF; ImportError without tf2_ros."""
@@ -268,17 +280,14 @@ class _Transforms:
             raise RosError(f"TF says: {error}") from error
 
     def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
-        """See `Extrinsics.twist`."""
+        """See `Transforms`."""
         try:
             newest = nanoseconds(
                 self._buffer.lookup_transform(target, source, self._time()).header.stamp
             )
             if newest == 0:
                 raise RosError(f"frame {source!r} does not move in {target!r} by TF")
-            if newest < time_ns - stale:
-                behind = (time_ns - newest) / 1e9
-                raise RosError(f"TF from {source!r} to {target!r} is {behind:.2f} s old")
-            end = min(newest, time_ns + WAY // 2)
+            end = twist_end(newest, time_ns, stale, f"from {source!r} to {target!r}")
             first, last = (
                 transform_matrix(
                     self._buffer.lookup_transform(

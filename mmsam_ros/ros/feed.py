@@ -10,7 +10,8 @@ from mmsam_ros.ros.bags import recorded_transforms
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import COMPRESSED, IMAGE, Topic
+from mmsam_ros.ros.interface import COMPRESSED, IMAGE, INPUTS, Topic
+from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.parameters import Parameters, make_synchroniser
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.sets import SyncedSet
@@ -31,6 +32,7 @@ class Inputs:
 
     streams: Mapping[str, Connection]  # by sensor, the camera among them
     infos: Mapping[str, Connection]  # CameraInfo by camera
+    twist: Connection | None  # of the vehicle, with lidar.motion twist
     lacking: Mapping[str, list[Topic]]  # what was looked for, by sensor or "<camera>_info"
 
 
@@ -54,7 +56,13 @@ def find_inputs(
             infos[name] = connection
         else:
             lacking[f"{name}_info"] = [topic]
-    return Inputs(streams, infos, lacking)
+    twist = next(topic for topic in INPUTS if topic.name == "vehicle/twist")
+    found_twist = there.get((resolve(twist.name), twist.type))
+    if parameters["lidar.motion"] != "twist":
+        found_twist = None
+    elif found_twist is None:
+        lacking["twist"] = [twist]
+    return Inputs(streams, infos, found_twist, lacking)
 
 
 class Feed:
@@ -88,8 +96,10 @@ class Feed:
         """Of the images."""
         return self.inputs.streams[CAMERA]
 
-    def sets(self, infos: CameraInfos, copy: Copy | None = None) -> Iterator[SyncedSet]:
-        """The sets; `infos` is kept up to date meanwhile. `copy` sees every message before."""
+    def sets(
+        self, infos: CameraInfos, copy: Copy | None = None, motion: CloudMotion | None = None
+    ) -> Iterator[SyncedSet]:
+        """The sets; `infos` and `motion` are kept up to date. `copy` sees every message before."""
         for name, connection in self.inputs.infos.items():  # the first of each
             for _, message in self._decoded([connection]):
                 infos.update(name, message)
@@ -98,7 +108,8 @@ class Feed:
         cameras = {c.id: name for name, c in self.inputs.infos.items()}
         moving = {c.id for c in self.reader.connections
                   if c.msgtype == _TF and c.topic.split("/")[-1] == "tf"}  # fmt: skip
-        used = {*streams, *cameras, *moving}
+        twist = self.inputs.twist.id if self.inputs.twist and motion else None
+        used = {*streams, *cameras, *moving, twist}
         wanted = [c for c in self.reader.connections if copy or c.id in used]
         begin = now = self.reader.start_time
         for connection, now, data in self.reader.messages(wanted):
@@ -109,6 +120,8 @@ class Feed:
                 continue
             if number in moving:
                 self.transforms.add(message)
+            elif motion and number == twist:
+                motion.update(message)
             elif number in cameras:
                 infos.update(cameras[number], message)
             else:

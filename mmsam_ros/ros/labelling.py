@@ -7,6 +7,7 @@ an interrupted run goes on.
 """
 
 import io
+import logging
 import multiprocessing
 import os
 import signal
@@ -115,7 +116,8 @@ class Labelling:
         """Every set, in order; each is settled in the synchroniser. `copy`: as of `Feed.sets`."""
         with _Network(self.parameters, self.workers) as network:
             waiting: deque[Labelled | _Pending] = deque()
-            for number, synced in enumerate(self.feed.sets(self.builder.infos, copy)):
+            sets = self.feed.sets(self.builder.infos, copy, self.builder.motion)
+            for number, synced in enumerate(sets):
                 waiting.append(self._begin(number, synced, network))
                 while waiting and (len(waiting) > _AHEAD * self.workers or _is_done(waiting[0])):
                     yield self._end(waiting.popleft())
@@ -221,13 +223,14 @@ class _Network:
         return self._executor.submit(_infer_arrays, replace(prepared, inputs={}), arrays, asked)
 
 
+_log = logging.getLogger("mmsam")
 _segmenter: Segmenter | None = None  # of this process
 
 
 def _load(parameters: Parameters) -> None:
     global _segmenter
     tune_allocator()
-    _segmenter = load_segmenter(parameters)
+    _segmenter = load_segmenter(parameters, _log.warning)
 
 
 def _start_process(parameters: Parameters, threads: int) -> None:

@@ -67,10 +67,14 @@ class SegmentNode(LifecycleNode):
         self._starting = self.parameters["autostart"]  # what fails then is said by `run`
         if self._starting:
             for trigger in (self.trigger_configure, self.trigger_activate):
-                if trigger() != SUCCESS and self._error is not None:
-                    self.destroy_node()
-                    raise self._error
+                if trigger() != SUCCESS:
+                    self._end_start()
             self._starting = False
+
+    def _end_start(self) -> None:
+        if self._error is not None:
+            self.destroy_node()
+            raise self._error
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the weights and warm up."""

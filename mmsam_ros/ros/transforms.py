@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmsam_ros.ros.bags import Transforms, transform_chain
-from mmsam_ros.ros.calibration import LATE, Matrix, transform_matrix
+from mmsam_ros.ros.calibration import LATE, WAY, Matrix, transform_matrix, twist_end
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import SensorError, pose_matrix, pose_values
+from mmsam_ros.sensors.motion import Vector, twist_between
 
 _KEPT = 10 * 10**9  # nanoseconds of a moving transform, as in tf2
 _stamp = itemgetter(0)
@@ -47,12 +48,25 @@ class RecordedTransforms:
             moving = self._between(target, source)
             if not moving:
                 raise
-        wanted = nanoseconds(stamp)
-        newest = min(self._moving[child][-1][0] for child in moving)
+        wanted, newest = nanoseconds(stamp), self._newest(moving)
         if newest < wanted <= newest + LATE:
             wanted = newest
-        links = {child: _at(self._moving[child], wanted, child) for child in moving}
-        return transform_chain({**self._static, **links}, target, source), False
+        return self._pose(target, source, moving, wanted), False
+
+    def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
+        """See `calibration.Transforms`."""
+        if not (moving := self._between(target, source)):
+            raise RosError(f"frame {source!r} does not move in {target!r} by TF")
+        end = twist_end(self._newest(moving), time_ns, stale, f"from {source!r} to {target!r}")
+        first, last = (self._pose(target, source, moving, at) for at in (end - WAY, end))
+        return twist_between(np.linalg.inv(first) @ last, WAY / 1e9)
+
+    def _newest(self, moving: set[str]) -> int:
+        return min(self._moving[child][-1][0] for child in moving)
+
+    def _pose(self, target: str, source: str, moving: set[str], at: int) -> Matrix:
+        links = {child: _at(self._moving[child], at, child) for child in moving}
+        return transform_chain({**self._static, **links}, target, source)
 
     def _between(self, target: str, source: str) -> set[str]:
         """The moving children on the way from one frame to the other."""

@@ -83,7 +83,7 @@ def twist_between(motion: Matrix, seconds: float) -> tuple[Vector, Vector]:
     turn = axis / sine
     skew = np.cross(turn, np.eye(3)).T
     along = np.linalg.solve(np.eye(3) + cosine * skew + rest * skew @ skew, motion[:3, 3])
-    return along / seconds, turn / seconds
+    return (along / seconds).astype(np.float64), turn / seconds
 
 
 def twist_at(linear: ArrayLike, angular: ArrayLike, place: Matrix) -> tuple[Vector, Vector]:
