@@ -215,8 +215,8 @@ def account(stage: Stage) -> Row:
     for number, session in enumerate(stage.sessions):
         began, said = session.read()
         ends.update((stamp, end) for _, stamp, end in said)
-        end = session.killed or time.time()
-        spans.append((began, end, number < len(stage.sessions) - 1))
+        over = session.killed or time.time()
+        spans.append((began, over, number < len(stage.sessions) - 1))
     by_stamp: dict[int, list[str]] = {}
     for (stamp, end), count in ends.items():
         by_stamp.setdefault(stamp, []).extend([end] * count)
@@ -225,9 +225,9 @@ def account(stage: Stage) -> Row:
     sent = stage.sent()
     starts = _starts(stage)
     for at, stamp, fault, _ in sent:
-        said = by_stamp.get(stamp, [])
-        if said:
-            end = said.pop()
+        left = by_stamp.get(stamp, [])
+        if left:
+            end = left.pop()
         elif stamp in seen:
             end = "used"  # the node was killed before it said so
         else:

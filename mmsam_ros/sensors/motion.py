@@ -98,7 +98,8 @@ def twist_at(linear: ArrayLike, angular: ArrayLike, place: Matrix) -> tuple[Vect
             f"{TURN:g}"
         )
     R, at = place[:3, :3], place[:3, 3]
-    return R.T @ (v + np.cross(w, at)), R.T @ w
+    along: Vector = R.T @ (v + np.cross(w, at))
+    return along, R.T @ w
 
 
 def _series(angle: Vector) -> tuple[Vector, Vector, Vector]:
