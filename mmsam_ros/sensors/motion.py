@@ -82,7 +82,7 @@ def twist_between(motion: Matrix, seconds: float) -> tuple[Vector, Vector]:
     sine, cosine, rest = _series(np.array(angle))
     turn = axis / sine
     skew = np.cross(turn, np.eye(3)).T
-    along = np.linalg.solve(np.eye(3) + cosine * skew + rest * skew @ skew, motion[:3, 3])
+    along: Vector = np.linalg.solve(np.eye(3) + cosine * skew + rest * skew @ skew, motion[:3, 3])
     return along / seconds, turn / seconds
 
 
