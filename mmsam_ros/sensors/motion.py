@@ -82,7 +82,8 @@ def twist_between(motion: Matrix, seconds: float) -> tuple[Vector, Vector]:
     sine, cosine, rest = _series(np.array(angle))
     turn = axis / sine
     skew = np.cross(turn, np.eye(3)).T
-    along: Vector = np.linalg.solve(np.eye(3) + cosine * skew + rest * skew @ skew, motion[:3, 3])
+    mean = np.eye(3) + cosine * skew + rest * skew @ skew  # of the rotation on the way
+    along = np.asarray(np.linalg.solve(mean, motion[:3, 3]), np.float64)
     return along / seconds, turn / seconds
 
 
