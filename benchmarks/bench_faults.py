@@ -213,8 +213,8 @@ def account(stage: Stage) -> Row:
     ends = Counter[tuple[int, str]]()
     spans: list[tuple[float | None, float, bool]] = []
     for number, session in enumerate(stage.sessions):
-        began, told = session.read()
-        ends.update((stamp, end) for _, stamp, end in told)
+        began, said = session.read()
+        ends.update((stamp, end) for _, stamp, end in said)
         over = session.killed or time.time()
         spans.append((began, over, number < len(stage.sessions) - 1))
     by_stamp: dict[int, list[str]] = {}
@@ -225,9 +225,9 @@ def account(stage: Stage) -> Row:
     sent = stage.sent()
     starts = _starts(stage)
     for at, stamp, fault, _ in sent:
-        said = by_stamp.get(stamp, [])
-        if said:
-            end = said.pop()
+        left = by_stamp.get(stamp, [])
+        if left:
+            end = left.pop()
         elif stamp in seen:
             end = "used"  # the node was killed before it said so
         else:

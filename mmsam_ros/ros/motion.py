@@ -76,8 +76,8 @@ class CloudMotion:
                 f"{apart:.2f} s away"
             )
         place = self._place(found.header.frame_id, header)
-        along, about = found.twist.linear, found.twist.angular
-        return twist_at((along.x, along.y, along.z), (about.x, about.y, about.z), place)
+        v, w = found.twist.linear, found.twist.angular
+        return twist_at((v.x, v.y, v.z), (w.x, w.y, w.z), place)
 
     def _place(self, body: str, header: Any) -> Matrix:
         """(4, 4), frame of the twist <- the cloud's own."""

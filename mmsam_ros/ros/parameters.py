@@ -24,7 +24,8 @@ from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
 from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.notes import SILENT, Notes
 from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
-from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync_stock import StockSynchroniser
 from mmsam_ros.sensors import (
     CAMERA,
     HALF_PIXEL,

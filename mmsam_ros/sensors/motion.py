@@ -82,8 +82,9 @@ def twist_between(motion: Matrix, seconds: float) -> tuple[Vector, Vector]:
     sine, cosine, rest = _series(np.array(angle))
     turn = axis / sine
     skew = np.cross(turn, np.eye(3)).T
-    along = np.linalg.solve(np.eye(3) + cosine * skew + rest * skew @ skew, motion[:3, 3])
-    return (along / seconds).astype(np.float64), turn / seconds
+    mean = np.eye(3) + cosine * skew + rest * skew @ skew  # of the rotation on the way
+    along = np.asarray(np.linalg.solve(mean, motion[:3, 3]), np.float64)
+    return along / seconds, turn / seconds
 
 
 def twist_at(linear: ArrayLike, angular: ArrayLike, place: Matrix) -> tuple[Vector, Vector]:
@@ -98,7 +99,8 @@ def twist_at(linear: ArrayLike, angular: ArrayLike, place: Matrix) -> tuple[Vect
             f"{TURN:g}"
         )
     R, at = place[:3, :3], place[:3, 3]
-    return R.T @ (v + np.cross(w, at)), R.T @ w
+    along: Vector = R.T @ (v + np.cross(w, at))
+    return along, R.T @ w
 
 
 def _series(angle: Vector) -> tuple[Vector, Vector, Vector]:

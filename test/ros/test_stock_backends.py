@@ -11,7 +11,8 @@ from sensor_msgs.msg import Image
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Outcome
-from mmsam_ros.ros.sync import AuxiliarySync, StockSynchroniser, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
+from mmsam_ros.ros.sync_stock import StockSynchroniser
 
 CONFIG = SyncConfig({"lidar": AuxiliarySync(slop=0.02)}, deadline=1.0)
 
