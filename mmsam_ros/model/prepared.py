@@ -14,7 +14,15 @@ from mmsam_ros.model.deformable import DeformableAttention
 from mmsam_ros.model.encoder import Block, LoRALinear
 from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.network import MMSAMAdapter
-from mmsam_ros.model.rewritten import LeanBlock, LeanDeformable, LeanFusion, SplitHead, conv_of, linear_of
+from mmsam_ros.model.rewritten import (
+    LeanBlock,
+    LeanDeformable,
+    LeanFusion,
+    NormedProduct,
+    SplitHead,
+    conv_of,
+    linear_of,
+)
 
 
 @torch.no_grad()
@@ -28,6 +36,7 @@ def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
     for network in (net, net.fallback):  # in this order: the first reads the second's weights
         if network is not None:
             join_head(network)
+            append_values(network)
     for name, module in list(net.named_modules()):
         if isinstance(module, LoRALinear):
             net.set_submodule(name, merge_lora(module))
@@ -86,6 +95,27 @@ def join_head(net: MMSAMAdapter) -> None:
             net.camera_projections = nn.ModuleList([_after(weight, first), *rest])
     net.norms = nn.ModuleList(nn.Identity() for _ in net.norms)
     net.head = SplitHead(net.head, [conv_of(*pair, like) for pair in others])
+
+
+def append_values(net: MMSAMAdapter) -> None:
+    """The first injector's values come from the projections' narrower input: V (P m) = (V P) m.
+
+    The norm between them divides by what is known of P m alone, see `NormedProduct`. Whatever
+    happens to tokens before the injector is linear, so the products are appended to the tokens.
+    """
+    if net.level_embed is None:
+        return
+    injector = net.interactions[0].injector
+    norm, layer = injector.feat_norm, injector.attn.value_proj
+    wide = layer.weight.double() * norm.weight.double()
+    weight = torch.cat([torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device), wide])
+    projections = net.prior.projections
+    for some in (projections, net.camera_projections):
+        for i in range(1, len(some or ())):
+            some[i] = _after(weight, some[i])
+    embed = net.level_embed
+    net.level_embed = nn.Parameter((embed.double() @ weight.T).to(embed.dtype))
+    injector.feat_norm, injector.attn.value_proj = NormedProduct(norm, layer), nn.Identity()
 
 
 def _after(weight: Tensor, conv: nn.Conv2d) -> nn.Conv2d:

@@ -137,6 +137,28 @@ class LeanDeformable(nn.Module):
         return self.output_proj(sampled.to(value.dtype))
 
 
+class NormedProduct(nn.Module):
+    """W LN(c) + b of tokens c with W g c appended, where g is the norm's gain and h its bias.
+
+    W LN(c) + b = (W g c - mean(c) W g 1) / std(c) + W h + b
+    """
+
+    def __init__(self, norm: nn.LayerNorm, layer: nn.Linear) -> None:
+        super().__init__()
+        self.eps, wide = norm.eps, layer.weight.double() * norm.weight.double()
+        bias = layer.weight.double() @ norm.bias.double() + layer.bias.double()
+        self.register_buffer("rows", wide.sum(1).to(layer.weight.dtype))
+        self.register_buffer("bias", bias.to(layer.weight.dtype))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        count = len(self.bias)
+        product = at_least_float32(tokens[..., -count:])
+        var, mean = torch.var_mean(
+            at_least_float32(tokens[..., :-count]), -1, correction=0, keepdim=True
+        )
+        return (product - mean * self.rows) * (var + self.eps).rsqrt() + self.bias
+
+
 class LeanGlobal(nn.Module):
     """`GlobalBranch` with one grouped convolution, and one product with the values.
 
