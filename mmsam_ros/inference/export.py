@@ -87,7 +87,9 @@ def write_onnx(
     model: MMSAMAdapter, names: Names, shape: Sequence[int], path: Path, *,
     precision: str = "fp32", metadata: Mapping[str, str] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Write a network on the CPU, prepared for inference, for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
+    """Write a network on the CPU for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
+
+    What is written is prepared for inference, what it is compared with is not.
 
     Returns the float32 logits of `sample_inputs`. InferenceError where the exporter is missing.
     """

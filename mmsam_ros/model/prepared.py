@@ -54,7 +54,7 @@ _REWRITTEN = {Block: LeanBlock, DeformableAttention: LeanDeformable, RoadFusion:
 
 def merge_lora(layer: LoRALinear) -> nn.Linear:
     """(W + B A) x in the place of W x + B A x."""
-    weight, count = layer.weight.double(), len(layer.ranges)
+    weight, count = layer.weight.to(torch.float64, copy=True), len(layer.ranges)
     pairs = zip(layer.ranges, layer.lora_a.chunk(count), layer.lora_b.chunk(count), strict=True)
     for part, a, b in pairs:
         weight[part] += b.double() @ a.double()

@@ -25,9 +25,7 @@ def linear_of(weight: Tensor, bias: Tensor | None, like: Tensor) -> nn.Linear:
     return layer
 
 
-def conv_of(
-    kernel: Tensor, bias: Tensor | None, like: Tensor, groups: int = 1
-) -> nn.Conv2d:
+def conv_of(kernel: Tensor, bias: Tensor | None, like: Tensor, groups: int = 1) -> nn.Conv2d:
     """A convolution with this kernel (out, in[, k, k]) that keeps the size of maps."""
     kernel = kernel if kernel.ndim == 4 else kernel[..., None, None]
     out_channels, in_channels, side, _ = kernel.shape
@@ -39,6 +37,11 @@ def conv_of(
     if bias is not None:
         conv.bias = nn.Parameter(bias.to(like.dtype), requires_grad=False)
     return conv
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same map; depthwise convolutions and resizing are ten times as fast then on a CPU."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class LeanBlock(nn.Module):
@@ -82,9 +85,7 @@ class LeanBlock(nn.Module):
         ]
         return torch.cat(lines, dim=1)
 
-    def _windows(
-        self, qkv_BhwC: Tensor, size: tuple[int, int], positions: list[Tensor]
-    ) -> Tensor:
+    def _windows(self, qkv_BhwC: Tensor, size: tuple[int, int], positions: list[Tensor]) -> Tensor:
         """Part of the image whose windows have the same number of tokens, at most `size`."""
         B, h, w, _ = qkv_BhwC.shape
         height, width = min(h, size[0]), min(w, size[1])
@@ -182,14 +183,14 @@ class LeanGlobal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, d, h, w = x.shape
         n = self.norm(x)
-        qkv = self.qkv(n).reshape(B, 3, self.num_heads, d // self.num_heads, h * w)
+        qkv = self.qkv(n.contiguous()).reshape(B, 3, self.num_heads, d // self.num_heads, h * w)
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, d/heads, hw)
             lengths = [y.norm(dim=-1).clamp(min=1e-12) for y in (q, k)]
             scores = q @ k.transpose(-2, -1) / (lengths[0][..., :, None] * lengths[1][..., None, :])
             mix = self.proj @ (scores * self.temperature).softmax(dim=-1)  # (B, heads, d, d/heads)
             mixed = mix.transpose(1, 2).flatten(2) @ v.flatten(1, 2)
-        return x + n + mixed.to(qkv.dtype).view(B, d, h, w)
+        return (x + n).contiguous() + mixed.to(qkv.dtype).view(B, d, h, w)
 
 
 class LeanDetail(nn.Module):
@@ -213,10 +214,13 @@ class LeanDetail(nn.Module):
         self.project_out = conv_of(out * scale, None, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project_in(x)
-        sums = self.straight(y) + self.crossed(y).roll(y.shape[1] // 2, 1)
-        gate, value = sums.unflatten(1, (2, 2, -1)).unbind(2)
-        return self.project_out((F.gelu(gate) * value).flatten(1, 2))
+        y = channels_last(self.project_in(x))
+        straight, crossed = self.straight(y).chunk(2, 1), self.crossed(y).chunk(2, 1)
+        gated = []
+        for one, other in zip(straight, reversed(crossed), strict=True):
+            gate, value = (one + other).chunk(2, 1)
+            gated.append(F.gelu(gate) * value)
+        return self.project_out(torch.cat(gated, dim=1))
 
 
 def _by_place(weight: Tensor) -> Tensor:
@@ -239,7 +243,7 @@ class LeanFusion(nn.Module):
     def forward(self, rgb: Tensor, aux: Tensor) -> Tensor:
         fused = self.recalibration(self.cross(self.global_rgb(rgb), self.global_aux(aux)))
         detail = self.detail(torch.cat([self.local_rgb(rgb), self.local_aux(aux)], dim=1))
-        return self.coordinate(self.global_scale * fused + detail)
+        return self.coordinate(self.global_scale * fused + detail.contiguous())
 
 
 class SplitHead(nn.Module):
@@ -262,9 +266,9 @@ class SplitHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         size = maps[0].shape[-2:]
-        fused = self.fuse[0](F.relu(maps[0]))
+        fused = channels_last(self.fuse[0](F.relu(maps[0])))
         for level, fuse, x in zip(self.levels, self.fuse[1:], maps[1:], strict=True):
-            part = fuse(F.relu(level(x)))
+            part = channels_last(fuse(F.relu(level(x))))
             fused = fused + F.interpolate(part, size=size, mode="bilinear", align_corners=False)
         with torch.autocast(fused.device.type, enabled=False):
             return self.classifier(at_least_float32(F.relu(fused)))
