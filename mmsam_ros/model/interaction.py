@@ -92,6 +92,7 @@ class Interaction(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns (x, c) after this interaction; `blocks` maps tokens (B, H, W, C) to the same."""
         x = self.injector(x, c, grids)
+        c = c[..., : x.shape[-1]]  # `prepare` appends to it what the first injector reads
         x = blocks(x.unflatten(1, grids.encoder[0])).flatten(1, 2)
         if self.extractor is not None:
             c = self.extractor(c, x, grids)
