@@ -17,7 +17,7 @@ from messages import camera_info, cloud, image
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from results import ROOT, Row, milliseconds
-from scenes import Scene
+from scenes import Scene, stretch
 from sensor_msgs.msg import CameraInfo, Image
 
 DOMAIN = 100  # the first of those that benchmarks take; tests have those below
@@ -66,7 +66,9 @@ class Rig:
         self.facts: dict[str, str] = {}  # of the node's last diagnostics
         self.node.create_subscription(Image, "/mmsam/semantic", self._on_mask, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        options = ["-p", LIDAR_POSE, *(["-p", f"engine:={engine}"] if engine else [])]
+        homography = f"thermal.homography:={stretch(*size).ravel().tolist()}"
+        options = ["-p", LIDAR_POSE, "-p", "thermal.registration:=homography", "-p", homography]
+        options += ["-p", f"engine:={engine}"] if engine else []
         path = os.pathsep.join((str(checkout), os.environ.get("PYTHONPATH", "")))
         environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONPATH": path}
         environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsam_ros.sensors import CameraModel, Frame, LidarPoints, SensorImage
+from mmsam_ros.sensors import CameraModel, Frame, LidarPoints, Registration, SensorImage
 
 # LiDAR frame (x forward) to the camera's optical frame (z forward)
 T_CAMERA_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0.2], [1, 0, 0, 0], [0, 0, 0, 1.0]])
@@ -34,7 +34,7 @@ class Scene:
         )
 
     def frame(self) -> Frame:
-        """All of it, as the node hands it to the network; thermal in the camera's view."""
+        """All of it, as the node hands it to the network; thermal is stretched over the camera's view."""
         height, width = self.rgb.shape[:2]
         camera = CameraModel.from_info(
             width=width, height=height, k=intrinsics(width, height), d=[0.0] * 5,
@@ -43,7 +43,7 @@ class Scene:
         xyz, intensity = self.points[:, :3], self.points[:, 3]
         sensors: dict[str, LidarPoints | SensorImage] = {
             "lidar": LidarPoints(np.ascontiguousarray(xyz), intensity.copy(), T_CAMERA_LIDAR),
-            "thermal": SensorImage(self.thermal),
+            "thermal": SensorImage(self.thermal, Registration.from_homography(stretch(height, width))),
         }
         return Frame(self.rgb, sensors, camera)
 
@@ -59,3 +59,8 @@ def blocks(rng: np.random.Generator, shape: tuple[int, ...], high: int) -> NDArr
 def intrinsics(width: int, height: int) -> list[float]:
     """K of a pinhole camera, row by row."""
     return [0.7 * width, 0.0, width / 2, 0.0, 0.7 * width, height / 2, 0.0, 0.0, 1.0]
+
+
+def stretch(height: int, width: int) -> NDArray[np.float64]:
+    """Homography of thermal pixels to those of a camera image with the same view."""
+    return np.diag([width / THERMAL[1], height / THERMAL[0], 1.0])
