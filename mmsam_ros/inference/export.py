@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import MMSAMAdapter, ModelConfig
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, prepare
 from mmsam_ros.sensors import RGB
 from mmsam_ros.weights import Spec
 
@@ -87,14 +87,14 @@ def write_onnx(
     model: MMSAMAdapter, names: Names, shape: Sequence[int], path: Path, *,
     precision: str = "fp32", metadata: Mapping[str, str] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Write a network on the CPU for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
+    """Write a network on the CPU, prepared for inference, for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
 
     Returns the float32 logits of `sample_inputs`. InferenceError where the exporter is missing.
     """
     load_optional("onnxscript")
     inputs = sample_inputs(names, shape)
-    graph = _Graph(model, names).eval()
     reference: Tensor = model.eval()(inputs)
+    graph = _Graph(prepare(model), names).eval()
     _log.info("exporting the network for %s to ONNX: this takes a minute or more, once",
               " + ".join(names))  # fmt: skip
     program = torch.onnx.export(

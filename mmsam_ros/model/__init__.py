@@ -14,9 +14,10 @@ from mmsam_ros.model.config import (
     config_from_released,
 )
 from mmsam_ros.model.network import MMSAMAdapter, build_model, rgb_alone
+from mmsam_ros.model.prepared import prepare
 
 __all__ = [
     "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
     "MMSAMAdapter", "ModelConfig", "ModelError", "PriorConfig", "TrunkConfig", "build_model",
-    "config_from_released", "rgb_alone",
+    "config_from_released", "prepare", "rgb_alone",
 ]  # fmt: skip

@@ -20,12 +20,14 @@ class ConvNeXtBlock(nn.Module):
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(dim, 4 * dim), act=nn.GELU(), fc2=nn.Linear(4 * dim, dim))
         )
-        self.gamma = nn.Parameter(torch.ones(dim))
+        self.gamma: nn.Parameter | None = nn.Parameter(torch.ones(dim))  # `prepare` merges it
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         y_Bhwd = self.mlp(self.norm(self.conv_dw(x).permute(0, 2, 3, 1)))
-        return self.drop_path((y_Bhwd * self.gamma).permute(0, 3, 1, 2)) + x
+        if self.gamma is not None:
+            y_Bhwd = y_Bhwd * self.gamma
+        return self.drop_path(y_Bhwd.permute(0, 3, 1, 2)) + x
 
 
 class ConvNeXtTrunk(nn.Module):

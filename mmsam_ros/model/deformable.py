@@ -136,13 +136,23 @@ class DeformableAttention(nn.Module):
         B, Q, _ = query_BQC.shape
         M, L, P = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(feat_BSC).unflatten(-1, (M, -1))
-        offsets = self.sampling_offsets(query_BQC).view(B, Q, M, L, P, 2)  # in pixels
-        weights = self.attention_weights(query_BQC).view(B, Q, M, L * P)
+        offsets = self.sampling_offsets(query_BQC).view(B, Q, M, L, P, 2)
+        weights = self.attention_weights(query_BQC).view(B, Q, M, L, P)
         with torch.autocast(query_BQC.device.type, enabled=False):
             # locations in half precision would be off by whole cells
-            scale = torch.tensor([(w, h) for h, w in shapes], device=offsets.device)  # (L, 2)
-            offsets = at_least_float32(offsets) / scale[:, None]
-            locations = points_1Q12[:, :, None, :, None] + offsets
-            weights = at_least_float32(weights).softmax(dim=-1).view(B, Q, M, L, P)
-            sampled = deformable_sample(at_least_float32(value), shapes, locations, weights)
+            sampled = attend_points(value, offsets, weights, points_1Q12, shapes)
         return self.output_proj(sampled.to(value.dtype))
+
+
+def attend_points(
+    value_BSME: Tensor, offsets_BQMLP2: Tensor, weights_BQMLP: Tensor, points_1Q12: Tensor,
+    shapes: Shapes,
+) -> Tensor:  # fmt: skip
+    """Samples (B, Q, M * E) in at least float32; offsets are in pixels, and the weights' softmax
+    goes over levels and points.
+    """
+    scale = torch.tensor([(w, h) for h, w in shapes], device=value_BSME.device)  # (L, 2)
+    offsets = at_least_float32(offsets_BQMLP2) / scale[:, None]
+    locations = points_1Q12[:, :, None, :, None] + offsets
+    weights = at_least_float32(weights_BQMLP).flatten(3).softmax(dim=-1).view_as(weights_BQMLP)
+    return deformable_sample(at_least_float32(value_BSME), shapes, locations, weights)

@@ -117,18 +117,28 @@ class Attention(nn.Module):
         return self.proj(out.permute(0, 2, 3, 1, 4).flatten(-2))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_column: Tensor,
+    absent: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """softmax(q k / sqrt(E) + bias) v of queries, keys, values (B, M, H, W, E) -> the same shape.
 
     The bias of a query's keys (H, W) is `by_row` (B, M, H, W, H) plus `by_column` (B, M, H, W, W).
+    `absent` (B, M, H, W) is the score of one more key, whose value is zero.
     """
     B, M, H, W, _ = q.shape
     # on the CPU a bias of a few heads, which stays in the caches, beats one of all (1 GiB at 1024²)
     heads = M if q.is_cuda else min(M, max(1, _BIAS_ELEMENTS // (B * (H * W) ** 2)))
+    given = [q, k, v, by_row, by_column]
+    if absent is not None:
+        given.append(absent[..., None])
     parts = []
-    for part in zip(*(x.split(heads, dim=1) for x in (q, k, v, by_row, by_column)), strict=True):
-        q, k, v, row, column = (x.flatten(2, 3) for x in part)
+    for part in zip(*(x.split(heads, dim=1) for x in given), strict=True):
+        q, k, v, row, column, *score = (x.flatten(2, 3) for x in part)
         bias = (row[..., :, None] + column[..., None, :]).flatten(-2)  # (B, heads, HW, HW)
+        if score:
+            bias = torch.cat([bias, *score], dim=-1)
+            k, v = (F.pad(x, (0, 0, 0, 1)) for x in (k, v))
         parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
     return torch.cat(parts, dim=1).unflatten(2, (H, W))
 

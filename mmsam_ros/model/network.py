@@ -55,6 +55,10 @@ class MMSAMAdapter(nn.Module):
             for extra in (*[0] * (NUM_LEVELS - 1), interaction.num_extra_extractors):
                 self.interactions.append(Interaction(dim, interaction, extra))
             self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+        # what is read of the encoder's maps; `prepare` puts the head's convolution here, and with
+        # it into the projections of RGB's own prior
+        self.reads = nn.ModuleList(nn.Identity() for _ in range(NUM_LEVELS))
+        self.camera_projections: nn.ModuleList | None = None
         self.norms = nn.ModuleList(nn.BatchNorm2d(dim) for _ in range(NUM_LEVELS))
         self.head = SegFormerHead(dim, config.num_classes, config.head)
         # weights follow where tensors have no data; drawing them there loads torch's compiler
@@ -155,7 +159,7 @@ class MMSAMAdapter(nn.Module):
         x_maps, maps = self._interact(x, prior.maps) if self.interactions else (self._encode(x), [])
         features = []
         for i, scale in enumerate((4.0, 2.0, 1.0, 0.5)):
-            read = F.interpolate(x_maps[i], scale_factor=scale, mode="bilinear")
+            read = F.interpolate(self.reads[i](x_maps[i]), scale_factor=scale, mode="bilinear")
             if prior.gates is not None:
                 read = prior.gates[i] * read
             if maps:
@@ -171,7 +175,7 @@ class MMSAMAdapter(nn.Module):
         if self.fallback is None:
             return None
         assert isinstance(self.fallback.prior, SpatialPrior)
-        return self.fallback.prior.of_rgb(rgb)
+        return self.fallback.prior.of_rgb(rgb, self.camera_projections)
 
     def _interact(
         self, x_BHWC: Tensor, prior_maps: list[Tensor]

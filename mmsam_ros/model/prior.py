@@ -90,10 +90,11 @@ class SpatialPrior(nn.Module):
             assert isinstance(projection, nn.Conv2d)
             nn.init.zeros_(projection.weight)
 
-    def of_rgb(self, rgb: Tensor) -> CameraMaps:
-        """RGB's own maps, where there is no auxiliary."""
+    def of_rgb(self, rgb: Tensor, projections: nn.ModuleList | None = None) -> CameraMaps:
+        """RGB's own maps, where there is no auxiliary; through other projections, if given."""
         features = self._trunk("rgb")(rgb)
-        projected = [p(m) for p, m in zip(self.projections, features, strict=True)]
+        projections = projections or self.projections
+        projected = [p(m) for p, m in zip(projections, features, strict=True)]
         return CameraMaps(features, projected)
 
     def forward(

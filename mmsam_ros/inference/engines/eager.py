@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.model import MMSAMAdapter, prepare
 
 PRECISIONS = ("fp32", "bf16")
 
 
 class TorchEngine:
-    """The network in PyTorch's eager mode, with autocast for bf16.
+    """The network, prepared for inference, in PyTorch's eager mode, with autocast for bf16.
 
     Arguments and errors as of `Segmenter`; the model is put on the device and into eval mode.
     """
@@ -28,7 +28,7 @@ class TorchEngine:
         self.device = find_device(device)
         self.precision = precision
         try:
-            self.model = model.eval().to(self.device)
+            self.model = prepare(model.eval().to(self.device))
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error

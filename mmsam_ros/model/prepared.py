@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network rewritten for inference: the same function with fewer and larger operations.
+
+Each rewrite is exact; its docstring has the algebra. New weights are computed in float64.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from mmsam_ros.model.convnext import ConvNeXtBlock
+from mmsam_ros.model.deformable import DeformableAttention
+from mmsam_ros.model.encoder import Block, LoRALinear
+from mmsam_ros.model.fusion import RoadFusion
+from mmsam_ros.model.network import MMSAMAdapter
+from mmsam_ros.model.rewritten import LeanBlock, LeanDeformable, LeanFusion, SplitHead, conv_of, linear_of
+
+
+@torch.no_grad()
+def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
+    """A copy for inference alone; training needs the given network, and so do weights files.
+
+    Parameters that no rewrite touches are shared with the given network, which stays as it is.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    net = copy.deepcopy(model, shared).eval()
+    for network in (net, net.fallback):  # in this order: the first reads the second's weights
+        if network is not None:
+            join_head(network)
+    for name, module in list(net.named_modules()):
+        if isinstance(module, LoRALinear):
+            net.set_submodule(name, merge_lora(module))
+    for name, module in list(net.named_modules()):
+        if isinstance(module, ConvNeXtBlock):
+            merge_layer_scale(module)
+        for kind, rewritten in _REWRITTEN.items():
+            if isinstance(module, kind):
+                net.set_submodule(name, rewritten(module))
+    return net
+
+
+_REWRITTEN = {Block: LeanBlock, DeformableAttention: LeanDeformable, RoadFusion: LeanFusion}
+
+
+def merge_lora(layer: LoRALinear) -> nn.Linear:
+    """(W + B A) x in the place of W x + B A x."""
+    weight, count = layer.weight.double(), len(layer.ranges)
+    pairs = zip(layer.ranges, layer.lora_a.chunk(count), layer.lora_b.chunk(count), strict=True)
+    for part, a, b in pairs:
+        weight[part] += b.double() @ a.double()
+    return linear_of(weight, layer.bias, layer.weight)
+
+
+def merge_layer_scale(block: ConvNeXtBlock) -> None:
+    """gamma (W x + b) = (gamma W) x + gamma b."""
+    layer, gamma = block.mlp.fc2, block.gamma
+    assert isinstance(layer, nn.Linear)
+    block.mlp.fc2 = linear_of(layer.weight * gamma[:, None], layer.bias * gamma, gamma)
+    block.gamma = None
+
+
+def join_head(net: MMSAMAdapter) -> None:
+    """The maps' norms, and the head's own, become part of the head's convolutions.
+
+    At stride 4, where it costs most, the head's convolution T moves before the sum of what it
+    reads: T (P m + U c + up(x)) = (T P) m + (T U) c + up(T x). Bilinear weights sum to one and
+    gates are one value a pixel, so both commute with T.
+    """
+    joined = []
+    for norm, level in zip(net.norms, net.head.levels, strict=True):
+        (scale, shift), (out_scale, out_shift) = map(_scale_shift, (norm, level.norm))
+        weight = out_scale[:, None] * _matrix(level.conv)
+        joined.append((weight * scale, weight @ shift + out_shift))
+    (weight, bias), *others = joined
+    like = net.head.classifier.weight
+    if net.up is None:
+        net.reads[0] = conv_of(weight, bias, like)
+    else:
+        net.reads[0] = conv_of(weight, None, like)
+        assert net.prior is not None
+        net.prior.projections[0] = _after(weight, net.prior.projections[0])
+        net.up = _up_after(weight, bias, net.up)
+        if net.fallback is not None:
+            first, *rest = net.fallback.prior.projections
+            net.camera_projections = nn.ModuleList([_after(weight, first), *rest])
+    net.norms = nn.ModuleList(nn.Identity() for _ in net.norms)
+    net.head = SplitHead(net.head, [conv_of(*pair, like) for pair in others])
+
+
+def _after(weight: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
+    """`weight` times what a 1x1 convolution gives."""
+    return conv_of(weight @ _matrix(conv), weight @ conv.bias.double(), conv.weight)
+
+
+def _up_after(weight: Tensor, bias: Tensor, up: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+    """`weight` times what a transposed convolution gives, plus `bias`."""
+    joined = nn.ConvTranspose2d(up.in_channels, len(weight), 2, stride=2, device="meta")
+    kernel = torch.einsum("oc,icyx->ioyx", weight, up.weight.double())
+    joined.weight = nn.Parameter(kernel.to(up.weight.dtype))
+    joined.bias = nn.Parameter((weight @ up.bias.double() + bias).to(up.weight.dtype))
+    return joined
+
+
+def _matrix(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.flatten(1).double()
+
+
+def _scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A batch norm in eval mode as x * scale + shift."""
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
