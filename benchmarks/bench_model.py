@@ -11,13 +11,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from operator import ge, le
 from typing import Any
 
 import torch
-from networks import Clock, network, prepared_network
+from networks import Clock, config_of, network
 from results import Row, bar, command_line, in_process, peak_gib, run, write
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsam_ros._util import cpu_flags
 from mmsam_ros.inference import tune_allocator
+from mmsam_ros.model import prepare
 
 TOKENS, NARROW, WIDE = 4096, 1024, 4096
 BF16_UNITS = ("avx512_bf16", "amx_bf16")
@@ -60,9 +61,9 @@ def measure(case: Row) -> Row:
     if case["allocator"] == "tuned":
         tune_allocator()
     half = case["precision"] == "bf16"
-    model, inputs = network(case["preset"], case["device"])
+    model, inputs = network(config_of(case["preset"]), case["device"])
     if case["network"] == "prepared":
-        model = prepared_network(model)
+        model = prepare(model)
     clock, repeats = Clock(case["device"]), 1 if case["preset"] == "vit_l" else 9
     autocast = partial(torch.autocast, case["device"], torch.bfloat16, enabled=half)
     taken: list[Row] = []
@@ -105,15 +106,14 @@ def matrix_rate(clock: Clock, half: bool) -> float:
 def component(name: str, module: nn.Module) -> str | None:
     """What a module of the network counts as, with all that is in it; None: look inside."""
     parts = name.split(".")
-    if parts[0] == "encoder" and "blocks" in parts[-2:-1]:
+    if parts[0] == "prior" and len(parts) == (4 if parts[1:2] == ["fusion"] else 3):
+        return {"trunks": "trunks", "projections": "projections"}.get(parts[1], "fusion")
+    if parts[-2:-1] == ["blocks"]:
         return "windowed blocks" if getattr(module, "window", 0) else "global blocks"
-    if parts[:2] == ["prior", "trunks"] and len(parts) == 3:
-        return "trunks"
-    if parts[0] == "prior" and len(parts) == 3:
-        return {"projections": "projections"}.get(parts[1], "fusion" if parts[1] != "trunks" else None)
     words = {"patch_embed": "embed", "injector": "injectors", "extractor": "extractors",
-             "extra_extractors": "extractors", "up": "up", "head": "head", "norms": "norms"}  # fmt: skip
-    return words.get(parts[-1]) or (words.get(parts[-2]) if len(parts) > 1 else None)
+             "extra_extractors": "extractors", "up": "up", "head": "head", "reads": "head",
+             "norms": "norms"}  # fmt: skip
+    return words.get(parts[-1]) or words.get(parts[-2:][0])
 
 
 @contextmanager
@@ -148,8 +148,8 @@ def by_component(model: nn.Module, meter: Any) -> Iterator[dict[str, float]]:
 def multiply_adds(preset: str, kind: str) -> dict[str, float]:
     """GMAC by component, counted without computing; attention is counted as matrix products."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model, inputs = network(preset, "cpu")
-        model = prepared_network(model) if kind == "prepared" else model
+        model, inputs = network(config_of(preset), "cpu")
+        model = prepare(model) if kind == "prepared" else model
         counter = FlopCounterMode(display=False)
         with counter, by_component(model, lambda: counter.get_total_flops() / 2e9) as spent:
             model(inputs)
@@ -175,7 +175,13 @@ def bars(rows: list[Row]) -> list[Row]:
         ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
     ]
     half = [
-        ("float32: times faster than plain with the default allocator", ratio("fp32"), "x", 2.5, ge),
+        (
+            "float32: times faster than plain with the default allocator",
+            ratio("fp32"),
+            "x",
+            2.5,
+            ge,
+        ),
         ("bf16: times faster than it", ratio("bf16"), "x", 5.0, ge),
         ("peak memory", fp32.get("peak_gib"), "GiB", 3.5, le),
     ]

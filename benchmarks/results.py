@@ -50,7 +50,9 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[s
         "command": " ".join(["python", str(script), *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "load": [round(load, 1) for load in os.getloadavg()],  # over 1, 5 and 15 minutes, at the end
+        "load": [
+            round(load, 1) for load in os.getloadavg()
+        ],  # over 1, 5 and 15 minutes, at the end
         "versions": versions(PACKAGES),
         "revision": revision(),
         "rows": list(rows),

@@ -43,7 +43,9 @@ class Scene:
         xyz, intensity = self.points[:, :3], self.points[:, 3]
         sensors: dict[str, LidarPoints | SensorImage] = {
             "lidar": LidarPoints(np.ascontiguousarray(xyz), intensity.copy(), T_CAMERA_LIDAR),
-            "thermal": SensorImage(self.thermal, Registration.from_homography(stretch(height, width))),
+            "thermal": SensorImage(
+                self.thermal, Registration.from_homography(stretch(height, width))
+            ),
         }
         return Frame(self.rgb, sensors, camera)
 
