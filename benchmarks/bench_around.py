@@ -3,8 +3,9 @@
 
     python benchmarks/bench_around.py
 
-Needs ROS 2. A camera image of 1280x800, a thermal image of 640x512 registered by rotation, 100,000 points; the
-package's weights. The first bar counts the CPU's time, which other processes do not disturb.
+Needs ROS 2. A camera image of 1280x800, a thermal image of 640x512 registered by rotation, 100,000
+points; the package's weights. The first bar counts the CPU's time, which other processes do not
+disturb.
 """
 
 import time

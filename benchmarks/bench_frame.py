@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole frame, from sensor data to labels: engines of this checkout and another checkout, in turn.
+"""A whole frame, from sensor data to labels: engines of this checkout and another one, in turn.
 
     python benchmarks/bench_frame.py --against CHECKOUT [--engines torch,onnx] [--frames 15]
 

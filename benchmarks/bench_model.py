@@ -3,13 +3,12 @@
 
     python benchmarks/bench_model.py [--presets tiny,vit_l] [--device cpu]
 
-The matrix rate is that of a linear layer (4096 tokens, 1024 to 4096) of the same precision, measured
-in the same process before and after. Random weights. vit_l takes minutes for each row.
+The matrix rate is that of a linear layer (4096 tokens, 1024 to 4096) of the same precision,
+measured in the same process before and after. Random weights. vit_l takes minutes for each row.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -94,7 +94,7 @@ def in_turn(case: Row, args: argparse.Namespace) -> list[Row]:
     cpu: dict[str, float] = {}
     with (
         Rig(ROOT, sensors, size, args.engine, case["threads"]) as this,
-        Rig(args.against, sensors, size, "", case["threads"], DOMAIN + 1) as other,
+        Rig(args.against.resolve(), sensors, size, "", case["threads"], DOMAIN + 1) as other,
     ):
         rigs = {"this": this, "other": other}
         for name, rig in rigs.items():

@@ -3,9 +3,9 @@
 
     python benchmarks/bench_scale.py [--soak MINUTES]
 
-The package's weights on a frame of three sensors, 1280x720, 100,000 points, one of which changes. For
-further classes rows of the classifier are repeated, a little changed. The number of modalities is
-that of a network with random weights. The soak (results/soak.json) needs ROS 2: frames at 10 Hz.
+The package's weights on a frame of three sensors, 1280x720, 100,000 points; one of these changes.
+For further classes rows of the classifier are repeated, a little changed. The number of modalities
+is that of a network with random weights. The soak (results/soak.json) needs ROS 2: frames at 10 Hz.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,7 +115,7 @@ class Rig:
         """Seconds from a frame's last message to its mask; another one is sent if none comes."""
         while True:
             stamp = self.send()
-            if self.spin_until(lambda: stamp in self.latencies, 60):
+            if self.spin_until(partial(self.latencies.__contains__, stamp), 60):
                 return self.latencies[stamp]
 
     def send(self) -> int:

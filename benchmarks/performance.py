@@ -56,9 +56,9 @@ PLOTS: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 INTRO = """# Performance
 
-Made by `python benchmarks/performance.py` from `benchmarks/results/`. [Testing](testing.md#benchmarks) has the commands.
-Each benchmark's machine, versions and load are above its table. Times on a shared machine scatter; ratios are taken between
-processes or functions that took turns.
+Made by `python benchmarks/performance.py` from `benchmarks/results/`. The commands are in
+[Testing](testing.md#benchmarks). Machine, versions and load of each benchmark are above its table. Times on a
+shared machine scatter; ratios are between processes or functions that took turns.
 """
 
 
@@ -155,9 +155,9 @@ def components(rows: Sequence[Row]) -> list[str]:
         return []
     names = list(dict.fromkeys(name for row in found for name in row["components_ms"]))
     words = ("preset", "network", "precision", "allocator", "threads")
-    head = [[f"ms of {row['total_ms']:.0f}" for row in found]]
     labels = [" ".join(str(row[word]) for word in words) for row in found]
-    table = [["component", *labels], ["total", *head[0]]]
+    table: list[Sequence[object]] = [["component", *labels]]
+    table.append(["total", *(cell(row["total_ms"]) for row in found)])
     table += [[name, *(cell(row["components_ms"].get(name)) for row in found)] for name in names]
     return ["\nMilliseconds by component:\n", markdown_table(table)]
 

@@ -34,7 +34,7 @@ class Scene:
         )
 
     def frame(self) -> Frame:
-        """All of it, as the node hands it to the network; thermal is stretched over the camera's view."""
+        """All of it as the node has it; the thermal image is stretched over the camera's view."""
         height, width = self.rgb.shape[:2]
         camera = CameraModel.from_info(
             width=width, height=height, k=intrinsics(width, height), d=[0.0] * 5,
