@@ -75,7 +75,6 @@ def timed(function: Callable[[], Any], device: str, repeats: int) -> Row:
     return milliseconds(seconds[3:])
 
 
-@torch.inference_mode()
 def forward_pass(case: Row) -> Row:
     """The network with all modalities."""
     device, way, precision = case["device"], case["way"], case["precision"]
@@ -90,7 +89,7 @@ def forward_pass(case: Row) -> Row:
         engine = make_engine("compile", model, device, "bf16" if half else "fp32", size)
         forward = partial(engine, inputs)
     context = torch.autocast(device, torch.bfloat16, cache_enabled=False) if half else nullcontext()
-    with context:
+    with torch.inference_mode(), context:
         if way == "graph":
             forward = captured(forward)
         found = timed(forward, device, 50 if device == "cuda" else 3)

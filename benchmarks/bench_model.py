@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsam_ros._util import cpu_flags
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.model import prepare
+from mmsam_ros.model import build_model, prepare
 
 TOKENS, NARROW, WIDE = 4096, 1024, 4096
 BF16_UNITS = ("avx512_bf16", "amx_bf16")
@@ -146,8 +146,12 @@ def by_component(model: nn.Module, meter: Any) -> Iterator[dict[str, float]]:
 
 def multiply_adds(preset: str, kind: str) -> dict[str, float]:
     """GMAC by component, counted without computing; attention is counted as matrix products."""
+    config = config_of(preset)
+    with torch.device("meta"):
+        model = build_model(config).eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model, inputs = network(config_of(preset), "cpu")
+        model = model.to_empty(device="cpu")
+        inputs = {name: torch.empty(1, 3, *config.image_size) for name in config.modalities}
         model = prepare(model) if kind == "prepared" else model
         counter = FlopCounterMode(display=False)
         with counter, by_component(model, lambda: counter.get_total_flops() / 2e9) as spent:
