@@ -57,8 +57,8 @@ PLOTS: Mapping[str, tuple[tuple[str, ...], str]] = {
 INTRO = """# Performance
 
 Made by `python benchmarks/performance.py` from `benchmarks/results/`. The commands are in
-[Testing](testing.md#benchmarks). Machine, versions and load of each benchmark are above its table. Times on a
-shared machine scatter; ratios are between processes or functions that took turns.
+[Testing](testing.md#benchmarks). Machine, versions and load of each benchmark are above its table.
+Times on a shared machine scatter; ratios are between processes or functions that took turns.
 """
 
 
