@@ -81,8 +81,8 @@ def measure(case: Row) -> Row:
     gmac, rate = multiply_adds(case["preset"], case["network"]), statistics.mean(rates)
     return {
         "size": list(inputs["rgb"].shape[-2:]), "repeats": repeats, "total_ms": total,
-        "components_ms": components, "gmac": round(sum(gmac.values()), 1),
-        "components_gmac": {name: round(value, 2) for name, value in gmac.items()},
+        "components_ms": components, "gmac": round(sum(gmac.values()), 3),
+        "components_gmac": {name: round(value, 3) for name, value in gmac.items()},
         "matrix_gflops": round(rate, 1),
         "share_of_matrix_rate": round(2e3 * sum(gmac.values()) / total / rate, 3),
         "peak_gib": peak_gib(cuda=case["device"] == "cuda"),
