@@ -146,8 +146,8 @@ def bars(rows: list[Row]) -> list[Row]:
         entries.append(bar(f"{name}, {kind}: p50", here, "ms", limit, le, why))
     steps = [own["training step", None, precision] for precision in ("fp32", "bf16-mixed")]
     for what, key, limit in (("speed", "seconds", 3.0), ("memory", "peak_gib", 2.0)):
-        pair = [step.get(key) for step in steps]
-        value = round(pair[0] / pair[1], 2) if all(pair) else None
+        whole, half = (step.get(key, 0.0) for step in steps)
+        value = round(whole / half, 2) if whole and half else None
         lacks = next((step["reason"] for step in steps if "reason" in step), "")
         title = f"GPU, training step of vit_l, {what}: float32 over bf16"
         entries.append(bar(title, value, "x", limit, ge, lacks))

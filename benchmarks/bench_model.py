@@ -168,8 +168,8 @@ def bars(rows: list[Row]) -> list[Row]:
     best = {p: found.get(("prepared", p, "tuned"), {}) for p in ("fp32", "bf16")}
 
     def ratio(precision: str) -> float | None:
-        pair = plain.get("total_ms"), best[precision].get("total_ms")
-        return round(pair[0] / pair[1], 2) if all(pair) else None
+        before, after = (row.get("total_ms", 0.0) for row in (plain, best[precision]))
+        return round(before / after, 2) if before and after else None
 
     fp32, lacks = best["fp32"], "vit_l has not been measured, or failed"
     narrow = [

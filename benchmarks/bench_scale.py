@@ -69,7 +69,8 @@ def of_frame(case: Row) -> Row:
     )
     assert classifier.bias is not None
     classifier.bias = torch.nn.Parameter(classifier.bias[rows])
-    frame = Scene.of(*case.get("size", SIZE), case.get("points", POINTS)).frame()
+    height, width = case.get("size", SIZE)
+    frame = Scene.of(height, width, case.get("points", POINTS)).frame()
     segmenter = Segmenter(model, spec, "cpu")
     timings = [segmenter(frame, confidence=False).timings for _ in range(REPEATS + 1)][1:]
     return {

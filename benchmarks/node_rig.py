@@ -133,7 +133,8 @@ class Rig:
         began, cpu, first = time.monotonic(), self.cpu(), len(self.sent)
         for index in range(frames):
             due = began + index / rate
-            self.spin_until(lambda due=due: time.monotonic() >= due, PATIENCE)
+            while (left := due - time.monotonic()) > 0:
+                self.spin_until(lambda: False, left)
             self.send()
         ended = time.monotonic()
         used = (self.cpu() - cpu) / (ended - began)
