@@ -46,6 +46,7 @@ class Rig:
         self, checkout: Path, sensors: int, size: tuple[int, int], engine: str = "",
         threads: int | None = None, domain: int = DOMAIN,
     ) -> None:  # fmt: skip
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the node ends with us
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("benchmark", context=self.context)
