@@ -28,7 +28,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # what is tested (a path, -k …): make test TESTS=test/sensors
 TESTS ?=
 
-.PHONY: help setup test test-quick test-noble test-numerics lint docs demo build clean
+.PHONY: help setup test test-quick test-noble test-numerics lint docs demo bench build clean
 
 help:
 	@echo "make setup          .venv with the package and everything that it needs"
@@ -37,6 +37,7 @@ help:
 	@echo "make test-noble     with the numpy and OpenCV of Ubuntu 24.04"
 	@echo "make test-numerics  the network's numbers as other processors compute them"
 	@echo "make demo           renders a bag, plays it into the node over DDS, writes out/demo/"
+	@echo "make bench          all benchmarks of speed, then docs/performance.md; AGAINST is another checkout"
 	@echo "make lint           ruff and mypy"
 	@echo "make docs           the documentation as a site, in out/site"
 	@echo "make build          colcon build of the package into install/"
@@ -91,6 +92,23 @@ build: $(STAMP)
 
 demo: build
 	$(BIN)/python examples/demo/demo.py --install install --out out/demo
+
+# Each takes minutes; what is done is not repeated until out/bench is removed. AGAINST: the checkout
+# to compare with, such as one that `git worktree add` made.
+AGAINST ?=
+BENCHMARKS := around labels start engines frame node model scale soak train gpu
+bench: $(STAMP) $(BENCHMARKS:%=out/bench/%)
+	$(BIN)/python benchmarks/performance.py
+
+OPTIONS_frame := $(AGAINST:%=--against %)
+OPTIONS_node := $(OPTIONS_frame)
+OPTIONS_model := --presets tiny,vit_l
+OPTIONS_soak := --soak 10
+PROGRAM_soak := bench_scale
+out/bench/%: $(STAMP)
+	BASELINE=$(AGAINST) $(BIN)/python benchmarks/$(or $(PROGRAM_$*),bench_$*).py $(OPTIONS_$*)
+	mkdir -p out/bench
+	touch $@
 
 clean:
 	rm -rf build install log out

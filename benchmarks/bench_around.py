@@ -3,8 +3,9 @@
 
     python benchmarks/bench_around.py
 
-A camera image of 1280x800, a thermal image of 640x512 registered by rotation, 100,000 points; the
-package's weights. The first bar counts the CPU's time, which other processes do not disturb.
+Needs ROS 2. A camera image of 1280x800, a thermal image of 640x512 registered by rotation, 100,000
+points; the package's weights. The first bar counts the CPU's time, which other processes do not
+disturb.
 """
 
 import time
@@ -17,7 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from messages import camera_info, cloud, image
 from results import Row, bar, in_process, run, write
+from scenes import T_CAMERA_LIDAR, Scene, blocks
+from sensor_msgs.msg import Image
 
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.inference.draw import colorise, highlight, overlay
@@ -31,8 +35,7 @@ from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, palette
 from mmsam_ros.weights import default_weights, read_spec
 
-WIDTH, HEIGHT, POINTS, REPEATS = 1280, 800, 100_000, 31
-T_CAMERA_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0.2], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+WIDTH, HEIGHT, REPEATS = 1280, 800, 31
 POSES = {"lidar": T_CAMERA_LIDAR, "thermal": np.eye(4)}
 
 
@@ -43,55 +46,16 @@ def report() -> None:
     write("bench_around", rows, [bar(name, rows[0].get("cpu_ms"), "ms", 12.0, le)])
 
 
-def message(data: bytes, frame: str, **fields: Any) -> SimpleNamespace:
-    """As of rclpy."""
-    header = SimpleNamespace(frame_id=frame, stamp=SimpleNamespace(sec=0, nanosec=0))
-    return SimpleNamespace(header=header, data=data, is_bigendian=False, **fields)
-
-
-def image(pixels: np.ndarray, encoding: str, frame: str) -> SimpleNamespace:
-    """An Image."""
-    height, width = pixels.shape[:2]
-    step = pixels.nbytes // height
-    sides: dict[str, Any] = {"height": height, "width": width, "step": step, "encoding": encoding}
-    return message(pixels.tobytes(), frame, **sides)
-
-
-def cloud(points: np.ndarray) -> SimpleNamespace:
-    """A PointCloud2 of float32 points (N, 4)."""
-    names = enumerate(("x", "y", "z", "intensity"))
-    fields = [SimpleNamespace(name=n, offset=4 * i, datatype=7, count=1) for i, n in names]
-    layout = {"height": 1, "width": len(points), "point_step": 16, "row_step": points.nbytes}
-    return message(points.tobytes(), "lidar", fields=fields, **layout)
-
-
-def info(width: int, height: int) -> SimpleNamespace:
-    """A CameraInfo without distortion."""
-    k = [0.7 * width, 0, width / 2, 0, 0.7 * width, height / 2, 0, 0, 1.0]
-    roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
-    return message(
-        b"", "camera", width=width, height=height, k=k, d=[0.0] * 5, r=np.eye(3).ravel().tolist(),
-        p=[*k[:3], 0, *k[3:6], 0, *k[6:], 0], distortion_model="plumb_bob", binning_x=0,
-        binning_y=0, roi=roi,
-    )  # fmt: skip
-
-
 def scene() -> tuple[SyncedSet, np.ndarray]:
-    """A set of messages, and labels: coarse noise, enlarged, so that all have edges."""
+    """A set of messages, and labels."""
+    found = Scene.of(HEIGHT, WIDTH)
+    thermal = image(found.thermal, "mono16", "warm")
+    others = {"lidar": cloud(found.points), "thermal": thermal}
+    entries = {name: Entry(name, 0, m, 0) for name, m in others.items()}
+    camera = Entry("camera", 0, image(found.rgb, "rgb8", "camera"), 0)
     rng = np.random.default_rng(0)
-
-    def blocks(height: int, width: int, high: int, *channels: int) -> np.ndarray:
-        shape = (height // 16, width // 16, *channels)
-        values = rng.integers(0, high, shape).repeat(16, axis=0).repeat(16, axis=1)
-        return values + rng.integers(0, max(1, high // 16), values.shape)
-
-    points = rng.uniform((-60, -40, -2, 0), (60, 40, 4, 100), (POINTS, 4)).astype(np.float32)
-    rgb, warm = blocks(HEIGHT, WIDTH, 240, 3), 20000 + blocks(512, 640, 4000)
-    camera = image(rgb.astype(np.uint8), "rgb8", "camera")
-    messages = {"lidar": cloud(points), "thermal": image(warm.astype(np.uint16), "mono16", "warm")}
-    others = {name: Entry(name, 0, m, 0) for name, m in messages.items()}
-    labels = blocks(HEIGHT, WIDTH, len(SYNTHETIC_CLASSES)).astype(np.uint8)
-    return SyncedSet(Entry("camera", 0, camera, 0), others, frozenset()), labels
+    labels = blocks(rng, (HEIGHT, WIDTH), len(SYNTHETIC_CLASSES)).astype(np.uint8)
+    return SyncedSet(camera, entries, frozenset()), labels
 
 
 def measure(case: Row) -> Row:
@@ -102,8 +66,8 @@ def measure(case: Row) -> Row:
     synced, labels = scene()
     spec, colours = read_spec(default_weights()), palette(SYNTHETIC_CLASSES)
     infos = CameraInfos()
-    infos.update("camera", info(WIDTH, HEIGHT))
-    infos.update("thermal", info(640, 512))
+    infos.update("camera", camera_info(WIDTH, HEIGHT))
+    infos.update("thermal", camera_info(640, 512))
     poses: Any = SimpleNamespace(lookup=lambda sensor, *_: POSES[sensor])
     builder = FrameBuilder(spec, infos, poses, None)
     watch = Plausibility(spec, "warn", lambda _: None, IntensityScale(spec, 1.0), infos)
@@ -118,7 +82,7 @@ def measure(case: Row) -> Row:
         return result
 
     def send(pixels: np.ndarray, encoding: str = "rgb8") -> Any:
-        return fill_image(SimpleNamespace(), pixels, encoding)
+        return fill_image(Image(), pixels, encoding)
 
     for index in range(REPEATS):
         for entry in synced.auxiliaries.values():

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,9 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[s
         "command": " ".join(["python", str(script), *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
+        "load": [
+            round(load, 1) for load in os.getloadavg()
+        ],  # over 1, 5 and 15 minutes, at the end
         "versions": versions(PACKAGES),
         "revision": revision(),
         "rows": list(rows),
@@ -59,15 +63,39 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[s
     print(path)
 
 
-def run(report: Callable[[], None], measure: Callable[[Row], Row], description: str) -> None:
-    """Command line of a benchmark: `report`, or `measure` one case for `in_process`."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    case = parser.parse_args().case
-    if case is None:
-        report()
+def command_line(description: str) -> argparse.ArgumentParser:
+    """A parser with the first line of a benchmark's docstring."""
+    return argparse.ArgumentParser(description=description.splitlines()[0])
+
+
+def run(
+    report: Callable[..., None], measure: Callable[[Row], Row], description: str,
+    parser: argparse.ArgumentParser | None = None,
+) -> None:  # fmt: skip
+    """Command line of a benchmark: `report` with the parser's options, if there is one, or
+    `measure` one case for `in_process`.
+    """
+    own = parser or command_line(description)
+    own.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    args = own.parse_args()
+    if args.case is not None:
+        print(json.dumps(measure(args.case)))
+    elif parser:
+        report(args)
     else:
-        print(json.dumps(measure(case)))
+        report()
+
+
+def milliseconds(seconds: Sequence[float]) -> Row:
+    """Percentiles and jitter, the standard deviation; empty of nothing."""
+    if not seconds:
+        return {}
+    ordered = sorted(1e3 * value for value in seconds)
+    quantiles = {
+        f"p{q}_ms": round(ordered[min(len(ordered) - 1, q * len(ordered) // 100)], 1)
+        for q in (50, 95, 99)
+    }
+    return quantiles | {"jitter_ms": round(statistics.pstdev(ordered), 1)}
 
 
 def in_process(case: Row, **environment: str) -> Row:
@@ -76,7 +104,7 @@ def in_process(case: Row, **environment: str) -> Row:
     """
     command = [sys.executable, sys.argv[0], "--case", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    found = done.stderr.strip().splitlines() if done.returncode else done.stdout.splitlines()
+    found = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     row = case | ({"reason": found[-1]} if done.returncode else json.loads(found[-1]))
     print(row, flush=True)
     return row

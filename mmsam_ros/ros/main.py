@@ -31,8 +31,8 @@ def begin(start: Callable[[], int]) -> int:
     # Until the node takes the signals, Ctrl-C ends the process at once. As an exception, in the
     # middle of an import, it would be a traceback, or be lost in an except clause of that module.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # By default, OpenMP threads that wait spin and take the cores from other threads
-    # (benchmarks/results/network_cpu.json). Set before torch is loaded, which reads it.
+    # By default, OpenMP threads that wait spin and take the cores from other threads: beside one
+    # busy process a forward pass took twice as long. Set before torch is loaded, which reads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         ensure_log_folder()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: seconds and peak memory, by precision and checkpointing.
 
-    python benchmarks/train_step.py
+    python benchmarks/bench_train.py
 
 On a GPU the published network at 1024x1024; without one `tiny` at its own size. Frames are random:
 reading is not measured.
@@ -36,7 +36,7 @@ CONFIG = "deliver_rgb_lidar"
 
 
 def report() -> None:
-    """Measure every case and write benchmarks/results/train_step.json."""
+    """Measure every case and write benchmarks/results/bench_train.json."""
     gpus = torch.cuda.device_count()
     rows = []
     for case in cases(gpus):
@@ -46,7 +46,7 @@ def report() -> None:
     peak = rows[0].get("peak_gib") if gpus else None
     reason = rows[0].get("reason", "no GPU on this machine")
     name = "vit_l 1024x1024, float32, checkpointing: fits the paper's 24 GB GPU"
-    write("train_step", rows, [bar(name, peak, "GiB", CARD_GIB, lt, reason)])
+    write("bench_train", rows, [bar(name, peak, "GiB", CARD_GIB, lt, reason)])
 
 
 def cases(gpus: int) -> list[Row]:

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/performance.md out of the benchmarks' results: bars, tables, plots.
+
+    python benchmarks/performance.py
+
+Every benchmark that has been run has a section; what a table shows is in `TABLES`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from results import RESULTS, ROOT, Row, markdown_table
+
+from mmsam_ros._util import write_atomic
+
+PAGE = ROOT / "docs/performance.md"
+# benchmark: title, and columns of its rows; a dictionary within a row becomes a column for each key
+TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "bench_frame": ("A frame, from sensor data to labels", (
+        "size", "threads", "engine", "prepare_ms", "network_ms", "labels_ms", "total_ms",
+        "times_faster", "network_times_faster")),
+    "bench_node": ("The node, from the camera's message to the mask", (
+        "what", "size", "sensors", "threads", "engine", "rate_hz", "dropped", "p50_ms", "p95_ms",
+        "p99_ms", "jitter_ms", "cpu_cores", "pss_mib", "other_p50_ms", "this_p50_ms",
+        "times_faster")),
+    "bench_model": ("The network", (
+        "preset", "device", "network", "precision", "allocator", "threads", "total_ms", "gmac",
+        "matrix_gflops", "share_of_matrix_rate", "peak_gib")),
+    "bench_engines": ("Engines", ("preset", "modalities", "threads", "ms", "best_over_plain")),
+    "bench_labels": ("Labels at the camera's size", (
+        "content", "size", "classes", "confidence", "threads", "plain_ms", "fast_ms",
+        "times_faster")),
+    "bench_around": ("Around the network", (
+        "threads", "cpu_ms", "elapsed_ms", "build_cpu_ms", "inputs_cpu_ms", "mask_cpu_ms",
+        "color_cpu_ms", "overlay_cpu_ms", "class_cpu_ms")),
+    "bench_start": ("From start to first mask", (
+        "package", "wall_s", "cpu_s", "preflight_cpu_s", "imports_cpu_s", "weights_cpu_s",
+        "first_mask_cpu_s")),
+    "bench_scale": ("How it grows", (
+        "what", "size", "points", "classes", "modalities", "prepare_ms", "network_ms",
+        "labels_ms", "parameters_m", "peak_gib")),
+    "soak": ("The node for minutes, 10 Hz", (
+        "minute", "dropped", "p50_ms", "p99_ms", "cpu_cores", "pss_mib")),
+    "bench_gpu": ("GPU", (
+        "what", "way", "precision", "size", "p50_ms", "p95_ms", "p99_ms", "seconds", "peak_gib")),
+    "bench_train": ("A training step", (
+        "preset", "size", "batch", "devices", "strategy", "precision", "checkpointing", "seconds",
+        "peak_gib")),
+}  # fmt: skip
+# benchmark: words that name a bar, and its length
+PLOTS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "bench_frame": (("size", "threads", "engine"), "total_ms"),
+    "bench_model": (("preset", "network", "precision", "allocator", "threads"), "total_ms"),
+}
+INTRO = """# Performance
+
+Made by `python benchmarks/performance.py` from `benchmarks/results/`. The commands are in
+[Testing](testing.md#benchmarks). Machine, versions and load of each benchmark are above its table.
+Times on a shared machine scatter; ratios are between processes or functions that took turns.
+"""
+
+
+def main() -> None:
+    """Write the page and its plots."""
+    contents = load()
+    write_atomic(PAGE, page(contents))
+    for name, plot in plots(contents).items():
+        write_atomic(PAGE.with_name(name), plot)
+
+
+def load() -> dict[str, Row]:
+    """The results that are there, in the order of `TABLES`."""
+    files = {name: RESULTS / f"{name}.json" for name in TABLES}
+    return {name: json.loads(f.read_text()) for name, f in files.items() if f.is_file()}
+
+
+def page(contents: Mapping[str, Row]) -> str:
+    """Markdown."""
+    missing = [f"`{name}`" for name in TABLES if name not in contents]
+    parts = [INTRO, "## Bars\n", bars_table(contents)]
+    if missing:
+        parts.append(f"\nNot run yet: {', '.join(missing)}.")
+    drawn = plots(contents)
+    for name, content in contents.items():
+        title, columns = TABLES[name]
+        parts += [f"\n## {title}\n", f"{origin(content)}\n", rows_table(content["rows"], columns)]
+        if (plot := f"performance_{name}.svg") in drawn:
+            parts.append(f"\n![{title}]({plot})")
+        reasons = {r["reason"].splitlines()[-1] for r in content["rows"] if r.get("reason")}
+        parts += [f"\nNot measured: {escape(reason)}." for reason in sorted(reasons)]
+        parts += components(content["rows"])
+    return "\n".join(parts) + "\n"
+
+
+def origin(content: Row) -> str:
+    """What was run, where and when."""
+    machine = content["machine"]
+    facts = [machine["cpu"], *machine.get("flags", ()), f"{machine['cores']} cores"]
+    facts += [machine["gpu"] or "no GPU", f"torch {content['versions']['torch']}", content["date"]]
+    load = content.get("load")
+    facts += [f"load {load[1]}"] if load else []
+    return f"`{content['command']}`: {', '.join(facts)}."
+
+
+def bars_table(contents: Mapping[str, Row]) -> str:
+    """All bars; those that are missed are bold."""
+    rows: list[Sequence[object]] = [["bar", "value", "limit", "holds"]]
+    for content in contents.values():
+        for entry in content["bars"]:
+            unit = f" {entry['unit']}".rstrip()
+            value = "" if entry["value"] is None else f"{entry['value']:g}{unit}"
+            missed = entry["holds"] is False
+            holds = {True: "yes", False: "**no**", None: entry.get("reason", "").splitlines()[-1:]}
+            said = holds[entry["holds"]] or "not measured"
+            said = said if isinstance(said, str) else f"not measured: {escape(said[0])}"
+            value = f"**{value}**" if missed else value
+            rows.append([entry["name"], value, f"{entry['bar']:g}{unit}", said])
+    return markdown_table(rows)
+
+
+def rows_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The rows that have numbers; columns that none has are left out."""
+    flat = [flattened(row) for row in rows if not row.get("reason")]
+    names = [
+        n for c in columns for n in dict.fromkeys(k for r in flat for k in r if in_column(k, c))
+    ]
+    return markdown_table([names, *([cell(row.get(name)) for name in names] for row in flat)])
+
+
+def in_column(key: str, column: str) -> bool:
+    """Whether a key of a flat row belongs to a column."""
+    return key == column or key.startswith(f"{column}.")
+
+
+def flattened(row: Row) -> Row:
+    """Dictionaries within a row as keys with dots."""
+    pairs = ((k, v if isinstance(v, dict) else {"": v}) for k, v in row.items())
+    return {f"{k}.{inner}".rstrip("."): value for k, v in pairs for inner, value in v.items()}
+
+
+def cell(value: Any) -> str:
+    """A value as text; a size is width x height."""
+    if isinstance(value, list):
+        numbers = all(isinstance(item, int) for item in value)
+        return "x".join(map(str, reversed(value))) if numbers else "+".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def components(rows: Sequence[Row]) -> list[str]:
+    """A table of the network's components, if the rows have them."""
+    found = [row for row in rows if "components_ms" in row]
+    if not found:
+        return []
+    names = list(dict.fromkeys(name for row in found for name in row["components_ms"]))
+    words = ("preset", "network", "precision", "allocator", "threads")
+    labels = [" ".join(str(row[word]) for word in words) for row in found]
+    table: list[Sequence[object]] = [["component", *labels]]
+    table.append(["total", *(cell(row["total_ms"]) for row in found)])
+    table += [[name, *(cell(row["components_ms"].get(name)) for row in found)] for name in names]
+    return ["\nMilliseconds by component:\n", markdown_table(table)]
+
+
+def plots(contents: Mapping[str, Row]) -> dict[str, str]:
+    """SVG by file name."""
+    found = {}
+    for name, (words, key) in PLOTS.items():
+        rows = [r for r in contents.get(name, {}).get("rows", ()) if r.get(key)]
+        pairs = [(", ".join(cell(r[word]) for word in words), r[key]) for r in rows]
+        if pairs:
+            found[f"performance_{name}.svg"] = svg(pairs)
+    return found
+
+
+def svg(pairs: Sequence[tuple[str, float]]) -> str:
+    """Horizontal bars with their names and milliseconds."""
+    step, left, width = 22, 300, 400
+    longest = max(value for _, value in pairs)
+    size = f'width="{left + width + 80}" height="{step * len(pairs) + 8}"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    ]
+    for index, (name, value) in enumerate(pairs):
+        y, length = 4 + step * index, round(width * value / longest, 1)
+        text = f'y="{y + 14}" fill="#555"'
+        lines += [
+            f'<text x="{left - 8}" {text} text-anchor="end">{escape(name)}</text>',
+            f'<rect x="{left}" y="{y}" width="{length}" height="{step - 5}" fill="#4c78a8"/>',
+            f'<text x="{left + length + 6}" {text}>{value:.0f} ms</text>',
+        ]
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks of speed run, in small, and docs/performance.md is made of their results."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def program(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A benchmark's module by name."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_the_page_is_made_from_the_results(root: Path, program: Any) -> None:
+    performance = program("performance")
+    contents = performance.load()
+    assert performance.page(contents) == (root / "docs/performance.md").read_text()
+    for name, plot in performance.plots(contents).items():
+        assert (root / "docs" / name).read_text() == plot
+
+
+def test_every_benchmark_is_run_and_shown(root: Path, program: Any) -> None:
+    """What `make bench` runs is what the page has a section for."""
+    names = re.search(r"^BENCHMARKS := (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    assert names
+    shown = {name.removeprefix("bench_") for name in program("performance").TABLES}
+    assert set(names[1].split()) == shown
+    programs = {path.stem for path in (root / "benchmarks").glob("bench_*.py")}
+    assert programs == {f"bench_{name}" for name in shown - {"soak"}}
+
+
+def test_a_page_says_what_holds_and_what_is_missing(program: Any) -> None:
+    entries = [program("results").bar("fast", *rest) for rest in (
+        (3.0, "x", 2.5, lambda a, b: a >= b), (2.0, "x", 2.5, lambda a, b: a >= b),
+        (None, "ms", 16.0, lambda a, b: a <= b, "no GPU on this machine"),
+    )]  # fmt: skip
+    table = program("performance").bars_table({"bench_frame": {"bars": entries}})
+    assert table.splitlines()[2:] == [
+        "| fast | 3 x | 2.5 x | yes |",
+        "| fast | **2 x** | 2.5 x | **no** |",
+        "| fast |  | 16 ms | not measured: no GPU on this machine |",
+    ]
+
+
+def test_components_of_the_network(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They add up, and the multiply-adds are those that the layers' sizes give."""
+    bench = program("bench_model")
+    monkeypatch.setattr(bench, "TOKENS", 64)
+    case = {"preset": "nano", "device": "cpu", "precision": "fp32", "allocator": "default"}
+    plain, prepared = (bench.measure(case | {"network": kind}) for kind in ("plain", "prepared"))
+    for row in (plain, prepared):
+        times, products = row["components_ms"], row["components_gmac"]
+        assert sum(times.values()) == pytest.approx(row["total_ms"], abs=0.5)
+        assert sum(products.values()) == pytest.approx(row["gmac"], abs=0.01)
+        parts = {"embed", "windowed blocks", "global blocks", "trunks", "fusion", "injectors",
+                 "extractors", "head", "up"}  # fmt: skip
+        assert parts <= set(times)
+        assert times.keys() == products.keys()
+        assert 0 < row["share_of_matrix_rate"] < 1
+    assert prepared["gmac"] < plain["gmac"]
+    config = program("networks").config_of("nano")
+    height, width = config.image_size
+    embed = height * width * 3 * config.encoder.embed_dim / 1e9
+    assert plain["components_gmac"]["embed"] == pytest.approx(embed, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"what": "area", "size": (48, 64)},
+        {"what": "points", "points": 0},
+        {"what": "classes", "classes": 30},
+        {"what": "modalities", "modalities": 3},
+    ],
+    ids=lambda case: case["what"],
+)
+def test_scale(program: Any, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
+    bench = program("bench_scale")
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    monkeypatch.setattr(bench, "SIZE", (48, 64))
+    row = bench.measure(case)
+    assert row["network_ms"] > 0
+    assert ("labels_ms" in row) == (case["what"] != "modalities")
+
+
+def test_what_a_gpu_is_measured_by_runs_on_a_cpu(program: Any) -> None:
+    bench = program("bench_gpu")
+    base = {"device": "cpu", "preset": "nano"}
+    for way in (("plain", "fp32"), ("prepared", "bf16")):
+        row = bench.measure(base | {"what": "network", "way": way[0], "precision": way[1]})
+        assert row["p50_ms"] > 0
+    row = bench.measure({"what": "frame", "device": "cpu", "size": (48, 64)})
+    assert {"p50_ms", "prepare_ms", "network_ms", "labels_ms"} <= set(row)
+
+
+def test_bars_of_a_gpu(program: Any) -> None:
+    """A ratio to plain float32 of the fastest way; null where there is no GPU."""
+    bench = program("bench_gpu")
+    network = [{"what": "network", "way": way, "precision": p} for way, p in bench.NETWORK]
+    steps = [{"what": "training step", "precision": p} for p in ("fp32", "bf16-mixed")]
+    absent = [row | {"reason": bench.NO_GPU} for row in network + steps]
+    assert {(b["value"], b["holds"], b["reason"]) for b in bench.bars(absent)} == {
+        (None, None, bench.NO_GPU)
+    }
+    timed = [row | {"p50_ms": 100.0 - 10 * i} for i, row in enumerate(network)]
+    taken = [row | {"seconds": s, "peak_gib": g} for row, (s, g) in
+             zip(steps, ((3.0, 20.0), (1.5, 10.0)), strict=True)]  # fmt: skip
+    found = [b["value"] for b in bench.bars(timed + taken)]
+    assert (found[0], found[-2:]) == (10.0, [2.0, 2.0])
+
+
+def test_the_highest_rate_has_few_drops(program: Any) -> None:
+    """A node that takes 8 frames a second: the search from 2.5 to 10 Hz ends just below."""
+    pytest.importorskip("rclpy")
+
+    class Node:
+        def drive(self, rate: float, frames: int) -> dict[str, float]:
+            return {"rate_hz": round(rate, 2), "dropped": 0.0 if rate <= 8 else 0.2}
+
+    row = program("bench_node").highest_rate(Node(), 5.0, 30, 6)
+    assert 7.8 <= row["rate_hz"] <= 8
+    assert row["dropped"] == 0
+
+
+@pytest.mark.dds
+@pytest.mark.slow
+def test_the_node_is_driven(program: Any) -> None:
+    rig, results = program("node_rig"), program("results")
+    with rig.Rig(results.ROOT, 2, (48, 64), "torch") as node:
+        row = node.drive(5, 3)
+        assert node.facts["engine"] == "torch"
+    assert row["frames"] == 3
+    assert row["pss_mib"] > 50
+
+
+@pytest.mark.slow
+def test_a_frame_against_another_checkout(program: Any, root: Path) -> None:
+    bench = program("bench_frame")
+    args = bench.argparse.Namespace(engines="torch", against=root, frames=1)
+    rows = bench.in_turn((48, 64), 1, args)
+    assert [row["engine"] for row in rows] == ["torch", "before"]
+    assert rows[0]["times_faster"] > 0
