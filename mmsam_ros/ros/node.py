@@ -55,11 +55,7 @@ class SegmentNode(LifecycleNode):
         self._health.look()
         self._starting = self.parameters["autostart"]  # what fails then is said by `run`
         if self._starting:
-            for trigger in (self.trigger_configure, self.trigger_activate):
-                if trigger() != SUCCESS and self._error is not None:
-                    self.destroy_node()
-                    raise self._error
-            self._starting = False
+            self._bring_up()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the weights and warm up."""
@@ -117,6 +113,14 @@ class SegmentNode(LifecycleNode):
     def diagnostics(self) -> Any:
         """As on `/diagnostics`, now."""
         return self._health.array()
+
+    def _bring_up(self) -> None:
+        """Configure and activate; raises what keeps it from that."""
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != SUCCESS and self._error is not None:
+                self.destroy_node()
+                raise self._error
+        self._starting = False
 
     def _configure(self) -> None:
         self.pipeline = Pipeline(self, self.parameters)
