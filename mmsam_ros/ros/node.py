@@ -67,7 +67,11 @@ class SegmentNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and make masks."""
-        return self._attempt("activate", self._activate)
+        done = self._attempt("activate", self._activate)
+        if done != SUCCESS:
+            self.active = False
+            self.follow()
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the present frame and unsubscribe; the weights stay."""
