@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -274,7 +275,7 @@ def _onnx() -> Finding:
         text = f"not installed ({', '.join(missing)}); pip install 'mmsam_ros[onnx]' brings it"
         return Finding(OK, "engine onnx", text)
     try:
-        import onnxruntime
+        onnxruntime = import_module("onnxruntime")
     except ImportError as error:
         return Finding(WARNING, "engine onnx", f"ONNX Runtime cannot be loaded: {error}",
                        "install onnxruntime again")  # fmt: skip

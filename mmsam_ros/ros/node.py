@@ -66,15 +66,7 @@ class SegmentNode(LifecycleNode):
         self._health.look()
         self._starting = self.parameters["autostart"]  # what fails then is said by `run`
         if self._starting:
-            for trigger in (self.trigger_configure, self.trigger_activate):
-                if trigger() != SUCCESS:
-                    self._end_start()
-            self._starting = False
-
-    def _end_start(self) -> None:
-        if self._error is not None:
-            self.destroy_node()
-            raise self._error
+            self._bring_up()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, load the weights and warm up."""
@@ -86,7 +78,11 @@ class SegmentNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and make masks."""
-        return self._attempt("activate", self._activate)
+        done = self._attempt("activate", self._activate)
+        if done != SUCCESS:
+            self.active = False
+            self.follow()
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the present frame and unsubscribe; the weights stay."""
@@ -132,6 +128,14 @@ class SegmentNode(LifecycleNode):
     def diagnostics(self) -> Any:
         """As on `/diagnostics`, now."""
         return self._health.array()
+
+    def _bring_up(self) -> None:
+        """Configure and activate; raises what keeps it from that."""
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != SUCCESS and self._error is not None:
+                self.destroy_node()
+                raise self._error
+        self._starting = False
 
     def _configure(self) -> None:
         self.pipeline = Pipeline(self, self.parameters, self._load)

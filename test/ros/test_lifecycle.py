@@ -204,6 +204,13 @@ def test_cleanup_frees_what_configure_has_loaded(
         assert loaded[-1]() is None
         monkeypatch.undo()
         assert node.trigger_configure() == SUCCESS
+        monkeypatch.setattr(pipeline.Pipeline, "watch_graph", lambda _: 1 / 0)
+        assert node.trigger_activate() == FAILURE
+        assert not node.active
+        assert node.pipeline is not None
+        assert not node.pipeline.running
+        monkeypatch.undo()
+        assert node.trigger_activate() == SUCCESS
         node.stop()
         node.destroy_node()
     finally:
