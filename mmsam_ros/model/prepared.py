@@ -5,6 +5,7 @@ Each rewrite is exact; its docstring has the algebra. New weights are computed i
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from mmsam_ros.model.rewritten import (
     conv_of,
     linear_of,
 )
+
+# Networks whose modules are replaced are Any: PyTorch has no types for what a module holds.
 
 
 @torch.no_grad()
@@ -64,12 +67,13 @@ def merge_lora(layer: LoRALinear) -> nn.Linear:
 def merge_layer_scale(block: ConvNeXtBlock) -> None:
     """gamma (W x + b) = (gamma W) x + gamma b."""
     layer, gamma = block.mlp.fc2, block.gamma
+    assert gamma is not None
     assert isinstance(layer, nn.Linear)
     block.mlp.fc2 = linear_of(layer.weight * gamma[:, None], layer.bias * gamma, gamma)
     block.gamma = None
 
 
-def join_head(net: MMSAMAdapter) -> None:
+def join_head(net: Any) -> None:
     """The maps' norms, and the head's own, become part of the head's convolutions.
 
     At stride 4, where it costs most, the head's convolution T moves before the sum of what it
@@ -97,7 +101,7 @@ def join_head(net: MMSAMAdapter) -> None:
     net.head = SplitHead(net.head, [conv_of(*pair, like) for pair in others])
 
 
-def append_values(net: MMSAMAdapter) -> None:
+def append_values(net: Any) -> None:
     """The first injector's values come from the projections' narrower input: V (P m) = (V P) m.
 
     The norm between them divides by what is known of P m alone, see `NormedProduct`. Whatever
@@ -118,12 +122,12 @@ def append_values(net: MMSAMAdapter) -> None:
     injector.feat_norm, injector.attn.value_proj = NormedProduct(norm, layer), nn.Identity()
 
 
-def _after(weight: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
+def _after(weight: Tensor, conv: Any) -> nn.Conv2d:
     """`weight` times what a 1x1 convolution gives."""
     return conv_of(weight @ _matrix(conv), weight @ conv.bias.double(), conv.weight)
 
 
-def _up_after(weight: Tensor, bias: Tensor, up: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+def _up_after(weight: Tensor, bias: Tensor, up: Any) -> nn.ConvTranspose2d:
     """`weight` times what a transposed convolution gives, plus `bias`."""
     joined = nn.ConvTranspose2d(up.in_channels, len(weight), 2, stride=2, device="meta")
     kernel = torch.einsum("oc,icyx->ioyx", weight, up.weight.double())
@@ -132,11 +136,12 @@ def _up_after(weight: Tensor, bias: Tensor, up: nn.ConvTranspose2d) -> nn.ConvTr
     return joined
 
 
-def _matrix(conv: nn.Conv2d) -> Tensor:
-    return conv.weight.flatten(1).double()
+def _matrix(conv: Any) -> Tensor:
+    matrix: Tensor = conv.weight.flatten(1).double()
+    return matrix
 
 
-def _scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """A batch norm in eval mode as x * scale + shift."""
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.double() - norm.running_mean.double() * scale

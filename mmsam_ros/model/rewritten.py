@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the network as `prepare` rewrites them: the same function for inference."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -144,6 +146,9 @@ class NormedProduct(nn.Module):
     W LN(c) + b = (W g c - mean(c) W g 1) / std(c) + W h + b
     """
 
+    rows: Tensor
+    bias: Tensor
+
     def __init__(self, norm: nn.LayerNorm, layer: nn.Linear) -> None:
         super().__init__()
         self.eps, wide = norm.eps, layer.weight.double() * norm.weight.double()
@@ -256,7 +261,8 @@ class SplitHead(nn.Module):
     def __init__(self, head: SegFormerHead, levels: list[nn.Conv2d]) -> None:
         super().__init__()
         self.levels, self.classifier = nn.ModuleList(levels), head.classifier
-        conv, norm = head.fuse.conv, head.fuse.norm
+        fuse: Any = head.fuse
+        conv, norm = fuse.conv, fuse.norm
         scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         bias = norm.bias.double() - norm.running_mean.double() * scale
         parts = (scale[:, None] * conv.weight.flatten(1).double()).chunk(len(levels) + 1, 1)
