@@ -5,6 +5,7 @@ Each rewrite is exact; its docstring has the algebra. New weights are computed i
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
     Parameters that no rewrite touches are shared with the given network, which stays as it is.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    net = copy.deepcopy(model, shared).eval()
+    net: MMSAMAdapter = copy.deepcopy(model, shared).eval()
     for network in (net, net.fallback):  # in this order: the first reads the second's weights
         if network is not None:
             join_head(network)
@@ -61,15 +62,14 @@ def merge_lora(layer: LoRALinear) -> nn.Linear:
     return linear_of(weight, layer.bias, layer.weight)
 
 
-def merge_layer_scale(block: ConvNeXtBlock) -> None:
+def merge_layer_scale(block: Any) -> None:
     """gamma (W x + b) = (gamma W) x + gamma b."""
     layer, gamma = block.mlp.fc2, block.gamma
-    assert isinstance(layer, nn.Linear)
     block.mlp.fc2 = linear_of(layer.weight * gamma[:, None], layer.bias * gamma, gamma)
     block.gamma = None
 
 
-def join_head(net: MMSAMAdapter) -> None:
+def join_head(net: Any) -> None:
     """The maps' norms, and the head's own, become part of the head's convolutions.
 
     At stride 4, where it costs most, the head's convolution T moves before the sum of what it
@@ -87,7 +87,6 @@ def join_head(net: MMSAMAdapter) -> None:
         net.reads[0] = conv_of(weight, bias, like)
     else:
         net.reads[0] = conv_of(weight, None, like)
-        assert net.prior is not None
         net.prior.projections[0] = _after(weight, net.prior.projections[0])
         net.up = _up_after(weight, bias, net.up)
         if net.fallback is not None:
@@ -97,7 +96,7 @@ def join_head(net: MMSAMAdapter) -> None:
     net.head = SplitHead(net.head, [conv_of(*pair, like) for pair in others])
 
 
-def append_values(net: MMSAMAdapter) -> None:
+def append_values(net: Any) -> None:
     """The first injector's values come from the projections' narrower input: V (P m) = (V P) m.
 
     The norm between them divides by what is known of P m alone, see `NormedProduct`. Whatever
@@ -118,12 +117,12 @@ def append_values(net: MMSAMAdapter) -> None:
     injector.feat_norm, injector.attn.value_proj = NormedProduct(norm, layer), nn.Identity()
 
 
-def _after(weight: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
+def _after(weight: Tensor, conv: Any) -> nn.Conv2d:
     """`weight` times what a 1x1 convolution gives."""
     return conv_of(weight @ _matrix(conv), weight @ conv.bias.double(), conv.weight)
 
 
-def _up_after(weight: Tensor, bias: Tensor, up: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+def _up_after(weight: Tensor, bias: Tensor, up: Any) -> nn.ConvTranspose2d:
     """`weight` times what a transposed convolution gives, plus `bias`."""
     joined = nn.ConvTranspose2d(up.in_channels, len(weight), 2, stride=2, device="meta")
     kernel = torch.einsum("oc,icyx->ioyx", weight, up.weight.double())
@@ -132,11 +131,11 @@ def _up_after(weight: Tensor, bias: Tensor, up: nn.ConvTranspose2d) -> nn.ConvTr
     return joined
 
 
-def _matrix(conv: nn.Conv2d) -> Tensor:
+def _matrix(conv: Any) -> Tensor:
     return conv.weight.flatten(1).double()
 
 
-def _scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _scale_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """A batch norm in eval mode as x * scale + shift."""
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.double() - norm.running_mean.double() * scale

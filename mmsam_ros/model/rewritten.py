@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the network as `prepare` rewrites them: the same function for inference."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,6 @@ from mmsam_ros.model.fusion import (
     GlobalBranch,
     RoadFusion,
 )
-from mmsam_ros.model.head import SegFormerHead
 
 
 def linear_of(weight: Tensor, bias: Tensor | None, like: Tensor) -> nn.Linear:
@@ -144,6 +145,9 @@ class NormedProduct(nn.Module):
     W LN(c) + b = (W g c - mean(c) W g 1) / std(c) + W h + b
     """
 
+    rows: Tensor
+    bias: Tensor
+
     def __init__(self, norm: nn.LayerNorm, layer: nn.Linear) -> None:
         super().__init__()
         self.eps, wide = norm.eps, layer.weight.double() * norm.weight.double()
@@ -253,7 +257,7 @@ class SplitHead(nn.Module):
     level is resized.
     """
 
-    def __init__(self, head: SegFormerHead, levels: list[nn.Conv2d]) -> None:
+    def __init__(self, head: Any, levels: list[nn.Conv2d]) -> None:
         super().__init__()
         self.levels, self.classifier = nn.ModuleList(levels), head.classifier
         conv, norm = head.fuse.conv, head.fuse.norm
