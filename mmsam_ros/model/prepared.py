@@ -25,8 +25,6 @@ from mmsam_ros.model.rewritten import (
     linear_of,
 )
 
-# Networks whose modules are replaced are Any: PyTorch has no types for what a module holds.
-
 
 @torch.no_grad()
 def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
@@ -35,7 +33,7 @@ def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
     Parameters that no rewrite touches are shared with the given network, which stays as it is.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    net = copy.deepcopy(model, shared).eval()
+    net: MMSAMAdapter = copy.deepcopy(model, shared).eval()
     for network in (net, net.fallback):  # in this order: the first reads the second's weights
         if network is not None:
             join_head(network)
@@ -64,11 +62,9 @@ def merge_lora(layer: LoRALinear) -> nn.Linear:
     return linear_of(weight, layer.bias, layer.weight)
 
 
-def merge_layer_scale(block: ConvNeXtBlock) -> None:
+def merge_layer_scale(block: Any) -> None:
     """gamma (W x + b) = (gamma W) x + gamma b."""
     layer, gamma = block.mlp.fc2, block.gamma
-    assert gamma is not None
-    assert isinstance(layer, nn.Linear)
     block.mlp.fc2 = linear_of(layer.weight * gamma[:, None], layer.bias * gamma, gamma)
     block.gamma = None
 
@@ -91,7 +87,6 @@ def join_head(net: Any) -> None:
         net.reads[0] = conv_of(weight, bias, like)
     else:
         net.reads[0] = conv_of(weight, None, like)
-        assert net.prior is not None
         net.prior.projections[0] = _after(weight, net.prior.projections[0])
         net.up = _up_after(weight, bias, net.up)
         if net.fallback is not None:
@@ -137,8 +132,7 @@ def _up_after(weight: Tensor, bias: Tensor, up: Any) -> nn.ConvTranspose2d:
 
 
 def _matrix(conv: Any) -> Tensor:
-    matrix: Tensor = conv.weight.flatten(1).double()
-    return matrix
+    return conv.weight.flatten(1).double()
 
 
 def _scale_shift(norm: Any) -> tuple[Tensor, Tensor]:

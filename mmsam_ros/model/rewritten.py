@@ -15,7 +15,6 @@ from mmsam_ros.model.fusion import (
     GlobalBranch,
     RoadFusion,
 )
-from mmsam_ros.model.head import SegFormerHead
 
 
 def linear_of(weight: Tensor, bias: Tensor | None, like: Tensor) -> nn.Linear:
@@ -258,7 +257,7 @@ class SplitHead(nn.Module):
     level is resized.
     """
 
-    def __init__(self, head: SegFormerHead, levels: list[nn.Conv2d]) -> None:
+    def __init__(self, head: Any, levels: list[nn.Conv2d]) -> None:
         super().__init__()
         self.levels, self.classifier = nn.ModuleList(levels), head.classifier
         fuse: Any = head.fuse
