@@ -266,7 +266,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
              "in time (a looped bag): matching starts again.", LIVE),
     ParameterRow("sync.queue", 30, "Buffer of each stream.", "messages", 1, 1000),
     ParameterRow("confidence_threshold", 0.0, "Pixels whose confidence is lower have no label: 255 "
-                 "in the mask and in all that is made of it. 0: all have one.", "", 0, 1,
+                 "in the mask and in all that is made of it. 0: all have one.", "share", 0, 1,
                  read=LIVE),
     ParameterRow("repeat_classes", False, "Whether ~/classes and ~/label_info are published every "
                  "second, for subscribers that are not transient local."),

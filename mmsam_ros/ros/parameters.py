@@ -206,8 +206,9 @@ def make_camera_infos(parameters: Parameters, notes: Notes = SILENT) -> CameraIn
     for name, image in images.items():
         given = {leaf: parameters[f"{name}.info.{leaf}"] for leaf in INFO_FIELDS}
         if given["width"]:
-            lists = {"d": [], "r": [0.0] * 9, "p": [0.0] * 12}  # as of a CameraInfo
-            given = lists | {leaf: value for leaf, value in given.items() if value}
+            unset = {"height": 0, "distortion_model": "", "d": [], "k": [0.0] * 9, "r": [0.0] * 9,
+                     "p": [0.0] * 12}  # as of a CameraInfo # fmt: skip
+            given = unset | {leaf: value for leaf, value in given.items() if value}
             info = SimpleNamespace(**given, binning_x=0, binning_y=0, roi=_WHOLE)
             camera_model(info, image, f"parameter {name}.info")  # raises if it is not usable
             fixed[name] = info

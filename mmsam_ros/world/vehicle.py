@@ -97,7 +97,7 @@ def make_rig(
     # denser around the horizon
     bands = np.linspace(10, 2, 6), np.linspace(1.2, -8.4, 17), np.linspace(-9.5, -25, 9)
     beams = np.concatenate(bands)
-    lidar = LidarSpec(beams, steps, pose((1.50, 0.0, 1.77)), compensated)
+    lidar = LidarSpec(beams, steps, pose((1.50, 0.0, 1.77)), compensated=compensated)
     return Rig(camera, thermal, lidar, {"camera": camera_rate, "lidar": 10.0, "thermal": 9.0})
 
 

@@ -106,9 +106,8 @@ def test_shares_are_of_the_last_seconds_or_the_last_mask() -> None:
     assert monitor.figures(("lidar",), 60.0).shares == {"lidar": 0.5}
     now = 9.0
     assert monitor.figures(("lidar", "thermal"), 2.0).shares == {"lidar": 1.0, "thermal": 0.0}
-    text = "Traceback:\n  line\nValueError: no\n"
-    monitor.settled(synced, Outcome("refused", "invalid", text))
-    assert monitor.figures((), 2.0).refusal == "invalid: Traceback: ValueError: no"
+    monitor.settled(synced, Outcome("refused", "defect", "Traceback:\n  line\nValueError: no\n"))
+    assert monitor.figures((), 2.0).refusal == "defect: Traceback: ValueError: no"
     assert monitor.figures((), 2.0).failures == 1, "values that are not finite, for example"
     now = 12.0
     assert monitor.figures((), 2.0).refusal == ""

@@ -19,11 +19,13 @@ from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.outputs import Asked, Shown
 from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
 from mmsam_ros.ros.worker import Processor, Worker
 from mmsam_ros.sensors import ChannelStatistics, Registration, pose_matrix
+from mmsam_ros.sensors.limits import shortened
 
 SIZE = 96  # pixels a side
 STAMP = 10**9
@@ -44,13 +46,13 @@ class Poses:
 class Published:
     """In place of the publishers of a node."""
 
-    wants_confidence = True
+    asked = Asked(confidence=True, probabilities=False, threshold=0.0)
 
     def __init__(self) -> None:
         self.results: list[tuple[Any, Result]] = []
 
-    def publish(self, header: Any, rgb: Any, result: Result) -> None:
-        self.results.append((header, result))
+    def publish(self, shown: Shown) -> None:
+        self.results.append((shown.header, shown.result))
 
 
 @dataclasses.dataclass
@@ -151,7 +153,7 @@ def test_refused_messages(rig: Rig, case: Case) -> None:
         assert case.stream not in outcome.fused
         assert rig.counts() == {name: {"used": 1} for name in others} | refused
     [refusal] = outcome.refusals
-    assert rig.logged == [f"{case.stream} refused ({case.reason}): {refusal.text}"]
+    assert rig.logged == [f"{case.stream} refused ({case.reason}): {shortened(refusal.text)}"]
     assert len(rig.outputs.results) == (case.stream != CAMERA)
 
 

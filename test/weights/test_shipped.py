@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from support.networks import spec_of
 
-from mmsam_ros.weights import default_weights, files, load_model, read_spec
+from mmsam_ros.weights import default_weights, load_model, read_spec, registry
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.safetensors"))
 every_model = pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -62,7 +62,7 @@ def test_one_name_decides_on_the_default(tmp_path: Path, monkeypatch: pytest.Mon
     other.parent.mkdir(parents=True)
     shutil.copyfile(default_weights(), other)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    monkeypatch.setattr(files, "DEFAULT", other.name)
+    monkeypatch.setattr(registry, "DEFAULT", other.name)
     assert default_weights() == other
 
 
