@@ -96,7 +96,7 @@ demo: build
 # Each takes minutes; what is done is not repeated until out/bench is removed. AGAINST: the checkout
 # to compare with, such as one that `git worktree add` made.
 AGAINST ?=
-BENCHMARKS := around labels start engines frame node model scale soak train gpu
+BENCHMARKS := around labels outputs start engines frame node cameras responsive faults model scale soak train gpu
 bench: $(STAMP) $(BENCHMARKS:%=out/bench/%)
 	$(BIN)/python benchmarks/performance.py
 

@@ -35,6 +35,17 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bench_around": ("Around the network", (
         "threads", "cpu_ms", "elapsed_ms", "build_cpu_ms", "inputs_cpu_ms", "mask_cpu_ms",
         "color_cpu_ms", "overlay_cpu_ms", "class_cpu_ms")),
+    "bench_outputs": ("What each output costs", (
+        "threads", "semantic_cpu_ms", "semantic_compressed_cpu_ms", "confidence_cpu_ms",
+        "probabilities_cpu_ms", "color_cpu_ms", "color_compressed_cpu_ms", "overlay_cpu_ms",
+        "class_cpu_ms", "points_cpu_ms", "points_labelled_cpu_ms")),
+    "bench_cameras": ("Several cameras in one process, and in several", (
+        "processes", "cameras", "pss_mib", "cpu_s_per_frame", "elapsed_s_per_frame")),
+    "bench_responsive": ("Calls while a frame is inferred", (
+        "images", "threads", "get_parameters_p50_ms", "get_parameters_p99_ms", "get_state_p50_ms",
+        "get_state_p99_ms", "diagnostics_late_p50_ms", "diagnostics_late_p99_ms")),
+    "bench_faults": ("The node under faults", (
+        "expected", "published", "published_of_sound", "unexplained")),
     "bench_start": ("From start to first mask", (
         "package", "wall_s", "cpu_s", "preflight_cpu_s", "imports_cpu_s", "weights_cpu_s",
         "first_mask_cpu_s")),

@@ -58,28 +58,28 @@ def parameters(weights: Path, **instead: Any) -> dict[str, Any]:
 
 def test_one_copy_of_the_weights(weights: Path, tmp_path: Path) -> None:
     shared = SharedSegmenters()
-    first = shared.load(parameters(weights))
-    assert shared.load(parameters(weights)) is first
-    other = shared.load(parameters(weights, **{"geometry.mode": "resize"}))
+    first = shared.load(parameters(weights), print)
+    assert shared.load(parameters(weights), print) is first
+    other = shared.load(parameters(weights, **{"geometry.mode": "resize"}), print)
     assert other is not first
     assert other.turn is first.turn, "one device"
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weights.read_bytes())
-    of_copy = shared.load(parameters(copy))
+    of_copy = shared.load(parameters(copy), print)
     copy.unlink()
     copy.write_bytes(weights.read_bytes() + b"")
-    assert shared.load(parameters(copy)) is not of_copy, "the file is another one"
+    assert shared.load(parameters(copy), print) is not of_copy, "the file is another one"
 
 
 def test_what_nobody_uses_is_freed(weights: Path) -> None:
     shared = SharedSegmenters()
-    shared.load(parameters(weights))
+    shared.load(parameters(weights), print)
     assert len(shared._loaded) == 0
 
 
 def test_threads_take_turns(weights: Path) -> None:
     """Never two inferences at once, and the same masks as of one thread."""
-    segmenter = SharedSegmenters().load(parameters(weights))
+    segmenter = SharedSegmenters().load(parameters(weights), print)
     rng = np.random.default_rng(0)
     frames = [Frame(rng.integers(0, 256, (96, 128, 3), np.uint8), {}) for _ in range(4)]
     expected = [segmenter(frame).labels for frame in frames]
