@@ -34,6 +34,9 @@ def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     net: MMSAMAdapter = copy.deepcopy(model, shared).eval()
+    for name, module in reversed(list(net.named_modules())):  # of a network in training
+        if (inner := getattr(module, "_checkpoint_wrapped_module", None)) is not None:
+            net.set_submodule(name, inner)
     for network in (net, net.fallback):  # in this order: the first reads the second's weights
         if network is not None:
             join_head(network)

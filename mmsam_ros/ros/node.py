@@ -46,11 +46,11 @@ class SegmentNode(LifecycleNode):
     that cannot be used.
 
     Args:
-        load: what makes the segmenter of the parameters.
+        load: what makes the segmenter of the parameters; None: `load_segmenter`.
         options: of the node, such as its namespace.
     """
 
-    def __init__(self, *, load: Load = setup.load_segmenter, **options: Any) -> None:
+    def __init__(self, *, load: Load | None = None, **options: Any) -> None:
         super().__init__(NODE, **options)
         self._load = load
         self.pipeline: Pipeline | None = None
@@ -138,7 +138,7 @@ class SegmentNode(LifecycleNode):
         self._starting = False
 
     def _configure(self) -> None:
-        self.pipeline = Pipeline(self, self.parameters, self._load)
+        self.pipeline = Pipeline(self, self.parameters, self._load or setup.load_segmenter)
         self._health.look()
 
     def _activate(self) -> None:

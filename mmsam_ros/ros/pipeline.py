@@ -44,7 +44,7 @@ class Pipeline:
 
     def __init__(
         self, node: Node, parameters: Mapping[str, Any],
-        load: Callable[[Mapping[str, Any], Callable[[str], Any]], Segmenter] = setup.load_segmenter,
+        load: Callable[[Mapping[str, Any], Callable[[str], Any]], Segmenter],
     ) -> None:  # fmt: skip
         self._node, self.parameters = node, dict(parameters)
         log, given = node.get_logger(), self.parameters

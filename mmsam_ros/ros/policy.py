@@ -6,6 +6,7 @@
 Needs no ROS. Names are those before remapping; a name that is remapped has to be changed there.
 """
 
+import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
@@ -33,8 +34,8 @@ def inputs() -> list[str]:
 
 
 def outputs() -> list[str]:
-    """Topics that it may publish; `*` stands for the name of a class."""
-    own = [topic.name.replace("<class>", "*") for topic in interface.OUTPUTS]
+    """Topics that it may publish; `*` stands for the name of a class or of a step."""
+    own = [re.sub("<.*>", "*", topic.name) for topic in interface.OUTPUTS]
     return [*_OF_ROS, *own, "~/transition_event"]
 
 

@@ -65,6 +65,7 @@ def manager(started: tuple[NodeProcess, Manager]) -> Manager:
 
 # what is set of an active node, and the reason of the refusal ("": it is taken)
 LIVE = [
+    ("confidence_threshold", 0.5, ""),
     ("lidar.slop", 0.1, ""),
     ("lidar.slop", -1.0, "out of range"),
     ("lidar.slop", float("nan"), "out of range"),

@@ -176,8 +176,8 @@ def test_cleanup_frees_what_configure_has_loaded(
     loaded: list[weakref.ref[Segmenter]] = []
     load = parameters.load_segmenter
 
-    def noted(given: parameters.Parameters) -> Segmenter:
-        segmenter = load(given)
+    def noted(given: parameters.Parameters, say: Any) -> Segmenter:
+        segmenter = load(given, say)
         loaded.append(weakref.ref(segmenter))
         return segmenter
 
