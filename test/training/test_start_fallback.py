@@ -120,7 +120,7 @@ def test_the_rgb_part_of_other_weights_will_do(folder: Path, tmp_path: Path, siz
             (FALLBACK, "--start.fallback=RGB", "--model.head.channels=96"),
             "its network differs from the run's in head",
         ),
-        ((FALLBACK, "--start.fallback=RGB", "--start.auxiliaries=RGB"), "has no prior.trunks.lidar"),
+        ((FALLBACK, "--start.fallback=RGB", "--start.auxiliaries=RGB"), "has no prior.trunks"),
         (("--start.auxiliaries=RGB",), r"start\.auxiliaries: found .*expected none unless"),
         ((FALLBACK, "--start.fallback=OTHER"), r"its classes are \['Roof'"),
     ],
