@@ -43,7 +43,7 @@ SETS = {"CamVid 0001TP": ("camvid", "val", ()), "IDD": ("idd", "val", ()),
         "KITTI": ("kitti", "train", ("lidar",))}  # fmt: skip
 CAMVID, IDD, NIGHT, KITTI = SETS
 EVERY = 4  # of KITTI's frames, which are a tenth of a second apart
-# what becomes of LiDAR intensity: factor and summand
+# what the LiDAR intensity is changed to: scale and offset
 INTENSITIES = {"as made": (1, 0), "x 1/255": (1 / 255, 0), "x 0.5": (0.5, 0), "x 2": (2, 0),
                "x 16": (16, 0), "x 257": (257, 0), "constant": (0, 1), "0": (0, 0)}  # fmt: skip
 TILES, TILE = 5, (160, 240)  # masks of a set, height and width of one

@@ -65,12 +65,14 @@ def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:
         message = CompressedImage(format="jpeg")
         message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
         message.header.frame_id = "front"
+        message.header.stamp = client.node.get_clock().now().to_msg()
         broken = CompressedImage(format="jpeg", header=message.header)
         broken.data.frombytes(message.data.tobytes()[: len(message.data) // 2])
         publisher.publish(broken)
         client.spin_until(
             lambda: client.diagnostics().get("camera.refused:compressed") == "1", "the refusal"
         )
+        message.header.stamp = client.node.get_clock().now().to_msg()
         publisher.publish(message)
         client.spin_until(lambda: masks, "a mask")
         assert (masks[0].height, masks[0].width) == (120, 160)
