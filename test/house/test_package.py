@@ -46,15 +46,15 @@ def places(root: Path, base: Path) -> list[str]:
 
 
 def test_colcon_test_runs_the_suite(root: Path, prefix: Path) -> None:
-    """A room of it, for the time, selected from all that it collects."""
+    """Two files of it, for the time, selected from all that it collects."""
     base = prefix.parents[1]
     colcon(root, "--log-base", str(base / "log"), "test", *places(root, base),
-           "--pytest-args", " -k", "sensors")  # fmt: skip
+           "--pytest-args", " -k", "test_visibility or test_encodings")  # fmt: skip
     said = colcon(root, "--log-base", str(base / "log"), "test-result", "--all",
                   "--test-result-base", str(base / "build"))  # fmt: skip
     summary = re.search(r"Summary: (\d+) tests, 0 errors, 0 failures, (\d+) skipped", said)
     assert summary, said
-    assert int(summary[1]) > 100
+    assert int(summary[1]) > 20
 
 
 def test_executables_lie_where_ros2_run_looks(prefix: Path) -> None:
