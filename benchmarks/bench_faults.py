@@ -344,11 +344,13 @@ def soak(minutes: float) -> Row:
         row: Row = account(stage) | {
             "minutes": minutes,
             "masks": len(stage.masks),
-            "memory_MiB": [round(statistics.median(part), 1) for part in (start, end)],
-            "latency_p99_ms": [round(1e3 * float(np.percentile(p, 99)), 1) for p in (first, last)],
+            "first_memory_mib": round(statistics.median(start), 1),
+            "last_memory_mib": round(statistics.median(end), 1),
+            "first_p99_ms": round(1e3 * float(np.percentile(first, 99)), 1),
+            "last_p99_ms": round(1e3 * float(np.percentile(last, 99)), 1),
         }
-    growth = row["memory_MiB"][1] / row["memory_MiB"][0] - 1
-    longer = row["latency_p99_ms"][1] / row["latency_p99_ms"][0]
+    growth = row["last_memory_mib"] / row["first_memory_mib"] - 1
+    longer = row["last_p99_ms"] / row["first_p99_ms"]
     print(row)
     write("bench_soak", [row], [
         bar("growth of the memory", round(growth, 4), "", 0.01, le),

@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How time and memory grow: camera's size, points, classes, modalities; and a soak of the node.
+"""How time and memory grow: camera's size, points, classes, modalities.
 
-    python benchmarks/bench_scale.py [--soak MINUTES]
+    python benchmarks/bench_scale.py
 
 The package's weights on a frame of three sensors, 1280x720, 100,000 points; one of these changes.
 For further classes rows of the classifier are repeated, a little changed. The number of modalities
-is that of a network with random weights. The soak (results/soak.json) needs ROS 2: frames at 10 Hz.
+is that of a network with random weights.
 """
 
-import argparse
 import os
 import statistics
-import time
-from operator import le
-from typing import Any
 
 import torch
 from networks import Clock, random_network
-from results import ROOT, Row, bar, command_line, in_process, peak_gib, run, write
+from results import Row, in_process, peak_gib, run, write
 from scenes import POINTS, Scene
 
 from mmsam_ros.inference import Segmenter, tune_allocator
@@ -29,14 +25,10 @@ AREAS = ((480, 640), (720, 1280), (1080, 1920), (1440, 2560), (2160, 3840))
 CLOUDS = (0, 10_000, 100_000, 300_000, 1_000_000)
 CLASSES = (14, 25, 50, 100, 150)
 AUXILIARIES = ("lidar", "thermal", "event", "depth")
-SOAK_HZ, GROWTH_MIB = 10, 20.0
 
 
-def report(args: argparse.Namespace) -> None:
-    """Write benchmarks/results/bench_scale.json, or soak.json."""
-    if args.soak:
-        soak(args.soak)
-        return
+def report() -> None:
+    """Write benchmarks/results/bench_scale.json."""
     cases: list[Row] = [{"what": "area", "size": size} for size in AREAS]
     cases += [{"what": "points", "points": count} for count in CLOUDS]
     cases += [{"what": "classes", "classes": count} for count in CLASSES]
@@ -94,23 +86,5 @@ def of_modalities(count: int) -> Row:
     return found | {"parameters_m": round(parameters / 1e6, 2)}
 
 
-def soak(minutes: float) -> None:
-    """The node at 10 Hz: a row for each minute."""
-    from node_rig import Rig
-
-    rows: list[Row] = []
-    began: Any = time.monotonic()
-    with Rig(ROOT, 3, SIZE, "auto") as rig:
-        while time.monotonic() < began + 60 * minutes or not rows:
-            frames = SOAK_HZ * round(60 * min(1.0, minutes))
-            rows.append({"minute": len(rows) + 1} | rig.drive(SOAK_HZ, frames))
-            print(rows[-1], flush=True)
-    growth = rows[-1]["pss_mib"] - rows[0]["pss_mib"] if len(rows) > 1 else None
-    name = f"memory after {len(rows)} minutes, over the first one's"
-    write("soak", rows, [bar(name, growth, "MiB", GROWTH_MIB, le, "one minute alone")])
-
-
 if __name__ == "__main__":
-    parser = command_line(__doc__)
-    parser.add_argument("--soak", type=float, metavar="MINUTES", help="drive the node instead")
-    run(report, measure, __doc__, parser)
+    run(report, measure, __doc__)

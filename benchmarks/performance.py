@@ -52,8 +52,9 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bench_scale": ("How it grows", (
         "what", "size", "points", "classes", "modalities", "prepare_ms", "network_ms",
         "labels_ms", "parameters_m", "peak_gib")),
-    "soak": ("The node for minutes, 10 Hz", (
-        "minute", "dropped", "p50_ms", "p99_ms", "cpu_cores", "pss_mib")),
+    "bench_soak": ("The node for an hour", (
+        "minutes", "expected", "published", "unexplained", "first_memory_mib", "last_memory_mib",
+        "first_p99_ms", "last_p99_ms")),
     "bench_gpu": ("GPU", (
         "what", "way", "precision", "size", "p50_ms", "p95_ms", "p99_ms", "seconds", "peak_gib")),
     "bench_train": ("A training step", (

@@ -102,7 +102,7 @@ class Report:
             "sensors": {s: {k: n for k, n in tally.items() if n and k != "waiting"}
                         for s, tally in counts.items() if s != CAMERA},
             "fused": dict(self._fused.most_common()),
-            "refusals": self._first_text,
+            "refusals": feed.refusals | self._first_text,
             "implausible": self._findings,
             "classes": {names.get(i, str(i)): round(100 * self._pixels[i] / total, 3)
                         for i in present},
@@ -112,7 +112,8 @@ class Report:
 
     def reasons(self) -> str:
         """Why frames were not labelled, in short."""
-        reasons = [*self.faults, *(f"{kind}: {text}" for kind, text in self._first_text.items())]
+        texts = self._labelling.feed.refusals | self._first_text
+        reasons = [*self.faults, *(f"{kind}: {text}" for kind, text in texts.items())]
         return "; ".join(reasons) or "no image"
 
     def summary(self) -> str:

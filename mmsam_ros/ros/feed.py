@@ -10,6 +10,7 @@ from mmsam_ros.ros.bags import recorded_transforms
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.intake import Intake
 from mmsam_ros.ros.interface import COMPRESSED, IMAGE, INPUTS, Topic
 from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.parameters import Parameters, make_synchroniser
@@ -90,6 +91,8 @@ class Feed:
         self.transforms = RecordedTransforms(static)
         self.changed_static = sorted(changed)
         self.broken: Counter[str] = Counter()  # messages that cannot be read, by topic
+        self.refusals: dict[str, str] = {}  # of messages before matching: text by kind
+        self._intake = Intake()
 
     @property
     def camera(self) -> Connection:
@@ -125,13 +128,21 @@ class Feed:
             elif number in cameras:
                 infos.update(cameras[number], message)
             else:
-                stamp, seconds = nanoseconds(message.header.stamp), (now - begin) / 1e9
-                yield from self.sync.add(streams[number], stamp, message, seconds)
+                yield from self._store(streams[number], message, (now - begin) / 1e9)
         yield from self.sync.flush((now - begin) / 1e9)
 
     def received(self, synced: SyncedSet) -> int:
         """When the camera image of a set was received (ns)."""
         return self.reader.start_time + round(synced.camera.arrival * 1e9)
+
+    def _store(self, stream: str, message: Any, seconds: float) -> list[SyncedSet]:
+        stamp = nanoseconds(message.header.stamp)
+        refusal = self._intake.refusal(stream, stamp, message.header.frame_id, seconds)
+        if refusal is None:
+            return self.sync.add(stream, stamp, message, seconds)
+        self.sync.refuse(stream, stamp, refusal.reason)
+        self.refusals.setdefault(f"{stream}: {refusal.reason}", refusal.text)
+        return []
 
     def _decode(self, connection: Connection, data: bytes) -> Any:
         try:

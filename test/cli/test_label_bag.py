@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from support.drives import (
 from mmsam_ros.cli.main import main
 from mmsam_ros.inference.draw import colorise, overlay
 from mmsam_ros.ros.recording import Recording
+from mmsam_ros.ros.storage import Connection
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, palette
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -75,8 +77,8 @@ def masks(bag: Path) -> list[bytes]:
     return [pixels(message).tobytes() for _, message in read_topic(bag, SEMANTIC)]
 
 
-def report(out: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = json.loads((out / "report.json").read_text())
+def report(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
     return found
 
 
@@ -177,6 +179,27 @@ def test_deadlines_run_on_the_recorded_times(folder: Path, drive: Path, weights:
     assert fused.get("camera+thermal", 0) >= FRAMES - 2
     assert label(bag, folder / "patient", weights, *more, "-p", "sync.deadline:=1.0") == 0
     assert report(folder / "patient")["fused"] == {"camera+lidar+thermal": FRAMES}
+
+
+def test_what_the_node_refuses_is_refused(folder: Path, drive: Path, weights: Path) -> None:
+    """The first image has no stamp, the last one is of another camera."""
+    images = iter(range(FRAMES))
+
+    def rewrite(connection: Connection, data: bytes) -> bytes:
+        if connection.topic != "/camera/image":
+            return data
+        number = next(images)
+        if number == 0:
+            return data[:4] + bytes(8) + data[12:]  # after the head of the CDR
+        return data.replace(b"camera", b"CAMERA", 1) if number in (2, FRAMES - 1) else data
+
+    bag = copy_bag(drive, folder / "refused", rewrite=rewrite)
+    label(bag, folder / "refused_out", weights)
+    frames = report(folder / "refused_out")["frames"]
+    assert frames["not labelled"] == {"refused:stamp": 1, "refused:two_sources": 1}
+    assert (frames["labelled"], frames["unexplained"]) == (FRAMES - 2, 0)
+    texts = report(folder / "refused_out")["refusals"]
+    assert {"camera: stamp", "camera: two_sources"} <= texts.keys()
 
 
 def test_a_killed_run_goes_on(

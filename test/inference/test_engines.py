@@ -18,6 +18,7 @@ from mmsam_ros.inference.engines import choose
 from mmsam_ros.inference.engines.cache import cache_folder, fingerprint, new_folder
 from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
 from mmsam_ros.model import build_model
+from mmsam_ros.sensors import RGB
 from mmsam_ros.weights import Spec, save_model
 
 CPU = "CPUExecutionProvider"
@@ -31,12 +32,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "absent"),
-    [(SEVERAL, "masked"), (SEVERAL, "fallback"), ("muses_rgb_lidar", "empty")],
+    ("network", "absent", "asked"),
+    [
+        (SEVERAL, "masked", None),
+        ("muses_rgb_lidar", "empty", None),
+        (SEVERAL, "fallback", []),  # of a fallback the camera alone is another network
+        (SEVERAL, "fallback", ["lidar", "thermal"]),
+    ],
 )
-def test_every_set_of_sensors_is_exported(
-    network: str, absent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sets_of_sensors_are_exported(
+    network: str, absent: str, asked: list[str] | None, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """Combined by presence, and one auxiliary as published, whose absence is its empty raster."""
     runtime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
@@ -46,10 +53,16 @@ def test_every_set_of_sensors_is_exported(
     model = random_network(spec).eval()
     weights, out = tmp_path / "w.safetensors", tmp_path / "out"
     save_model(weights, model, spec)
-    assert main(["weights", "export", str(weights), "--format", "onnx", "--out", str(out)]) == 0
+    words = [] if asked is None else [f"--sensors={','.join(asked)}"]
+    command = ["weights", "export", str(weights), "--format", "onnx", "--out", str(out), *words]
+    assert main(command) == 0
     said = capsys.readouterr().out
-    sets = subsets(spec.config)
-    assert len(sets) == 2 ** len(spec.sensors) == len(list(out.iterdir()))
+    if asked is None:
+        sets = subsets(spec.config)
+        assert len(sets) == 2 ** len(spec.sensors)
+    else:
+        sets = [(RGB, *asked)]
+    assert len(list(out.iterdir())) == len(sets)
     for names in sets:
         path = out / f"{'_'.join(('w', 'camera', *names[1:]))}_fp32.onnx"
         assert f"{path}: cosine 1.000000, argmax 100.000%" in said

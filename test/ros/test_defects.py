@@ -138,7 +138,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def check(rig: Rig, case: Case) -> None:
-    """A spoilt frame, then a good one. A frame that is waited for is not replaced by a newer one."""
+    """A spoilt frame, then a good one; waited for, as a newer frame would replace it."""
     spoilt = rig.send(**{case.stream: case.spoil})
     rig.refused[f"{case.stream}.refused:{case.reason}"] += 1
     if case.stream == "camera":

@@ -51,10 +51,11 @@ def write_weights(folder: Path) -> Path:
 def copy_bag(
     source: Path, target: Path, edit: Edit = lambda _, time: time,
     plugin: StoragePlugin = StoragePlugin.MCAP,
+    rewrite: Callable[[Connection, bytes], bytes] = lambda _, data: data,
 ) -> Path:  # fmt: skip
-    """A copy with other receive times or fewer messages, and without calibration beside it."""
+    """A copy with other receive times, fewer or other messages, without calibration beside it."""
     with Recording(source) as reader:
-        messages = [(edit(c, t), c, bytes(d)) for c, t, d in reader.messages()]
+        messages = [(edit(c, t), c, rewrite(c, bytes(d))) for c, t, d in reader.messages()]
         with Writer(target, version=9, storage_plugin=plugin) as writer:
             connections = {
                 c.id: writer.add_connection(
