@@ -69,8 +69,7 @@ $(NOBLE_STAMP): $(STAMP)
 # The synthetic world is left out: no robot runs it.
 test-noble: $(NOBLE_STAMP)
 	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
-	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (distributed or slow)' test/sensors test/inference test/data \
-		test/ros --deselect test/ros/test_real_bags.py --deselect test/ros/test_replay.py test/cli
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (distributed or slow)' test/sensors test/inference test/data test/ros test/cli
 
 test-numerics: $(STAMP)
 	$(BIN)/python test/numerics.py
