@@ -2,6 +2,7 @@
 """The last messages, frames and masks, kept for a bug report and written as a folder."""
 
 import array
+import io
 import json
 import os
 import shutil
@@ -181,8 +182,9 @@ def _write_message(path: Path, entry: Entry, frame: Frame | None) -> None:
         arrays["T_camera_lidar"] = sensor.T_camera_lidar
     elif sensor is not None:
         arrays["pixels"] = sensor.data
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    packed = io.BytesIO()  # of a full disk numpy's own file would be closed again, and say so
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    path.write_bytes(packed.getvalue())
 
 
 def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
