@@ -66,12 +66,16 @@ class Watch:
         for stream in self._inputs:
             if stream.name in silent - self._silent and self._matters(stream, silent):
                 self._silent.add(stream.name)
-                what = f"{stream.name}: nothing received for {PATIENCE:g} s"
-                if stream.last is None or stream.published:
-                    self._warn(f"{what} {stream.explain_silence()}")
-                else:  # of the camera, it is the end of a bag
-                    log = self._inform if stream.name == CAMERA else self._warn
-                    log(f"{what} on {stream.topic}, which nobody publishes any more")
+                self._tell_silence(stream)
+                break  # one a second: it asks the graph, while the executor waits
+
+    def _tell_silence(self, stream: Awaited) -> None:
+        what = f"{stream.name}: nothing received for {PATIENCE:g} s"
+        if stream.last is None or stream.published:
+            self._warn(f"{what} {stream.explain_silence()}")
+        else:  # of the camera, it is the end of a bag
+            log = self._inform if stream.name == CAMERA else self._warn
+            log(f"{what} on {stream.topic}, which nobody publishes any more")
 
     def _matters(self, stream: Awaited, silent: set[str]) -> bool:
         """Whether silence is worth a line: without a camera, only of what has never come."""

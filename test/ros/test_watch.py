@@ -62,6 +62,17 @@ def test_what_never_comes_is_named_once() -> None:
     assert found.warned[2:] == [silence("camera_info")], "only with a camera"
 
 
+def test_a_look_tells_one_silence() -> None:
+    """Each explanation asks the graph, for which all else of the node waits."""
+    found = Watched("camera", "lidar", "thermal")
+    found.go(5)
+    assert found.warned == [silence("camera")]
+    found.go(0.5)
+    assert found.warned == [silence("camera"), silence("lidar")]
+    found.go(0.5)
+    assert found.warned == [silence(name) for name in ("camera", "lidar", "thermal")]
+
+
 def test_a_sensor_that_stops_is_named_while_the_camera_runs() -> None:
     found = Watched("camera", "lidar", "camera_info")
     found.go(10, "camera", "lidar", "camera_info")
