@@ -29,6 +29,7 @@ from mmsam_ros.weights import Score, Spec, load_model, save_model
 
 RECIPE = "benchmarks/train_weights.sh"
 SENSITIVE = ("temperature", "level_embed")  # stay float32, as statistics, scales and biases do
+FIRST = "RGB alone was trained by `config/train/road_rgb.yaml`, from tiny_synthetic's RGB part."
 MIN_MIOU, MAX_MIB, COMMON = 50.0, 24.0, 0.5  # COMMON: % of the pixels
 NOT_SUBSETS = ("sensors", "frames", "hard frames", "iou", "share")
 CARD = Template("""# $name
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--roads", type=Path, help="folder of the real sets, see road.py")
     parser.add_argument("--boxes", type=Path, help="boxes.json of the real sets")
+    parser.add_argument("--steps", default=FIRST, help="how RGB alone was trained, for the card")
     args = parser.parse_args()
     model, spec = load_model(args.weights)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -107,11 +109,19 @@ def road_card(out: Path, model: MMSAMAdapter, spec: Spec, args: argparse.Namespa
     held = [*road.bars(own), bar("all weights of the package", round(size, 1), "MiB", 40.0, le)]
     rows = [row for some in (own, *more) for row in some]
     write("road", rows, held)
-    words = {True: "holds", False: "**fails**", None: "not measured"}
-    lines = [[b["name"], b["value"], b["bar"], b["unit"], words[b["holds"]]] for b in held]
+    words = {True: "holds", False: "**fails**"}
+    measured = [b for b in held if b["value"] is not None]
+    lines = [[b["name"], b["value"], b["bar"], b["unit"], words[b["holds"]]] for b in measured]
+    network, steps = "the camera alone", args.steps
+    if added := " and ".join(spec.sensors):
+        network = (f"camera, {added}. Every sensor but the camera may be absent; with the camera "
+                   "alone it is the network of RGB alone, bit for bit")  # fmt: skip
+        steps += f" `config/train/road.yaml` froze it and added {added}."
     text = Path(__file__).with_name("road_card.md").read_text()
     return Template(text).substitute(
         facts(out, model, spec),
+        network=network,
+        steps=steps,
         table=road.table(rows),
         bars=markdown_table([["bar", "measured", "limit", "", ""], *lines]),
     )

@@ -4,9 +4,9 @@
 #   benchmarks/train_weights.sh             models/tiny_synthetic.safetensors: renders worlds,
 #       pretrains the RGB part on some of them, trains with all sensors on others, scores. About
 #       three hours on two cores.
-#   benchmarks/train_weights.sh REAL_ROADS  models/tiny_road.safetensors: RGB alone on real and
-#       rendered streets, from tiny_synthetic's, then LiDAR and thermal beside it, scores. REAL_ROADS
-#       is what examples/real_roads.py reads.
+#   benchmarks/train_weights.sh REAL_ROADS  models/tiny_road_rgb.safetensors: RGB alone on real and
+#       rendered streets, from tiny_synthetic's. Then models/tiny_road.safetensors: LiDAR and thermal
+#       beside it. REAL_ROADS is what examples/real_roads.py reads.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mmsam=.venv/bin/mmsam python=.venv/bin/python
@@ -31,9 +31,10 @@ else
     for rig in 1 2 3 4 5 6 7 8; do
         render "out/rigs/rig$rig" --rig "$rig" --first "${rig}000" --frames train=160,val=16
     done
-    train road_rgb out/road_rgb
-    train road out/road
-    "$python" benchmarks/release_weights.py --weights out/road/last.safetensors \
-        --root out/synthetic --roads out/roads --boxes "$1/boxes/boxes.json" \
-        --out models/tiny_road.safetensors
+    for step in road_rgb road; do
+        train "$step" "out/$step"
+        "$python" benchmarks/release_weights.py --weights "out/$step/last.safetensors" \
+            --root out/synthetic --roads out/roads --boxes "$1/boxes/boxes.json" \
+            --out "models/tiny_$step.safetensors"
+    done
 fi
