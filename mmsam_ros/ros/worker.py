@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread that turns the newest set into a published mask. Needs no node."""
 
+import statistics
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -70,11 +73,41 @@ class Processor:
         return Outcome("used", sensors=refused, fused=result.present, timings=timings)
 
 
+class Pace:
+    """How many sets may wait: as many as are processed before the next image comes, so that sets
+    which a late sensor completes at once are not lost, and none gets old where images come faster
+    than the network.
+    """
+
+    MOST = 4  # a set holds its messages
+
+    def __init__(self) -> None:
+        self._arrivals: deque[float] = deque(maxlen=9)  # of camera images, steady clock
+        self._took: deque[float] = deque(maxlen=5)  # seconds for a set
+
+    def arrived(self, moment: float) -> None:
+        """A camera image came."""
+        self._arrivals.append(moment)
+
+    def took(self, seconds: float) -> None:
+        """A set has been processed."""
+        self._took.append(seconds)
+
+    @property
+    def waiting(self) -> int:
+        """The number of sets; 1 while nothing is known."""
+        if len(self._arrivals) < 4 or not self._took:
+            return 1
+        period = statistics.median(b - a for a, b in pairwise(self._arrivals))
+        return min(self.MOST, max(1, int(period / max(statistics.median(self._took), 1e-3))))
+
+
 class Worker(threading.Thread):
     """Processes sets one at a time and settles every set that the synchroniser gives out, once.
 
-    While it is busy the newest camera image wins: older waiting sets are dropped ("busy"). Sets
-    that close while it is idle are all processed, in order. `process` must not raise.
+    While it is busy the newest camera images win: older waiting sets than it has the time for
+    (`Pace`) are dropped ("busy"). Sets that close while it is idle are all processed, in order.
+    `process` must not raise.
     """
 
     def __init__(
@@ -88,6 +121,7 @@ class Worker(threading.Thread):
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
+        self._pace = Pace()
         self._busy = False
         self._stopping = False
 
@@ -114,9 +148,12 @@ class Worker(threading.Thread):
 
     def _take(self, sets: list[SyncedSet]) -> None:
         self._waiting += sets
+        for synced in sets:
+            self._pace.arrived(synced.camera.arrival)
         if sets and self._busy:
-            self._drop(self._waiting[:-1], "busy")
-            self._waiting = self._waiting[-1:]
+            kept = self._pace.waiting
+            self._drop(self._waiting[:-kept], "busy")
+            self._waiting = self._waiting[-kept:]
 
     def _drop(self, sets: list[SyncedSet], reason: str) -> None:
         for synced in sets:
@@ -125,7 +162,7 @@ class Worker(threading.Thread):
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
-            self._take(self._synchroniser.poll(time.monotonic()))  # came due meanwhile: newest wins
+            self._take(self._synchroniser.poll(time.monotonic()))  # came due meanwhile
             self._busy = False
             while not self._stopping:
                 if self._waiting:
@@ -140,4 +177,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Process sets until `stop`."""
         while (synced := self._next()) is not None:
-            self._settle(synced, self._process(synced))
+            began = time.monotonic()
+            outcome = self._process(synced)
+            self._pace.took(time.monotonic() - began)
+            self._settle(synced, outcome)

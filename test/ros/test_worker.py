@@ -10,7 +10,7 @@ import pytest
 
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
-from mmsam_ros.ros.worker import Worker
+from mmsam_ros.ros.worker import Pace, Worker
 
 WAIT = 600.0  # seconds after which a test hangs, on any machine
 
@@ -71,6 +71,47 @@ def test_newest_wins_while_busy() -> None:
     worker.stop()
     assert (log.done, log.dropped) == ([1, 4], [(2, "busy"), (3, "busy")])
     assert log.counts() == {"used": 2, "dropped:busy": 2}
+
+
+@pytest.mark.parametrize(
+    ("period", "took", "most"),
+    [(0.1, 0.02, 4), (0.1, 0.045, 2), (0.1, 0.06, 1), (0.1, 0.3, 1), (0.0, 0.02, 1)],
+)
+def test_as_many_sets_wait_as_the_time_to_the_next_image_allows(
+    period: float, took: float, most: int
+) -> None:
+    pace = Pace()
+    assert pace.waiting == 1, "nothing is known"
+    for number in range(9):
+        pace.arrived(100 + number * period + (0.01 if number == 4 else 0))  # one is late
+        pace.took(took if number != 6 else 5 * took)
+    assert pace.waiting == most
+
+
+def test_sets_that_close_together_are_processed_where_there_is_time() -> None:
+    """Images come every ten seconds, by their arrival, and a set takes much less."""
+    log = Log()
+    log.gate.set()
+    worker = make(log, deadline=WAIT)
+    now = time.monotonic()
+    for stamp in range(1, 6):
+        worker.feed(CAMERA, stamp * 10**9, None, now + 10 * stamp)
+        worker.feed("lidar", stamp * 10**9, None, now + 10 * stamp)
+        assert log.finished.acquire(timeout=WAIT)
+    while log.entered.acquire(blocking=False):
+        pass
+    log.gate.clear()
+    worker.feed(CAMERA, 6 * 10**9, None, now + 60)
+    worker.feed("lidar", 6 * 10**9, None, now + 60)
+    assert log.entered.acquire(timeout=WAIT)  # busy
+    for stamp in (7, 8):
+        worker.feed(CAMERA, stamp * 10**9, None, now + 10 * stamp)
+    worker.feed("lidar", 10**12, None, now + 81)  # completes both
+    log.gate.set()
+    for _ in range(3):
+        assert log.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert (log.done[-3:], log.dropped) == ([k * 10**9 for k in (6, 7, 8)], [])
 
 
 def test_sets_that_close_together_while_idle_are_all_processed() -> None:
