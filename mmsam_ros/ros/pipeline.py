@@ -92,6 +92,14 @@ class Pipeline:
         """Whether sensors are read."""
         return self._worker is not None
 
+    @property
+    def optional(self) -> set[str]:
+        """Inputs that are read where they are there, and that masks do not need."""
+        points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
+        rotated = self.parameters["thermal.registration"] == "rotation"
+        needed = {"camera_info": points or rotated, "thermal_info": rotated}
+        return {name for name, is_needed in needed.items() if not is_needed}
+
     def start(self) -> None:
         """Subscribe, and make masks of what comes."""
         self._watch = self._make_watch()
@@ -246,9 +254,7 @@ class Pipeline:
 
     def _make_watch(self) -> Watch:
         """On the inputs that this configuration needs."""
-        points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
-        infos = points or self.parameters["thermal.registration"] == "rotation"
-        needed = [i for i in self.inputs if infos or not i.name.endswith("_info")]
+        needed = [stream for stream in self.inputs if stream.name not in self.optional]
         log = self._node.get_logger()
         return Watch(needed, self.sync.unmatched, self._offsets, log.warning, log.info)
 

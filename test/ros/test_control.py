@@ -190,6 +190,9 @@ def test_a_status_of_each_part(manager: Manager) -> None:
     assert values["input camera"]["topic"] == "/camera/image"
     assert float(values["input camera"]["age_s"]) >= 0
     assert statuses["input lidar"].message == "no message yet"
+    assert statuses["input camera_info"].message == "no message yet", "points need it"
+    thermal_info = statuses["input thermal_info"]
+    assert (thermal_info.level, thermal_info.message) == (b"\0", "no message, none is needed")
     assert float(values["inference"]["latency_p95_ms"]) > 0
     assert 50 < float(values["inference"]["memory_resident_mib"]) < 20000
     assert {s.hardware_id for s in statuses.values()} == {"nano.safetensors"}
