@@ -67,8 +67,9 @@ class Pipeline:
         builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
         self._views, self._motion = builder.views, builder.motion
         self._outputs = Outputs(
-            node, spec, threshold=given["confidence_threshold"], repeat=given["repeat_classes"]
-        )
+            node, spec, threshold=given["confidence_threshold"],
+            opacity=given["overlay_opacity"], repeat=given["repeat_classes"],
+        )  # fmt: skip
         self._timings = Timings(node)
         self.recorder = Recorder(given, self._infos)
         self.sync = setup.make_synchroniser(given, self.sensors)
@@ -129,6 +130,7 @@ class Pipeline:
         self.sync.update(setup.sync_config(self.parameters, self.sensors))
         self.plausibility.mode = self.parameters["plausibility"]
         self._outputs.set_threshold(self.parameters["confidence_threshold"])
+        self._outputs.opacity = self.parameters["overlay_opacity"]
         self._offsets |= {s: self.parameters[f"{s}.offset"] for s in self.sensors}
 
     def watch_graph(self) -> None:
