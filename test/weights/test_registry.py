@@ -239,14 +239,14 @@ def test_redirects_lead_to_https_only(server: Server, target: str) -> None:
 def test_redirects_that_are_no_url(server: Server, target: str) -> None:
     write_registry(a=listed(source=server.url))
     server.redirect = target
-    with pytest.raises(WeightsError, match="expected an https URL|a: http.* cannot be read"):
+    with pytest.raises(WeightsError, match=r"expected an https URL|a: http.* cannot be read"):
         registry.fetch("a")
 
 
 def test_a_source_that_no_request_can_name(server: Server) -> None:
     source = server.url.replace("a.safetensors", "\u00fc b.safetensors")
     write_registry(a=listed(source=source))
-    with pytest.raises(WeightsError, match="a: http.* cannot be read"):
+    with pytest.raises(WeightsError, match=r"a: http.* cannot be read"):
         registry.fetch("a")
 
 
