@@ -107,9 +107,9 @@ def _write(
     reader, total = feed.reader, feed.camera.msgcount
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     seconds = max(reader.end_time - reader.start_time, 1) / 1e9
-    colours = palette(spec.classes)
+    colours, opacity = palette(spec.classes), labelling.parameters["overlay_opacity"]
     with (
-        closing(LabelledBag(folder, reader, spec, args.outputs)) as bag,
+        closing(LabelledBag(folder, reader, spec, args.outputs, labelling.parameters)) as bag,
         closing(Video(folder / VIDEO, total / seconds)) as video,
         progress("labelling") as advance,
     ):
@@ -123,7 +123,7 @@ def _write(
             if ended.frame is not None and ended.result is not None:
                 bag.add(ended.synced, feed.received(ended.synced), ended.frame, ended.result)
                 if args.video:
-                    video.add(overlay(ended.frame.rgb, ended.result.labels, colours))
+                    video.add(overlay(ended.frame.rgb, ended.result.labels, colours, opacity))
             advance(done, max(total, done))
 
 

@@ -25,7 +25,7 @@ def overlay(rgb: Image, labels: Image, palette: Image, opacity: float = 0.5) -> 
 
 
 def highlight(
-    rgb: Image, labels: Image, class_id: int, color: tuple[int, int, int], opacity: float = 0.6
+    rgb: Image, labels: Image, class_id: int, color: tuple[int, int, int], opacity: float = 0.5
 ) -> Image:
     """The camera image with one class in its colour and everything else darkened by half."""
     picture = np.asarray(cv2.convertScaleAbs(rgb, alpha=0.5), np.uint8)

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -138,7 +138,8 @@ class Health:
             output_status(figures, given),
         ]
         if pipeline.running:
-            parts = [*input_statuses(pipeline.inputs, counts, now, given["health.silence"]), *parts]
+            silence, optional = given["health.silence"], pipeline.optional
+            parts = [*input_statuses(pipeline.inputs, counts, now, silence, optional), *parts]
         for part in parts:
             part.name, part.hardware_id = f"{name}: {part.name}", whole.hardware_id
         array.status = [whole, *parts]
@@ -189,9 +190,10 @@ class Read(Protocol):
 
 
 def input_statuses(
-    inputs: Sequence[Read], counts: Counts, now: float, silence: float
-) -> Iterator[DiagnosticStatus]:
-    """A status of each input; `now` on the steady clock."""
+    inputs: Sequence[Read], counts: Counts, now: float, silence: float,
+    optional: Collection[str] = (),
+) -> Iterator[DiagnosticStatus]:  # fmt: skip
+    """A status of each input; `now` on the steady clock. Of `optional` ones, silence is fine."""
     for stream in inputs:
         recent = [t for t in [*stream.arrivals] if t >= now - _RATED]
         rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
@@ -204,7 +206,9 @@ def input_statuses(
         }
         once = stream.name.endswith("_info")  # one message may be all that comes
         level, message = OK, f"{rate:.1f} Hz"
-        if age is None:
+        if age is None and stream.name in optional:
+            message = "no message, none is needed"
+        elif age is None:
             level, message = WARN, "no message yet"
         elif age > silence and not once:
             level = ERROR if stream.name == CAMERA else WARN

@@ -268,6 +268,8 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("confidence_threshold", 0.0, "Pixels whose confidence is lower have no label: 255 "
                  "in the mask and in all that is made of it. 0: all have one.", "share", 0, 1,
                  read=LIVE),
+    ParameterRow("overlay_opacity", 0.5, "How much of the picture under a class's colour the "
+                 "colour hides, in ~/overlay and ~/overlay/<class>.", "share", 0, 1, read=LIVE),
     ParameterRow("repeat_classes", False, "Whether ~/classes and ~/label_info are published every "
                  "second, for subscribers that are not transient local."),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),

@@ -18,6 +18,7 @@ from mmsam_ros.inference.points import labelled_cloud, organised_cloud
 from mmsam_ros.ros.interface import CLOUD, IMAGE, OUTPUTS
 from mmsam_ros.ros.messages import class_table, fill_image
 from mmsam_ros.ros.parameter_files import NODE
+from mmsam_ros.ros.parameters import Parameters
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.ros.storage import Connection
@@ -47,11 +48,15 @@ class LabelledBag:
         source: the recording, whose topics `copy` writes as well.
         spec: of the weights.
         outputs: some of `bag_options.OUTPUTS`.
+        parameters: of the node; they tell the threshold of the labels and the look of overlays.
     """
 
     def __init__(
-        self, folder: Path, source: Recording, spec: Spec, outputs: tuple[str, ...]
-    ) -> None:
+        self, folder: Path, source: Recording, spec: Spec, outputs: tuple[str, ...],
+        parameters: Parameters,
+    ) -> None:  # fmt: skip
+        self._threshold = parameters["confidence_threshold"]
+        self._opacity = parameters["overlay_opacity"]
         self._spec, self._outputs, self._source = spec, outputs, source
         self._store = get_typestore(Stores.ROS2_JAZZY)
         for name, text in _VISION.items():
@@ -147,10 +152,10 @@ class LabelledBag:
         if "color" in self._outputs:
             pictures["~/color"] = lambda rgb, labels: colorise(labels, colours)
         if "overlay" in self._outputs:
-            pictures["~/overlay"] = partial(overlay, palette=colours)
+            pictures["~/overlay"] = partial(overlay, palette=colours, opacity=self._opacity)
         if "overlays" in self._outputs:
             for info, name in zip(classes, topic_names(classes), strict=True):
-                draw = partial(highlight, class_id=info.id, color=info.rgb)
+                draw = partial(highlight, class_id=info.id, color=info.rgb, opacity=self._opacity)
                 pictures[f"~/overlay/{name}"] = draw
         return pictures
 
@@ -162,7 +167,7 @@ class LabelledBag:
         kind = types["vision_msgs/msg/VisionClass"]
         info = types[_LABEL_INFO](
             types["std_msgs/msg/Header"](stamp, ""),
-            [kind(c.id, c.name) for c in self._spec.classes], 0.0,
+            [kind(c.id, c.name) for c in self._spec.classes], self._threshold,
         )  # fmt: skip
         self._write("~/label_info", _LABEL_INFO, time, info, latched=True)
 

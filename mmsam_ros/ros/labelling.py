@@ -188,7 +188,7 @@ class _Network:
     """The network in this process, beside the preparation, or in several."""
 
     def __init__(self, parameters: Parameters, workers: int) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._executor: Executor
         if workers == 1:
             _load(parameters)
@@ -211,11 +211,11 @@ class _Network:
 
     def geometry(self, spec: Any) -> Any:
         """As the parameters say."""
-        return make_geometry(self._parameters, spec)
+        return make_geometry(self.parameters, spec)
 
     def submit(self, prepared: Prepared, confidence: bool) -> Future[Result]:
         """Have the labels made."""
-        asked = {"confidence": confidence, "threshold": self._parameters["confidence_threshold"]}
+        asked = {"confidence": confidence, "threshold": self.parameters["confidence_threshold"]}
         if isinstance(self._executor, ThreadPoolExecutor):
             return self._executor.submit(_infer, prepared, asked)
         # arrays are copied; tensors would go through /dev/shm, which containers have little of

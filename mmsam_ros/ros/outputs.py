@@ -91,14 +91,16 @@ class _Output(NamedTuple):
 class Outputs:
     """The publishers of a node but diagnostics.
 
-    `threshold`: pixels of a lower confidence (0 to 1) have no label.
+    `threshold`: pixels of a lower confidence (0 to 1) have no label. `opacity`: of the colours in
+    overlays, 0 to 1; it can be set at any time.
     `repeat`: the tables of classes are published every second, and not only once.
     """
 
     def __init__(
-        self, node: Node, spec: Spec, *, threshold: float = 0.0, repeat: bool = False
-    ) -> None:
-        self._threshold = threshold
+        self, node: Node, spec: Spec, *, threshold: float = 0.0, opacity: float = 0.5,
+        repeat: bool = False,
+    ) -> None:  # fmt: skip
+        self._threshold, self.opacity = threshold, opacity
         self._node, self._spec = node, spec
         self._colours = palette(spec.classes)
         self._labelled: tuple[int, float] | None = None  # stamp and arrival of the newest cloud
@@ -123,10 +125,7 @@ class Outputs:
                 advertise(node, "~/color/compressed"),
                 lambda s: fill_jpeg(CompressedImage(header=s.header), self._color(s)),
             ),
-            _Output(
-                advertise(node, "~/overlay"),
-                _image("rgb8", lambda s: overlay(s.frame.rgb, s.result.labels, self._colours)),
-            ),
+            _Output(advertise(node, "~/overlay"), _image("rgb8", self._overlay)),
             *self._overlays(),
         ]
         if "lidar" in spec.sensors and made_of_points(spec.encodings["lidar"]):
@@ -184,11 +183,15 @@ class Outputs:
     def _color(self, shown: Shown) -> NDArray[np.uint8]:
         return colorise(shown.result.labels, self._colours)
 
+    def _overlay(self, shown: Shown) -> NDArray[np.uint8]:
+        return overlay(shown.frame.rgb, shown.result.labels, self._colours, self.opacity)
+
     def _overlays(self) -> list[_Output]:
         """One for each class."""
 
         def draw(shown: Shown, class_id: int, color: tuple[int, int, int]) -> NDArray[np.uint8]:
-            return highlight(shown.frame.rgb, shown.result.labels, class_id, color)
+            labels = shown.result.labels
+            return highlight(shown.frame.rgb, labels, class_id, color, self.opacity)
 
         outputs, classes = [], self._spec.classes
         for info, name in zip(classes, topic_names(classes), strict=True):

@@ -67,8 +67,9 @@ class Pipeline:
         builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
         self._views, self._motion = builder.views, builder.motion
         self._outputs = Outputs(
-            node, spec, threshold=given["confidence_threshold"], repeat=given["repeat_classes"]
-        )
+            node, spec, threshold=given["confidence_threshold"],
+            opacity=given["overlay_opacity"], repeat=given["repeat_classes"],
+        )  # fmt: skip
         self._timings = Timings(node)
         self.recorder = Recorder(given, self._infos)
         self.sync = setup.make_synchroniser(given, self.sensors)
@@ -91,6 +92,14 @@ class Pipeline:
     def running(self) -> bool:
         """Whether sensors are read."""
         return self._worker is not None
+
+    @property
+    def optional(self) -> set[str]:
+        """Inputs that are read where they are there, and that masks do not need."""
+        points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
+        rotated = self.parameters["thermal.registration"] == "rotation"
+        needed = {"camera_info": points or rotated, "thermal_info": rotated}
+        return {name for name, is_needed in needed.items() if not is_needed}
 
     def start(self) -> None:
         """Subscribe, and make masks of what comes."""
@@ -121,6 +130,7 @@ class Pipeline:
         self.sync.update(setup.sync_config(self.parameters, self.sensors))
         self.plausibility.mode = self.parameters["plausibility"]
         self._outputs.set_threshold(self.parameters["confidence_threshold"])
+        self._outputs.opacity = self.parameters["overlay_opacity"]
         self._offsets |= {s: self.parameters[f"{s}.offset"] for s in self.sensors}
 
     def watch_graph(self) -> None:
@@ -246,9 +256,7 @@ class Pipeline:
 
     def _make_watch(self) -> Watch:
         """On the inputs that this configuration needs."""
-        points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
-        infos = points or self.parameters["thermal.registration"] == "rotation"
-        needed = [i for i in self.inputs if infos or not i.name.endswith("_info")]
+        needed = [stream for stream in self.inputs if stream.name not in self.optional]
         log = self._node.get_logger()
         return Watch(needed, self.sync.unmatched, self._offsets, log.warning, log.info)
 

@@ -168,6 +168,7 @@ def _sizes(synced: SyncedSet, frame: Frame | None, result: Result | None) -> Ite
         yield frame.rgb.nbytes
     if result is not None:
         yield 2 * result.labels.nbytes
+        yield 0 if result.probabilities is None else result.probabilities.nbytes
 
 
 def _write_message(path: Path, entry: Entry, frame: Frame | None) -> None:

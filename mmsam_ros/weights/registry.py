@@ -269,8 +269,11 @@ def _download(name: str, entry: Entry, file: Path, part: BinaryIO, report: Repor
                 part.write(block[: entry.size + 1 - have])
                 have += len(block)
                 report(have, entry.size)
-    except (urllib.error.URLError, HTTPException, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+    except WeightsError:
+        raise
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+        # ValueError: of what urllib cannot read as a URL, where a server leads to as well
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
         if getattr(error, "code", None) == 416:  # what is there is more than there is to have
             have = part.truncate(0)
         raise WeightsError(

@@ -117,6 +117,20 @@ def test_other_outputs_are_those_of_the_node(drive: Path, labelled: Path) -> Non
         assert info.offers[0].durability.name == "TRANSIENT_LOCAL"
 
 
+def test_live_parameters_are_those_of_the_run(folder: Path, drive: Path, weights: Path) -> None:
+    out = folder / "as_the_parameters_say"
+    given = ["-p", "confidence_threshold:=0.5", "-p", "overlay_opacity:=0.0"]
+    assert label(drive, out, weights, "--outputs=overlay", *given) == 0
+    images, overlays = read_topic(drive, "/camera/image"), read_topic(out, "/mmsam/overlay")
+    for (_, image), (_, picture) in zip(images, overlays, strict=True):
+        assert (pixels(picture) == pixels(image)).all(), "nothing is hidden"
+    with Recording(out) as reader:
+        infos = [c for c in reader.connections if c.topic == "/mmsam/label_info"]
+        ((_, _, data),) = reader.messages(infos)
+    threshold = np.frombuffer(data, "<f4", offset=len(data) - 4)  # the last field
+    assert threshold == 0.5
+
+
 def test_all_topics_are_copied_byte_by_byte(drive: Path, labelled: Path) -> None:
     with Recording(drive) as reader, Recording(labelled) as other:
         expected = {(c.topic, t, bytes(d)) for c, t, d in reader.messages()}

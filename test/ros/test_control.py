@@ -66,6 +66,8 @@ def manager(started: tuple[NodeProcess, Manager]) -> Manager:
 # what is set of an active node, and the reason of the refusal ("": it is taken)
 LIVE = [
     ("confidence_threshold", 0.5, ""),
+    ("overlay_opacity", 0.25, ""),
+    ("overlay_opacity", 1.5, "out of range"),
     ("lidar.slop", 0.1, ""),
     ("lidar.slop", -1.0, "out of range"),
     ("lidar.slop", float("nan"), "out of range"),
@@ -125,6 +127,19 @@ def test_parameters_that_are_set_together_are_all_taken_or_none(manager: Manager
     )  # fmt: skip
     assert "no statistics" in answer.result.reason
     assert manager.get("lidar.slop").double_value == before
+
+
+def test_a_live_opacity_is_that_of_the_next_overlay(manager: Manager) -> None:
+    overlays = manager.client.record(Image, "/mmsam/overlay")
+    assert manager.set(overlay_opacity=0.0) == ""
+
+    def is_the_camera_image() -> bool:
+        manager.mask()
+        return bool(overlays) and bytes(overlays[-1].data) == RGB.tobytes()
+
+    manager.client.spin_until(is_the_camera_image, "an overlay that hides nothing")
+    assert manager.set(overlay_opacity=0.5) == ""
+    manager.client.spin_until(lambda: not is_the_camera_image(), "colours again")
 
 
 def test_a_live_offset_matches_from_then_on(manager: Manager) -> None:
@@ -190,6 +205,9 @@ def test_a_status_of_each_part(manager: Manager) -> None:
     assert values["input camera"]["topic"] == "/camera/image"
     assert float(values["input camera"]["age_s"]) >= 0
     assert statuses["input lidar"].message == "no message yet"
+    assert statuses["input camera_info"].message == "no message yet", "points need it"
+    thermal_info = statuses["input thermal_info"]
+    assert (thermal_info.level, thermal_info.message) == (b"\0", "no message, none is needed")
     assert float(values["inference"]["latency_p95_ms"]) > 0
     assert 50 < float(values["inference"]["memory_resident_mib"]) < 20000
     assert {s.hardware_id for s in statuses.values()} == {"nano.safetensors"}

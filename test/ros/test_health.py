@@ -131,6 +131,11 @@ def test_statuses_of_inputs() -> None:
     assert values["refused:encoding"] == "2"
     (camera,) = input_statuses([stream("camera", 1.0)], counts, 10.0, 2.0)
     assert (camera.level, camera.message) == (ERROR, "no message for 9.0 s")
+    infos = [stream("camera_info"), stream("thermal_info")]
+    found = list(input_statuses(infos, counts, 10.0, 2.0, {"thermal_info"}))
+    assert [(s.level, s.message) for s in found] == [
+        (WARN, "no message yet"), (OK, "no message, none is needed"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -204,4 +209,9 @@ def test_a_recorder_holds_seconds_within_its_memory(
     for at in (61.0, 62.0, 63.0, 64.0):
         settle(at)
     assert written() == [(63.0, "used"), (64.0, "used")]
+    probabilities = np.zeros((3, 3, 34), np.float32)
+    result = dataclasses.replace(result, probabilities=probabilities)  # 1224 bytes more
+    for at in (65.0, 66.0):
+        settle(at)
+    assert written() == [(66.0, "used")], "what was asked for counts, too"
     assert not list(tmp_path.glob(".*")), "parts are removed"

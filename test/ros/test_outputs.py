@@ -372,6 +372,25 @@ def test_nothing_is_made_that_is_not_read(
     assert set(calls) == {MAKERS[name], *others}
 
 
+@pytest.mark.parametrize("name", ["overlay", "overlay/road"])
+@pytest.mark.parametrize(("opacity", "share"), [(None, 0.5), (0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
+def test_the_opacity_of_overlays(
+    reader: Reader, name: str, opacity: float | None, share: float
+) -> None:
+    """All pixels are road, and the camera image is black: what is seen is the colour's share."""
+    if opacity is not None:
+        reader.outputs.opacity = opacity
+    got = reader.client.record(Image, f"/mmsam/{name}")
+    reader.client.spin_until(
+        lambda: any(o.is_read for o in reader.outputs._outputs), "the subscription"
+    )
+    synced = synced_set()
+    reader.outputs.publish(Shown.of(synced, small_frame(synced), small_result(), {}))
+    reader.client.spin_until(lambda: got, name)
+    seen = np.frombuffer(got[0].data, np.uint8).reshape(-1, 3)
+    assert np.abs(seen - share * COLOURS[0].astype(float)).max() <= 1
+
+
 def test_a_subscriber_that_came_while_the_network_ran_waits(reader: Reader) -> None:
     """Nothing was asked for, so that there is no confidence; the next frame has it."""
     got = reader.client.record(PointCloud2, "/mmsam/points")

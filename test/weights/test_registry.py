@@ -235,6 +235,21 @@ def test_redirects_lead_to_https_only(server: Server, target: str) -> None:
         registry.fetch("a")
 
 
+@pytest.mark.parametrize("target", ["http://[::1/a.pth", "http://127.0.0.1:x/a.pth", "/a\x7fb.pth"])
+def test_redirects_that_are_no_url(server: Server, target: str) -> None:
+    write_registry(a=listed(source=server.url))
+    server.redirect = target
+    with pytest.raises(WeightsError, match=r"expected an https URL|a: http.* cannot be read"):
+        registry.fetch("a")
+
+
+def test_a_source_that_no_request_can_name(server: Server) -> None:
+    source = server.url.replace("a.safetensors", "\u00fc b.safetensors")
+    write_registry(a=listed(source=source))
+    with pytest.raises(WeightsError, match=r"a: http.* cannot be read"):
+        registry.fetch("a")
+
+
 def test_two_at_once(server: Server, home: Path) -> None:
     import fcntl
 
