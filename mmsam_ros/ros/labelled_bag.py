@@ -47,11 +47,13 @@ class LabelledBag:
         source: the recording, whose topics `copy` writes as well.
         spec: of the weights.
         outputs: some of `bag_options.OUTPUTS`.
+        threshold: confidence below which pixels have no label, for `~/label_info`.
     """
 
     def __init__(
-        self, folder: Path, source: Recording, spec: Spec, outputs: tuple[str, ...]
-    ) -> None:
+        self, folder: Path, source: Recording, spec: Spec, outputs: tuple[str, ...],
+        threshold: float = 0.0,
+    ) -> None:  # fmt: skip
         self._spec, self._outputs, self._source = spec, outputs, source
         self._store = get_typestore(Stores.ROS2_JAZZY)
         for name, text in _VISION.items():
@@ -67,7 +69,7 @@ class LabelledBag:
         self._colours = palette(spec.classes)
         self._pictures = self._make_pictures()
         self._labelled: Entry | None = None  # the newest cloud that is written
-        self._write_classes(source.start_time)
+        self._write_classes(source.start_time, threshold)
 
     def close(self) -> None:
         """Finish the files."""
@@ -154,7 +156,7 @@ class LabelledBag:
                 pictures[f"~/overlay/{name}"] = draw
         return pictures
 
-    def _write_classes(self, time: int) -> None:
+    def _write_classes(self, time: int, threshold: float) -> None:
         types: Any = self._store.types
         text = types["std_msgs/msg/String"](class_table(self._spec))
         self._write("~/classes", _TYPES["~/classes"], time, text, latched=True)
@@ -162,7 +164,7 @@ class LabelledBag:
         kind = types["vision_msgs/msg/VisionClass"]
         info = types[_LABEL_INFO](
             types["std_msgs/msg/Header"](stamp, ""),
-            [kind(c.id, c.name) for c in self._spec.classes], 0.0,
+            [kind(c.id, c.name) for c in self._spec.classes], threshold,
         )  # fmt: skip
         self._write("~/label_info", _LABEL_INFO, time, info, latched=True)
 
