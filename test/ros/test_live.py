@@ -67,12 +67,15 @@ def test_a_node_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert "3600." in old["/camera/image"].text
         silent = by_subject("masks")
         assert silent["masks"].level == ERROR
+        assert "nobody publishes it" in silent["/mmsam: input lidar"].text
 
 
 def by_subject(subject: str) -> dict[str, Any]:
     """What is found by looking until the subject is there: discovery takes its time."""
     for _ in range(20):
-        found = {finding.subject: finding for finding in look_at("/mmsam", 4.0)}
+        findings = look_at("/mmsam", 4.0)
+        assert all(finding.remedy for finding in findings if finding.level != OK), findings
+        found = {finding.subject: finding for finding in findings}
         if subject in found:
             return found
     raise AssertionError(f"{subject} is not in {found}")
