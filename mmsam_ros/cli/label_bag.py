@@ -128,6 +128,8 @@ def _write(
                 if args.video:
                     video.add(overlay(ended.frame.rgb, ended.result.labels, colours))
             advance(done, max(total, done))
+        for name in bag.lacking:
+            log.warning(f"--outputs {name}: not written, as no mask was made with LiDAR points")
     _say_refusals(report, log)  # of the messages after the last set as well
 
 

@@ -214,7 +214,7 @@ class _Live:
                           f"images; ids of {len(masks.messages)} are classes")  # fmt: skip
 
     def _of_diagnostics(self) -> Iterator[Finding]:
-        topic = self._outputs.get("/diagnostics")
+        topic, said = self._outputs.get("/diagnostics"), set[str]()
         for array in topic.messages[-1:] if topic else ():
             for status in array.status:
                 if not status.name.startswith(self._full):
@@ -226,6 +226,9 @@ class _Live:
                 text = f"{status.message}, nobody publishes it" if silent else status.message
                 yield Finding(level, status.name, text, "" if level == OK else remedy)
                 for value in status.values:
+                    if value.key in said:  # some are in two statuses
+                        continue
+                    said.add(value.key)
                     if value.key.startswith(("last_refusal.", "implausible.", "stamps_ahead.")):
                         yield Finding(WARNING, value.key, value.value, _ADVICE)
                     elif value.key == "extrinsics":

@@ -30,6 +30,8 @@ def make_labelling(
     infos = make_camera_infos(parameters, notes)
     infos.topics = {name: connection.topic for name, connection in feed.inputs.infos.items()}
     for sensor, topics in feed.inputs.lacking.items():
+        if sensor == "thermal_info" and "thermal" in feed.inputs.lacking:
+            continue  # nothing to calibrate
         log.warning(f"{sensor}: nothing recorded on {' or '.join(topics)}; `mmsam bag check` lists "
                     "what fits, with the command line")  # fmt: skip
     for frame in feed.changed_static:

@@ -272,11 +272,14 @@ def test_what_is_left_out_and_why_is_said(
 ) -> None:
     """Without transforms the LiDAR is in no mask, and under its topic there is no thermal image."""
     bag = as_ros1(drive, tmp_path / "in.bag")
-    more = ("-r", "thermal/image:=/infrared", "-p", "confidence_threshold:=0.25")
+    more = ("-r", "thermal/image:=/infrared", "-r", "thermal/camera_info:=/infrared_info",
+            "-p", "confidence_threshold:=0.25", "--outputs=points")  # fmt: skip
     assert label(bag, tmp_path / "out", weights, *more) == 0
     said = capfd.readouterr().err
     assert said.count("warning: lidar: no_extrinsics: no transform from frame 'lidar'") == 1
     assert "thermal: nothing recorded on /infrared or /infrared/compressed; `mmsam bag" in said
+    assert "thermal_info" not in said  # of what is not there
+    assert "--outputs points: not written" in said
     with Recording(tmp_path / "out") as reader:
         infos = [c for c in reader.connections if c.topic == "/mmsam/label_info"]
         ((_, _, info),) = reader.messages(infos)
