@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "say what the node could read of a recording, and what to set"
     check = add_verb(verbs, "check", check_recording, text)
     check.add_argument("bag", type=Path, help="rosbag2 folder or file, or a ROS 1 .bag")
-    text = "weights file, for the sensors that it reads (default: the package's)"
+    text = "weights file or name, for the sensors that it reads (default: the package's)"
     check.add_argument("--weights", type=Path, metavar="FILE", help=text)
     check.add_argument("--json", action="store_true", help="print JSON")
     add_out(check, "file for the parameters to set")
@@ -89,6 +89,8 @@ def check_recording(args: argparse.Namespace) -> int:
         print(f"parameters to set{hint}:")
         for name, value in found.parameters.items():
             print(f"  {name}: {value}")
+    elif args.out is not None:
+        print(f"no parameter needs to be set: {args.out} is not written")
     if "camera/image" in found.streams:
         print("commands:")
         for name, command in commands.items():

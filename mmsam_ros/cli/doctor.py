@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exit status is 0 if all is well, 1 if there are warnings, 2 if there are errors."
     )
     option = parser.add_argument
-    option("--weights", type=Path, metavar="FILE", help="weights file (default: the package's)")
+    option(
+        "--weights", type=Path, metavar="FILE", help="weights file or name (default: the package's)"
+    )
     option("--live", action="store_true", help="look at a running node instead; needs ROS")
     option("--node", default="/mmsam", metavar="NAME", help="node to look at, with namespace")
     option("--seconds", type=float, default=5.0, metavar="S", help="how long to listen")
@@ -101,7 +103,7 @@ def _ros() -> Iterator[Finding]:
         text = "rclpy is not found: the node does not run; label-bag, predict and train do"
         yield Finding(WARNING, "ROS", text, _source())
         return
-    known = distribution or "of wheels or an environment that does not set ROS_DISTRO"
+    known = distribution or "rclpy is found, ROS_DISTRO is not set (as with ROS from wheels)"
     if distribution and distribution != _DISTRIBUTION:
         yield Finding(WARNING, "ROS", f"{distribution}, tested is {_DISTRIBUTION}", _source())
     else:
@@ -205,14 +207,14 @@ def _torch() -> Iterator[Finding]:
         yield Finding(WARNING, "device", text, remedy)
     else:
         text = f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
-        yield Finding(OK, "device", f"{text}; no GPU, so that large networks take seconds a frame")
+        yield Finding(OK, "device", f"{text}; no GPU: large networks take seconds per frame")
 
 
 def _weights(given: Path | None) -> Iterator[Finding]:
     from mmsam_ros import weights
 
     try:
-        path = given or weights.default_weights()
+        path = weights.weights_file(given or weights.default_weights())
         _, spec = weights.load_model(path)
     except (MmsamError, OSError) as error:
         yield Finding(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmsam_ros.ros.labelling import Labelling
 
 VIDEO, REPORT = "overlay.mp4", ("report.json", "report.html")
+_NAMED = 5  # differences that a message names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             _write(args, labelling, new, report, log)
         except KeyboardInterrupt:
-            print("mmsam: the same command goes on where it was", file=sys.stderr)
+            print("mmsam: give the same command again to continue", file=sys.stderr)
             raise
         report.finish(log.lines)
         if not report.masks:
@@ -120,18 +121,31 @@ def _write(
         copy = bag.copy if args.all_topics else None
         for done, ended in enumerate(labelling.run(copy), 1):
             report.add(ended)
+            _say_refusals(report, log)
             if ended.frame is not None and ended.result is not None:
                 bag.add(ended.synced, feed.received(ended.synced), ended.frame, ended.result)
                 if args.video:
                     video.add(overlay(ended.frame.rgb, ended.result.labels, colours, opacity))
             advance(done, max(total, done))
+        for name in bag.lacking:
+            log.warning(f"--outputs {name}: not written, as no mask was made with LiDAR points")
+    _say_refusals(report, log)  # of the messages after the last set as well
+
+
+def _say_refusals(report: "Report", log: Log) -> None:
+    for kind, text in report.refusals.items():  # each is said once
+        log.warning(f"{kind}: {text}")
 
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Hold the folder of an unfinished run; CliError if another process does."""
-    part.mkdir(parents=True, exist_ok=True)
-    lock = os.open(part / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    """Hold the folder of an unfinished run; CliError if another process does, or there is none."""
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        lock = os.open(part / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise CliError(f"{part.parent}: no folder can be made there ({error.strerror}); choose "
+                       "another OUT")  from error  # fmt: skip
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -153,6 +167,10 @@ def _check_resumed(part: Path, facts: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(facts, indent=1))
         return
     changed = [name for name in facts if before.get(name) != facts[name]]
-    if changed:
-        raise CliError(f"{part} holds an interrupted run with another {', '.join(changed)}: give "
-                       "the same command to go on, or delete the folder")  # fmt: skip
+    if changed and not any((part / "results").glob("*.npz")):
+        write_atomic(path, json.dumps(facts, indent=1))  # it ended before the first mask
+    elif changed:
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise CliError(f"{part} holds an interrupted run, with other values of: "
+                       f"{', '.join(changed[:_NAMED])}{more}; give its command to continue it, or "
+                       "delete the folder")  # fmt: skip

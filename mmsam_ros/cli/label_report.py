@@ -37,6 +37,7 @@ class Report:
 
     Attributes:
         masks: Frames that were labelled.
+        refusals: The first text of each kind of refusal so far.
         faults: What of the recording could not be read; known after `finish`.
     """
 
@@ -102,7 +103,7 @@ class Report:
             "sensors": {s: {k: n for k, n in tally.items() if n and k != "waiting"}
                         for s, tally in counts.items() if s != CAMERA},
             "fused": dict(self._fused.most_common()),
-            "refusals": feed.refusals | self._first_text,
+            "refusals": self.refusals,
             "implausible": self._findings,
             "classes": {names.get(i, str(i)): round(100 * self._pixels[i] / total, 3)
                         for i in present},
@@ -110,10 +111,13 @@ class Report:
             "said": list(lines),
         }  # fmt: skip
 
+    @property
+    def refusals(self) -> dict[str, str]:
+        return self._labelling.feed.refusals | self._first_text
+
     def reasons(self) -> str:
         """Why frames were not labelled, in short."""
-        texts = self._labelling.feed.refusals | self._first_text
-        reasons = [*self.faults, *(f"{kind}: {text}" for kind, text in texts.items())]
+        reasons = [*self.faults, *(f"{kind}: {text}" for kind, text in self.refusals.items())]
         return "; ".join(reasons) or "no image"
 
     def summary(self) -> str:

@@ -134,7 +134,8 @@ def _choose(found: BagCheck, sensor: str, spec: Spec) -> None:
     if not fitting:
         level = ERROR if sensor == CAMERA else WARNING
         what = "image" if sensor == CAMERA else "message"
-        remedy = "the node needs it" if sensor == CAMERA else "masks are made without it"
+        is_needed = "no mask can be made: record its topic, or give another recording"
+        remedy = is_needed if sensor == CAMERA else "masks are made without it"
         found.say(level, sensor, f"no {what} of this sensor is recorded", remedy)
         return
     chosen, *others = fitting

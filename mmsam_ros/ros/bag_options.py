@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands on recordings have in common. Needs neither ROS nor torch."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,9 +53,11 @@ def given_parameters(
 
 def check_target(target: Path, source: Path) -> None:
     """RosError unless a new bag can be made there without touching the recording."""
-    if target.exists():
+    if os.path.lexists(target):  # a link that leads nowhere cannot be replaced by a folder
         raise RosError(f"{target} exists, expected a new folder for the labelled bag")
-    if source.is_dir() and source.resolve() in target.resolve().parents:
+    whole = source.is_dir() or (source.parent / "metadata.yaml").is_file()  # of a folder's files
+    recording = source if source.is_dir() else source.parent
+    if whole and recording.resolve() in target.resolve().parents:
         raise RosError(
             f"{target} is in the recording, which stays as it is; expected another place"
         )

@@ -34,7 +34,7 @@ class Inputs:
     streams: Mapping[str, Connection]  # by sensor, the camera among them
     infos: Mapping[str, Connection]  # CameraInfo by camera
     twist: Connection | None  # of the vehicle, with lidar.motion twist
-    lacking: Mapping[str, list[Topic]]  # what was looked for, by sensor or "<camera>_info"
+    lacking: Mapping[str, list[str]]  # topics looked for, by sensor or "<camera>_info"
 
 
 def find_inputs(
@@ -43,7 +43,8 @@ def find_inputs(
     """The connections of the topics that the node would read, as it chooses them."""
     there = {(c.topic, c.msgtype): c for c in reader.connections
              if c.msgcount and c.id not in reader.unreadable}  # fmt: skip
-    streams, infos, lacking = {}, {}, {}
+    streams, infos = {}, {}
+    lacking: dict[str, list[Topic]] = {}
     for sensor in (CAMERA, *spec.sensors):
         candidates = sensor_candidates(sensor, parameters, spec, resolve)
         found = [there[k] for t in candidates if (k := (resolve(t.name), t.type)) in there]
@@ -63,7 +64,8 @@ def find_inputs(
         found_twist = None
     elif found_twist is None:
         lacking["twist"] = [twist]
-    return Inputs(streams, infos, found_twist, lacking)
+    names = {name: [resolve(topic.name) for topic in topics] for name, topics in lacking.items()}
+    return Inputs(streams, infos, found_twist, names)
 
 
 class Feed:
@@ -83,7 +85,7 @@ class Feed:
         self.reader = reader
         self.inputs = find_inputs(reader, parameters, spec, resolve)
         if CAMERA in self.inputs.lacking:
-            raise RosError(self._explain_lack(resolve))
+            raise RosError(self._explain_lack())
         self.sync = make_synchroniser(parameters, spec.sensors)
         for sensor in spec.sensors:
             self.sync.expect(sensor, sensor in self.inputs.streams)
@@ -157,14 +159,16 @@ class Feed:
                 yield when, message
         self.broken.clear()  # they are met again
 
-    def _explain_lack(self, resolve: Callable[[str], str]) -> str:
-        names = [resolve(topic.name) for topic in self.inputs.lacking[CAMERA]]
+    def _explain_lack(self) -> str:
+        names = " or ".join(self.inputs.lacking[CAMERA])
+        lack = f"{self.reader.path}: no camera image on {names}"
         images = sorted(
-            c.topic for c in self.reader.connections if c.msgtype in (IMAGE, COMPRESSED)
-        )
-        hint = f"found images on {', '.join(images)}: name one with -r {CAMERA}/image:=TOPIC"
+            c.topic for c in self.reader.connections
+            if c.msgtype in (IMAGE, COMPRESSED) and c.msgcount
+        )  # fmt: skip
+        if not images:
+            return f"{lack}, and no image on any other topic: nothing can be labelled"
         return (
-            f"{self.reader.path}: no camera image on {' or '.join(names)}; "
-            + (f"{hint} (a compressed one without /compressed); " if images else "")
-            + "`mmsam bag check` lists what fits"
+            f"{lack}; found images on {', '.join(images)}: name one with -r {CAMERA}/image:=TOPIC "
+            "(a compressed one without /compressed); `mmsam bag check` lists what fits"
         )

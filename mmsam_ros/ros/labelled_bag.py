@@ -78,6 +78,13 @@ class LabelledBag:
         """Finish the files."""
         self._writer.close()
 
+    @property
+    def lacking(self) -> list[str]:
+        """Clouds among the outputs that no mask had points for so far."""
+        topics = {"points": f"{NODE}/points", "labelled_points": f"{NODE}/points/labelled"}
+        asked = {name: topic for name, topic in topics.items() if name in self._outputs}
+        return [name for name, topic in asked.items() if topic not in self._added]
+
     def copy_all(self) -> None:
         """Prepare to copy all topics of the recording that can be read."""
         for connection in self._source.connections:

@@ -11,7 +11,7 @@ import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -30,6 +30,7 @@ _INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO)
 _OLD = 1.0  # seconds by which stamps may be behind the clock
 _STRING, _DIAGNOSTICS = "std_msgs/msg/String", "diagnostic_msgs/msg/DiagnosticArray"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
+_ADVICE = "see docs/troubleshooting.md"
 _DISCOVERY = 3.0  # seconds that a node is looked for at least
 
 
@@ -78,8 +79,7 @@ class _Live:
                           "start it, name it with --node, and compare ROS_DOMAIN_ID and "
                           "ROS_AUTOMATIC_DISCOVERY_RANGE")  # fmt: skip
             return
-        self._subscribe()
-        self._spin(self._seconds, lambda: False)
+        self._spin(self._seconds, self._subscribe)  # its topics may be discovered after its name
         for topic in self._inputs:
             yield from self._of_input(topic)
         yield from self._of_outputs()
@@ -95,14 +95,20 @@ class _Live:
             self._executor.spin_once(timeout_sec=0.05)
 
     def _subscribe(self) -> None:
-        """To what the node reads, and to its masks."""
+        """To what the node reads and publishes by now."""
         name, space = self._name, self._namespace
-        for topic, types in self._node.get_subscriber_names_and_types_by_node(name, space):
-            if types[0] in _INPUTS:
+        try:
+            read = self._node.get_subscriber_names_and_types_by_node(name, space)
+            made = self._node.get_publisher_names_and_types_by_node(name, space)
+        except NodeNameNonExistentError:  # it has ended meanwhile
+            return
+        for topic, types in read:
+            if types[0] in _INPUTS and topic not in {known.name for known in self._inputs}:
                 self._inputs.append(self._listen(topic, types[0]))
-        for topic, types in self._node.get_publisher_names_and_types_by_node(name, space):
+        for topic, types in made:
             short = topic.removeprefix(f"{self._full}/")
-            if short in ("semantic", "confidence", "color", "classes") or topic == "/diagnostics":
+            is_read = short in ("semantic", "confidence", "color", "classes", "/diagnostics")
+            if is_read and short not in self._outputs:
                 self._outputs[short] = self._listen(topic, types[0])
 
     def _listen(self, name: str, kind: str) -> _Topic:
@@ -164,7 +170,7 @@ class _Live:
         masks = self._outputs.get("semantic")
         if masks is None or not masks.messages:
             yield Finding(ERROR, "masks", f"none in {self._seconds:g} s",
-                          "see the inputs above and /diagnostics below")  # fmt: skip
+                          "see what is said of the inputs, and the node's log")  # fmt: skip
             return
         yield self._of_messages(masks)
         images = {
@@ -195,7 +201,8 @@ class _Live:
             if size != (mask.height, mask.width):
                 wrong.append(f"size {mask.width}x{mask.height}, image {size[1]}x{size[0]}")
         if ids is None:
-            yield Finding(WARNING, "classes", f"nothing on {self._full}/classes")
+            yield Finding(WARNING, "classes", f"nothing on {self._full}/classes",
+                          "listen longer (--seconds)")  # fmt: skip
         if wrong:
             text = f"{len(wrong)} of {len(masks.messages)} are not what they say: {wrong[0]}"
             yield Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
@@ -207,17 +214,25 @@ class _Live:
                           f"images; ids of {len(masks.messages)} are classes")  # fmt: skip
 
     def _of_diagnostics(self) -> Iterator[Finding]:
-        topic = self._outputs.get("/diagnostics")
+        topic, said = self._outputs.get("/diagnostics"), set[str]()
         for array in topic.messages[-1:] if topic else ():
             for status in array.status:
                 if not status.name.startswith(self._full):
                     continue
                 level = _LEVELS[min(int.from_bytes(status.level, "little"), 3)]
-                yield Finding(level, status.name, status.message)
+                values = {value.key: value.value for value in status.values}
+                silent = values.get("topic") == "none published"
+                remedy = "start the driver or the bag, or remap the input" if silent else _ADVICE
+                text = f"{status.message}, nobody publishes it" if silent else status.message
+                yield Finding(level, status.name, text, "" if level == OK else remedy)
                 for value in status.values:
+                    if value.key in said:  # some are in two statuses
+                        continue
+                    said.add(value.key)
                     if value.key.startswith(("last_refusal.", "implausible.", "stamps_ahead.")):
-                        yield Finding(WARNING, value.key, value.value)
+                        yield Finding(WARNING, value.key, value.value, _ADVICE)
                     elif value.key == "extrinsics":
                         yield Finding(OK, "extrinsics", f"read from {value.value}")
         if topic is None or not topic.messages:
-            yield Finding(WARNING, "/diagnostics", "nothing received")
+            yield Finding(WARNING, "/diagnostics", "nothing received",
+                          "listen longer (--seconds), or start the node again")  # fmt: skip

@@ -30,8 +30,10 @@ def make_labelling(
     infos = make_camera_infos(parameters, notes)
     infos.topics = {name: connection.topic for name, connection in feed.inputs.infos.items()}
     for sensor, topics in feed.inputs.lacking.items():
-        names = " or ".join(topic.name for topic in topics)
-        log.warning(f"{sensor}: nothing recorded on {names}")
+        if sensor == "thermal_info" and "thermal" in feed.inputs.lacking:
+            continue  # nothing to calibrate
+        log.warning(f"{sensor}: nothing recorded on {' or '.join(topics)}; `mmsam bag check` lists "
+                    "what fits, with the command line")  # fmt: skip
     for frame in feed.changed_static:
         log.warning(f"/tf_static: the pose of frame {frame!r} changes; the last one is used")
     poses = {sensor: parameters[f"{sensor}.extrinsics"] for sensor in spec.sensors}
@@ -50,7 +52,7 @@ def resume_facts(
     return {
         "recording": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
         "weights": file_sha256(weights_path(parameters)),
-        "parameters": {name: repr(value) for name, value in parameters.items()},
+        **{f"parameter {name}": repr(value) for name, value in parameters.items()},
         "remapping": list(remaps),
         "confidence": confidence,
         "version": __version__,

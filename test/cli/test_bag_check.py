@@ -140,6 +140,7 @@ def test_a_recording_without_a_camera(
     code, found = check(copy_bag(drive, tmp_path / "blind", edit), capsys)
     assert code == 2
     assert "camera: no image of this sensor is recorded" in texts(found, "error")
+    assert any("record its topic" in finding["remedy"] for finding in found["findings"])
     assert main(["bag", "check", str(tmp_path / "blind")]) == 2
     assert "commands:" not in capsys.readouterr().out
 

@@ -78,6 +78,7 @@ def test_what_is_wrong_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (finding,) = doctor._weights(broken)
     assert finding.level == ERROR
     assert "broken.safetensors" in finding.text
+    assert next(iter(doctor._weights(Path("tiny_synthetic")))).level == OK  # by its name
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MMSAM_CACHE", str(tmp_path / "file"))
     found = by_subject(list(doctor._folders()))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -241,12 +242,12 @@ def test_another_command_does_not_go_on(
     folder: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     part = folder / ".other.part"
-    part.mkdir()
+    (part / "results").mkdir(parents=True)
+    (part / "results/00000000.npz").touch()
     (part / "job.json").write_text('{"weights": "of others"}')
     assert label(drive, folder / "other", weights) == 2
     said = capfd.readouterr().err
-    assert "interrupted run with another" in said
-    assert "weights" in said
+    assert "holds an interrupted run, with other values of: recording, weights, parameter " in said
     assert not (folder / "other").exists()
 
 
@@ -254,10 +255,12 @@ def test_unusable_arguments(
     tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("/**/other:\n  ros__parameters: {device: cpu}\n")
     cases = {
         (str(tmp_path / "there"),): "exists, expected a new folder",
+        (str(tmp_path / "link"),): "exists, expected a new folder",
         (str(drive / "inside"),): "is in the recording",
         ("x", "-p", "sync.deadlin:=1.0"): "did you mean 'sync.deadline'?",
         ("x", "-p", "sync.deadline:=1"): "found 1, expected a double",
@@ -265,13 +268,45 @@ def test_unusable_arguments(
         ("x", "-p", "sync_backend:=message_filters"): "needs a node",
         ("x", "-r", "camera/image"): "expected FROM:=TO",
         ("x", "-r", "camera/image:=/nothing"): "found images on /camera/image, /ground_truth",
+        (str(tmp_path / "wrong.yaml/x"),): "choose another OUT",
         ("x", "--params-file", str(wrong)): "found parameters of /**/other, expected some",
     }  # fmt: skip
+    (file,) = drive.glob("*.mcap")  # it stands for the whole folder
+    assert label(file, drive / "inside", weights) == 2
+    assert "is in the recording" in capfd.readouterr().err
     for (out, *more), text in cases.items():
         target = out if out != "x" else str(tmp_path / "x")
         assert label(drive, Path(target), weights, *more) == 2, text
         assert text in capfd.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "wrong.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "there", "wrong.yaml"]
+
+
+def test_what_is_left_out_and_why_is_said(
+    tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without transforms the LiDAR is in no mask, and under its topic there is no thermal image."""
+    bag = as_ros1(drive, tmp_path / "in.bag")
+    more = ("-r", "thermal/image:=/infrared", "-r", "thermal/camera_info:=/infrared_info",
+            "-p", "confidence_threshold:=0.25", "--outputs=points")  # fmt: skip
+    assert label(bag, tmp_path / "out", weights, *more) == 0
+    said = capfd.readouterr().err
+    assert said.count("warning: lidar: no_extrinsics: no transform from frame 'lidar'") == 1
+    assert "thermal: nothing recorded on /infrared or /infrared/compressed; `mmsam bag" in said
+    assert "thermal_info" not in said  # of what is not there
+    assert "--outputs points: not written" in said
+    with Recording(tmp_path / "out") as reader:
+        infos = [c for c in reader.connections if c.topic == "/mmsam/label_info"]
+        ((_, _, info),) = reader.messages(infos)
+    assert struct.unpack("<f", info[-4:]) == (0.25,)  # the threshold comes last
+
+
+def test_a_recording_without_a_message(
+    tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = copy_bag(drive, tmp_path / "empty", lambda *_: None)
+    assert label(empty, tmp_path / "out", weights) == 2
+    assert "/compressed, and no image on any other topic: nothing" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_damage_is_said_and_what_is_sound_is_labelled(

@@ -52,27 +52,29 @@ def test_a_node_that_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         masks = client.record(Image, "/mmsam/semantic")
         with camera(client):
             client.spin_until(lambda: len(masks) > 1, "masks")
-            found = by_subject("masks")
+            found = look_until("masks", OK)
             assert main(["doctor", "--live", "--node", "/other/mmsam", "--json"]) == 2
         (missing,) = json.loads(capsys.readouterr().out)
         assert missing["level"] == ERROR
         assert "/mmsam" in missing["text"]
         assert found["/camera/image"].level == OK, found
         assert "reliable, rgb8 80x60, frame 'camera'" in found["/camera/image"].text
-        assert found["masks"].level == OK, found
         assert "are those of their images" in found["masks"].text
         with camera(client, age=3600.0):
-            old = by_subject("/camera/image")
-        assert old["/camera/image"].level == WARNING
+            old = look_until("/camera/image", WARNING)
         assert "3600." in old["/camera/image"].text
-        silent = by_subject("masks")
-        assert silent["masks"].level == ERROR
+        silent = look_until("masks", ERROR)
+        assert "nobody publishes it" in silent["/mmsam: input lidar"].text
 
 
-def by_subject(subject: str) -> dict[str, Any]:
-    """What is found by looking until the subject is there: discovery takes its time."""
-    for _ in range(20):
-        found = {finding.subject: finding for finding in look_at("/mmsam", 4.0)}
-        if subject in found:
+def look_until(subject: str, level: str) -> dict[str, Any]:
+    """What is found, by subject, once this one has that level: a slow machine needs longer looks,
+    to discover the topics and to see the mask of an image that it has seen as well.
+    """
+    for attempt in range(8):
+        findings = look_at("/mmsam", 4.0 * (1 + attempt))
+        assert all(finding.remedy for finding in findings if finding.level != OK), findings
+        found = {finding.subject: finding for finding in findings}
+        if subject in found and found[subject].level == level:
             return found
-    raise AssertionError(f"{subject} is not in {found}")
+    raise AssertionError(f"{subject} is not {level} in {found}")
