@@ -298,7 +298,10 @@ def faults(minutes: float, size: tuple[int, int], name: str) -> Row:
             "restarts": {k: len(v) for k, v in recovery.items()},
             "recovery_s": recovery,
             "memory_MiB": [
-                [round(s.memory[0]), round(s.memory[-1])] for s in stage.sessions if s.memory
+                # once it has begun, and at its end
+                [round(s.memory[len(s.memory) // 3]), round(s.memory[-1])]
+                for s in stage.sessions
+                if s.memory
             ],
         }
     bars = [
