@@ -271,15 +271,22 @@ def test_a_snapshot_of_seconds_holds_refused_sets_too(manager: Manager) -> None:
         manager.camera.publish(image(stamp, RGB, "rgb9"))
         return key in manager.client.diagnostics()
 
+    def outcomes(folder: Path) -> list[Any]:
+        return [json.loads(p.read_text()) for p in sorted(folder.glob("*/outcome.json"))]
+
+    def kept() -> bool:
+        """A mask is there before its set is kept."""
+        folders.append(Path(manager.call(Trigger, "snapshot").message))
+        return outcomes(folders[-1])[-1]["end"] == "used"
+
+    folders: list[Path] = []
     manager.mask()
     manager.client.spin_until(refused, key)
     manager.mask()
-    folder = Path(manager.call(Trigger, "snapshot").message)
-    outcomes = [json.loads(p.read_text()) for p in sorted(folder.glob("*/outcome.json"))]
-    ends = [o["end"] for o in outcomes]
-    assert ends[-1] == "used"
-    where = ends.index("refused")
-    assert outcomes[where]["reason"] == "encoding"
+    manager.client.spin_until(kept, "the last mask in a snapshot")
+    folder, found = folders[-1], outcomes(folders[-1])
+    where = [outcome["end"] for outcome in found].index("refused")
+    assert found[where]["reason"] == "encoding"
     with np.load(folder / f"{where:04d}" / "camera.npz") as saved:
         assert json.loads(str(saved["message"]))["encoding"] == "rgb9"
     assert manager.set(snapshot__seconds=0.0) == ""
