@@ -29,7 +29,8 @@ def test_why_a_node_said_nothing_of_an_image(bench: ModuleType) -> None:
         59.0: "in a node that was killed", 65.0: "no node", 79.0: "no node",
         81.0: "not connected yet", 199.0: "lost between the processes", 201.0: "no node",
     }  # fmt: skip
-    assert {at: bench._unsaid(at, spans, [20.0]) for at in why} == why
+    why_unsaid = importlib.import_module("fault_account").why_unsaid
+    assert {at: why_unsaid(at, spans, [20.0]) for at in why} == why
 
 
 def test_faults_come_in_turn_and_half_of_the_time_is_sound(bench: ModuleType) -> None:
