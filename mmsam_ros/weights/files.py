@@ -19,6 +19,7 @@ from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
 _COUNTER = "num_batches_tracked"
+_FALLBACK = "fallback."
 
 
 def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
@@ -32,7 +33,7 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write(path, state, spec)
+    _write(path, {name: state[name] for name in state if not _is_the_fallbacks(name, state)}, spec)
 
 
 def save_spec(path: str | Path, spec: Spec) -> None:
@@ -108,7 +109,9 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     state = load_file(path)
     with torch.device("meta"):
         model = build_model(spec.config)
-    check_state(state, model.state_dict(), what=str(path))
+    own = model.state_dict()
+    state |= {n: state[_FALLBACK + n].clone() for n in own.keys() - state if _FALLBACK + n in state}
+    check_state(state, own, what=str(path))
     for name, value in state.items():
         if not (value.is_floating_point() or name.endswith(_COUNTER)):
             raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
@@ -120,6 +123,12 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), spec
+
+
+def _is_the_fallbacks(name: str, state: State) -> bool:
+    """If a tensor of a network with a fallback still equals the fallback's: it is stored once."""
+    other = state.get(_FALLBACK + name)
+    return other is not None and torch.equal(state[name], other)
 
 
 def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str] = ()) -> None:

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,6 +78,35 @@ def test_components_of_the_network(program: Any, monkeypatch: pytest.MonkeyPatch
     height, width = config.image_size
     embed = height * width * 3 * config.encoder.embed_dim / 1e9
     assert plain["components_gmac"]["embed"] == pytest.approx(embed, abs=0.0006)
+
+
+def forward_of(checkout: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "benchmarks/plain_forward.py"), "nano"]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_forward_pass_is_that_of_the_checkout(root: Path, tmp_path: Path) -> None:
+    own = forward_of(root, root)
+    assert own.returncode == 0, own.stderr
+    assert all(value > 0 for value in json.loads(own.stdout).values())
+    package = tmp_path / "mmsam_ros"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.py").write_text("raise SystemExit(7)")
+    assert forward_of(tmp_path, root).returncode == 7
+
+
+def test_vit_l_is_compared_with_the_state_before(program: Any) -> None:
+    bench = program("bench_model")
+    row = {"preset": "vit_l", "device": "cpu", "precision": "fp32"}
+    old = row | {"network": "before", "allocator": "default", "total_ms": 60.0}
+    new = row | {"network": "prepared", "allocator": "tuned", "total_ms": 20.0}
+    new |= {"share_of_matrix_rate": 0.9, "peak_gib": 3.0}
+    ratios = [b["value"] for b in bench.bars([old, new]) if "float32: times" in b["name"]
+              or "AVX2 alone: times" in b["name"]]  # fmt: skip
+    assert sorted(ratios, key=str) == [3.0, None]
+    assert all(b["value"] is None for b in bench.bars([new]) if "times" in b["name"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from support.networks import NETWORKS, network_of, spec_of
 from support.randomise import randomise
 
 from mmsam_ros._util import MmsamError
-from mmsam_ros.model import build_model
+from mmsam_ros.model import CombineConfig, build_model
 from mmsam_ros.sensors import ChannelStatistics
 from mmsam_ros.weights import (
     Presence,
@@ -67,6 +67,26 @@ def test_round_trip(weights_file: Path, spec: Spec) -> None:
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert list(weights_file.parent.iterdir()) == [weights_file]  # no partial file is left
+
+
+def test_what_equals_the_fallbacks_is_stored_once(spec: Spec, tmp_path: Path) -> None:
+    config = dataclasses.replace(spec.config, combine=CombineConfig("fallback", gate=True))
+    model = randomise(build_model(config), seed=5)
+    model.begin_as_fallback()
+    assert model.fallback is not None
+    torch.nn.init.ones_(model.head.classifier.bias)
+    path = tmp_path / "nano.safetensors"
+    save_model(path, model, dataclasses.replace(spec, config=config))
+    stored = load_file(path)
+    assert "head.classifier.weight" not in stored
+    assert "head.classifier.bias" in stored
+    loaded, _ = load_model(path)
+    found = loaded.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+    one, other = loaded.up, loaded.fallback and loaded.fallback.up
+    assert one is not None
+    assert other is not None
+    assert one.weight.data_ptr() != other.weight.data_ptr()
 
 
 def test_half_precision_files_load_as_float32(weights_file: Path, tmp_path: Path) -> None:
