@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network by components: milliseconds, multiply-adds, and the share of the matrix rate.
 
-    python benchmarks/bench_model.py [--presets tiny,vit_l] [--device cpu]
+    python benchmarks/bench_model.py [--presets tiny,vit_l] [--device cpu] [--against CHECKOUT]
 
 The matrix rate is that of a linear layer (4096 tokens, 1024 to 4096) of the same precision,
 measured in the same process before and after. Random weights. vit_l takes minutes for each row.
+With --against, vit_l of another checkout is measured as it comes: plain, default allocator.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import ge, le
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +44,8 @@ def report(args: argparse.Namespace) -> None:
         for preset in args.presets.split(",")
         for case in cases(preset, args.device)
     ]
+    if args.against:
+        rows.append(before(args.against.resolve()))
     if not torch.cuda.is_available():
         missing = {"preset": "vit_l", "device": "cuda", "total_ms": None}
         rows.append(missing | {"reason": "no GPU on this machine"})
@@ -53,6 +61,19 @@ def cases(preset: str, device: str) -> Iterator[Row]:
         for precision in ("fp32", "bf16") if has_bf16 else ("fp32",):
             for kind in ("plain", "prepared"):
                 yield base | {"network": kind, "precision": precision}
+
+
+def before(checkout: Path) -> Row:
+    """The row of vit_l in another checkout."""
+    case = {"preset": "vit_l", "threads": 2, "precision": "fp32", "allocator": "default",
+            "network": "before", "device": "cpu"}  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, str(Path(__file__).with_name("plain_forward.py")), "vit_l"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    found = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1]
+    row = case | ({"reason": found} if done.returncode else json.loads(found))
+    print(row, flush=True)
+    return row
 
 
 def measure(case: Row) -> Row:
@@ -164,28 +185,22 @@ def bars(rows: list[Row]) -> list[Row]:
     wide = any(unit in cpu_flags() for unit in BF16_UNITS)
     found = {(r["network"], r["precision"], r["allocator"]): r for r in rows
              if r["preset"] == "vit_l" and r["device"] == "cpu"}  # fmt: skip
-    plain = found.get(("plain", "fp32", "default"), {})
+    old = found.get(("before", "fp32", "default"), {})
     best = {p: found.get(("prepared", p, "tuned"), {}) for p in ("fp32", "bf16")}
 
     def ratio(precision: str) -> float | None:
-        before, after = (row.get("total_ms", 0.0) for row in (plain, best[precision]))
+        before, after = (row.get("total_ms", 0.0) for row in (old, best[precision]))
         return round(before / after, 2) if before and after else None
 
-    fp32, lacks = best["fp32"], "vit_l has not been measured, or failed"
+    fp32, lacks = best["fp32"], "not measured (vit_l, --against), or failed"
     narrow = [
-        ("times faster than plain with the default allocator", ratio("fp32"), "x", 1.8, ge),
+        ("times faster than before", ratio("fp32"), "x", 1.8, ge),
         ("share of the matrix rate", fp32.get("share_of_matrix_rate"), "", 0.8, ge),
         ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
     ]
     half = [
-        (
-            "float32: times faster than plain with the default allocator",
-            ratio("fp32"),
-            "x",
-            2.5,
-            ge,
-        ),
-        ("bf16: times faster than it", ratio("bf16"), "x", 5.0, ge),
+        ("float32: times faster than before", ratio("fp32"), "x", 2.5, ge),
+        ("bf16: times faster than before", ratio("bf16"), "x", 5.0, ge),
         ("peak memory", fp32.get("peak_gib"), "GiB", 3.5, le),
     ]
     entries = []
@@ -201,4 +216,5 @@ if __name__ == "__main__":
     parser = command_line(__doc__)
     parser.add_argument("--presets", default="tiny", help="with commas (default: tiny)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--against", type=Path, help="the checkout to compare vit_l with")
     run(report, measure, __doc__, parser)
