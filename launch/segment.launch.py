@@ -40,7 +40,7 @@ ARGUMENTS = [
     # empty: the value of the parameter file
     ("weights", "", "weights file (.safetensors), or a name of mmsam weights list"),
     ("device", "", "device of the network; auto: a GPU if there is one"),
-    ("precision", "", "arithmetic of the network"),
+    ("precision", "", "precision of the network"),
     ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameter file of the node"),
     ("calibration", "", "second parameter file, as written by `mmsam bag calib`; "
      f"empty: {BESIDE_BAG} in the bag's folder, if it is there"),
@@ -52,9 +52,9 @@ ARGUMENTS = [
     ("lidar_image_topic", "lidar/image", "LiDAR raster in the camera's view, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
-    ("registration", "", "thermal to camera"),
-    ("use_sim_time", "false", "true: the time of /clock, which the bag's player then publishes"),
-    ("bag", "", "recording to play, of ROS 2 or ROS 1"),
+    ("registration", "", "how the thermal image is brought into the camera's view"),
+    ("use_sim_time", "false", "true: use the time of /clock, which the bag's player then publishes"),
+    ("bag", "", "recording to play, ROS 2 or ROS 1"),
     ("loop", "false", "true: play the bag again and again"),
     ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
     ("rviz", "false", "true: start RViz"),
