@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_rig(option: Callable[..., object], size: str) -> None:
     width = int(size.split("x")[0])
-    option("--rig", type=int, default=0, metavar="N", help="sensor rig; 0: standard, others are drawn at random")
-    text = f"image size (default: {size}; a drawn rig: {width} wide, its own format)"
+    option("--rig", type=int, default=0, metavar="N", help="sensor rig; 0: standard, else drawn")
+    text = f"image size (default: {size}; a drawn rig: {width} wide, its own aspect ratio)"
     option("--size", type=image_size, default=(width, None), metavar="WIDTHxHEIGHT", help=text)
 
 

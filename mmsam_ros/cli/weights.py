@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_words(convert, "--sensors", "sensors besides the camera", AUXILIARY_SENSORS, required=True)
     option("--preset", choices=get_args(Preset), default="vit_l", help="size of the network")
     option("--size", type=image_size, metavar="WIDTHxHEIGHT",
-           help="network input (default: the data set's, or the preset's own)")  # fmt: skip
+           help="input size (default: the data set's, or the preset's own)")  # fmt: skip
     option("--released", type=Path, metavar="FILE", help="released MM SAM-adapter (.pth)")
     option("--sam", type=Path, metavar="FILE", help="official SAM checkpoint (.pth; B, L or H)")
     option("--convnext", metavar="NAME", help="ConvNeXt weights: a file or a timm model name")
-    option("--seed", type=int, default=0, metavar="N", help="seed for the parts that start from scratch")
+    option("--seed", type=int, default=0, metavar="N", help="seed of the parts without weights")
     info = add_verb(verbs, "info", show, "show what a weights file contains")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file or name")
     _add_registry(verbs)
@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
               "for each set)", AUXILIARY_SENSORS)  # fmt: skip
     option("--precision", choices=["fp32", "fp16"], default="fp32", help="precision of the network")
     add_out(export, "folder to write", "out/onnx")
-    seen = add_verb(verbs, "seen", write_seen, "add statistics of the training data to a weights file")
+    seen = add_verb(verbs, "seen", write_seen, "add statistics of the training data")
     option = seen.add_argument
     option("file", type=Path, metavar="FILE", help="weights file; its tensors are not changed")
-    option("--dataset", choices=list(BENCHMARKS), required=True, help="data set that it was trained on")
+    option("--dataset", choices=list(BENCHMARKS), required=True, help="data set of the training")
     option("--root", type=Path, required=True, metavar="DIR", help="top folder of the data set")
     option("--lists", type=Path, metavar="DIR", help="FMB's easy and hard lists")
 
@@ -142,9 +142,9 @@ def write_weights(args: argparse.Namespace) -> None:
 
 
 def write_seen(args: argparse.Namespace) -> None:
-    """Note in a weights file what the sensors looked like in its training data (the split `train`).
-    Training does it by itself; weights that were converted, or are older, need it for the node to
-    recognise a sensor that does not fit.
+    """Add statistics of the training data (the split `train`) to a weights file. Training does this
+    by itself; converted or older weights need it so that the node can recognise a sensor that does
+    not fit.
     """
     spec = weights.read_spec(args.file)
     frames = open_frames(args.dataset, args.root, "train", spec.sensors, args.lists or "")
