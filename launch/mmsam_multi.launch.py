@@ -41,6 +41,8 @@ def read_arguments(context):
     wrong = []
     for name in ("weights", "params_file", "params_folder"):
         values[name] = path = os.path.expanduser(values[name])
+        if name == "weights" and one.is_registry_name(path):
+            continue  # which the nodes know
         fits = os.path.isdir if name == "params_folder" else os.path.isfile
         if path and not fits(path):
             wrong.append(f"{name}: {path}: no such " + ("folder" if "folder" in name else "file"))

@@ -40,7 +40,7 @@ ARGUMENTS = [
     # empty: the value of the parameter file
     ("weights", "", "weights file (.safetensors), or a name of mmsam weights list"),
     ("device", "", "device of the network; auto: a GPU if there is one"),
-    ("precision", "", "arithmetic of the network"),
+    ("precision", "", "precision of the network"),
     ("params_file", os.path.join(SHARE, "config", "segment.yaml"), "parameter file of the node"),
     ("calibration", "", "second parameter file, as written by `mmsam bag calib`; "
      f"empty: {BESIDE_BAG} in the bag's folder, if it is there"),
@@ -52,9 +52,9 @@ ARGUMENTS = [
     ("lidar_image_topic", "lidar/image", "LiDAR raster in the camera's view, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
-    ("registration", "", "thermal to camera"),
-    ("use_sim_time", "false", "true: the time of /clock, which the bag's player then publishes"),
-    ("bag", "", "recording to play, of ROS 2 or ROS 1"),
+    ("registration", "", "how the thermal image is aligned with the camera's"),
+    ("use_sim_time", "false", "true: use the time of /clock, which the bag's player publishes"),
+    ("bag", "", "recording to play, ROS 2 or ROS 1"),
     ("loop", "false", "true: play the bag again and again"),
     ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
     ("rviz", "false", "true: start RViz"),
@@ -101,14 +101,19 @@ def is_set(values, name):
     return values[name].lower() == "true"
 
 
+def is_registry_name(weights):
+    """Whether weights are given by a name of `mmsam weights list`, or not at all."""
+    return not os.path.splitext(weights)[1] and not os.path.dirname(weights)
+
+
 def read_arguments(context):
     """The values by name, paths with ~ expanded; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     wrong = misspelt(context)
     for name in (*FILES, "bag"):
         values[name] = path = os.path.expanduser(values[name])
-        if name == "weights" and not os.path.splitext(path)[1] and not os.path.dirname(path):
-            continue  # a name of the registry, which the node knows
+        if name == "weights" and is_registry_name(path):
+            continue  # which the node knows
         if path and not os.path.exists(path):
             wrong.append(f"{name}: {path}: no such file" + " or folder" * (name == "bag"))
         elif path and name in FILES and not os.path.isfile(path):

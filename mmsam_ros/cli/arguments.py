@@ -24,8 +24,10 @@ class _Formatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if action.nargs == 0 or action.default in (None, "", []) or "(default" in text:
+        if action.nargs == 0 or action.default in (None, "", [], ()) or "(default" in text:
             return text
+        if isinstance(action.default, tuple):
+            return f"{text} (default: {','.join(map(str, action.default))})"
         return f"{text} (default: %(default)s)"
 
 
@@ -116,20 +118,20 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--device", type=device, default="auto", help="auto, cpu or cuda[:N]")
     option("--precision", choices=["fp32", "bf16", "fp16"], default="fp32",
-           help="network arithmetic; fp16: with ONNX Runtime on a GPU")  # fmt: skip
+           help="precision of the network; fp16: with ONNX Runtime on a GPU")  # fmt: skip
     option("--engine", choices=["auto", "torch", "compile", "onnx"], default="torch",
            help="what runs the network; auto: the fastest here")  # fmt: skip
     option("--providers", type=lambda text: tuple(filter(None, text.split(","))), default=(),
-           metavar="NAME,...", help="of ONNX Runtime, best first")  # fmt: skip
+           metavar="NAME,...", help="execution providers of ONNX Runtime, best first")  # fmt: skip
 
 
 def add_node(parser: argparse.ArgumentParser) -> None:
     """`--params-file`, `-p` and `-r`, which mean what they mean to the node after --ros-args."""
     option = parser.add_argument
     option("--params-file", type=Path, action="append", default=[], metavar="FILE",
-           help="parameter file of the node; of several, later ones win")  # fmt: skip
+           help="parameter file of the node; later files override earlier ones")  # fmt: skip
     option("-p", "--param", action="append", default=[], metavar="NAME:=VALUE",
-           help="a parameter of the node, over those of files")  # fmt: skip
+           help="a parameter of the node; overrides those of files")  # fmt: skip
     option("-r", "--remap", action="append", default=[], metavar="FROM:=TO",
            help="another topic for an input, such as camera/image:=/front/image")  # fmt: skip
 

@@ -29,18 +29,18 @@ from mmsam_ros.training.tta import View
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
-    option("--weights", required=True, metavar="FILE", help="weights file")
+    option("--weights", required=True, metavar="FILE", help="weights file or name")
     add_dataset(parser, "kind of data set (default: the one with the weights' classes)")
-    option("--split", choices=SPLITS, default="test", help="frames to score")
+    option("--split", choices=SPLITS, default="test", help="frames to evaluate")
     option("--geometry", choices=["published", "native"], default="published",
-           help="as the published numbers were made, or as the node does it")  # fmt: skip
+           help="resizing: as for the published numbers, or as in the node")  # fmt: skip
     add_words(parser, "--drop", "sensors to leave out", AUXILIARY_SENSORS, default="")
     add_words(parser, "--corrupt", "degradations of the data", CORRUPTIONS, default="")
-    add_words(parser, "--tta", "test-time augmentation, probabilities are averaged",
+    add_words(parser, "--tta", "test-time augmentation; averages the probabilities",
               get_args(View), default="")  # fmt: skip
-    option("--limit", type=count, metavar="N", help="score only the first N frames")
+    option("--limit", type=count, metavar="N", help="evaluate only the first N frames")
     option("--workers", type=number, default=EvalConfig.workers, metavar="N",
-           help="loading processes of each device")  # fmt: skip
+           help="loading processes for each device")  # fmt: skip
     add_inference(parser)
     add_out(parser, "folder for results.json, results.md and report.html")
     option("--submission", action="store_true", help="write a zip for MUSES's server")

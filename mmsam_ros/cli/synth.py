@@ -23,22 +23,22 @@ def _frames(text: str) -> dict[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    text = "write a drive as a ROS 2 bag with calibration and truth"
+    text = "write a drive as a ROS 2 bag with calibration and ground truth"
     option = add_verb(verbs, "bag", write_drive, text).add_argument
     option("out", type=Path, metavar="OUT", help="new bag; the folder must not exist")
     option("--seed", type=int, default=0, metavar="N", help="number of the world")
     option("--split", choices=SPLITS, default="test", help="worlds to choose from")
     option("--weather", choices=WEATHERS, default="sun", help="weather of the drive")
     option("--case", choices=CASES, default="ordinary", help="what makes it hard")
-    option("--seconds", type=float, default=10.0, metavar="S", help="length")
-    option("--camera-rate", type=float, default=5.0, metavar="HZ", help="images a second")
+    option("--seconds", type=float, default=10.0, metavar="S", help="length of the drive")
+    option("--camera-rate", type=float, default=5.0, metavar="HZ", help="camera images per second")
     _add_rig(option, "640x480")
     text = "write a data set in the folder layout"
     option = add_verb(verbs, "folder", write_folder, text).add_argument
     option("out", type=Path, metavar="OUT", help="top folder; must not exist")
     option("--frames", type=_frames, required=True, metavar="SPLIT=N,...",
-           help="by split, such as train=200,val=40,test=40")  # fmt: skip
-    option("--per-scene", type=count, default=8, metavar="N", help="frames a drive")
+           help="frames in each split, such as train=200,val=40,test=40")  # fmt: skip
+    option("--per-scene", type=count, default=8, metavar="N", help="frames per drive")
     option("--first", type=int, default=0, metavar="N", help="number of the first world")
     option("--workers", type=count, metavar="N", help="processes (default: one per core)")
     _add_rig(option, "512x384")
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_rig(option: Callable[..., object], size: str) -> None:
     width = int(size.split("x")[0])
-    option("--rig", type=int, default=0, metavar="N", help="0: standard; others are drawn")
-    text = f"image size (default: {size}; a drawn rig: {width} wide, its own format)"
+    option("--rig", type=int, default=0, metavar="N", help="sensor rig; 0: standard, else drawn")
+    text = f"image size (default: {size}; a drawn rig: {width} wide, its own aspect ratio)"
     option("--size", type=image_size, default=(width, None), metavar="WIDTHxHEIGHT", help=text)
 
 

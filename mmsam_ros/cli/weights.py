@@ -31,41 +31,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--dataset", choices=list(BENCHMARKS), required=True, help="gives classes and geometry")
     option("--root", type=Path, metavar="DIR", help="top folder of the data set (for folder only)")
     add_words(convert, "--sensors", "sensors besides the camera", AUXILIARY_SENSORS, required=True)
-    option("--preset", choices=get_args(Preset), default="vit_l", help="network")
+    option("--preset", choices=get_args(Preset), default="vit_l", help="size of the network")
     option("--size", type=image_size, metavar="WIDTHxHEIGHT",
-           help="network input (default: the data set's, or the preset's own)")  # fmt: skip
+           help="input size (default: the data set's, or the preset's own)")  # fmt: skip
     option("--released", type=Path, metavar="FILE", help="released MM SAM-adapter (.pth)")
     option("--sam", type=Path, metavar="FILE", help="official SAM checkpoint (.pth; B, L or H)")
     option("--convnext", metavar="NAME", help="ConvNeXt weights: a file or a timm model name")
-    option("--seed", type=int, default=0, metavar="N", help="seed of what starts from scratch")
-    info = add_verb(verbs, "info", show, "show what a weights file holds")
+    option("--seed", type=int, default=0, metavar="N", help="seed of the parts without weights")
+    info = add_verb(verbs, "info", show, "show what a weights file contains")
     info.add_argument("file", type=Path, metavar="FILE", help="weights file or name")
     _add_registry(verbs)
-    export = add_verb(verbs, "export", write_export, "write the network for other programs")
+    export = add_verb(verbs, "export", write_export, "export the network for other programs")
     option = export.add_argument
     option("file", type=Path, metavar="FILE", help="weights file")
     option("--format", choices=["onnx"], default="onnx", help="format of the file")
     add_words(export, "--sensors", "sensors besides the camera that are present (default: one file "
               "for each set)", AUXILIARY_SENSORS)  # fmt: skip
-    option("--precision", choices=["fp32", "fp16"], default="fp32", help="network arithmetic")
+    option("--precision", choices=["fp32", "fp16"], default="fp32", help="precision of the network")
     add_out(export, "folder to write", "out/onnx")
-    seen = add_verb(verbs, "seen", write_seen, "note what the sensors of a data set look like")
+    seen = add_verb(verbs, "seen", write_seen, "add statistics of the training data")
     option = seen.add_argument
-    option("file", type=Path, metavar="FILE", help="weights file; its tensors stay as they are")
-    option("--dataset", choices=list(BENCHMARKS), required=True, help="that it was trained on")
+    option("file", type=Path, metavar="FILE", help="weights file; its tensors are not changed")
+    option("--dataset", choices=list(BENCHMARKS), required=True, help="data set of the training")
     option("--root", type=Path, required=True, metavar="DIR", help="top folder of the data set")
     option("--lists", type=Path, metavar="DIR", help="FMB's easy and hard lists")
 
 
 def _add_registry(verbs: Any) -> None:
-    add_verb(verbs, "list", show_registry, "list weights by name")
-    fetch = add_verb(verbs, "fetch", fetch_weights, "download weights by name")
-    fetch.add_argument("name", metavar="NAME", help="name of the registry")
+    add_verb(verbs, "list", show_registry, "list the weights that have a name")
+    fetch = add_verb(verbs, "fetch", fetch_weights, "download named weights")
+    fetch.add_argument("name", metavar="NAME", help="name that `mmsam weights list` shows")
     register = add_verb(verbs, "register", register_weights, "give a file a name")
     option = register.add_argument
     option("file", type=Path, metavar="FILE", help="weights file or checkpoint")
-    option("--name", required=True, metavar="NAME", help="name that it gets")
-    option("--source", metavar="URL", help="where others get it: https or file (default: FILE)")
+    option("--name", required=True, metavar="NAME", help="name to give it")
+    option("--source", metavar="URL", help="where to download it: https or file (default: FILE)")
     option("--licence", required=True, metavar="TEXT", help="licence of the weights, or unknown")
 
 
@@ -142,9 +142,9 @@ def write_weights(args: argparse.Namespace) -> None:
 
 
 def write_seen(args: argparse.Namespace) -> None:
-    """Note in a weights file what the sensors looked like in its training data (the split `train`).
-    Training does it by itself; weights that were converted, or are older, need it for the node to
-    recognise a sensor that does not fit.
+    """Add statistics of the training data (the split `train`) to a weights file. Training does this
+    by itself; converted or older weights need it so that the node can recognise a sensor that does
+    not fit.
     """
     spec = weights.read_spec(args.file)
     frames = open_frames(args.dataset, args.root, "train", spec.sensors, args.lists or "")

@@ -268,8 +268,8 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("confidence_threshold", 0.0, "Pixels whose confidence is lower have no label: 255 "
                  "in the mask and in all that is made of it. 0: all have one.", "share", 0, 1,
                  read=LIVE),
-    ParameterRow("overlay_opacity", 0.5, "How much of the picture under a class's colour the "
-                 "colour hides, in ~/overlay and ~/overlay/<class>.", "share", 0, 1, read=LIVE),
+    ParameterRow("overlay_opacity", 0.5, "Opacity of the class colours in ~/overlay and "
+                 "~/overlay/<class>.", "share", 0, 1, read=LIVE),
     ParameterRow("repeat_classes", False, "Whether ~/classes and ~/label_info are published every "
                  "second, for subscribers that are not transient local."),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
@@ -277,7 +277,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
             "be what the weights were trained on (unit, polarity, orientation). warn: it is said "
             "in log and diagnostics; refuse: the sensor is left out of the mask as well.", LIVE),
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
-            "subscriptions. auto: as the publishers offer."),
+            "subscriptions. auto: that of the publishers."),
     _seconds("health.silence", 2.0, 0.1, 3600, "An input without a message for longer is silent; "
              "if it is the camera, the mode is STARVED. A sensor that less than half of the masks "
              "of this time have is missing: DEGRADED.", LIVE),
@@ -296,8 +296,8 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     *_info("camera"),
     *_sensor("lidar"),
     ParameterRow("lidar.intensity_field", "auto", "Field of the cloud that is read as intensity. "
-                 "auto: the first of intensity, i, intensities, reflectivity, reflectance, signal "
-                 "that is there; the log says which."),
+                 "auto: the first of intensity, i, intensities, reflectivity, reflectance, "
+                 "remission, signal that is there; the log says which."),
     ParameterRow("lidar.frame", "", "Frame to bring the points into before range and height are "
                  "taken: one of the sensor, with z up. Empty: the cloud's own. For clouds in "
                  "base_link, odom or an optical frame."),

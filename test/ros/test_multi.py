@@ -131,6 +131,12 @@ def test_wrong_arguments_are_said_before_anything_starts(
         launch.start(defaults(launch, **values))
 
 
+def test_weights_may_be_a_name_of_the_registry(launch: Any) -> None:
+    values = {"cameras": "front", "one_process": "false", "weights": "tiny_road_rgb"}
+    (node,) = [a.kwargs for a in launch.start(defaults(launch, **values)) if a.kind == "Node"]
+    assert node["parameters"][-1]["weights"] == "tiny_road_rgb"
+
+
 def test_separate_processes(launch: Any, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "left.yaml").touch()
     values = {"cameras": "front,left", "one_process": "false", "weights": str(weights),
