@@ -5,7 +5,7 @@ parameters. Messages may be those of rclpy or of `rosbags`; importing it needs n
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -175,8 +175,8 @@ class Extrinsics:
         except RosError as error:
             if sensor in self._fixed:
                 text = f"{sensor}: no pose {path} in TF: parameter {sensor}.extrinsics is used"
-                if self._transforms is not None:
-                    self._note(sensor, text, self._log.warning, f" ({error})")
+                if self._transforms is not None and self._is_new(sensor, text):
+                    self._log.warning(shortened(f"{text} ({error})"))
                 return self._fixed[sensor]
             self._origin.pop(sensor, None)
             raise RosError(
@@ -184,7 +184,10 @@ class Extrinsics:
                 f"{sensor}.extrinsics",
                 "no_extrinsics",
             ) from error
-        self._note(sensor, f"{sensor}: pose found {path}", self._log.info)
+        text = f"{sensor}: pose found {path}"
+        if self._is_new(sensor, text):
+            # a line of its own: rclpy lets a line of code log with one severity only
+            self._log.info(shortened(text))
         return found
 
     def twist(self, fixed: str, frame: str, time_ns: int, stale: float) -> tuple[Vector, Vector]:
@@ -215,14 +218,15 @@ class Extrinsics:
             self._static[frames] = now, matrix
         return matrix
 
-    def _note(self, sensor: str, text: str, log: Callable[[str], Any], why: str = "") -> None:
-        """Log where a pose comes from when that changes, the same thing at most twice."""
+    def _is_new(self, sensor: str, text: str) -> bool:
+        """Whether to log where a pose comes from: when that changes, the same at most twice."""
         before = self._origin.get(sensor)
         self._origin[sensor] = text
         key = text if before is None else f"{text}, before: {before}"
-        if text != before and key not in self._said and len(self._said) < MAX_NOTES:
-            self._said.add(key)
-            log(shortened(text + why))
+        if text == before or key in self._said or len(self._said) >= MAX_NOTES:
+            return False
+        self._said.add(key)
+        return True
 
 
 class Transforms(Protocol):

@@ -17,6 +17,7 @@ _OF_ROS = ("/parameter_events", "/rosout")  # every node writes them
 _READ = ("/clock", "/tf", "/tf_static")  # with use_sim_time; with tf2_ros
 _LIFECYCLE = ("change_state", "get_state", "get_available_states", "get_available_transitions",
               "get_transition_graph")  # fmt: skip
+_TF = ("tf2_frames",)  # of tf2_ros' buffer: refused, configure would fail
 _PARAMETERS = ("describe_parameters", "get_parameter_types", "get_parameters", "list_parameters",
                "set_parameters", "set_parameters_atomically", "get_type_description")  # fmt: skip
 
@@ -42,7 +43,7 @@ def outputs() -> list[str]:
 def services() -> list[str]:
     """Services that it may answer."""
     own = [row.name for row in getattr(interface, "SERVICES", ())]
-    return [*(f"~/{name}" for name in (*_PARAMETERS, *_LIFECYCLE)), *own]
+    return [*(f"~/{name}" for name in (*_PARAMETERS, *_LIFECYCLE)), *_TF, *own]
 
 
 def policy() -> str:

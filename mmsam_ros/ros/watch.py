@@ -71,11 +71,14 @@ class Watch:
 
     def _tell_silence(self, stream: Awaited) -> None:
         what = f"{stream.name}: nothing received for {PATIENCE:g} s"
+        gone = f"{what} on {stream.topic}, which nobody publishes any more"
+        # a line of its own each: rclpy lets a line of code log with one severity only
         if stream.last is None or stream.published:
             self._warn(f"{what} {stream.explain_silence()}")
-        else:  # of the camera, it is the end of a bag
-            log = self._inform if stream.name == CAMERA else self._warn
-            log(f"{what} on {stream.topic}, which nobody publishes any more")
+        elif stream.name == CAMERA:  # the end of a bag
+            self._inform(gone)
+        else:
+            self._warn(gone)
 
     def _matters(self, stream: Awaited, silent: set[str]) -> bool:
         """Whether silence is worth a line: without a camera, only of what has never come."""

@@ -7,11 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from rclpy.logging import get_logger
 
+from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
+from mmsam_ros.ros.watch import Watch
 
 
 @pytest.mark.parametrize(
@@ -80,3 +85,42 @@ def test_rclpy_starts_without_a_folder_of_its_own(given: dict[str, str]) -> None
     assert "log files go to" in lines[0]
     assert lines[0].endswith("ROS_LOG_DIR sets another folder")
     assert "started" in lines[1]
+
+
+def test_the_end_of_a_bag_and_a_lost_sensor_later_go_to_one_logger(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """rclpy raises where one line of code logs with two severities, which would end the node."""
+    now, log = [100.0], get_logger("watch")
+    silent = {"published": False, "topic": "/t", "explain_silence": str}
+    streams = [SimpleNamespace(name=name, last=None, **silent) for name in ("camera", "lidar")]
+    watch = Watch(streams, dict, {"lidar": 0.0}, log.warning, log.info, lambda: now[0])
+    for coming in (("camera", "lidar"), (), ("camera", "lidar"), ("camera",)):
+        for _ in range(10):
+            now[0] += 1.0
+            for stream in streams:
+                stream.last = now[0] if stream.name in coming else stream.last
+            watch.look()
+    said = capfd.readouterr().err.splitlines()
+    assert [(line[1:5], line.split()[3]) for line in said] == [
+        ("INFO", "camera:"), ("WARN", "lidar:")
+    ]  # fmt: skip
+
+
+def test_poses_of_parameters_and_of_tf_go_to_one_logger(capfd: pytest.CaptureFixture[str]) -> None:
+    known = []
+
+    def find(*_: object) -> tuple[np.ndarray, bool]:
+        if not known:
+            raise RosError("TF says: no such frame")
+        return np.eye(4), False
+
+    node = SimpleNamespace(get_logger=lambda: get_logger("poses"))
+    given = {"lidar": [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]}
+    poses = Extrinsics(node, given, SimpleNamespace(find=find))
+    asked = ("lidar", "camera", "velodyne", SimpleNamespace(sec=1, nanosec=0))
+    assert poses.lookup(*asked)[0, 3] == 1.0
+    known.append(True)
+    assert poses.lookup(*asked)[0, 3] == 0.0
+    said = capfd.readouterr().err.splitlines()
+    assert [line[1:5] for line in said] == ["WARN", "INFO"]

@@ -101,6 +101,7 @@ def test_every_row_is_granted(shipped: ElementTree.Element) -> None:
         assert re.sub("<.*>", "*", topic.name.replace("~", "/mmsam")) in written
     assert not read & written, "nothing that the node reads can come from itself"
     assert granted(shipped, "services", "request") == set()
+    assert "/tf2_frames" in granted(shipped, "services", "reply"), "of tf2_ros' Buffer"
 
 
 @pytest.mark.dds
