@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from domains import free_domain
 from harness import Client, NodeProcess, camera_info, cloud, image, running
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from support.networks import in_the_lidars_unit
 
 from mmsam_ros.sensors import pose_values
+from mmsam_ros.weights import read_spec, save_spec
 from mmsam_ros.world.dataset import Scene
 from mmsam_ros.world.style import world_seed
 from mmsam_ros.world.vehicle import make_rig
@@ -73,8 +77,18 @@ def finished(pair: tuple[NodeProcess, Client], factor: float) -> tuple[dict[str,
     return values, statuses[-1].status[0].level
 
 
-def test_what_is_implausible_is_left_out_if_asked_for() -> None:
-    with running(free_domain(), *options(plausibility="refuse")) as pair:
+@pytest.fixture
+def weights(root: Path, tmp_path: Path) -> str:
+    """The package's, but they mind the unit of the LiDAR's intensity."""
+    path = tmp_path / "unit.safetensors"
+    shutil.copy(root / "models/tiny_synthetic.safetensors", path)
+    save_spec(path, in_the_lidars_unit(read_spec(path)))
+    return str(path)
+
+
+def test_what_is_implausible_is_left_out_if_asked_for(weights: str) -> None:
+    given = options(weights=weights, plausibility="refuse")
+    with running(free_domain(), *given) as pair:
         values, level = finished(pair, 1 / 255)
         assert level == DiagnosticStatus.WARN
         assert "lidar.intensity_scale" in values["implausible.lidar.intensity"]
@@ -87,11 +101,11 @@ def test_what_is_implausible_is_left_out_if_asked_for() -> None:
         assert output.count("implausible: thermal view is 64 degrees wide, the camera's 75") == 1
 
 
-def test_what_the_node_names_cures_it() -> None:
+def test_what_the_node_names_cures_it(weights: str) -> None:
     registered = {"thermal.registration": "rotation", "thermal.extrinsics": [
         float(v) for v in pose_values(RIG.T_camera_thermal)
     ]}  # fmt: skip
-    cured = options(**registered, **{"lidar.intensity_scale": "auto"})
+    cured = options(weights=weights, **registered, **{"lidar.intensity_scale": "auto"})
     with running(free_domain(), *cured) as pair:
         values, _ = finished(pair, 1 / 255)
         assert not [key for key in values if key.startswith("implausible")]

@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import MMSAMAdapter, build_model
-from mmsam_ros.sensors import SYNTHETIC_CLASSES, ClassInfo, Modality, plain_modality
+from mmsam_ros.sensors import (
+    SYNTHETIC_CLASSES,
+    ChannelStatistics,
+    ClassInfo,
+    Modality,
+    plain_modality,
+)
 from mmsam_ros.training.start import benchmark_geometry, network_config
 from mmsam_ros.weights import Spec, make_spec
 from support.randomise import randomise
@@ -68,6 +75,15 @@ def _spec(
     return make_spec(
         config, modalities, classes, geometry, **{"data": "none", "recipe": "test", **provenance}
     )
+
+
+def in_the_lidars_unit(spec: Spec) -> Spec:
+    """The package's weights, as if trained on intensity in the unit of the synthetic LiDAR."""
+    lidar = replace(spec.inputs["lidar"], encoding="muses_raw")
+    # of 200 training frames
+    intensity = ChannelStatistics(low=5.29, high=200.4, mean=49.1, empty=0.898, slope=-0.391)
+    seen = {**spec.seen, "lidar": {**spec.seen["lidar"], "intensity": intensity}}
+    return replace(spec, inputs={**spec.inputs, "lidar": lidar}, seen=seen)
 
 
 def network_of(name: str, preset: str = "nano", **options: Any) -> MMSAMAdapter:
