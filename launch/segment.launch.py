@@ -107,8 +107,8 @@ def read_arguments(context):
     wrong = misspelt(context)
     for name in (*FILES, "bag"):
         values[name] = path = os.path.expanduser(values[name])
-        if name == "weights" and not os.path.splitext(path)[1] and not os.path.dirname(path):
-            continue  # a name of the registry, which the node knows
+        if name == "weights" and may_be_name(path):
+            continue
         if path and not os.path.exists(path):
             wrong.append(f"{name}: {path}: no such file" + " or folder" * (name == "bag"))
         elif path and name in FILES and not os.path.isfile(path):
@@ -123,6 +123,11 @@ def read_arguments(context):
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return values
+
+
+def may_be_name(weights):
+    """Whether weights may be a name of the registry, which the node knows."""
+    return not os.path.splitext(weights)[1] and not os.path.dirname(weights)
 
 
 def misspelt(context):
@@ -155,12 +160,12 @@ def start(context):
     node = segment(values)
     if values["bag"]:
         actions.append(play_when_ready(values, node))
-    return [*actions, *kept_alive(values, node, PAUSES[0]), *rviz(values)]
+    return [*actions, *kept_alive(node, lambda: segment(values)), *rviz(values)]
 
 
-def kept_alive(values, node, pause, after=0.0):
-    """The node, which starts `after` seconds from now, and another one `pause` seconds after its
-    end if it did not mean to end.
+def kept_alive(node, make, pause=PAUSES[0], after=0.0):
+    """The node, which starts `after` seconds from now, and another one that `make` gives, `pause`
+    seconds after its end if it did not mean to end.
     """
     started = time.monotonic() + after
 
@@ -168,7 +173,7 @@ def kept_alive(values, node, pause, after=0.0):
         if not by_fault(event.returncode) or context.is_shutdown:
             return node_has_ended(event, context)
         wait = PAUSES[0] if time.monotonic() - started > SOUND else pause
-        again = kept_alive(values, segment(values), min(2 * wait, PAUSES[1]), wait)
+        again = kept_alive(make(), make, min(2 * wait, PAUSES[1]), wait)
         text = f"the node has ended with exit code {event.returncode}, see its log; "
         return [
             LogInfo(msg=f"{text}it is started again in {wait:g} s"),
