@@ -5,14 +5,15 @@ ros2 launch mmsam_ros mmsam_multi.launch.py cameras:=front,left points_topic:=/l
 
 Topic names are as of segment.launch.py: a relative one is of the camera (/front/camera/image), one
 that begins with a slash is shared by all cameras. All nodes share one process and one copy of the
-weights, or with one_process:=false each has its own.
+weights, or with one_process:=false each has its own. A process that ends by a fault or is killed is
+started again, after a pause that grows.
 """
 
 import importlib.util
 import os
+from functools import partial
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -70,13 +71,12 @@ def given_parameters(values):
 
 
 def start(context):
-    """The process of all nodes, or one for each."""
+    """The process of all nodes, or one for each; started again after a fault."""
     values, cameras = read_arguments(context)
-    nodes = [shared(values, cameras)]
+    makers = [partial(shared, values, cameras)]
     if not one.is_set(values, "one_process"):
-        nodes = [separate(values, camera) for camera in cameras]
-    ends = [OnProcessExit(target_action=node, on_exit=one.node_has_ended) for node in nodes]
-    return [*map(RegisterEventHandler, ends), *nodes]
+        makers = [partial(separate, values, camera) for camera in cameras]
+    return [action for make in makers for action in one.kept_alive(make(), make)]
 
 
 def shared(values, cameras):

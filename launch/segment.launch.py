@@ -160,12 +160,12 @@ def start(context):
     node = segment(values)
     if values["bag"]:
         actions.append(play_when_ready(values, node))
-    return [*actions, *kept_alive(values, node, PAUSES[0]), *rviz(values)]
+    return [*actions, *kept_alive(node, lambda: segment(values)), *rviz(values)]
 
 
-def kept_alive(values, node, pause, after=0.0):
-    """The node, which starts `after` seconds from now, and another one `pause` seconds after its
-    end if it did not mean to end.
+def kept_alive(node, make, pause=PAUSES[0], after=0.0):
+    """The node, which starts `after` seconds from now, and another one that `make` gives, `pause`
+    seconds after its end if it did not mean to end.
     """
     started = time.monotonic() + after
 
@@ -173,7 +173,7 @@ def kept_alive(values, node, pause, after=0.0):
         if not by_fault(event.returncode) or context.is_shutdown:
             return node_has_ended(event, context)
         wait = PAUSES[0] if time.monotonic() - started > SOUND else pause
-        again = kept_alive(values, segment(values), min(2 * wait, PAUSES[1]), wait)
+        again = kept_alive(make(), make, min(2 * wait, PAUSES[1]), wait)
         text = f"the node has ended with exit code {event.returncode}, see its log; "
         return [
             LogInfo(msg=f"{text}it is started again in {wait:g} s"),

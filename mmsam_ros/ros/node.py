@@ -5,14 +5,12 @@ A managed node. `pipeline.py` is what configure builds, `control.py` answers cal
 says how far the masks can be relied on.
 """
 
-import gc
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import rclpy
-import torch
 from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -20,6 +18,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from mmsam_ros.inference import Segmenter, tune_allocator
+from mmsam_ros.inference.engines.ladder import free_memory
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.control import Control
 from mmsam_ros.ros.errors import RosError
@@ -120,9 +119,7 @@ class SegmentNode(LifecycleNode):
         self.follow()
         self.pipeline = None
         self._entities.destroy()
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        free_memory()
         self._health.look()
 
     def diagnostics(self) -> Any:

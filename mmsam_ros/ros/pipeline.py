@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
@@ -262,7 +263,9 @@ class Pipeline:
 
 
 class Entities:
-    """The publishers, subscriptions, timers, services and clients that a node gets from now on."""
+    """The publishers, subscriptions, timers, services and clients that a node gets from now on,
+    without that of /clock, which rclpy makes when `use_sim_time` is set.
+    """
 
     KINDS = ("publisher", "subscription", "timer", "service", "client")
 
@@ -274,4 +277,5 @@ class Entities:
         """Destroy them."""
         for kind, before in self._before.items():
             for entity in [e for e in getattr(self._node, f"{kind}s") if e not in before]:
-                getattr(self._node, f"destroy_{kind}")(entity)
+                if getattr(entity, "msg_type", None) is not Clock:
+                    getattr(self._node, f"destroy_{kind}")(entity)

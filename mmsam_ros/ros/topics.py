@@ -49,11 +49,12 @@ class Input:
     _warned: set[tuple[str, str]] = field(default_factory=set)
     _subscription: Subscription | None = None
     _current: tuple[Topic, bool, bool] | None = None  # candidate, reliable, latched
+    _read: str | None = None  # kept, as the worker asks while the subscription is replaced
 
     @property
     def topic(self) -> str | None:
         """The topic that is read now, after remapping."""
-        return self._subscription.topic_name if self._subscription else None
+        return self._read
 
     def update(self) -> bool:
         """Follow the publishers; returns whether the input has one."""
@@ -66,7 +67,7 @@ class Input:
         """Unsubscribe; `update` begins anew."""
         if self._subscription is not None:
             self.node.destroy_subscription(self._subscription)
-        self._subscription = self._current = self.last = None
+        self._subscription = self._current = self._read = self.last = None
         self.published = False
         self.arrivals.clear()
 
@@ -100,7 +101,7 @@ class Input:
         )
         kind, name = message_class(candidate.type), candidate.name
         self._subscription = self.node.create_subscription(kind, name, self._receive, qos)
-        self._current = (candidate, reliable, latched)
+        self._current, self._read = (candidate, reliable, latched), self._subscription.topic_name
         word = "reliable" if reliable else "best effort"
         self.node.get_logger().info(f"{self.name}: reading {self.topic} ({word})")
 

@@ -16,10 +16,11 @@ import torch
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
+from mmsam_ros.inference.engines.ladder import free_memory, lost
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
-from mmsam_ros.ros.sets import DEFECT, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
 from mmsam_ros.sensors import Frame, Refusal
 
@@ -41,7 +42,7 @@ class Processor:
         """Process a set; never raises."""
         outcome = self._process(synced)
         if outcome.reason == OUT_OF_MEMORY:
-            torch.cuda.empty_cache()  # the error and its frames are gone; the next frame may fit
+            free_memory()  # the error and its frames are gone; the next frame may fit
         return outcome
 
     def _process(self, synced: SyncedSet) -> Outcome:
@@ -69,6 +70,8 @@ class Processor:
         except Exception:  # a bug costs one frame, not the node
             if not self.is_running():
                 return Outcome("dropped", "shutdown")
+            if said := lost(self.segmenter.device):  # outside of the engine, which knows itself
+                return Outcome("refused", ENGINE, f"the device is lost: {said}", refused)
             return Outcome("refused", DEFECT, traceback.format_exc(), refused)
         return Outcome("used", sensors=refused, fused=result.present, timings=timings)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,26 @@ def test_a_frame_that_no_engine_takes_replaces_none() -> None:
         with pytest.raises(ValueError, match="odd"):
             tried(IMAGE)
         assert (tried.name, tried.failures, spare.calls) == ("onnx", count, 0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "failure"),
+    [(torch.cuda, "synchronize", LOST), (torch, "zeros", FULL), (torch, "zeros", LOST)],
+)
+def test_a_gpu_that_fails_late_or_has_no_room_for_blank_images_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, failure: Exception
+) -> None:
+    """As CUDA does it: kernels fail when they are waited for, and then all that follows."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(owner, name, fail)
+    engine = Failing("torch", None if name == "synchronize" else failure)
+    engine.device = torch.device("cuda")
+    with pytest.raises(EngineError, match="no engine computes any more, the last one was torch"):
+        ladder(engine)[0](IMAGE)
 
 
 def test_what_follows_an_engine() -> None:

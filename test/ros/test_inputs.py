@@ -57,6 +57,29 @@ def test_qos_follows_the_publisher(client: Client, reliability: ReliabilityPolic
     assert stream.update()
 
 
+def test_the_topic_is_known_while_another_qos_is_taken(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker asks for it at any moment, to say where a refused message came from."""
+    stream = Input(client.node, "camera", [RAW], "auto", lambda _: None)
+    first = client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.RELIABLE))
+    client.spin_until(stream.update, "a publisher")
+    create, asked = client.node.create_subscription, []
+
+    def ask_and_create(*args: object) -> object:
+        asked.append(stream.topic)
+        return create(*args)
+
+    monkeypatch.setattr(client.node, "create_subscription", ask_and_create)
+    client.node.destroy_publisher(first)
+    client.node.create_publisher(Image, "/cam", offer(ReliabilityPolicy.BEST_EFFORT))
+    best = (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+    follow(client, stream, "/cam", [best])
+    assert set(asked) == {"/cam"}
+    stream.close()
+    assert stream.topic is None
+
+
 def test_latched_publishers_are_read_latched(client: Client) -> None:
     latched = offer(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
     client.node.create_publisher(Image, "/cam", latched)

@@ -16,6 +16,7 @@ from domains import free_domain
 from harness import NodeProcess, nano_weights, running
 from lifecycle_msgs.msg import Transition
 from managing import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RGB, Manager
+from rclpy.parameter import Parameter
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros import parameters, pipeline
@@ -193,7 +194,9 @@ def test_cleanup_frees_what_configure_has_loaded(
         assert "/mmsam/semantic" in before
         assert node.trigger_deactivate() == SUCCESS
         assert loaded[-1]() is not None
+        assert node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful
         assert node.trigger_cleanup() == SUCCESS
+        assert [s.topic_name for s in node.subscriptions] == ["/clock"], "else its time stands"
         assert loaded[-1]() is None
         assert [p.topic_name for p in node.publishers if "/mmsam/" in p.topic_name] == [
             "/mmsam/mode"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,10 +132,23 @@ def test_wrong_arguments_are_said_before_anything_starts(
         launch.start(defaults(launch, **values))
 
 
-def test_weights_may_be_a_name_of_the_registry(launch: Any) -> None:
-    values = {"cameras": "front", "one_process": "false", "weights": "tiny_road_rgb"}
-    (node,) = [a.kwargs for a in launch.start(defaults(launch, **values)) if a.kind == "Node"]
-    assert node["parameters"][-1]["weights"] == "tiny_road_rgb"
+@pytest.mark.parametrize(("one", "of"), [("true", "segment_multi"), ("false", "segment")])
+def test_a_process_that_ends_by_a_fault_is_started_again(launch: Any, one: str, of: str) -> None:
+    """As the node of one camera; the weights are a name of the registry."""
+    values = {"cameras": "front,left", "one_process": one, "weights": "tiny_road"}
+    context = defaults(launch, **values)
+    actions = launch.start(context)
+    ends = [a.args[0].kwargs for a in actions if a.kind == "RegisterEventHandler"]
+    assert len(ends) == (1 if one == "true" else 2)
+    event = SimpleNamespace(returncode=-9)
+    said, timer = ends[-1]["on_exit"](event, context)
+    assert "exit code -9" in said.kwargs["msg"]
+    (again,) = [a.kwargs for a in timer.kwargs["actions"] if a.kind == "Node"]
+    assert again == ends[-1]["target_action"].kwargs
+    assert again["executable"] == of
+    event.returncode = 2
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        ends[-1]["on_exit"](event, context)
 
 
 def test_separate_processes(launch: Any, weights: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness import GUARD, camera_info, cloud, image, nano_weights
 from malformed import CASES, Case
 
 from mmsam_ros.inference import Result, Segmenter
+from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.frames import FrameBuilder
@@ -221,6 +222,38 @@ def test_failures_cost_one_frame(
     assert rig.counts() == ends | {CAMERA: {f"refused:{reason}": 1}}
     rig.run(frame())
     assert rig.counts()[CAMERA] == {f"refused:{reason}": 1, "used": 1}
+
+
+@pytest.mark.parametrize("step", ["prepare", "infer", "publish"])
+def test_a_device_that_is_lost_outside_the_engine_is_a_fault(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The engine's own errors are its ladder's; after them all that asks the device fails."""
+    gone = fail_with(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    owner = {"publish": rig.outputs}.get(step, Segmenter)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, gone)
+        patch.setattr("torch.cuda.synchronize", gone if step != "publish" else lambda *_: None)
+        patch.setattr(Segmenter, "device", torch.device("cuda"))
+        patch.setattr(Segmenter, "_now", lambda _: time.perf_counter())
+        patch.setattr("mmsam_ros.inference.segmenter.prepare", on_cpu)
+        [outcome] = rig.run(frame())
+    assert outcome.reason == ("engine" if step != "publish" else "defect")
+
+
+def on_cpu(taken: Any, spec: Any, plan: Any, device: Any, **others: Any) -> Any:
+    """`prepare` for a device that is not here."""
+    return prepare(taken, spec, plan, torch.device("cpu"), **others)
+
+
+def test_a_full_memory_of_a_lost_device_costs_the_frame(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the worker: what cannot be given back is no news."""
+    monkeypatch.setattr("torch.cuda.empty_cache", fail_with(RuntimeError("CUDA error")))
+    monkeypatch.setattr(Segmenter, "infer", fail_with(FULL))
+    [outcome] = rig.run(frame())
+    assert outcome.reason == "out_of_memory"
 
 
 def test_a_sensor_that_was_refused_stays_so_if_the_frame_fails(

@@ -58,23 +58,24 @@ class Ladder:
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`."""
         try:
-            return self._engine(inputs)
+            return _computed(self._engine, inputs)
         except Exception as error:  # engines have no common one
             self.failures += 1
             self._say(f"engine {self.name} failed, trying once more: {_line(error)}")
         return self._retry(inputs)
 
     def _retry(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        _free(self.device)
+        free_memory()
         try:
-            return self._engine(inputs)
+            return _computed(self._engine, inputs)
         except Exception as error:
             failure = error
-        _free(self.device)
-        blank = {n: torch.zeros(1, 3, *self._size, device=x.device) for n, x in inputs.items()}
+        free_memory()
         for engine in self._below(failure):
             try:
-                engine(blank)
+                size = (1, 3, *self._size)
+                blank = {n: torch.zeros(size, device=x.device) for n, x in inputs.items()}
+                _computed(engine, blank)
             except Exception as error:
                 failure = error
                 continue
@@ -82,7 +83,7 @@ class Ladder:
                 raise failure  # by the frame
             self._engine = engine
             self._say(f"engine {self.name} takes over: {_line(failure)}")
-            return engine(inputs)
+            return _computed(engine, inputs)
         text = f"no engine computes any more, the last one was {self.name}: {_line(failure)}"
         raise EngineError(text) from failure
 
@@ -91,7 +92,7 @@ class Ladder:
         yield self._engine
         for name, make in self._rungs:
             self._say(f"engine {self.name} fails, trying {name}: {_line(failure)}")
-            _free(self.device)
+            free_memory()
             try:
                 yield make()
             except InferenceError as error:
@@ -112,14 +113,31 @@ def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make
     return found
 
 
-def _free(device: torch.device) -> None:
+def _computed(engine: Engine, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The engine's logits, once they are there: a GPU tells of an error when it is waited for."""
+    logits = engine(inputs)
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize(engine.device)
+    return logits
+
+
+def free_memory() -> None:
     """Gives memory back that nothing uses; a device that is lost cannot, which is no news."""
     gc.collect()
+    try:
+        torch.cuda.empty_cache()  # nothing, where there is no CUDA
+    except RuntimeError:
+        return
+
+
+def lost(device: torch.device) -> str:
+    """What a device says that computes nothing any more in this process; empty if it computes."""
     if device.type == "cuda":
         try:
-            torch.cuda.empty_cache()
-        except RuntimeError:
-            return
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            return _line(error)
+    return ""
 
 
 def _line(error: Exception) -> str:
