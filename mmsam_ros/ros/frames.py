@@ -2,7 +2,7 @@
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -89,7 +89,8 @@ class FrameBuilder:
         """
         message = synced.camera.message
         rgb = messages.camera_rgb(message, self.read, self.notes, self.depth)
-        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
+        frame_ids = self.frame_ids(synced)
+        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2], frame_ids[CAMERA]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
         for name, entry in synced.auxiliaries.items():
@@ -101,11 +102,13 @@ class FrameBuilder:
                 refused[name] = Refusal(name, "data", str(error))
         for name, data in sensors.items():
             if isinstance(data, SensorImage) and data.registration.homography is None:
-                self._look_at_view(name, data, rgb.shape[:2])
+                self._look_at_view(name, data, rgb.shape[:2], frame_ids)
         has_points = any(isinstance(data, LidarPoints) for data in sensors.values())
         return Frame(rgb, sensors, camera() if has_points else None), refused
 
-    def _look_at_view(self, name: str, image: SensorImage, size: Size) -> None:
+    def _look_at_view(
+        self, name: str, image: SensorImage, size: Size, frame_ids: Mapping[str, str]
+    ) -> None:
         """Say that an image is taken to show the camera's view, where nothing confirms it."""
         if not same_shape(image.data.shape, size):
             return  # it is refused
@@ -113,8 +116,8 @@ class FrameBuilder:
         taken, remedy = "taken to show exactly the camera's view", "publish it in that view"
         if name == "thermal":
             try:
-                self.infos.model(CAMERA, *size)
-                self.infos.model(name, height, width)
+                self.infos.model(CAMERA, *size, frame_ids[CAMERA])
+                self.infos.model(name, height, width, frame_ids[name])
             except RosError as error:
                 taken += f" by thermal.registration 'none', and nothing confirms it ({error})"
                 remedy = "set thermal.registration to 'rotation' or 'homography'"
@@ -153,7 +156,7 @@ class FrameBuilder:
         limits, inverted = self.adjust.thermal_limits, self.adjust.thermal_inverted
         if self.thermal is not None:
             return SensorImage(entry.decoded, self.thermal, limits, inverted)
-        thermal = self.infos.model("thermal", *entry.decoded.shape)
+        thermal = self.infos.model("thermal", *entry.decoded.shape, frame_id)
         pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)

@@ -162,6 +162,26 @@ def test_calibrations_of_another_size_are_refused() -> None:
     assert frame.sensors == {}
 
 
+def test_points_are_projected_with_the_camera_info_of_the_image_s_frame() -> None:
+    """Two cameras send on one topic; the other one's message is the newest."""
+    build = builder()
+    other = camera_info(0, 64, 48)
+    other.header.frame_id, other.k[0], other.p[0] = "other", 90.0, 90.0
+    build.infos.update("camera", other)
+    message = synced(lidar=cloud(0, POINTS))
+    frame, _ = build.build(message)
+    assert frame.camera is not None
+    assert frame.camera.K[0, 0] == pytest.approx(0.7 * 64)
+    message.camera.message.header.frame_id = "other"
+    frame, _ = build.build(message)
+    assert frame.camera is not None
+    assert frame.camera.K[0, 0] == 90.0
+    message.camera.message.header.frame_id = "third"
+    frame, refused = build.build(message)
+    assert frame.camera is None
+    assert reasons(refused) == {"lidar": "camera_info"}
+
+
 def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> None:
     bare = cloud(0, POINTS, {"x": 0, "y": 4, "z": 8})
     _, refused = builder(spec=spec_of("muses_rgb_lidar")).build(synced(lidar=bare))
