@@ -251,7 +251,7 @@ class Extrinsics:
 
     def _is_new(self, sensor: str, text: str) -> bool:
         """Whether to log where a pose comes from: when that changes, the same at most twice."""
-        before = self._origin.get(sensor)
+        text, before = shortened(text), self._origin.get(sensor)
         self._origin[sensor] = text
         key = text if before is None else f"{text}, before: {before}"
         if text == before or key in self._said or len(self._said) >= MAX_NOTES:

@@ -28,6 +28,7 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
 )
+from mmsam_ros.sensors.limits import shortened
 from mmsam_ros.sensors.pixels import BitDepth
 from mmsam_ros.sensors.planes import same_shape
 from mmsam_ros.sensors.projection import MIN_RANGE
@@ -97,9 +98,9 @@ class FrameBuilder:
             try:
                 sensors[name] = self._sensor(entry, synced.camera, camera)
             except RosError as error:
-                refused[name] = Refusal(name, error.reason, str(error))
+                refused[name] = Refusal(name, error.reason, shortened(str(error)))
             except SensorError as error:
-                refused[name] = Refusal(name, "data", str(error))
+                refused[name] = Refusal(name, "data", shortened(str(error)))
         for name, data in sensors.items():
             if isinstance(data, SensorImage) and data.registration.homography is None:
                 self._look_at_view(name, data, rgb.shape[:2], frame_ids)
@@ -124,7 +125,7 @@ class FrameBuilder:
             else:  # `Plausibility` compares them
                 self.views.pop(name, None)
                 return
-        self.views[name] = taken
+        self.views[name] = shortened(taken)
         self._images[name] += 1
         if self._images[name] == _ENOUGH:  # a CameraInfo may come a little later
             aligned = name != "thermal" or (height, width) == size

@@ -32,7 +32,7 @@ from mmsam_ros.sensors import (
     robust_mean,
     sample_planes,
 )
-from mmsam_ros.sensors.limits import MAX_NOTES
+from mmsam_ros.sensors.limits import MAX_NOTES, shortened
 from mmsam_ros.weights import Spec
 
 IMPLAUSIBLE = "implausible"  # reason of a refusal
@@ -241,7 +241,7 @@ class Plausibility:
     def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
         """Log a finding now and then, one about a pose once per pair of frames."""
         now, is_pose = self._clock(), finding.subject == "pose"
-        key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
+        key = (sensor, finding.subject, *(map(shortened, frame_ids.values()) if is_pose else ()))
         if key not in self._next_log and len(self._next_log) >= MAX_NOTES:
             return  # frames that count up
         if now >= self._next_log.get(key, now):

@@ -19,6 +19,7 @@ from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.parameters import opencv_homography
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage, pose_matrix
+from mmsam_ros.sensors.limits import MAX_TEXT
 from mmsam_ros.weights import Spec
 
 ALIGNED = Registration()
@@ -330,6 +331,25 @@ def test_a_view_that_nothing_confirms_is_said_once(
 def test_a_view_that_is_known_or_refused_needs_no_word() -> None:
     assert confirmed(32, 24, info=camera_info(0, 32, 24)) == ([], {})
     assert confirmed(24, 32) == ([], {}), "another shape"
+
+
+def test_long_texts_of_a_sender_are_shortened() -> None:
+    """In refusals, which are kept for a while, and in diagnostics."""
+    odd = camera_info(0, 32, 24)
+    odd.distortion_model = "d" * 10**6
+    _, views = confirmed(32, 24, info=odd)
+    assert len(views["thermal"]) <= MAX_TEXT
+
+    def lookup(sensor: str, target: str, source: str, stamp: Any) -> NDArray[np.float64]:
+        raise RosError(f"no way to {source}", "no_extrinsics")
+
+    build = builder()
+    build.poses.lookup = lookup  # type: ignore[method-assign]
+    lost = cloud(0, POINTS)
+    lost.header.frame_id = "f" * 10**6
+    _, refused = build.build(synced(lidar=lost))
+    assert reasons(refused) == {"lidar": "no_extrinsics"}
+    assert len(refused["lidar"].text) <= MAX_TEXT
 
 
 def test_the_view_of_a_raster_is_said_as_well() -> None:
