@@ -296,6 +296,11 @@ def _size(message: Any) -> str:
 
 def _look_at_info(found: BagCheck, name: str, image: TopicSurvey, info: TopicSurvey) -> None:
     subject = f"{name}/camera_info ({info.topic})"
+    own, others = ({frame.lstrip("/") for frame in one.frames} for one in (image, info))
+    if "" not in own | others and not own <= others:
+        frames = [", ".join(map(repr, sorted(some))) for some in (others, own)]
+        found.say(WARNING, subject, f"is of frame {frames[0]}, the images of frame {frames[1]}",
+                  "if it is another camera's, remap it to that of this one")  # fmt: skip
     try:
         model = camera_model(info.first, where=info.topic)
     except RosError as error:

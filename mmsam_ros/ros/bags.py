@@ -4,6 +4,7 @@ CameraInfo or TF. Needs no ROS.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import yaml
 
 from mmsam_ros.ros.calibration import (
+    CAMERAS,
     INFO_FIELDS,
     Matrix,
     camera_doubts,
@@ -155,12 +157,25 @@ def _decoded(reader: Recording, connections: list[Connection]) -> Iterator[tuple
 
 
 def _first(reader: Recording, bag: Path, topic: str) -> Any:
-    """The first message on a topic, which names its frame."""
+    """The first message on a topic, which names its frame; RosError for CameraInfos of several
+    cameras.
+    """
     connections = [connection for connection in reader.connections if connection.topic == topic]
-    for _, message in _decoded(reader, connections):
-        if not message.header.frame_id.lstrip("/"):
+    first = None
+    for _, message in islice(_decoded(reader, connections), CAMERAS):
+        frame = message.header.frame_id.lstrip("/")
+        if not frame:
             raise RosError(f"{topic}: header.frame_id is empty, expected the sensor's frame")
-        return message
+        if first is not None and frame != first.header.frame_id.lstrip("/"):
+            raise RosError(
+                f"{topic}: CameraInfo is of frames {first.header.frame_id!r} and {frame!r}, "
+                "expected that of one camera"
+            )
+        first = message if first is None else first
+        if not hasattr(message, "distortion_model"):  # a cloud, which may be large
+            break
+    if first is not None:
+        return first
     raise RosError("; ".join([f"{bag}: no message on {topic}", *reader.faults]))
 
 

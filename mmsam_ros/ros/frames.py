@@ -90,8 +90,8 @@ class FrameBuilder:
         """
         message = synced.camera.message
         rgb = messages.camera_rgb(message, self.read, self.notes, self.depth)
-        frame_ids = self.frame_ids(synced)
-        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2], frame_ids[CAMERA]))
+        (height, width), frame_ids = rgb.shape[:2], self.frame_ids(synced)
+        camera = cache(lambda: self.infos.model(CAMERA, height, width, frame_ids[CAMERA]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
         for name, entry in synced.auxiliaries.items():
@@ -157,7 +157,8 @@ class FrameBuilder:
         limits, inverted = self.adjust.thermal_limits, self.adjust.thermal_inverted
         if self.thermal is not None:
             return SensorImage(entry.decoded, self.thermal, limits, inverted)
-        thermal = self.infos.model("thermal", *entry.decoded.shape, frame_id)
+        height, width = entry.decoded.shape
+        thermal = self.infos.model("thermal", height, width, frame_id)
         pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)

@@ -212,7 +212,8 @@ class Plausibility:
         self, size: tuple[int, int], image: SensorImage, frame_ids: Mapping[str, str]
     ) -> Iterator[Finding]:
         """Whether a thermal image without registration shows what the camera shows."""
-        sizes = {CAMERA: size, "thermal": image.data.shape[:2]}
+        height, width = image.data.shape[:2]
+        sizes = {CAMERA: size, "thermal": (height, width)}
         try:
             models = [self._infos.model(n, *s, frame_ids.get(n, "")) for n, s in sizes.items()]
         except RosError:  # not known, or of another image

@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 from support.networks import spec_of
 
 from mmsam_ros.cli import bag as verb
+from mmsam_ros.ros.bag_check import check_bag
 from mmsam_ros.ros.bags import (
     parameters_yaml,
     read_parameters,
@@ -101,13 +102,32 @@ TREE = (
 )
 
 
+def picture(frame: str) -> tuple[str, Any]:
+    pixels = np.arange(640 * 480 * 3, dtype=np.uint8)
+    message = T["sensor_msgs/msg/Image"](header(frame), 480, 640, "rgb8", 0, 1920, pixels)
+    return "/camera/image", message
+
+
+@pytest.mark.parametrize(
+    ("infos", "said"),
+    [(["b"], ""), (["/b"], ""), (["a", "b"], ""), ([""], ""),
+     (["a"], "is of frame 'a', the images of frame 'b'")],
+)  # fmt: skip
+def test_a_check_compares_the_frames_of_camera_info_and_image(
+    tmp_path: Path, infos: list[str], said: str
+) -> None:
+    sent = [("/camera/camera_info", camera_info(frame)) for frame in infos]
+    bag = write_bag(tmp_path / "bag", picture("b"), *sent)
+    found = check_bag(bag, spec_of("synthetic_rgb_lidar_thermal")).findings
+    texts = [f.text for f in found if "the images of frame" in f.text]
+    assert texts == ([said] if said else [])
+
+
 def test_camera_infos_of_a_recording_are_known_from_its_beginning(tmp_path: Path) -> None:
     """Those of two cameras on one topic, too; of each, the first one."""
-    pixels = np.zeros(640 * 480 * 3, np.uint8)
-    picture = T["sensor_msgs/msg/Image"](header("b"), 480, 640, "rgb8", 0, 1920, pixels)
     sent = [("a", 300.0), ("b", 400.0), ("a", 500.0)]
     infos_sent = [("/camera/camera_info", camera_info(frame, f)) for frame, f in sent]
-    bag = write_bag(tmp_path / "bag", ("/camera/image", picture), *infos_sent)
+    bag = write_bag(tmp_path / "bag", picture("b"), *infos_sent)
     found: list[tuple[float, float]] = []
     with Recording(bag) as reader:
         parameters = check_parameters({}, pytest.fail)
@@ -186,6 +206,12 @@ def test_camera_lidar_and_thermal(tmp_path: Path) -> None:
     assert parameters["thermal"]["extrinsics"] == pytest.approx([0.1, 0, 0, 0, 0, 0, 1])
     # TURN takes x to z: the lidar is at (0, 0, 1.5) in base, which the camera sees from (1, 2, 3)
     assert parameters["lidar"]["extrinsics"] == pytest.approx([-1.0, -2.0, -1.5, *TURN])
+
+
+def test_camera_infos_of_two_cameras_on_one_topic_are_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", CAMERA, CAMERA, (CAMERA[0], camera_info("other", 300.0)))
+    with pytest.raises(RosError, match="CameraInfo is of frames 'camera' and 'other'"):
+        read_parameters(bag)
 
 
 def test_camera_alone_needs_no_transform(tmp_path: Path) -> None:
