@@ -43,7 +43,8 @@ data.
 * Data: $data,
   rendered by `mmsam synth` (own world, own classes). The RGB part was pretrained on other worlds
   (train seeds from 100000, 1200 frames). Training uses the train seeds from 0 and other rigs, the
-  scores below the test seeds from 0. No two splits share a seed, or a cell that colours and textures are drawn from.
+  scores below the test seeds from 0. No two splits share a seed, or a cell that colours and
+  textures are drawn from.
 * Recipe and commands: `$recipe`,
   seed $seed. Converted to this file by `benchmarks/release_weights.py`.
 
