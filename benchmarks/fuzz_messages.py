@@ -319,7 +319,8 @@ class Tally:
                   "info": (CAMERA, "lidar")}[stream]  # fmt: skip
         found = {name: good[name]() for name in needed} | {stream: message}
         infos = CameraInfos()
-        infos.update(CAMERA, found.pop("info", None))
+        if "info" in found:
+            infos.update(CAMERA, found.pop("info"))
         poses: Any = Poses()
         builder = FrameBuilder(segmenter().spec, infos, poses, Registration())
         entries = {name: Entry(name, 0, m, 0) for name, m in found.items()}

@@ -11,10 +11,18 @@ class MmsamError(ValueError):
     """
 
 
-def near_match(word: str, known: Iterable[str]) -> str:
+def shown(value: object) -> str:
+    """Its repr, which a number of 5,000 digits and lists in lists in lists do not have."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"{type(value).__name__} that is too long or deep to be shown"
+
+
+def near_match(word: object, known: Iterable[str]) -> str:
     """A hint such as "; did you mean 'depth'?", or the known words where none is close."""
-    options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    options, text = sorted(known), word if isinstance(word, str) else shown(word)
+    close = difflib.get_close_matches(text, options, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(options) or 'none'}"
 
 
@@ -23,7 +31,7 @@ def check_word(
 ) -> str:
     """The word itself; raises `error` with the near match unless it is known."""
     if not isinstance(word, str):
-        raise error(f"{where}: found {word!r}, expected one of {', '.join(known) or 'none'}")
+        raise error(f"{where}: found {shown(word)}, expected one of {', '.join(known) or 'none'}")
     if word not in known:
         raise error(f"{where}: unknown {word!r}{near_match(word, known)}")
     return word

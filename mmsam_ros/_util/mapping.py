@@ -17,7 +17,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mmsam_ros._util.errors import MmsamError, near_match
+from mmsam_ros._util.errors import MmsamError, near_match, shown
 
 T = TypeVar("T")
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
@@ -35,7 +35,7 @@ def require(
 ) -> None:
     """Raise `error` in the one form that a wrong value is reported in, unless it `holds`."""
     if not holds:
-        raise error(f"{field}: found {found!r}, expected {expected}")
+        raise error(f"{field}: found {shown(found)}, expected {expected}")
 
 
 class Checked:
@@ -54,8 +54,8 @@ class Checked:
             choices = _choices(_hints(type(self))[field.name])
             for item in items if choices else ():
                 if item not in choices:
-                    name, hint = _join(self.where, field.name), near_match(str(item), choices)
-                    raise self.error(f"{name}: found {item!r}{hint}")
+                    name, hint = _join(self.where, field.name), near_match(item, choices)
+                    raise self.error(f"{name}: found {shown(item)}{hint}")
             if "range" in field.metadata:
                 low, high, below = field.metadata["range"]
                 inside = all(low <= n < high or (n == high and not below) for n in items)
@@ -115,7 +115,7 @@ def from_mapping(cls: type[T], values: Any, where: str = "") -> T:
     start = f"{where}: " if where else ""
     for key in values:
         if key not in fields:
-            raise error(f"{start}unknown key {key!r}{near_match(str(key), fields)}")
+            raise error(f"{start}unknown key {shown(key)}{near_match(key, fields)}")
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:

@@ -19,6 +19,7 @@ from mmsam_ros.data import SPLITS
 from mmsam_ros.sensors import AUXILIARY_SENSORS, NO_LABEL, ClassInfo, percentiles
 
 _MASK, _CERTAIN = "semantic", "confidence"  # last words of topics
+_NO_CLASSES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # another's
 _META = "meta.json"  # of a data set in the folder layout
 
 
@@ -202,6 +203,9 @@ def _recorded_classes(reader: Any) -> Sequence[ClassInfo]:
 
     found = [c for c in reader.connections if c.topic.endswith("/classes") and c.msgcount]
     for connection, _, data in reader.messages(found) if found else ():
-        table = json.loads(reader.deserialize(data, connection.msgtype).data)["classes"]
-        return [ClassInfo(c["id"], c["name"], tuple(c["rgb"])) for c in table]
+        try:
+            table = json.loads(reader.deserialize(data, connection.msgtype).data)["classes"]
+            return [ClassInfo(c["id"], c["name"], tuple(c["rgb"])) for c in table]
+        except _NO_CLASSES:
+            continue
     return SYNTHETIC_CLASSES

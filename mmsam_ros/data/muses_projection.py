@@ -70,7 +70,7 @@ def _matrix(path: Path, values: Any, entry: str, shape: tuple[int, ...] | None) 
         for key in entry.split("."):
             values = values[key]
         matrix = np.array(values, np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: {entry} is missing or not in numbers") from error
     if (shape is not None and matrix.shape != shape) or not np.isfinite(matrix).all():
         raise DataError(f"{path}: {entry} is {matrix.tolist()}, expected finite {shape}")
@@ -116,7 +116,7 @@ def raw_frames(
 def _exposures(path: Path) -> dict[str, float]:
     """`<weather>/<time>/<name>` -> middle of the camera's exposure in seconds."""
     begin, end = (f"frame_camera_exposure_{word}_timestamp_us" for word in ("start", "end"))
-    with naming(path, TypeError):
+    with naming(path, TypeError, OverflowError):
         return {
             name: (entry[begin] + entry[end]) / 2e6
             for name, entry in read_json(path).items()

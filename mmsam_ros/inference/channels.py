@@ -19,6 +19,7 @@ from mmsam_ros.sensors import (
     channel_statistics,
     sample_planes,
 )
+from mmsam_ros.sensors.limits import shortened
 from mmsam_ros.weights import Spec
 
 Channels = Mapping[str, ChannelStatistics]  # by field
@@ -53,8 +54,8 @@ class Finding(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All in one."""
-        return f"{self.found}; {self.remedy}"
+        """All in one; it may quote names of frames."""
+        return shortened(f"{self.found}; {self.remedy}")
 
 
 class ChannelWatch:

@@ -29,6 +29,7 @@ IMAGES: Mapping[str, tuple[bool | None, bool]] = {
 }  # fmt: skip
 REFRESH = 1.0  # seconds after which a static transform is asked for again
 WAY = 100_000_000  # nanoseconds over which a velocity is taken from TF
+CAMERAS = 8  # frames of which CameraInfos on one topic are remembered
 LATE = 100_000_000  # nanoseconds by which the newest transform may be older than a message
 
 
@@ -66,31 +67,39 @@ def camera_doubts(info: Any, image: str = "auto") -> list[str]:
 
 @dataclass
 class CameraInfos:
-    """The newest calibrations of "camera" and "thermal"; doubts about them are noted."""
+    """The newest calibrations of "camera" and "thermal"; doubts about them are noted. Where those
+    of several cameras come on one topic, an image has the one of its own frame.
+    """
 
     images: Mapping[str, str] = field(default_factory=dict)  # what each image is, see `IMAGES`
     fixed: Mapping[str, Any] = field(default_factory=dict)  # CameraInfo, preferred to topics
     notes: Notes = field(default_factory=Notes)
     topics: Mapping[str, str] = field(default_factory=dict)  # their names for messages
-    _received: dict[str, Any] = field(default_factory=dict)
+    # by frame, the newest last
+    _received: dict[str, dict[str, Any]] = field(default_factory=dict)
     _models: dict[str, tuple[str, CameraModel]] = field(default_factory=dict)  # with their values
 
     def update(self, name: str, message: Any) -> None:
         """Store a CameraInfo; it is checked when an image needs it."""
-        self._received[name] = message
+        frame = message.header.frame_id.lstrip("/")
+        others = [known for known in self._received.get(name, {}).items() if known[0] != frame]
+        # a new dictionary, as another thread may be reading
+        self._received[name] = dict([*others[1 - CAMERAS :], (frame, message)])
 
     def known(self) -> dict[str, Any]:
-        """The CameraInfo of each name, as far as there is one."""
-        return {**self._received, **self.fixed}
+        """The newest CameraInfo of each name, as far as there is one."""
+        newest = {name: [*infos.values()][-1] for name, infos in self._received.items()}
+        return {**newest, **self.fixed}
 
-    def model(self, name: str, height: int, width: int) -> CameraModel:
-        """The model of "camera" or "thermal" for an image of this size; RosError if there is none
-        yet (reason "no_camera_info"), or it is not usable or for another size ("camera_info").
+    def model(self, name: str, height: int, width: int, frame_id: str = "") -> CameraModel:
+        """The model of "camera" or "thermal" for an image of this size and frame; RosError if there
+        is none yet (reason "no_camera_info"), or it is not usable, for another size or one of
+        several cameras that are not the image's ("camera_info").
         """
         image, fixed = self.images.get(name, "auto"), name in self.fixed
         topic = self.topics.get(name, f"{name}/camera_info")
         where = f"parameter {name}.info" if fixed else topic
-        info = self.fixed[name] if fixed else self._received.get(name)
+        info = self.fixed[name] if fixed else self._of_frame(name, topic, frame_id.lstrip("/"))
         if info is None:
             raise RosError(
                 f"no CameraInfo received on {topic}; publish or remap it, or set the parameters "
@@ -119,6 +128,28 @@ class CameraInfos:
             self.notes.warning(text)
         self._models[name] = values, model
         return model
+
+    def _of_frame(self, name: str, topic: str, frame: str) -> Any:
+        """The CameraInfo for an image of this frame; None if there is none yet."""
+        received = self._received.get(name)
+        if received is None or frame in received:
+            return received and received[frame]
+        if len(received) > 1:
+            frames = ", ".join(map(repr, received))
+            raise RosError(
+                f"{topic}: several cameras send CameraInfo, of frames {frames}, and none is for "
+                f"frame {frame!r} of the image: give each camera a topic of its own, or set the "
+                f"parameters {name}.info",
+                "camera_info",
+            )
+        [(other, info)] = received.items()
+        if frame and other:
+            self.notes.warning(
+                f"{topic} is of frame {other!r}, the image of frame {frame!r}: it is used. If it "
+                f"is another camera's, remap {name}/camera_info",
+                f"frame of {topic}",
+            )
+        return info
 
 
 def transform_matrix(transform: Any) -> Matrix:
@@ -220,7 +251,7 @@ class Extrinsics:
 
     def _is_new(self, sensor: str, text: str) -> bool:
         """Whether to log where a pose comes from: when that changes, the same at most twice."""
-        before = self._origin.get(sensor)
+        text, before = shortened(text), self._origin.get(sensor)
         self._origin[sensor] = text
         key = text if before is None else f"{text}, before: {before}"
         if text == before or key in self._said or len(self._said) >= MAX_NOTES:

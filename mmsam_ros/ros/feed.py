@@ -4,10 +4,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from mmsam_ros.ros.bags import recorded_transforms
-from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.calibration import CAMERAS, CameraInfos
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.intake import Intake
@@ -105,10 +106,11 @@ class Feed:
         self, infos: CameraInfos, copy: Copy | None = None, motion: CloudMotion | None = None
     ) -> Iterator[SyncedSet]:
         """The sets; `infos` and `motion` are kept up to date. `copy` sees every message before."""
-        for name, connection in self.inputs.infos.items():  # the first of each
-            for _, message in self._decoded([connection]):
+        for name, connection in self.inputs.infos.items():
+            # the first one counts, unless those of several cameras are on the topic
+            for _, message in reversed([*islice(self._decoded([connection]), CAMERAS)]):
                 infos.update(name, message)
-                break
+        self.broken.clear()  # they are met again
         streams = {c.id: stream for stream, c in self.inputs.streams.items()}
         cameras = {c.id: name for name, c in self.inputs.infos.items()}
         moving = {c.id for c in self.reader.connections
@@ -157,7 +159,6 @@ class Feed:
         for connection, when, data in self.reader.messages(connections):
             if (message := self._decode(connection, data)) is not None:
                 yield when, message
-        self.broken.clear()  # they are met again
 
     def _explain_lack(self) -> str:
         names = " or ".join(self.inputs.lacking[CAMERA])

@@ -2,7 +2,7 @@
 """Synchronised messages to a `Frame`: decoding and calibration. Needs no ROS."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -28,6 +28,7 @@ from mmsam_ros.sensors import (
     SensorError,
     SensorImage,
 )
+from mmsam_ros.sensors.limits import shortened
 from mmsam_ros.sensors.pixels import BitDepth
 from mmsam_ros.sensors.planes import same_shape
 from mmsam_ros.sensors.projection import MIN_RANGE
@@ -89,23 +90,26 @@ class FrameBuilder:
         """
         message = synced.camera.message
         rgb = messages.camera_rgb(message, self.read, self.notes, self.depth)
-        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2]))
+        frame_ids = self.frame_ids(synced)
+        camera = cache(lambda: self.infos.model(CAMERA, *rgb.shape[:2], frame_ids[CAMERA]))
         sensors: dict[str, LidarPoints | SensorImage] = {}
         refused: dict[str, Refusal] = {}
         for name, entry in synced.auxiliaries.items():
             try:
                 sensors[name] = self._sensor(entry, synced.camera, camera)
             except RosError as error:
-                refused[name] = Refusal(name, error.reason, str(error))
+                refused[name] = Refusal(name, error.reason, shortened(str(error)))
             except SensorError as error:
-                refused[name] = Refusal(name, "data", str(error))
+                refused[name] = Refusal(name, "data", shortened(str(error)))
         for name, data in sensors.items():
             if isinstance(data, SensorImage) and data.registration.homography is None:
-                self._look_at_view(name, data, rgb.shape[:2])
+                self._look_at_view(name, data, rgb.shape[:2], frame_ids)
         has_points = any(isinstance(data, LidarPoints) for data in sensors.values())
         return Frame(rgb, sensors, camera() if has_points else None), refused
 
-    def _look_at_view(self, name: str, image: SensorImage, size: Size) -> None:
+    def _look_at_view(
+        self, name: str, image: SensorImage, size: Size, frame_ids: Mapping[str, str]
+    ) -> None:
         """Say that an image is taken to show the camera's view, where nothing confirms it."""
         if not same_shape(image.data.shape, size):
             return  # it is refused
@@ -113,15 +117,15 @@ class FrameBuilder:
         taken, remedy = "taken to show exactly the camera's view", "publish it in that view"
         if name == "thermal":
             try:
-                self.infos.model(CAMERA, *size)
-                self.infos.model(name, height, width)
+                self.infos.model(CAMERA, *size, frame_ids[CAMERA])
+                self.infos.model(name, height, width, frame_ids[name])
             except RosError as error:
                 taken += f" by thermal.registration 'none', and nothing confirms it ({error})"
                 remedy = "set thermal.registration to 'rotation' or 'homography'"
             else:  # `Plausibility` compares them
                 self.views.pop(name, None)
                 return
-        self.views[name] = taken
+        self.views[name] = shortened(taken)
         self._images[name] += 1
         if self._images[name] == _ENOUGH:  # a CameraInfo may come a little later
             aligned = name != "thermal" or (height, width) == size
@@ -153,7 +157,7 @@ class FrameBuilder:
         limits, inverted = self.adjust.thermal_limits, self.adjust.thermal_inverted
         if self.thermal is not None:
             return SensorImage(entry.decoded, self.thermal, limits, inverted)
-        thermal = self.infos.model("thermal", *entry.decoded.shape)
+        thermal = self.infos.model("thermal", *entry.decoded.shape, frame_id)
         pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)

@@ -129,15 +129,16 @@ class Health:
             f"{name}: segmentation", counts, self._facts(pipeline, mode),
             pipeline.plausibility.findings, given["health.failures"],
         )  # fmt: skip
-        if not pipeline.running:
-            whole.level, whole.message = OK, mode.reason
         figures = pipeline.monitor.figures(pipeline.sensors, given["health.silence"])
         parts = [
             sync_status(counts, pipeline.sync.unmatched()),
             inference_status(figures, pipeline.segmenter.device, given),
             output_status(figures, given),
         ]
-        if pipeline.running:
+        if not pipeline.running:
+            for status in (whole, *parts):
+                status.level, status.message = OK, mode.reason
+        else:
             silence, optional = given["health.silence"], pipeline.optional
             parts = [*input_statuses(pipeline.inputs, counts, now, silence, optional), *parts]
         for part in parts:

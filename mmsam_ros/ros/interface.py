@@ -154,7 +154,7 @@ class ParameterRow:
 
     def check(self, value: Any) -> None:
         """Raises RosError unless type, word, range and length of a value are as expected."""
-        hint = near_match(str(value), self.choices) if self.choices else ""
+        hint = near_match(value, self.choices) if self.choices else ""
         require(self._fits(value), f"parameter {self.name}", value, self.expected + hint, RosError)
 
     def _fits(self, value: Any) -> bool:
@@ -163,7 +163,8 @@ class ParameterRow:
             return is_list and len(value) in (0, self.length or len(value))
         if self.word and value == self.word:
             return True
-        value = float(value) if self.word and type(value) is int else value
+        if self.word and type(value) is int and abs(value) < 2**63:
+            value = float(value)
         if type(value) is not type(self.default):
             return False
         if self.choices:

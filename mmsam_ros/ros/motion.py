@@ -14,6 +14,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import Entry
 from mmsam_ros.sensors import SensorError
+from mmsam_ros.sensors.limits import shortened
 from mmsam_ros.sensors.motion import FARTHEST, Vector, twist_at, undistort
 
 KEPT = 500  # twists that are remembered
@@ -51,7 +52,7 @@ class CloudMotion:
                 raise RosError("the cloud is too old")
             linear, angular = self._twist(cloud, camera.time_ns)
         except (RosError, SensorError) as error:
-            self.state = f"not compensated: {error}"
+            self.state = shortened(f"not compensated: {error}")
             key = f"motion {str(error)[:20]}"
             self.notes.warning(f"lidar.motion: the points are used as they are: {error}", key)
             return points.xyz

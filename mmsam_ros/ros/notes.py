@@ -34,6 +34,7 @@ class Notes:
             self.log_warning(shortened(text))
 
     def _is_new(self, say: Say, key: str) -> bool:
+        key = shortened(key)
         if say is _silent or key in self._said or len(self._said) >= MAX_NOTES:
             return False
         self._said.add(key)

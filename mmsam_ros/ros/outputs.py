@@ -2,7 +2,7 @@
 """What the node publishes of a frame. Everything is made only where somebody reads it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
@@ -44,6 +44,7 @@ class Shown:
     frame: Frame
     result: Result
     cloud: Entry | None  # whose points may have labels
+    sent: list[str] = field(default_factory=list)  # topics on which it has been published
 
     @classmethod
     def of(
@@ -167,6 +168,7 @@ class Outputs:
                 message = output.make(shown)
                 if message is not None:
                     output.publisher.publish(message)
+                    shown.sent.append(output.publisher.topic_name)
 
     def publish_classes(self) -> None:
         """Publish ids, names and colours of the classes."""

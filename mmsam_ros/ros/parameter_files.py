@@ -45,15 +45,17 @@ def read_file(path: Path) -> dict[str, Any]:
     """The values that a ROS 2 parameter file has for the node `mmsam`, by name with dots."""
     try:
         document = yaml.load(path.read_text("utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        is_table = isinstance(document, dict)
+        # RecursionError: also of an alias that leads to what it is in
+        sections = [(n, _flat(v, "")) for n, v in _sections(document, "")] if is_table else []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RosError(f"{path}: not a parameter file: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
+    if not is_table:
         raise RosError(f"{path}: not a parameter file: expected the name of a node at the top")
     found: dict[str, Any] = {}
-    sections = list(_sections(document, ""))
     for node, values in sections:
         if _names_node(node):
-            found |= _flat(values, "")
+            found |= values
     if not found:
         nodes = ", ".join(node for node, _ in sections) or f"no {_KEY}"
         raise RosError(f"{path}: found parameters of {nodes}, expected some of {NODE} or of /**")
@@ -89,7 +91,7 @@ def _flat(table: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 

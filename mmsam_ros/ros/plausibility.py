@@ -32,7 +32,7 @@ from mmsam_ros.sensors import (
     robust_mean,
     sample_planes,
 )
-from mmsam_ros.sensors.limits import MAX_NOTES
+from mmsam_ros.sensors.limits import MAX_NOTES, shortened
 from mmsam_ros.weights import Spec
 
 IMPLAUSIBLE = "implausible"  # reason of a refusal
@@ -189,7 +189,7 @@ class Plausibility:
                 yield from _finite("value", "pixels", data.data)
                 yield from _smooth(data.data)
                 if data.registration.homography is None:
-                    yield from self._of_view(frame.size, data)
+                    yield from self._of_view(frame.size, data, frame_ids)
             return
         if "intensity" in self._spec.inputs[sensor].fields:
             x, y, z = np.isfinite(data.xyz).T
@@ -208,11 +208,13 @@ class Plausibility:
                 "(TF or lidar.extrinsics) or the frame of the camera, which must be optical",
             )
 
-    def _of_view(self, size: tuple[int, int], image: SensorImage) -> Iterator[Finding]:
+    def _of_view(
+        self, size: tuple[int, int], image: SensorImage, frame_ids: Mapping[str, str]
+    ) -> Iterator[Finding]:
         """Whether a thermal image without registration shows what the camera shows."""
-        height, width = image.data.shape[:2]
+        sizes = {CAMERA: size, "thermal": image.data.shape[:2]}
         try:
-            models = self._infos.model(CAMERA, *size), self._infos.model("thermal", height, width)
+            models = [self._infos.model(n, *s, frame_ids.get(n, "")) for n, s in sizes.items()]
         except RosError:  # not known, or of another image
             return
         halves = [model.width / (2 * float(model.K[0, 0])) for model in models]
@@ -239,7 +241,7 @@ class Plausibility:
     def _log(self, sensor: str, finding: Finding, frame_ids: Mapping[str, str]) -> None:
         """Log a finding now and then, one about a pose once per pair of frames."""
         now, is_pose = self._clock(), finding.subject == "pose"
-        key = (sensor, finding.subject, *(frame_ids.values() if is_pose else ()))
+        key = (sensor, finding.subject, *(map(shortened, frame_ids.values()) if is_pose else ()))
         if key not in self._next_log and len(self._next_log) >= MAX_NOTES:
             return  # frames that count up
         if now >= self._next_log.get(key, now):

@@ -48,16 +48,19 @@ class Outcome:
 
     # used: a mask was published; refused: camera image or whole frame unusable; dropped: not tried
     end: Literal["used", "refused", "dropped"]
-    reason: str = ""  # one word to count by, if not used: `encoding`, `defect`, `busy`, ...
-    text: str = ""  # explanation of a refusal
+    # one word to count by: `encoding`, `defect`, `busy`, ...; of a used one, why publishing went
+    # no further
+    reason: str = ""
+    text: str = ""  # explanation of a refusal or failure
     sensors: Mapping[str, Refusal] = field(default_factory=dict)  # left out, whatever the end
     fused: tuple[str, ...] = ()  # sensors besides the camera in the mask
     timings: Mapping[str, float] = field(default_factory=dict)  # milliseconds by step, if used
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """Every refusal, the camera's included."""
-        camera = (Refusal(CAMERA, self.reason, self.text),) if self.end == "refused" else ()
+        """Every refusal, the camera's included, and what of a used frame failed."""
+        failed = self.end == "refused" or self.text
+        camera = (Refusal(CAMERA, self.reason, self.text),) if failed else ()
         return (*self.sensors.values(), *camera)
 
     def label(self, stream: str, *, held: bool = False) -> str:

@@ -164,6 +164,9 @@ def _sizes(synced: SyncedSet, frame: Frame | None, result: Result | None) -> Ite
         yield len(entry.message.data)
         decoded = entry.decoded if isinstance(entry.decoded, tuple) else (entry.decoded,)
         yield sum(part.nbytes for part in decoded if isinstance(part, np.ndarray))
+        points = frame and frame.sensors.get(entry.stream)
+        if isinstance(points, LidarPoints) and all(points.xyz is not part for part in decoded):
+            yield points.xyz.nbytes  # moved by lidar.frame or lidar.motion
     if frame is not None:
         yield frame.rgb.nbytes
     if result is not None:

@@ -15,6 +15,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
+from mmsam_ros.sensors.limits import MAX_NOTES
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
@@ -112,7 +113,7 @@ class Input:
 
     def _warn_of_type(self, candidate: Topic, found: str) -> None:
         """Warn once of a publisher of another type, which ROS itself does not report."""
-        if (candidate.name, found) not in self._warned:
+        if (candidate.name, found) not in self._warned and len(self._warned) < MAX_NOTES:
             self._warned.add((candidate.name, found))
             name = self.node.resolve_topic_name(candidate.name)
             base, _, transport = name.rpartition("/")
@@ -133,7 +134,7 @@ class Input:
         """Warn once where several nodes publish what is one sensor's."""
         nodes = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
         key = candidate.name, " ".join(nodes)
-        if len(nodes) > 1 and key not in self._warned:
+        if len(nodes) > 1 and key not in self._warned and len(self._warned) < MAX_NOTES:
             self._warned.add(key)
             self.node.get_logger().warning(
                 f"{self.name}: {len(nodes)} nodes publish {self.topic} ({', '.join(nodes)}); of "

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
 from mmsam_ros.sensors import Frame, Refusal
+from mmsam_ros.sensors.limits import shortened
 
 Timings = Mapping[str, float]  # milliseconds by step
 
@@ -47,6 +48,7 @@ class Processor:
 
     def _process(self, synced: SyncedSet) -> Outcome:
         refused: dict[str, Refusal] = {}
+        shown: Shown | None = None
         began = time.perf_counter()
         try:
             frame, refused = self.builder.build(synced)
@@ -59,21 +61,34 @@ class Processor:
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
             inferred = time.perf_counter()
-            self.outputs.publish(Shown.of(synced, frame, result, refused))
+            shown = Shown.of(synced, frame, result, refused)
+            self.outputs.publish(shown)
             around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
             timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
             self.made(synced, frame, result, timings)
-        except MmsamError as error:
-            return Outcome("refused", getattr(error, "reason", INVALID), str(error), refused)
-        except torch.OutOfMemoryError as error:
-            return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
-        except Exception:  # a bug costs one frame, not the node
-            if not self.is_running():
-                return Outcome("dropped", "shutdown")
-            if said := lost(self.segmenter.device):  # outside of the engine, which knows itself
-                return Outcome("refused", ENGINE, f"the device is lost: {said}", refused)
-            return Outcome("refused", DEFECT, traceback.format_exc(), refused)
+        except Exception as error:  # a bug costs one frame, not the node
+            failed = self._failed(error, refused)
+            if shown is None or not shown.sent:
+                return failed
+            # a mask was published, though not all that is read of it
+            return replace(
+                failed, end="used", text=f"after {', '.join(shown.sent)}: {failed.text}",
+                fused=shown.result.present, timings=shown.result.timings,
+            )  # fmt: skip
         return Outcome("used", sensors=refused, fused=result.present, timings=timings)
+
+    def _failed(self, error: Exception, refused: Mapping[str, Refusal]) -> Outcome:
+        """Of a frame that an exception, which is being handled, has ended."""
+        if isinstance(error, MmsamError):
+            reason = getattr(error, "reason", INVALID)
+            return Outcome("refused", reason, shortened(str(error)), refused)
+        if isinstance(error, torch.OutOfMemoryError):
+            return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
+        if not self.is_running():
+            return Outcome("dropped", "shutdown")
+        if said := lost(self.segmenter.device):  # outside of the engine, which knows itself
+            return Outcome("refused", ENGINE, f"the device is lost: {said}", refused)
+        return Outcome("refused", DEFECT, traceback.format_exc(), refused)
 
 
 class Pace:

@@ -31,6 +31,6 @@ def shortened(text: str) -> str:
     """A text of one line and at most `MAX_TEXT` characters, of a longer one beginning and end:
     what it quotes was sent by somebody.
     """
-    half = MAX_TEXT // 2 - 2
+    half = MAX_TEXT // 2 - 3
     text = text if len(text) <= MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 import yaml
 
-from mmsam_ros._util import check_word, from_mapping
+from mmsam_ros._util import check_word, from_mapping, require
 from mmsam_ros._util.mapping import allowed
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import ModelConfig
@@ -88,9 +88,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {error}") from error
-    if not isinstance(values, dict):
-        raise TrainingError(f"{path}: found {values!r}, expected keys with values")
-    return values
+    require(isinstance(values, dict), str(path), values, "keys with values", TrainingError)
+    return dict(values)
 
 
 class ConfigRow(NamedTuple):

@@ -86,7 +86,7 @@ def read_spec(path: str | Path) -> Spec:
             raise WeightsError(f"{path}: metadata key {key!r} is missing; not an {FORMAT} file")
         try:
             values[key] = json.loads(metadata[key])
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
             raise WeightsError(f"{path}: metadata key {key!r} is not JSON ({error})") from error
     if values.pop("format") != FORMAT:
         raise WeightsError(f"{path}: format is {metadata['format']}, expected {FORMAT!r}")

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, write_atomic
+from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, require, write_atomic
 from mmsam_ros.weights.spec import WeightsError
 
 REGISTRY = "registry.yaml"
@@ -57,7 +57,7 @@ class Entry(Checked):
     def check(self) -> None:
         """WeightsError unless each value can be one."""
         self.require(bool(self.licence.strip()), "licence", "a licence, or 'unknown'")
-        self.require(self.size > 0, "size", "a number of bytes")
+        self.require(0 < self.size < 2**63, "size", "a number of bytes")
         known = re.fullmatch("[0-9a-f]{64}", self.sha256)
         self.require(bool(known), "sha256", "64 small hex digits")
         plain = self.source == Path(self.source).name
@@ -108,7 +108,8 @@ def read_registry(path: Path) -> dict[str, Entry]:
     if not isinstance(table, Mapping):
         raise WeightsError(f"{path}: found {type(table).__name__}, expected names with values")
     for name in table:
-        check_name(str(name), str(path))
+        require(isinstance(name, str), str(path), name, "a name", WeightsError)
+        check_name(name, str(path))
     return {name: from_mapping(Entry, row, f"{path}: {name}") for name, row in table.items()}
 
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from support.drives import write_drive, write_weights
 from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.sensors import SYNTHETIC_CLASSES
+from mmsam_ros.cli.view import _recorded_classes
+from mmsam_ros.sensors import SYNTHETIC_CLASSES, ClassInfo
 
 EVERY_MESSAGE = {"/camera/image": 5, "/lidar/points": 10, "/mmsam/semantic": 5,
                  "/mmsam/points/labelled": 5}  # fmt: skip
@@ -31,6 +34,22 @@ def test_without_rerun(
     assert "pip install 'mmsam_ros[view]'" in capsys.readouterr().err
     assert main(["view", str(tmp_path / "nothing")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_topic_classes_of_something_else() -> None:
+    own = json.dumps({"classes": [{"id": 0, "name": "road", "rgb": [1, 2, 3]}]})
+    others = ["hello", "9" * 5000, "[" * 10**5, "3", "{}", '{"classes": [{"id": 0}]}']
+    connection = SimpleNamespace(topic="/a/classes", msgcount=1, msgtype="")
+    for sent, found in (
+        (others, SYNTHETIC_CLASSES),
+        ([*others, own], [ClassInfo(0, "road", (1, 2, 3))]),
+    ):
+        reader = SimpleNamespace(
+            connections=[connection],
+            messages=lambda _, sent=sent: [(connection, 0, text) for text in sent],
+            deserialize=lambda text, _: SimpleNamespace(data=text),
+        )
+        assert list(_recorded_classes(reader)) == list(found)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -271,6 +271,7 @@ def test_a_png_decodes_to_the_npz_s_values(raw: Path, tmp_path: Path) -> None:
         (lambda v: v["intrinsics"].pop("rgb"), r"calib\.json: intrinsics\.rgb\.K is missing"),
         (lambda v: v["extrinsics"].update(lidar2rgb=[1, 2]), r"lidar2rgb is .* \(4, 4\)"),
         (lambda v: v["extrinsics"].update(event2rgb="no"), r"event2rgb is missing or not in num"),
+        (lambda v: v["intrinsics"]["rgb"].update(K=[10**400]), r"K is missing or not in num"),
     ],
 )
 def test_an_unusable_calibration_names_the_entry(raw: Path, spoil: Any, message: str) -> None:

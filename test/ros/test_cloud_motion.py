@@ -15,12 +15,14 @@ from sensor_msgs.msg import PointCloud2, PointField
 from support.networks import spec_of
 
 from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.clouds import Points
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.motion import STALE, CloudMotion
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Registration, project
+from mmsam_ros.sensors.limits import MAX_TEXT
 from mmsam_ros.sensors.motion import twist_at
 from mmsam_ros.world import Vehicle, build_street, make_rig
 from mmsam_ros.world.bag import POINT
@@ -229,6 +231,23 @@ def test_what_is_missing_is_said_once_and_the_cloud_used_as_it_is(
     assert len(rig.said) == 1
     assert said in rig.said[0]
     assert rig.motion.state.startswith("not compensated: ")
+
+
+def test_long_names_of_frames_are_shortened(car: Vehicle, sweep: Cloud) -> None:
+    rig = Rig(car)
+    rig.drive()
+    for twist in rig.motion._twists:
+        twist.header.frame_id = "f" * 10**6
+
+    def missing(*_: Any) -> np.ndarray:
+        raise RosError("no", "no_extrinsics")
+
+    entry = Entry("lidar", STAMP, message(sweep), STAMP)
+    rig.motion.poses.lookup = missing  # type: ignore[method-assign]
+    points = Points(sweep.xyz, sweep.intensity, np.asarray(sweep.time, np.float64), "")
+    rig.motion.compensated(points, entry, entry)
+    assert rig.motion.state.startswith("not compensated: no transform")
+    assert len(rig.motion.state) <= MAX_TEXT
 
 
 def test_the_pose_in_the_frame_of_the_twist_may_be_a_parameter(car: Vehicle, sweep: Cloud) -> None:

@@ -15,7 +15,7 @@ from sync_feed import MS, Feed, nonzero
 from mmsam_ros.ros.intake import AHEAD, GONE, Intake
 from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
-from mmsam_ros.sensors.limits import MAX_NOTES
+from mmsam_ros.sensors.limits import MAX_NOTES, MAX_TEXT
 
 START = 1_000_000  # ms, of all stamps
 IMAGES, PERIOD, LAG = 100, 100, 10  # of the drive; LiDAR stamps follow the camera's by LAG ms
@@ -223,6 +223,11 @@ def test_texts_that_are_remembered_are_bounded() -> None:
     for k in range(10 * MAX_NOTES):
         notes.warning(f"frame {k}")
     assert len(said) == MAX_NOTES
+    notes = Notes(said.append, said.append)
+    for key in ("", "k" * 10**6):
+        notes.info("t" * 10**6, key)
+    assert len(said) == MAX_NOTES + 2
+    assert max(map(len, [*said, *notes._said])) <= MAX_TEXT
 
 
 def test_messages_that_match_nothing_keep_the_queues() -> None:

@@ -19,6 +19,7 @@ from mmsam_ros.ros.notes import Notes
 from mmsam_ros.ros.parameters import opencv_homography
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import LidarPoints, Refusal, Registration, SensorImage, pose_matrix
+from mmsam_ros.sensors.limits import MAX_TEXT
 from mmsam_ros.weights import Spec
 
 ALIGNED = Registration()
@@ -160,6 +161,26 @@ def test_calibrations_of_another_size_are_refused() -> None:
     assert reasons(refused) == {"thermal": "camera_info"}
     assert "for an image of 32x24 pixels, the image has 16x12" in refused["thermal"].text
     assert frame.sensors == {}
+
+
+def test_points_are_projected_with_the_camera_info_of_the_image_s_frame() -> None:
+    """Two cameras send on one topic; the other one's message is the newest."""
+    build = builder()
+    other = camera_info(0, 64, 48)
+    other.header.frame_id, other.k[0], other.p[0] = "other", 90.0, 90.0
+    build.infos.update("camera", other)
+    message = synced(lidar=cloud(0, POINTS))
+    frame, _ = build.build(message)
+    assert frame.camera is not None
+    assert frame.camera.K[0, 0] == pytest.approx(0.7 * 64)
+    message.camera.message.header.frame_id = "other"
+    frame, _ = build.build(message)
+    assert frame.camera is not None
+    assert frame.camera.K[0, 0] == 90.0
+    message.camera.message.header.frame_id = "third"
+    frame, refused = build.build(message)
+    assert frame.camera is None
+    assert reasons(refused) == {"lidar": "camera_info"}
 
 
 def test_intensity_is_refused_where_the_weights_read_it_and_it_is_missing() -> None:
@@ -310,6 +331,25 @@ def test_a_view_that_nothing_confirms_is_said_once(
 def test_a_view_that_is_known_or_refused_needs_no_word() -> None:
     assert confirmed(32, 24, info=camera_info(0, 32, 24)) == ([], {})
     assert confirmed(24, 32) == ([], {}), "another shape"
+
+
+def test_long_texts_of_a_sender_are_shortened() -> None:
+    """In refusals, which are kept for a while, and in diagnostics."""
+    odd = camera_info(0, 32, 24)
+    odd.distortion_model = "d" * 10**6
+    _, views = confirmed(32, 24, info=odd)
+    assert len(views["thermal"]) <= MAX_TEXT
+
+    def lookup(sensor: str, target: str, source: str, stamp: Any) -> NDArray[np.float64]:
+        raise RosError(f"no way to {source}", "no_extrinsics")
+
+    build = builder()
+    build.poses.lookup = lookup  # type: ignore[method-assign]
+    lost = cloud(0, POINTS)
+    lost.header.frame_id = "f" * 10**6
+    _, refused = build.build(synced(lidar=lost))
+    assert reasons(refused) == {"lidar": "no_extrinsics"}
+    assert len(refused["lidar"].text) <= MAX_TEXT
 
 
 def test_the_view_of_a_raster_is_said_as_well() -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
+from harness import camera_info
 
 from mmsam_ros.inference import Result
 from mmsam_ros.ros import snapshot
-from mmsam_ros.ros.calibration import CameraInfos
+from mmsam_ros.ros.calibration import CameraInfos, camera_model
+from mmsam_ros.ros.clouds import Points
 from mmsam_ros.ros.diagnostics import Figures, Monitor
 from mmsam_ros.ros.health import (
     Mode,
@@ -28,7 +30,7 @@ from mmsam_ros.ros.health import (
 )
 from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
 from mmsam_ros.ros.snapshot import Recorder
-from mmsam_ros.sensors import Frame
+from mmsam_ros.sensors import Frame, LidarPoints
 from mmsam_ros.weights import Score
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -214,4 +216,14 @@ def test_a_recorder_holds_seconds_within_its_memory(
     for at in (65.0, 66.0):
         settle(at)
     assert written() == [(66.0, "used")], "what was asked for counts, too"
+    # 110 points of 12 bytes, in the message, decoded and moved by lidar.frame or lidar.motion
+    xyz, intensity = np.zeros((110, 3), np.float32), np.zeros(110, np.float32)
+    camera = camera_model(camera_info(0, 10, 10))
+    whole = SimpleNamespace(data=bytes(16 * 110), get_fields_and_field_types=dict)
+    for moved, size in ((xyz, 32 * 110), (xyz.copy(), 44 * 110)):
+        lidar = Entry("lidar", 0, whole, 0, decoded=Points(xyz, intensity, None, ""))
+        synced = SyncedSet(Entry("camera", 0, message, 0), {"lidar": lidar}, frozenset())
+        points = LidarPoints(moved, intensity, np.eye(4))
+        frame = Frame(rgb, {"lidar": points}, camera)
+        assert sum(snapshot._sizes(synced, frame, None)) == 2 * 300 + size
     assert not list(tmp_path.glob(".*")), "parts are removed"

@@ -151,7 +151,8 @@ def test_deactivate_keeps_the_weights_and_the_counts(waiting: tuple[NodeProcess,
         )
         facts = manager.client.diagnostics()
         assert int(facts["masks"]) > round_
-        assert facts["message"] == "inactive"
+        statuses = manager.statuses().values()
+        assert {(s.level, s.message) for s in statuses} == {(b"\0", "inactive")}
     assert manager.change(CLEANUP)
     assert set(manager.statuses()) == {"segmentation"}
     manager.wait_for_mode("OFF", "not configured")

@@ -17,6 +17,7 @@ from mmsam_ros.ros.calibration import Extrinsics
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
 from mmsam_ros.ros.watch import Watch
+from mmsam_ros.sensors.limits import MAX_TEXT
 
 
 @pytest.mark.parametrize(
@@ -124,3 +125,5 @@ def test_poses_of_parameters_and_of_tf_go_to_one_logger(capfd: pytest.CaptureFix
     assert poses.lookup(*asked)[0, 3] == 0.0
     said = capfd.readouterr().err.splitlines()
     assert [line[1:5] for line in said] == ["WARN", "INFO"]
+    poses.lookup("lidar", "camera", "v" * 10**6, asked[-1])
+    assert max(map(len, (*poses._said, *poses._origin.values()))) < 3 * MAX_TEXT

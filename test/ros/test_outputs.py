@@ -408,6 +408,27 @@ def test_a_subscriber_that_came_while_the_network_ran_waits(reader: Reader) -> N
     reader.client.spin_until(lambda: got, "the cloud")
 
 
+def test_what_was_sent_before_a_failure_is_known(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = reader.client.record(Image, "/mmsam/semantic")
+    reader.client.record(Image, "/mmsam/overlay")
+    reader.client.spin_until(
+        lambda: sum(o.is_read for o in reader.outputs._outputs) == 2, "subscriptions"
+    )
+
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "overlay", fail)
+    synced = synced_set()
+    shown = Shown.of(synced, small_frame(synced), small_result(), {})
+    with pytest.raises(MemoryError):
+        reader.outputs.publish(shown)
+    assert shown.sent == ["/mmsam/semantic"]
+    reader.client.spin_until(lambda: masks, "a mask")
+
+
 def test_a_cloud_of_several_images_is_labelled_once(reader: Reader) -> None:
     got = reader.client.record(PointCloud2, "/mmsam/points/labelled")
     masks = reader.client.record(Image, "/mmsam/semantic")

@@ -28,11 +28,22 @@ def test_names_of_nodes(tmp_path: Path, node: str, is_read: bool) -> None:
             read_file(path)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "a: {b: 1}", "a: [", "/**: 3"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", "a: {b: 1}", "a: [", "/**: 3", "[" * 5000, "a: " + "9" * 5000, "a: &x {b: *x}",
+     "/**: {ros__parameters: &x {b: *x}}"],
+)  # fmt: skip
 def test_what_is_no_parameter_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(RosError, match=r"p\.yaml"):
         read_file(tmp_path / "p.yaml")
+
+
+def test_values_that_cannot_be_shown_are_refused() -> None:
+    for value in ("0x" + "f" * 5000, "9" * 400, "9" * 5000, "[" * 5000):
+        for name in ("sync.queue", "engine", "lidar.intensity_scale", "sync.deadline"):
+            with pytest.raises(RosError, match=f"parameter {name}: found"):
+                check_parameters(read_given([], [f"{name}:={value}"]), pytest.fail)
 
 
 def test_later_ones_win_and_values_are_those_of_ros(tmp_path: Path) -> None:

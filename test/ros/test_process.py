@@ -281,6 +281,27 @@ def test_an_error_while_ros_shuts_down_is_no_defect(
     assert rig.logged == []
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"), [(RuntimeError("a bug"), "defect"), (FULL, "out_of_memory")]
+)
+def test_a_failure_after_the_mask_was_sent_is_said_and_the_frame_used(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def publish(shown: Shown) -> None:
+        shown.sent.append("/mmsam/semantic")
+        raise error
+
+    monkeypatch.setattr(rig.outputs, "publish", publish)
+    [outcome] = rig.run(frame())
+    assert (outcome.end, outcome.reason, outcome.fused) == ("used", reason, SENSORS)
+    assert rig.counts() == {name: {"used": 1} for name in (CAMERA, *SENSORS)}
+    [line] = rig.logged
+    assert line.startswith(f"camera refused ({reason}): after /mmsam/semantic: ")
+    assert str(error).partition("\n")[0] in line
+    figures = rig.monitor.figures(SENSORS, 60.0)
+    assert (figures.masks, figures.failures) == (1, 1)
+
+
 def test_every_way_to_end_at_once_adds_up(rig: Rig) -> None:
     """Used, refused and dropped sets of one run; sets that wait when the worker stops."""
     inside = rig.process

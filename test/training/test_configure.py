@@ -175,6 +175,10 @@ def test_wrong_keys_in_files_are_named(tmp_path: Path) -> None:
         load_config(["--config", "fmb_rgb_termal"])
     with pytest.raises(TrainingError, match="no such file"):
         find_config("train", str(tmp_path / "none.yaml"))
+    for text, found in (("0x" + "f" * 5000, "found int that"), ("[" * 5000, ""), ("9" * 5000, "")):
+        path.write_text(text)
+        with pytest.raises(TrainingError, match=rf"mine.yaml: {found}"):
+            load_config(["--config", str(path)])
     path.write_text("- dataset")
     with pytest.raises(TrainingError, match=r"mine.yaml: found \['dataset'\], expected keys"):
         load_config(["--config", str(path)])

@@ -69,6 +69,9 @@ def test_plain_values_become_a_configuration() -> None:
         ({"radius": 1, "colour": 1}, "front: unknown key 'colour'; known: marks, radius, side"),
         ({"slip": 0.5}, "front: key 'radius' is missing"),
         (3, "front: found 3, expected keys with values"),
+        ({"radius": 1, "tyre": 16**5000}, "front.tyre: found int that is too long or deep to be"),
+        ({"radius": 1, "spokes": [16**5000]}, "front.spokes: found tuple that is too long"),
+        ({"radius": 1, 16**5000: 1}, "front: unknown key int that is too long"),
     ],
 )
 def test_wrong_values_are_named_by_their_path(front: Any, message: str) -> None:

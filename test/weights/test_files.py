@@ -16,6 +16,7 @@ from support.networks import NETWORKS, network_of, spec_of
 from support.randomise import randomise
 
 from mmsam_ros._util import MmsamError
+from mmsam_ros.cli.main import main
 from mmsam_ros.model import CombineConfig, build_model
 from mmsam_ros.sensors import ChannelStatistics
 from mmsam_ros.weights import (
@@ -170,6 +171,11 @@ def test_bad_files_are_refused_by_name(weights_file: Path, tmp_path: Path) -> No
     other = rewrite(weights_file, tmp_path / "c.safetensors", classes="[{")
     with pytest.raises(WeightsError, match="metadata key 'classes' is not JSON"):
         read_spec(other)
+    for text in ("[" * 10**5, "9" * 5000, '{"num_classes": ' + "9" * 5000 + "}"):
+        other = rewrite(weights_file, tmp_path / "d.safetensors", config=text)
+        with pytest.raises(WeightsError, match="metadata key 'config' is not JSON"):
+            read_spec(other)
+        assert main(["weights", "info", str(other)]) == 2
 
 
 def test_tensors_that_do_not_fit_are_listed(weights_file: Path, tmp_path: Path) -> None:

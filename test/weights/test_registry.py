@@ -309,10 +309,14 @@ def test_entries_that_are_none(name: str, changes: dict[str, Any], text: str) ->
     assert str(registry.user_registry()) in str(caught.value)
 
 
+HUGE = "0x" + "f" * 5000  # YAML reads it, and Python has no decimal digits for it
+
+
 @pytest.mark.parametrize(
     "text",
     ["[1, 2]", "a: !!python/object/apply:os.system ['true']", "a: [", "\xff", "a: 5", "1: {}",
-     "a: &x {source: *x}", "[" * 5000],
+     "a: &x {source: *x}", "[" * 5000, "a: {size: " + "9" * 5000 + "}", f"{HUGE}: {{}}",
+     "a: {source: a.pth, licence: MIT, sha256: '" + "0" * 64 + f"', size: {HUGE}}}"],
 )  # fmt: skip
 def test_files_that_are_no_registry(text: str) -> None:
     write_registry()
