@@ -336,7 +336,7 @@ def of_frame(frame: str, focal: float, **changes: Any) -> SimpleNamespace:
         ("ababab", "b", 400.0),
         ("ababab", "/a", 300.0),  # as drivers of ROS 1 times write it
         ("a" + "cdefgh" + "b", "a", 300.0),
-        ("ab", "c", "cameras send CameraInfo, of frames 'a', 'b', and none is for frame 'c'"),
+        ("ab", "c", "several cameras send CameraInfo, of frames 'a', 'b', and none is for"),
         ("ab", "", "none is for frame ''"),
         # of a frame that counts up, the last eight
         ("abcdefghi", "a", "several cameras"),

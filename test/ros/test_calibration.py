@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from support.networks import spec_of
 
 from mmsam_ros.cli import bag as verb
 from mmsam_ros.ros.bags import (
@@ -23,7 +24,12 @@ from mmsam_ros.ros.bags import (
     read_parameters,
     transform_chain,
 )
+from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.feed import Feed
+from mmsam_ros.ros.parameter_files import read_remaps
+from mmsam_ros.ros.parameters import check_parameters
+from mmsam_ros.ros.recording import Recording
 from mmsam_ros.sensors import pose_matrix, pose_values
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -93,6 +99,29 @@ TREE = (
         tf("camera", "ir", (0.1, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
     ],
 )
+
+
+def test_camera_infos_of_a_recording_are_known_from_its_beginning(tmp_path: Path) -> None:
+    """Those of two cameras on one topic, too; of each, the first one."""
+    pixels = np.zeros(640 * 480 * 3, np.uint8)
+    picture = T["sensor_msgs/msg/Image"](header("b"), 480, 640, "rgb8", 0, 1920, pixels)
+    sent = [("a", 300.0), ("b", 400.0), ("a", 500.0)]
+    infos_sent = [("/camera/camera_info", camera_info(frame, f)) for frame, f in sent]
+    bag = write_bag(tmp_path / "bag", ("/camera/image", picture), *infos_sent)
+    found: list[tuple[float, float]] = []
+    with Recording(bag) as reader:
+        parameters = check_parameters({}, pytest.fail)
+        feed = Feed(reader, parameters, spec_of("synthetic_rgb_lidar_thermal"), read_remaps([]))
+        infos = CameraInfos()
+
+        def look(*_: Any) -> None:
+            a, b = (infos.model("camera", 480, 640, frame).K[0, 0] for frame in "ab")
+            found.append((a, b))
+
+        for _ in feed.sets(infos, look):
+            pass
+        look()
+    assert found == [(300.0, 400.0)] * 4 + [(500.0, 400.0)]
 
 
 # transforms
