@@ -42,8 +42,9 @@ data.
   $parameters parameters, input $size, $mib MiB in half precision.
 * Data: $data,
   rendered by `mmsam synth` (own world, own classes). The RGB part was pretrained on other worlds
-  (train seeds from 100000, 1200 frames). Training uses the train seeds from 0, the scores below the
-  test seeds from 0. No two splits share a seed, or a cell that colours and textures are drawn from.
+  (train seeds from 100000, 1200 frames). Training uses the train seeds from 0 and other rigs, the
+  scores below the test seeds from 0. No two splits share a seed, or a cell that colours and
+  textures are drawn from.
 * Recipe and commands: `$recipe`,
   seed $seed. Converted to this file by `benchmarks/release_weights.py`.
 
@@ -55,8 +56,7 @@ $table
 IoU by class with all sensors: $iou. LiDAR contributes most. Classes that are thin or small at this
 resolution (poles, people, bicycles) are often missed.
 
-Limits: simple shapes, one kind of town, one sensor rig (camera 75 degrees wide, LiDAR of 32 beams,
-thermal camera 64 degrees wide). On real recordings it performs poorly
+Limits: simple shapes, one kind of town. On real recordings it performs poorly
 ([examples](../docs/synthetic.md#on-real-recordings)).
 """)
 

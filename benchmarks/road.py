@@ -206,8 +206,9 @@ def masks(weights: Path, roads: Path) -> NDArray[np.uint8]:
             image = colorise(labels, palette(evaluation.spec.classes))
             height = min(TILE[0], round(TILE[1] * labels.shape[0] / labels.shape[1]))
             small = cv2.resize(image, (TILE[1], height), interpolation=cv2.INTER_NEAREST)
-            tiles.append(np.pad(small, ((0, TILE[0] - height + 4), (0, 4), (0, 0))))
-        rows.append(np.hstack(tiles))
+            tiles.append(small)
+        high = max(map(len, tiles)) + 4
+        rows.append(np.hstack([np.pad(t, ((0, high - len(t)), (0, 4), (0, 0))) for t in tiles]))
     return np.vstack(rows).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
-from support.networks import in_the_lidars_unit
+from support.networks import of_one_rig
 
 from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
@@ -53,7 +53,7 @@ Change = Callable[[Frame], Frame]
 
 @pytest.fixture(scope="module")
 def spec(root: Path) -> Spec:
-    return in_the_lidars_unit(read_spec(root / "models/tiny_synthetic.safetensors"))
+    return of_one_rig(read_spec(root / "models/tiny_synthetic.safetensors"))
 
 
 def frames_of(weather: str, case: str, number: int = 900) -> list[Frame]:
@@ -206,9 +206,9 @@ BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
             for known in (True, False)
         ),
         (turned(OPTICAL, known=True), ["lidar.height", "lidar.pose"], ["88 degrees"]),
-        (turned(BASE, known=True), ["lidar.height"], ["m higher", "base_link", "lidar.frame"]),
-        (turned(at(0, 0, 0.9), known=True), ["lidar.height"], ["m higher", "lidar.frame"]),
-        (turned(at(0, 0, -2), known=True), ["lidar.height"], ["m lower", "lidar.frame"]),
+        (turned(BASE, known=True), ["lidar.height"], ["1.8 m higher", "base_link", "lidar.frame"]),
+        (turned(at(0, 0, 0.9), known=True), ["lidar.height"], ["0.9 m higher", "lidar.frame"]),
+        (turned(at(0, 0, -2), known=True), ["lidar.height"], ["2.0 m lower", "lidar.frame"]),
         (turned(ODOM, known=True), ["lidar.range"], ["not at the sensor", "lidar.frame"]),
         (thermal(lambda t: replace(t, data=t.data.byteswap())), ["thermal.value"], ["byte order"]),
         (

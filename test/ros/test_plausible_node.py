@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from domains import free_domain
 from harness import Client, NodeProcess, camera_info, cloud, image, running
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from support.networks import in_the_lidars_unit
+from support.networks import of_one_rig
 
 from mmsam_ros.sensors import pose_values
 from mmsam_ros.weights import read_spec, save_spec
@@ -82,7 +82,7 @@ def weights(root: Path, tmp_path: Path) -> str:
     """The package's, but they mind the unit of the LiDAR's intensity."""
     path = tmp_path / "unit.safetensors"
     shutil.copy(root / "models/tiny_synthetic.safetensors", path)
-    save_spec(path, in_the_lidars_unit(read_spec(path)))
+    save_spec(path, of_one_rig(read_spec(path)))
     return str(path)
 
 

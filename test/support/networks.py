@@ -25,6 +25,15 @@ SYNTHETIC = {
     "lidar": plain_modality("muses_raw"),
     "thermal": plain_modality("mono16", (26000.0, 31500.0)),
 }
+# of 200 training frames
+SEEN_BY_ONE_RIG = {
+    "lidar": {
+        "range": ChannelStatistics(2.261, 68.59, 15.63, 0.898, -0.520),
+        "intensity": ChannelStatistics(5.290, 200.4, 49.14, 0.898, -0.391),
+        "height": ChannelStatistics(-1.828, 6.066, -0.538, 0.898, -0.732),
+    },
+    "thermal": {"value": ChannelStatistics(1.020, 253.7, 158.1, 0.338, 0.657)},
+}
 # name: data set and sensors besides the camera
 NETWORKS = {
     "deliver_rgb_depth": ("deliver", ("depth",)),
@@ -77,13 +86,13 @@ def _spec(
     )
 
 
-def in_the_lidars_unit(spec: Spec) -> Spec:
-    """The package's weights, as if trained on intensity in the unit of the synthetic LiDAR."""
+def of_one_rig(spec: Spec) -> Spec:
+    """The package's weights, as if trained on the standard rig of the synthetic world alone, in the
+    unit of its LiDAR.
+    """
     lidar = replace(spec.inputs["lidar"], encoding="muses_raw")
-    # of 200 training frames
-    intensity = ChannelStatistics(low=5.29, high=200.4, mean=49.1, empty=0.898, slope=-0.391)
-    seen = {**spec.seen, "lidar": {**spec.seen["lidar"], "intensity": intensity}}
-    return replace(spec, inputs={**spec.inputs, "lidar": lidar}, seen=seen)
+    inputs = {**spec.inputs, "lidar": lidar}
+    return replace(spec, inputs=inputs, seen={**spec.seen, **SEEN_BY_ONE_RIG})
 
 
 def network_of(name: str, preset: str = "nano", **options: Any) -> MMSAMAdapter:
