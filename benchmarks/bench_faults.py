@@ -242,7 +242,7 @@ def soak(minutes: float) -> Row:
     write("bench_soak", [row], [
         bar("growth of the memory", round(growth, 4), "", 0.01, le),
         bar("latency p99, last third by first third", round(longer, 3), "", 1.1, le),
-        bar("images unexplained", row["unexplained"], "images", 0, eq),
+        bar("images unexplained in the soak", row["unexplained"], "images", 0, eq),
     ])  # fmt: skip
     return row
 

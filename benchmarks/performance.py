@@ -66,6 +66,8 @@ PLOTS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "bench_frame": (("size", "threads", "engine"), "total_ms"),
     "bench_model": (("preset", "network", "precision", "allocator", "threads"), "total_ms"),
 }
+UNITS = {"ms": "ms", "s": "s", "mib": "MiB", "gib": "GiB", "hz": "Hz", "gflops": "GFLOP/s",
+         "m": "million"}  # fmt: skip
 INTRO = """# Performance
 
 Made by `python benchmarks/performance.py` from `benchmarks/results/`. The commands are in
@@ -138,7 +140,15 @@ def rows_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     names = [
         n for c in columns for n in dict.fromkeys(k for r in flat for k in r if in_column(k, c))
     ]
-    return markdown_table([names, *([cell(row.get(name)) for name in names] for row in flat)])
+    heads = [heading(name) for name in names]
+    return markdown_table([heads, *([cell(row.get(name)) for name in names] for row in flat)])
+
+
+def heading(key: str) -> str:
+    """A key as the head of a column: `total_ms` -> `total, ms`."""
+    words = key.replace(".", " ").split("_")
+    unit = UNITS.get(words[-1]) if len(words) > 1 else None
+    return f"{' '.join(words[:-1])}, {unit}" if unit else " ".join(words)
 
 
 def in_column(key: str, column: str) -> bool:
@@ -157,6 +167,8 @@ def cell(value: Any) -> str:
     if isinstance(value, list):
         numbers = all(isinstance(item, int) for item in value)
         return "x".join(map(str, reversed(value))) if numbers else "+".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
