@@ -19,7 +19,7 @@ from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 
 State = Mapping[str, Tensor]
 _COUNTER = "num_batches_tracked"
-_FALLBACK = "fallback."
+_FALLBACK, _SHARED = "fallback.", "shared"  # prefix of its tensors; key of the metadata
 
 
 def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
@@ -33,7 +33,7 @@ def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
     if model.config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the model's")
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write(path, {name: state[name] for name in state if not _is_the_fallbacks(name, state)}, spec)
+    _write(path, state, spec)
 
 
 def save_spec(path: str | Path, spec: Spec) -> None:
@@ -45,11 +45,14 @@ def save_spec(path: str | Path, spec: Spec) -> None:
     path = weights_file(path)
     if read_spec(path).config != spec.config:
         raise WeightsError(f"{path}: the spec's configuration is not the file's")
-    _write(path, load_file(path), spec)
+    _write(path, _read(path), spec)
 
 
 def _write(path: Path, state: State, spec: Spec) -> None:
-    values = {"format": FORMAT, **spec.to_dict()}
+    # what still equals the fallback's is stored once, and named so that nothing else may be missing
+    shared = [n for n in state if _FALLBACK + n in state]
+    shared = [n for n in shared if torch.equal(state[n], state[_FALLBACK + n])]
+    values = {"format": FORMAT, **spec.to_dict()} | ({_SHARED: shared} if shared else {})
     metadata = {key: json.dumps(value) for key, value in values.items()}
     try:
         Spec.from_dict({key: json.loads(metadata[key]) for key in KEYS})
@@ -57,10 +60,22 @@ def _write(path: Path, state: State, spec: Spec) -> None:
         raise WeightsError(f"{path}: {error}") from error
     try:
         with atomic_path(path) as part:
-            save_file(dict(state), part, metadata)
+            save_file({n: v for n, v in state.items() if n not in shared}, part, metadata)
             part.chmod(0o644)
     except SafetensorError as error:  # such as a full disk
         raise WeightsError(f"{path}: cannot be written ({error})") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors, with those that are stored once."""
+    state = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(_SHARED, "[]")
+    try:
+        shared = [str(name) for name in json.loads(text)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: metadata key {_SHARED!r} is no list ({error})") from error
+    return state | {n: state[_FALLBACK + n].clone() for n in shared if _FALLBACK + n in state}
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -106,12 +121,10 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     """
     path = weights_file(path)
     spec = read_spec(path)
-    state = load_file(path)
+    state = _read(path)
     with torch.device("meta"):
         model = build_model(spec.config)
-    own = model.state_dict()
-    state |= {n: state[_FALLBACK + n].clone() for n in own.keys() - state if _FALLBACK + n in state}
-    check_state(state, own, what=str(path))
+    check_state(state, model.state_dict(), what=str(path))
     for name, value in state.items():
         if not (value.is_floating_point() or name.endswith(_COUNTER)):
             raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
@@ -123,12 +136,6 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval(), spec
-
-
-def _is_the_fallbacks(name: str, state: State) -> bool:
-    """If a tensor of a network with a fallback still equals the fallback's: it is stored once."""
-    other = state.get(_FALLBACK + name)
-    return other is not None and torch.equal(state[name], other)
 
 
 def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str] = ()) -> None:

@@ -322,67 +322,6 @@ def test_a_calibration_that_changes_counts_at_once() -> None:
         infos.model("camera", 480, 640)
 
 
-def of_frame(frame: str, focal: float, **changes: Any) -> SimpleNamespace:
-    matrix = np.array([[focal, 0, 320.0], [0, focal, 240.0], [0, 0, 1]])
-    return message(frame, k=matrix.ravel(), p=projection(matrix), **changes)
-
-
-@pytest.mark.parametrize(
-    ("sent", "frame", "expected"),
-    [
-        ("a", "a", 300.0),
-        ("ab", "a", 300.0),
-        ("ababab", "a", 300.0),
-        ("ababab", "b", 400.0),
-        ("ababab", "/a", 300.0),  # as drivers of ROS 1 times write it
-        ("a" + "cdefgh" + "b", "a", 300.0),
-        ("ab", "c", "several cameras send CameraInfo, of frames 'a', 'b', and none is for"),
-        ("ab", "", "none is for frame ''"),
-        # of a frame that counts up, the last eight
-        ("abcdefghi", "a", "several cameras"),
-        ("abcdefghi", "b", 400.0),
-    ],
-)  # fmt: skip
-def test_of_cameras_on_one_topic_the_image_s_own_is_taken(
-    sent: str, frame: str, expected: float | str
-) -> None:
-    said: list[str] = []
-    infos = CameraInfos(notes=Notes(log_warning=said.append))
-    focals = {name: 300.0 + 100 * k for k, name in enumerate("abcdefghi")}
-    for name in sent:
-        infos.update("camera", of_frame(name, focals[name]))
-    if isinstance(expected, str):
-        with pytest.raises(RosError, match=expected) as caught:
-            infos.model("camera", 480, 640, frame)
-        assert caught.value.reason == "camera_info"
-        assert "give each camera a topic of its own" in str(caught.value)
-    else:
-        assert infos.model("camera", 480, 640, frame).K[0, 0] == expected
-    assert said == []
-
-
-def test_a_camera_info_of_another_frame_is_used_and_said_once() -> None:
-    said: list[str] = []
-    infos = CameraInfos(notes=Notes(log_warning=said.append))
-    for focal in (300.0, 400.0):
-        infos.update("camera", of_frame("a", focal))
-        for frame in ("b", ""):  # an empty one says nothing
-            assert infos.model("camera", 480, 640, frame).K[0, 0] == focal
-    assert len(said) == 1
-    assert "is of frame 'a', the image of frame 'b': it is used" in said[0]
-    infos.update("thermal", of_frame("", 500.0))
-    assert infos.model("thermal", 480, 640, "b").K[0, 0] == 500.0
-    assert len(said) == 1
-
-
-def test_the_own_camera_info_must_have_the_image_s_size() -> None:
-    infos = CameraInfos()
-    infos.update("camera", of_frame("a", 300.0, width=1280, height=960))
-    infos.update("camera", of_frame("b", 300.0))
-    with pytest.raises(RosError, match="1280x960 pixels, the image has 640x480"):
-        infos.model("camera", 480, 640, "a")
-
-
 def test_kitti_converter(shared: Path) -> None:
     """Images and poses of a rectified camera under the CameraInfo of the raw one."""
     case = shared / "cases" / "kitti2bag_calibration"

@@ -81,13 +81,24 @@ def test_what_equals_the_fallbacks_is_stored_once(spec: Spec, tmp_path: Path) ->
     stored = load_file(path)
     assert "head.classifier.weight" not in stored
     assert "head.classifier.bias" in stored
-    loaded, _ = load_model(path)
+    loaded, loaded_spec = load_model(path)
     found = loaded.state_dict()
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
     one, other = loaded.up, loaded.fallback and loaded.fallback.up
     assert one is not None
     assert other is not None
     assert one.weight.data_ptr() != other.weight.data_ptr()
+    other_spec = dataclasses.replace(loaded_spec, seen={})
+    save_spec(path, other_spec)
+    assert load_file(path).keys() == stored.keys()
+    assert load_model(path)[1] == other_spec
+    undeclared = rewrite(path, tmp_path / "undeclared.safetensors", shared=None)
+    with pytest.raises(WeightsError, match=r"missing: .*head\.classifier\.weight"):
+        load_model(undeclared)
+    for text in ("7", "[", "[" * 10_000):
+        spoilt = rewrite(path, tmp_path / "spoilt.safetensors", shared=text)
+        with pytest.raises(WeightsError, match="metadata key 'shared' is no list"):
+            load_model(spoilt)
 
 
 def test_half_precision_files_load_as_float32(weights_file: Path, tmp_path: Path) -> None:
