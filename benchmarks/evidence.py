@@ -22,11 +22,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from results import RESULTS, ROOT, Row, bar, markdown_table, write
+from torch import nn
 
 from mmsam_ros._util import write_atomic
 from mmsam_ros.inference import TorchEngine, tune_allocator
+from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.sensors import NO_LABEL
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation, FrameResult
+from mmsam_ros.weights import load_model, save_model
 
 OUT, PAGE = Path("out/evidence"), ROOT / "docs/evidence.md"
 SEEDS = (0, 1, 2)
@@ -37,21 +41,30 @@ MODES = {
 }  # fmt: skip
 SPECIALISTS = dict(zip(MODES, ("all", "rgb_thermal", "rgb_lidar", "rgb"), strict=True))
 PAIRS = ("rgb_lidar", "rgb_thermal")
-# networks for every set
-ONE = ("all_dropout", "fallback", "fallback_gate", "fallback_frames", "fallback_long")
+# networks for every set; the suffix marks those with `give_statistics`
+OWN = "_own_norms"
+ONE = (
+    "all_dropout",
+    "fallback",
+    "fallback_gate",
+    f"fallback_gate{OWN}",
+    "fallback_frames",
+    "fallback_long",
+)
 EVERY = ("all", *ONE)  # networks with all sensors
 NETWORKS = ("rgb", *PAIRS, *EVERY)
 FAILURES = (0.05, 0.1, 0.2)  # probabilities that an auxiliary fails, each independently
 MAIN = {"all": "all", "easy": "difficulty=easy", "hard": "difficulty=hard"}
 HARD_PIXEL = 0.7  # OHEM's threshold
+BATCHES = 50  # of 8 frames, for statistics
 BINS = 2000  # of gates in (0, 2), for the area under the ROC curve
 NOT_RUN = "not run"
 BySeed = list[float | None]
 
 
 def result_file(name: str, seed: int) -> Path:
-    """Of a training run."""
-    return OUT / "runs" / name / f"seed{seed}" / "result.json"
+    """Of a network's training run."""
+    return OUT / "runs" / name.removesuffix(OWN) / f"seed{seed}" / "result.json"
 
 
 def evaluations() -> dict[tuple[str, str, int], Path]:
@@ -78,19 +91,55 @@ def evaluate() -> None:
             write_atomic(path, json.dumps(Watch(name, mode, seed).content()) + "\n")
 
 
-def open_run(name: str, seed: int, drop: tuple[str, ...] = ()) -> Evaluation:
-    """Evaluation of a run on the test split, as `mmsam eval --drop` does it."""
-    weights = str(result_file(name, seed).with_name("best.safetensors"))
+def weights_file(name: str, seed: int) -> Path:
+    """Of a network's training run."""
+    return result_file(name, seed).with_name("best.safetensors")
+
+
+def open_run(weights: Path, drop: tuple[str, ...] = (), split: str = "test") -> Evaluation:
+    """Evaluation of a run's weights, as `mmsam eval --drop` does it."""
     root, precision = str(OUT / "set"), "bf16"
-    return Evaluation(EvalConfig(weights, root, drop=drop, workers=1, precision=precision))
+    config = EvalConfig(str(weights), root, split, drop=drop, workers=1, precision=precision)
+    return Evaluation(config)
+
+
+def network(name: str, seed: int, mode: str) -> Path:
+    """Weights of a network with the mode's sensors."""
+    trained = weights_file(name, seed)
+    if not name.endswith(OWN):
+        return trained
+    out = OUT / "evaluations" / f"{name}.seed{seed}.{mode.replace(' ', '_')}.safetensors"
+    give_statistics(trained, MODES[mode], out)
+    return out
+
+
+def give_statistics(weights: Path, drop: tuple[str, ...], out: Path) -> None:
+    """Write the network with batch norms after the fusion that have the statistics of training
+    frames with this set of sensors.
+    """
+    frames = open_run(weights, drop, "train").frames
+    model, spec = load_model(weights)
+    for norm in (*model.norms.modules(), *model.head.modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+    plan = Plan.of(spec.geometry, frames[0].frame.size)
+    chosen = range(0, len(frames), len(frames) // (8 * BATCHES))
+    with torch.inference_mode():
+        for first in range(0, 8 * BATCHES, 8):
+            some = [frames[index].frame for index in chosen[first : first + 8]]
+            inputs = [prepare(frame, spec, plan, torch.device("cpu")).inputs for frame in some]
+            model({m: torch.cat([image[m] for image in inputs]) for m in inputs[0]})
+    save_model(out, model.eval(), spec)
 
 
 class Watch:
     """An evaluation that also counts hard pixels and, with all sensors, reads the gates."""
 
     def __init__(self, name: str, mode: str, seed: int) -> None:
-        self.evaluation = open_run(name, seed, MODES[mode])
-        self.rgb = open_run("rgb", seed) if name in EVERY and mode == "all" else None
+        self.evaluation = open_run(network(name, seed, mode), MODES[mode])
+        self.rgb = open_run(weights_file("rgb", seed)) if name in EVERY and mode == "all" else None
         engine = self.evaluation.segmenter.engine
         assert isinstance(engine, TorchEngine)
         model: Any = engine.model
@@ -152,7 +201,9 @@ def report() -> None:
             for key in some[0].get("gate", ()):
                 row[f"gate {key}"] = _rounded((f and f["gate"][key] for f in found), 3)
             rows.append(row)
-    left = {n: [s for s in SEEDS if not result_file(n, s).is_file()] for n in NETWORKS}
+    left = {
+        n: [s for s in SEEDS if not result_file(n, s).is_file()] for n in NETWORKS if OWN not in n
+    }
     rows.append({"what": NOT_RUN, "runs": left})
     write("evidence", rows, bars(rows))
     write_tables()
