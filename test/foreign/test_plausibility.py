@@ -2,20 +2,20 @@
 """Sensors that are not those of the training: what the node says of them, and what cures them.
 
 The package's weights and the synthetic world; each change is one that drivers are known for.
+The unit of intensity is in `test_intensity_units`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
-from support.networks import of_one_rig
+from support.plausible import IDS, RIG, Change, Checked, cloud, frames_of, intensity
 
 from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.frames import FrameSet, LabelledFrame, Record
@@ -26,91 +26,20 @@ from mmsam_ros.ros.plausibility import (
     IMPLAUSIBLE,
     LOG_PERIOD,
     PATIENCE,
-    IntensityScale,
-    Plausibility,
 )
 from mmsam_ros.sensors import (
-    FIELDS,
     Frame,
     LidarPoints,
-    Planes,
     Registration,
     SensorImage,
-    channel_statistics,
     frame_planes,
-    sample_planes,
 )
-from mmsam_ros.weights import Geometry, Spec, read_spec
-from mmsam_ros.world.dataset import Scene
+from mmsam_ros.weights import Geometry, Spec
 from mmsam_ros.world.scene import CASES, WEATHERS
-from mmsam_ros.world.style import world_seed
-from mmsam_ros.world.vehicle import make_rig
-
-RIG, RNG = make_rig(192, 144), np.random.default_rng(0)
-IDS = {"camera": "cam_optical", "lidar": "velodyne", "thermal": "boson"}
-Change = Callable[[Frame], Frame]
-
-
-@pytest.fixture(scope="module")
-def spec(root: Path) -> Spec:
-    return of_one_rig(read_spec(root / "models/tiny_synthetic.safetensors"))
-
-
-def frames_of(weather: str, case: str, number: int = 900) -> list[Frame]:
-    """Four frames of a drive that the weights have not seen."""
-    scene = Scene(world_seed("test", number), "test", weather, case, range(4))
-    return [
-        Frame(
-            sample.picture.rgb,
-            {
-                "lidar": LidarPoints(sample.cloud.xyz, sample.cloud.intensity, RIG.T_camera_lidar),
-                "thermal": SensorImage(sample.thermal, RIG.registration),
-            },
-            RIG.camera_model,
-        )
-        for sample in scene.samples(RIG)
-    ]
-
-
-@pytest.fixture(scope="module")
-def drive() -> list[Frame]:
-    return frames_of("sun", "ordinary")
-
-
-class Checked:
-    """What the node finds in frames, and what it makes of the planes."""
-
-    def __init__(
-        self, spec: Spec, mode: str = "warn", scale: float | str = 1.0,
-        infos: CameraInfos | None = None,
-    ) -> None:  # fmt: skip
-        self.spec, self.now, self.logged = spec, 0.0, list[str]()
-        self.plausibility = Plausibility(
-            spec, mode, self.logged.append, IntensityScale(spec, scale),
-            infos or CameraInfos(), lambda: self.now,
-        )  # fmt: skip
-        self.planes: Planes | None = None
-
-    def __call__(self, frames: list[Frame], change: Change | None = None) -> Mapping[str, str]:
-        for frame in frames:
-            self.now += 1.0
-            given = change(frame) if change else frame
-            canvas = Plan.of(self.spec.geometry, given.size).canvas
-            planes = frame_planes(given, self.spec.modalities, canvas)
-            self.planes = self.plausibility(given, planes, IDS, self.now)
-        return self.plausibility.findings
-
-
-def cloud(change: Callable[[LidarPoints], LidarPoints]) -> Change:
-    return lambda f: replace(f, sensors={**f.sensors, "lidar": change(f.sensors["lidar"])})  # type: ignore[arg-type]
 
 
 def thermal(change: Callable[[SensorImage], SensorImage]) -> Change:
     return lambda f: replace(f, sensors={**f.sensors, "thermal": change(f.sensors["thermal"])})  # type: ignore[arg-type]
-
-
-def intensity(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
-    return cloud(lambda c: replace(c, intensity=change(c.intensity).astype(np.float32)))
 
 
 def metres(*factors: float) -> Change:
@@ -149,6 +78,7 @@ def turned(matrix: NDArray[np.float64], *, known: bool) -> Change:
     return cloud(change)
 
 
+RNG = np.random.default_rng(0)
 OPTICAL = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 BASE, ODOM = at(1.5, 0, 1.77), at(300, -120, 5) @ rolled(1)
 BLACK_HOT = thermal(lambda t: replace(t, data=np.uint16(65535) - t.data))
@@ -287,70 +217,6 @@ def test_points_in_a_frame_of_the_sensor_are_right_again(
     assert Checked(spec)(drive, lambda f: turned(back, known=True)(change(f))) == {}
 
 
-@pytest.mark.parametrize("factor", [1 / 255, 1 / 100, 1.0, 16.0, 257.0])
-def test_the_intensity_is_brought_back_to_its_unit(
-    spec: Spec, drive: list[Frame], factor: float
-) -> None:
-    right = Checked(spec)
-    assert right(drive) == {}
-    assert right.planes is not None
-    expected = right.planes.auxiliaries["lidar"]
-    for scale, tolerance in ((1 / factor, 1e-4), ("auto", 0.5)):
-        scaled = Checked(spec, scale=scale)
-        assert scaled(drive, intensity(lambda i: i * factor)) == {}
-        assert scaled.planes is not None
-        found = scaled.planes.auxiliaries["lidar"]
-        np.testing.assert_array_equal(found[..., ::2], expected[..., ::2])
-        hit = expected[..., 1] > 0
-        ratio = found[..., 1][hit] / expected[..., 1][hit]
-        assert ratio.max() - ratio.min() < 1e-3
-        assert abs(np.log(ratio.mean())) < tolerance
-
-
-def test_the_automatic_scale_settles(spec: Spec, drive: list[Frame]) -> None:
-    """One frame with bright signs does not change it by much."""
-    scaled = Checked(spec, scale="auto")
-    scaled(drive * 5, intensity(lambda i: i / 255))
-    assert scaled.planes is not None
-    before = scaled.planes.auxiliaries["lidar"][..., 1].max()
-    scaled(drive[-1:], intensity(lambda i: i * 10 / 255))
-    after = scaled.planes.auxiliaries["lidar"][..., 1].max() / 10
-    assert 0.8 < after / before < 1
-
-
-def saturated(values: NDArray[Any]) -> NDArray[Any]:
-    """Every fiftieth point at the end of the signal's range, as reflectors are."""
-    return np.where(np.arange(len(values)) % 50, values, 60000)
-
-
-def test_reflectors_change_nothing(spec: Spec, drive: list[Frame]) -> None:
-    assert Checked(spec)(drive, intensity(saturated)) == {}
-    planes = []
-    for change in (None, intensity(saturated)):
-        scaled = Checked(spec, scale="auto")
-        assert scaled(drive, change) == {}
-        assert scaled.planes is not None
-        planes.append(scaled.planes.auxiliaries["lidar"][..., 1])
-    kept = (planes[0] > 0) & (planes[1] < 10_000)
-    assert 0.8 < np.median(planes[1][kept] / planes[0][kept]) < 1.2
-
-
-def test_the_named_factor_is_the_one_to_set(spec: Spec, drive: list[Frame]) -> None:
-    """Whatever is set already: with it, nothing is found."""
-    for scale in (1.0, 1000.0, 10.0):
-        change = intensity(lambda i: i / 255)
-        text = Checked(spec, scale=scale)(drive, change)["lidar.intensity"]
-        factor = float(text.partition("(about ")[2].partition(")")[0])
-        assert 150 < factor < 450
-        assert Checked(spec, scale=factor)(drive, change) == {}
-
-
-def test_what_no_factor_mends_is_said_with_auto_too(spec: Spec, drive: list[Frame]) -> None:
-    for change in (intensity(lambda i: 255 - i), intensity(lambda i: i + 100)):
-        text = Checked(spec, scale="auto")(drive, change)["lidar.intensity"]
-        assert "auto" not in text
-
-
 def test_rasters_are_not_told_to_move(spec: Spec, drive: list[Frame]) -> None:
     """A raster of the same cloud, as `lidar/image`; there is no frame to set."""
 
@@ -363,65 +229,6 @@ def test_rasters_are_not_told_to_move(spec: Spec, drive: list[Frame]) -> None:
     found = Checked(spec)(drive, lambda f: raster(f, 1 / 255))
     assert set(found) == {"lidar.intensity"}
     assert "lidar.intensity_scale" in found["lidar.intensity"]
-
-
-@pytest.fixture(scope="module")
-def gain_spec(spec: Spec) -> Spec:
-    """Weights that read intensity free of its unit, trained on other drives."""
-    lidar = replace(spec.inputs["lidar"], encoding="lidar_gain")
-    given = replace(spec, inputs={**spec.inputs, "lidar": lidar})
-    samples = []
-    for weather in ("sun", "cloud", "fog"):
-        for frame in frames_of(weather, "ordinary", 905):
-            canvas = Plan.of(given.geometry, frame.size).canvas
-            planes = frame_planes(frame, given.modalities, canvas).auxiliaries["lidar"]
-            samples.append(sample_planes(planes))
-    seen = channel_statistics(samples, FIELDS["lidar_gain"])
-    return replace(given, seen={**given.seen, "lidar": seen})
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda i: i, lambda i: i / 255, lambda i: i / 100, lambda i: i * 257, lambda i: i**1.6 / 30,
-     lambda i: i * 0, lambda i: i * 0 + 17],
-)  # fmt: skip
-def test_intensity_of_any_unit_or_none_is_no_fault_of_weights_without_a_unit(
-    gain_spec: Spec, drive: list[Frame], change: Callable[[NDArray[Any]], NDArray[Any]]
-) -> None:
-    assert Checked(gain_spec)(drive, intensity(change)) == {}
-
-    def raster(given: Frame) -> Frame:
-        raw = replace(gain_spec.modalities["lidar"], encoding="muses_raw")
-        found = frame_planes(intensity(change)(given), {"lidar": raw}, given.size)
-        image = SensorImage(found.auxiliaries["lidar"])
-        return replace(given, sensors={**given.sensors, "lidar": image})
-
-    assert Checked(gain_spec)(drive, raster) == {}
-
-
-def test_negative_intensity_is_a_fault_of_them_too(gain_spec: Spec, drive: list[Frame]) -> None:
-    """It would become 0, and the mask look valid."""
-    for change in (lambda i: i - 128, lambda i: i.astype(np.uint8).astype(np.int8)):
-        found = Checked(gain_spec, "refuse")
-        assert "below 0" in found(drive, intensity(change))["lidar.intensity"]
-        assert found.planes is not None
-        assert "lidar" in found.planes.refused
-
-
-@pytest.mark.parametrize("scale", ["auto", 20.0])
-def test_a_scale_has_no_effect_without_a_unit(
-    gain_spec: Spec, drive: list[Frame], scale: float | str
-) -> None:
-    plain, scaled = Checked(gain_spec), Checked(gain_spec, scale=scale)
-    assert plain(drive) == scaled(drive) == {}
-    assert plain.planes is not None
-    assert scaled.planes is not None
-    np.testing.assert_array_equal(
-        scaled.planes.auxiliaries["lidar"], plain.planes.auxiliaries["lidar"]
-    )
-    (line,) = scaled.logged
-    assert line.startswith(f"parameter lidar.intensity_scale: found {scale}, which has no effect")
-    assert plain.logged == []
 
 
 def test_few_near_things_are_no_other_unit(spec: Spec, drive: list[Frame]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from harness import GUARD, ROOT, environment
+from harness import GUARD, ROOT, environment, nano_weights
 
 MODULES = {
     "launch": ["LaunchDescription"],
@@ -103,11 +103,25 @@ def load(prefix: Path, patch: pytest.MonkeyPatch, file: str = FILE) -> Any:
     return module
 
 
+def weights_of_a_run(folder: Path) -> Path:
+    """Weights in a folder and a file whose names have blanks."""
+    folder = folder / "of a run"
+    folder.mkdir()
+    return nano_weights(folder / "nano #1.safetensors", "synthetic_rgb_lidar_thermal")
+
+
 def defaults(launch: Any, **values: str) -> Context:
     """The arguments with their defaults; given ones must be among the choices."""
     for name, choices in launch.CHOICES.items():
         assert values.get(name, choices[0]) in choices
     return Context({name: default for name, default, _ in launch.ARGUMENTS} | values)
+
+
+def started(launch: Any, **values: str) -> tuple[Recorded, list[Recorded]]:
+    """The node that the launch file starts, and all other actions."""
+    actions = launch.start(defaults(launch, **values))
+    (node,) = (a for a in actions if a.kind == "Node")
+    return node, [a for a in actions if a is not node]
 
 
 def command(action: Recorded) -> list[str]:
