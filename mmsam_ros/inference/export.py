@@ -93,7 +93,7 @@ def write_onnx(
 
     Returns the float32 logits of `sample_inputs`. InferenceError where the exporter is missing.
     """
-    load_optional("onnxscript")
+    optimizer: Any = load_optional("onnxscript.optimizer")
     inputs = sample_inputs(names, shape)
     reference: Tensor = model.eval()(inputs)
     graph = _Graph(prepare(model), names).eval()
@@ -101,9 +101,13 @@ def write_onnx(
               " + ".join(names))  # fmt: skip
     program = torch.onnx.export(
         graph, tuple(inputs.values()), dynamo=True, opset_version=OPSET, verbose=False,
-        input_names=list(names), output_names=["logits"],
+        input_names=list(names), output_names=["logits"], optimize=False,
     )  # fmt: skip
     assert program is not None
+    # what `optimize` does without its rewriting rules: they take longer than all else here, and
+    # ONNX Runtime, which has its own, is no faster with them
+    for simplify in (optimizer.inline, optimizer.fold_constants, optimizer.remove_unused_nodes):
+        simplify(program.model)
     if precision == "fp16":
         _halve(program.model)
     for node in program.model.graph:
