@@ -51,7 +51,7 @@ def start_fabric(device: DeviceConfig) -> Fabric:
         )
         fabric.launch()
         # a variable such as RANK that no launcher has set would leave a run without its log
-        rank_zero_only.rank = fabric.global_rank
+        rank_zero_only.rank = fabric.global_rank  # type: ignore[attr-defined]
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise TrainingError(f"{device} does not fit this machine: {error}") from error
     return fabric
