@@ -5,10 +5,8 @@ import argparse
 
 from mmsam_ros.cli.arguments import add_out, add_verb
 from mmsam_ros.cli.output import print_table
-from mmsam_ros.inference import tune_allocator
-from mmsam_ros.training import experiments
-from mmsam_ros.training.configure import config_files
-from mmsam_ros.training.devices import is_first
+
+# the functions import what they need: torch loads for seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +27,10 @@ def run_all(args: argparse.Namespace) -> None:
     """Train and evaluate experiments with several seeds. Finished runs are not repeated,
     interrupted ones are resumed. Further options are keys of `mmsam train` and apply to all.
     """
+    from mmsam_ros.inference import tune_allocator
+    from mmsam_ros.training import experiments
+    from mmsam_ros.training.devices import is_first
+
     tune_allocator()
     for name in args.names:  # a misspelt one is noticed before days of training
         experiments.load_experiment(name)
@@ -42,11 +44,16 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def print_scores(args: argparse.Namespace) -> None:
+    from mmsam_ros.training import experiments
+
     rows = experiments.table_rows(args.out)
     print_table(experiments.HEADER, rows)
     print(f"{experiments.write_table(args.out, rows)}: the same as Markdown")
 
 
 def print_names(args: argparse.Namespace) -> None:
+    from mmsam_ros.training.configure import config_files
+    from mmsam_ros.training.experiments import load_experiment
+
     for name in config_files("experiments"):
-        print(f"{name:20s} {experiments.load_experiment(name).title}")
+        print(f"{name:20s} {load_experiment(name).title}")

@@ -146,6 +146,11 @@ def write_seen(args: argparse.Namespace) -> None:
     by itself; converted or older weights need it so that the node can recognise a sensor that does
     not fit.
     """
+    if weights.weights_file(args.file) != args.file.expanduser():
+        raise CliError(
+            f"{args.file}: is a name of the registry, whose bytes must stay; copy "
+            f"{weights.weights_file(args.file)} and give the copy"
+        )
     spec = weights.read_spec(args.file)
     frames = open_frames(args.dataset, args.root, "train", spec.sensors, args.lists or "")
     check_fit(spec, frames)

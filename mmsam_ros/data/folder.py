@@ -16,7 +16,9 @@ from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Calibration
 
 _ARRAYS = (".npz", ".npy")
-_SUFFIXES = {"lidar": (*_ARRAYS, *IMAGES), "event": (*_ARRAYS, *IMAGES)}
+# the first one names a missing file
+_SUFFIXES = {"lidar": (*_ARRAYS, *IMAGES), "event": (*_ARRAYS, *IMAGES),
+             "thermal": (*IMAGES, *_ARRAYS), "depth": (*IMAGES, *_ARRAYS)}  # fmt: skip
 
 
 def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import ModelParallelStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from lightning.fabric.wrappers import _FabricModule as FabricModule
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
@@ -50,6 +50,8 @@ def start_fabric(device: DeviceConfig) -> Fabric:
             precision="bf16-mixed" if device.precision == "bf16-mixed" else "32-true",
         )
         fabric.launch()
+        # a variable such as RANK that no launcher has set would leave a run without its log
+        rank_zero_only.rank = fabric.global_rank  # type: ignore[attr-defined]
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise TrainingError(f"{device} does not fit this machine: {error}") from error
     return fabric

@@ -35,7 +35,13 @@ from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import own_share, worker_advice
 from mmsam_ros.training.loader import read_frames
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, open_split
+from mmsam_ros.training.start import (
+    as_measured,
+    benchmark_geometry,
+    check_fit,
+    look_at,
+    open_split,
+)
 from mmsam_ros.training.tta import View, flipped, scaled_plans
 from mmsam_ros.weights import Geometry, Spec
 
@@ -227,7 +233,8 @@ class Evaluation:
         self.frames = dataclasses.replace(frames, records=records, change=change)
         self.labelled = any(record.label is not None for record in records)
         engine = self.segmenter.engine
-        self.predict = Predictor.of(engine, spec, dataset, config.geometry, config.tta)
+        own = as_measured(spec, frames)
+        self.predict = Predictor.of(engine, own, dataset, config.geometry, config.tta)
 
     def doubts(self) -> list[str]:
         """What in some of the frames cannot be what the weights were trained on."""

@@ -30,7 +30,7 @@ from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_
 from mmsam_ros.training.log import Plan, RunLog, watched_parameters
 from mmsam_ros.training.metrics import ALL, Scores
 from mmsam_ros.training.recipe import loss_function, lr_factor, parameter_groups
-from mmsam_ros.training.start import build, open_mix, open_split, start_line
+from mmsam_ros.training.start import as_measured, build, open_mix, open_split, start_line
 from mmsam_ros.weights import Presence, Score, save_model
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -219,7 +219,7 @@ class Trainer:
                 self.log.picture(step, name, result.pictures(frames, self.spec))
 
         engine = TorchEngine(net, fabric.device, self.config.device.inference)
-        predictor = Predictor.of(engine, self.spec, frames.dataset)
+        predictor = Predictor.of(engine, as_measured(self.spec, frames), frames.dataset)
         workers = self.config.data.workers
         try:
             matrices = evaluate_frames(

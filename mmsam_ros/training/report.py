@@ -23,7 +23,7 @@ from mmsam_ros.training.devices import gathered, world_size
 from mmsam_ros.training.evaluate import Evaluation, FrameResult
 from mmsam_ros.training.metrics import ALL, Scores, SubsetMatrices
 from mmsam_ros.training.run import environment
-from mmsam_ros.weights import file_sha256
+from mmsam_ros.weights import file_sha256, weights_file
 
 _SUBSETS = 20  # on the terminal; files have all
 _SHOWN = 3  # worst frames, and as many best ones
@@ -85,7 +85,7 @@ def results(evaluation: Evaluation, matrices: SubsetMatrices, examples: Examples
     notes = _departures(evaluation) if rows else []
     return {
         "config": asdict(config) | {"dataset": frames.dataset},
-        "weights_sha256": file_sha256(config.weights),
+        "weights_sha256": file_sha256(weights_file(config.weights)),
         "geometry": asdict(evaluation.predict.geometry),
         "device": str(evaluation.segmenter.device),
         "count": len(frames),

@@ -2,6 +2,7 @@
 """A training run: its directory, its checkpoints, and the signals that end it."""
 
 import json
+import pickle
 import shutil
 import signal
 import sys
@@ -23,6 +24,7 @@ from mmsam_ros import __version__
 from mmsam_ros._util import atomic_path, machine, revision, stop_signals, versions, write_atomic
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import gathered
+from mmsam_ros.weights.foreign import BROKEN
 
 CONFIG, ENVIRONMENT, CHECKPOINT = "config.yaml", "environment.json", "checkpoint.pt"
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
@@ -139,8 +141,15 @@ class Checkpoints:
 
     def load(self) -> Progress:
         """Set all states to the checkpoint's; TrainingError names the keys where runs differ."""
-        content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
-        before = content["identity"]
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            before = content["identity"]
+        except (pickle.UnpicklingError, *BROKEN) as error:
+            raise TrainingError(
+                f"{self.path}: is broken, or no checkpoint of a run ({type(error).__name__}: "
+                f"{str(error).partition(chr(10))[0]}); without it the run begins anew: remove it, "
+                f"or begin with {self.path.parent / 'last.safetensors'} as start.weights"
+            ) from error
         if differing := differences(before, self.identity, prefix="", longer=True):
             raise TrainingError(f"{self.path} is of another run: {'; '.join(differing)}")
         set_state_dict(

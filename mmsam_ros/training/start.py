@@ -210,6 +210,15 @@ def check_fit(spec: Spec, frames: FrameSet) -> None:
             raise TrainingError(f"{sensor}: the weights read {read}, the data set has {found}")
 
 
+def as_measured(spec: Spec, frames: FrameSet) -> Spec:
+    """The spec for the frames of a data set: limits of thermal images belong to its camera."""
+    found, read = (x.get("thermal") for x in (frames.modalities, spec.modalities))
+    if not (found and read and found.limits and read.limits):
+        return spec
+    read = dataclasses.replace(read, limits=found.limits)
+    return dataclasses.replace(spec, inputs={**spec.inputs, "thermal": read})
+
+
 def look_at(
     frames: FrameSet, spec: Spec, count: int = 200, others: Sequence[FrameSet] = ()
 ) -> Seen:
@@ -226,7 +235,8 @@ def look_at(
     def look(chosen: tuple[FrameSet, int]) -> tuple[dict[str, PlaneSample], list[str]]:
         frames, index = chosen
         frame = frames[index].frame
-        planes = frame_planes(frame, spec.modalities, Plan.of(spec.geometry, frame.size).canvas)
+        own = as_measured(spec, frames).modalities
+        planes = frame_planes(frame, own, Plan.of(spec.geometry, frame.size).canvas)
         shown = {
             s: sample_planes(p) for s, p in planes.auxiliaries.items() if s not in planes.blank
         }

@@ -125,13 +125,6 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
     with torch.device("meta"):
         model = build_model(spec.config)
     check_state(state, model.state_dict(), what=str(path))
-    for name, value in state.items():
-        if not (value.is_floating_point() or name.endswith(_COUNTER)):
-            raise WeightsError(f"{path}: {name} is {value.dtype}, expected a floating type")
-        if not bool(value.float().isfinite().all()):
-            raise WeightsError(f"{path}: {name} has values that are not finite")
-        if name.endswith("running_var") and bool((value < 0).any()):
-            raise WeightsError(f"{path}: {name} has values below 0, expected a variance")
     # weights may be stored in half precision, counters as floats
     state = {n: v.long() if n.endswith(_COUNTER) else v.float() for n, v in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
@@ -140,7 +133,8 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
 
 def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str] = ()) -> None:
     """WeightsError that lists every key of `state` that is missing, unexpected (also those given)
-    or misshapen for a network or part whose own state dict is `own`.
+    or misshapen for a network or part whose own state dict is `own`; or names one that holds what
+    no training ends with.
     """
     differences = {
         "missing": [n for n in own if n not in state],
@@ -154,3 +148,10 @@ def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str
     parts = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in differences.items() if keys]
     if parts:
         raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))
+    for name, value in state.items():
+        if not (value.is_floating_point() or name.endswith(_COUNTER)):
+            raise WeightsError(f"{what}: {name} is {value.dtype}, expected a floating type")
+        if not bool(value.float().isfinite().all()):
+            raise WeightsError(f"{what}: {name} has values that are not finite")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(f"{what}: {name} has values below 0, expected a variance")

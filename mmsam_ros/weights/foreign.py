@@ -25,7 +25,7 @@ SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM_MD5 = {"sam_vit_b": "01ec64", "sam_vit_l": "0b3195", "sam_vit_h": "4b8939"}  # first digits
 
 # What a damaged file makes the unpickler raise.
-_BROKEN = (
+BROKEN = (
     AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
     struct.error,
 )  # fmt: skip
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             reason = f"refused: the pickle names the class {named[1]}, which is not a tensor, "
             reason += "plain value or inert numpy type"
         raise WeightsError(f"{path}: {reason}") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise WeightsError(f"{path}: not a PyTorch checkpoint ({error})") from error
     return _unwrap(content, path)
 

@@ -106,6 +106,20 @@ def test_rasters_as_npy(tmp_path: Path) -> None:
     assert torch.equal(lidar_of(root), before)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("sensor", ["thermal", "depth", "event"])
+def test_images_as_arrays(tmp_path: Path, sensor: str, suffix: str) -> None:
+    root = make_folder(tmp_path, (sensor,), encodings={"event": "png8"}, per_split={"val": 1})
+    before = sample(open_frames("folder", root, "val", (sensor,)))["planes"][sensor]
+    path = root / sensor / "val_0000.png"
+    array = stored(path)
+    array = array[..., ::-1] if array.ndim == 3 else array  # stored is BGR
+    path.unlink()
+    (np.save if suffix == ".npy" else np.savez)(path.with_suffix(suffix), array)
+    found = sample(open_frames("folder", root, "val", (sensor,)))["planes"][sensor]
+    assert torch.equal(found, before)
+
+
 def test_classes_in_any_order(tmp_path: Path) -> None:
     root = make_folder(tmp_path, (), per_split={"val": 1})
     expected = open_frames("folder", root, "val", ()).classes

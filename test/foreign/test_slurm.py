@@ -115,3 +115,32 @@ def test_an_evaluation_is_as_many_processes_as_srun_starts() -> None:
         )
     said = [process.communicate()[0].splitlines()[-1] for process in started]
     assert said == ["share 0 2 4 True [0, 1]", "share 1 3 False [0, 1]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SLURM_PROCID", "x"), ("RANK", ""), ("LOCAL_RANK", "-1")]
+)
+def test_variables_that_hold_no_number_are_named(name: str, value: str) -> None:
+    command = [sys.executable, "-m", "mmsam_ros.cli.main", "train", "--help"]
+    environment = {**os.environ, name: value}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"mmsam: error: environment: {name} is {value!r}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["RANK", "SLURM_PROCID"])
+def test_a_single_process_is_the_first_whatever_the_environment_says(name: str) -> None:
+    """Lightning takes the number when it is imported; the run's log would be left out."""
+    code = (
+        "from lightning.fabric.utilities.rank_zero import rank_zero_only as only\n"
+        "from mmsam_ros.training.config import DeviceConfig\n"
+        "from mmsam_ros.training.devices import start_fabric\n"
+        "start_fabric(DeviceConfig(accelerator='cpu'))\n"
+        "print('rank', only.rank)"
+    )
+    environment = {**os.environ, name: "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1:] == ["rank 0"], done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from mmsam_ros.data.corrupt import corrupt
 from mmsam_ros.data.errors import DataError
+from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.sensors import ChannelStatistics, Frame, LidarPoints, Registration, SensorImage
 from mmsam_ros.training.config import DataConfig, DeviceConfig, TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import (
@@ -325,8 +327,26 @@ def test_data_that_the_weights_do_not_know_is_named(folder: Path) -> None:
 def test_limits_that_clip_the_data_are_an_error(folder: Path) -> None:
     """Else the thermal images would be left out without a word."""
     evaluation = Evaluation(prepared(folder, "folder"))
-    thermal = dataclasses.replace(evaluation.spec.inputs["thermal"], limits=(1.0, 2.0))
-    inputs = {**evaluation.spec.inputs, "thermal": thermal}
-    evaluation.spec = dataclasses.replace(evaluation.spec, inputs=inputs)
+    modalities = dict(evaluation.frames.modalities)
+    modalities["thermal"] = dataclasses.replace(modalities["thermal"], limits=(1.0, 2.0))
+    evaluation.frames = dataclasses.replace(evaluation.frames, modalities=modalities)
     with pytest.raises(TrainingError, match=r"limits 1 and 2 "):
         evaluation.doubts()
+
+
+def test_limits_of_thermal_images_are_those_of_the_data_set(folder: Path, tmp_path: Path) -> None:
+    """Another camera, whose counts are 3000 lower, and a meta.json that says so."""
+    config = prepared(folder, "folder")
+    shutil.copytree(config.root, tmp_path / "other")
+    for path in (tmp_path / "other/thermal").glob("*.png"):
+        cv2.imwrite(str(path), stored(path) - np.uint16(3000))
+    path = tmp_path / "other/meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"limits": [23000, 28500]}))
+    ours = Evaluation(config)
+    other = Evaluation(dataclasses.replace(config, root=str(tmp_path / "other")))
+    assert ours.doubts() == other.doubts()
+    for mine, theirs in zip(ours.frames, other.frames, strict=True):
+        assert torch.equal(ours.predict(mine)[0], other.predict(theirs)[0])
+        plan = Plan.of(ours.predict.geometry, mine.frame.size)
+        a, b = (x.predict._prepared(y, plan) for x, y in ((ours, mine), (other, theirs)))
+        torch.testing.assert_close(a.inputs["thermal"], b.inputs["thermal"])

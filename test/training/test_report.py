@@ -21,7 +21,7 @@ from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 from mmsam_ros.training.metrics import SubsetMatrices
 from mmsam_ros.training.report import Examples, check_submission, results
-from mmsam_ros.weights import load_model, save_model
+from mmsam_ros.weights import file_sha256, load_model, registry, save_model
 
 
 class Page(HTMLParser):
@@ -79,6 +79,19 @@ def test_deliver_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert all(image.startswith("data:image/jpeg;base64,") for image in page.images)
     worst = min(results["frames"], key=results["frames"].get)
     assert any(f"worst: {worst}" in word for word in page.words)
+
+
+def test_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = make_deliver(tmp_path / "data", size=(64, 64), per_split={"test": 1})
+    path = random_weights(tmp_path, "deliver_rgb_lidar", (64, 64))
+    registry.register(Path(path), "mine", "MIT")
+    registry.fetch("mine")
+    words = ["eval", "--weights", "mine", "--root", str(root), "--device", "cpu", "--workers", "0"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert found["weights_sha256"] == file_sha256(path)
 
 
 def test_the_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,17 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     assert train(moved, resume=folder) == folder, "a finished run has nothing left to do"
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = train(config := run_config(tmp_path, "--schedule.epochs=1"))
+    path = folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    for content in (b"", whole[: len(whole) // 2], b"text", (tmp_path / "other.pt").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"checkpoint.pt: is broken, or no checkpoint"):
+            train(config, resume=folder)
+
+
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     config = run_config(tmp_path, "--schedule.epochs=1")
     with pytest.raises(TrainingError, match=r"run: expected a run directory"):

@@ -319,3 +319,22 @@ def test_a_shared_trunk_starts_trunks_of_their_own(tmp_path: Path) -> None:
         if name.startswith(("stem.", "stages.")):
             for trunk in model.prior.trunks.values():
                 assert torch.equal(trunk.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (torch.full((), torch.nan), "pos_embed has values that are not finite"),
+        (torch.ones((), dtype=torch.int8), "pos_embed is torch.int8, expected a floating type"),
+    ],
+)
+def test_start_weights_that_no_training_ends_with(
+    tmp_path: Path, value: torch.Tensor, text: str
+) -> None:
+    """Training would blame its frames for a loss that is NaN."""
+    model = build_model(spec_of("muses_rgb_lidar").config)
+    state = dict(model.encoder.state_dict())
+    state["pos_embed"] = value.expand_as(state["pos_embed"]).clone()
+    torch.save({f"image_encoder.{name}": x for name, x in state.items()}, tmp_path / "sam.pth")
+    with pytest.raises(WeightsError, match=rf"sam.pth: SAM image encoder: {text}"):
+        load_sam_encoder(model, tmp_path / "sam.pth")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from support.networks import random_network, spec_of
+from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.weights import WeightsError, load_model, read_spec, registry, save_model
@@ -366,3 +367,20 @@ def test_names_and_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     assert registry.user_folder("XDG_CACHE_HOME", ".cache") == home / ".cache/mmsam_ros"
     assert os.fspath(registry.weights_file("~/x.safetensors")) == str(home / "x.safetensors")
+
+
+def test_statistics_are_not_written_into_a_named_file(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name would have other bytes than its registry says, and be refused from then on."""
+    spec = spec_of("muses_rgb_lidar")
+    save_model(path := home / "w.safetensors", random_network(spec), spec)
+    registry.register(path, "mine", "MIT")
+    file = registry.fetch("mine")
+    before = file.read_bytes()
+    make_folder(home / "data_set", ("lidar",))
+    words = ["weights", "seen", "mine", "--dataset", "folder", "--root", str(home / "data_set")]
+    assert main(words) == 2
+    assert f"copy {file} and give the copy" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert registry.weights_file("mine") == file
