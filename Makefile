@@ -20,9 +20,9 @@ export PYTHONUNBUFFERED := 1
 # see mmsam_ros/ros/main.py
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# Tests of one file run in one process, in as many processes as there are cores, at most four.
-# Plugins are named: those of an installed ROS may not work with this pytest.
-WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && echo 4 || echo $$n)
+# Tests of one file run in one process, in one process more than there are cores, as those of DDS
+# often wait; at most four. Plugins are named: those of an installed ROS may not work with this pytest.
+WORKERS ?= $(shell n=$$(nproc); [ $$n -gt 3 ] && echo 4 || echo $$((n + 1)))
 PYTEST := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -p xdist -p _hypothesis_pytestplugin
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # what is tested (a path, -k …): make test TESTS=test/sensors
@@ -66,10 +66,13 @@ $(NOBLE_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(NOBLE) numpy==1.26.4 opencv-python-headless==4.6.0.66
 	touch $@
 
-# The synthetic world is left out: no robot runs it.
+# What computes with arrays and images, and over DDS the node's inputs and outputs.
+NOBLE_DDS := $(addprefix test/ros/test_,node.py defects.py outputs.py lazy_outputs.py inputs.py label_bag_and_node.py)
+NOBLE_TESTS := test/sensors test/inference test/data test/ros test/cli
 test-noble: $(NOBLE_STAMP)
 	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
-	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (distributed or slow)' test/sensors test/inference test/data test/ros test/cli
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (dds or distributed or slow)' $(NOBLE_TESTS)
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m dds $(NOBLE_DDS)
 
 test-numerics: $(STAMP)
 	$(BIN)/python test/numerics.py

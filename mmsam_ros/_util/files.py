@@ -7,6 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def flush(path: Path) -> None:
+    """Wait until a file's content is on the disk, and stays there if the power is cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to. If the block ends without an error, it is flushed to disk
@@ -17,8 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     part.touch()  # an OSError here names the path; that of a library may not
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -213,10 +213,10 @@ def check_fit(spec: Spec, frames: FrameSet) -> None:
 def as_measured(spec: Spec, frames: FrameSet) -> Spec:
     """The spec for the frames of a data set: limits of thermal images belong to its camera."""
     found, read = (x.get("thermal") for x in (frames.modalities, spec.modalities))
-    if not (found and read and found.limits and read.limits):
-        return spec
-    read = dataclasses.replace(read, limits=found.limits)
-    return dataclasses.replace(spec, inputs={**spec.inputs, "thermal": read})
+    if found and read and found.limits and read.limits:
+        read = dataclasses.replace(read, limits=found.limits)
+        return dataclasses.replace(spec, inputs={**spec.inputs, "thermal": read})
+    return spec
 
 
 def look_at(
@@ -235,19 +235,17 @@ def look_at(
     def look(chosen: tuple[FrameSet, int]) -> tuple[dict[str, PlaneSample], list[str]]:
         frames, index = chosen
         frame = frames[index].frame
-        own = as_measured(spec, frames).modalities
-        planes = frame_planes(frame, own, Plan.of(spec.geometry, frame.size).canvas)
+        canvas = Plan.of(spec.geometry, frame.size).canvas
+        planes = frame_planes(frame, as_measured(spec, frames).modalities, canvas)
         shown = {
             s: sample_planes(p) for s, p in planes.auxiliaries.items() if s not in planes.blank
         }
         return shown, [blank.text for blank in planes.blank.values() if blank.reason == LIMITS]
 
     chosen = [
-        (part, index)
-        for part in (frames, *others)
-        if part.modalities
+        (part, index) for part in (frames, *others) if part.modalities
         for index in np.unique(np.linspace(0, len(part) - 1, count).astype(int)).tolist()
-    ]
+    ]  # fmt: skip
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looks = list(pool.map(look, chosen))
     clipped = [text for _, texts in looks for text in texts]

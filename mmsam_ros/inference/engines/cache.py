@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mmsam_ros.model
 from mmsam_ros import __version__
-from mmsam_ros._util import versions
+from mmsam_ros._util import flush, versions
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.model import MMSAMAdapter
 
@@ -52,6 +52,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         inside = Path(part, path.name)
         inside.mkdir()
         yield inside
+        for file in inside.iterdir():
+            flush(file)
         if not path.exists():
             inside.rename(path)
 

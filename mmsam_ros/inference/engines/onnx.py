@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime, on what its execution providers reach."""
 
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from mmsam_ros.model import MMSAMAdapter
 
 TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
+_log = logging.getLogger(__name__)
 # where its inputs are, and what brings it
 PROVIDERS = {
     TENSORRT: ("cuda", "onnxruntime-gpu and TensorRT"),
@@ -66,7 +69,8 @@ class OnnxEngine:
         self._sessions: dict[tuple[tuple[str, ...], tuple[int, ...]], Any] = {}
         state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
         kinds = [kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception)]
-        self._errors = tuple(kinds)
+        self._errors: tuple[type[Exception], ...] = tuple(kinds)
+        self._damage = (*self._errors, OSError, ValueError, EOFError)  # of a file in the cache
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`; errors as of the network."""
@@ -99,29 +103,38 @@ class OnnxEngine:
         """A session that agrees with PyTorch."""
         what = f"engine onnx with {self.providers[0]} for {' + '.join(names)}"
         folder = cache_folder("onnx") / "-".join((self._key, *names, *map(str, shape)))
-        if not folder.exists():
+        if folder.exists():
             try:
-                self._export(folder, names, shape)
-            except OSError as error:
-                raise InferenceError(
-                    f"{what}: {folder.parent} cannot be written ({error.strerror}); set "
-                    "MMSAM_CACHE to a folder with room"
-                ) from error
+                return self._load(folder, names, shape, what)
+            except self._damage as error:
+                _log.warning("%s: %s is damaged (%s); it is made again", what, folder, error)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            self._export(folder, names, shape)
+        except OSError as error:
+            raise InferenceError(
+                f"{what}: {folder.parent} cannot be written ({error.strerror}); set "
+                "MMSAM_CACHE to a folder with room"
+            ) from error
+        try:
+            return self._load(folder, names, shape, what)
+        except self._errors as error:
+            raise InferenceError(f"{what}: {error}") from error
+
+    def _load(self, folder: Path, names: tuple[str, ...], shape: tuple[int, ...], what: str) -> Any:
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         options.intra_op_num_threads = torch.get_num_threads()
         # threads that spin while they wait take the processor from the rest of the node
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [(name, self._options(name, folder)) for name in self.providers]
-        try:
-            session = self._runtime.InferenceSession(folder / "model.onnx", options, providers)
-            active = session.get_providers()
-            if active[0] != self.providers[0]:  # ONNX Runtime falls back by itself
-                raise InferenceError(f"{what}: it cannot be loaded, ONNX Runtime fell back to "
-                                     f"{active[0]}; its log says why")  # fmt: skip
-            found = self._run(session, sample_inputs(names, shape))
-        except self._errors as error:
-            raise InferenceError(f"{what}: {error}") from error
+        session = self._runtime.InferenceSession(folder / "model.onnx", options, providers)
+        active = session.get_providers()
+        if active[0] != self.providers[0]:  # ONNX Runtime falls back by itself
+            raise InferenceError(f"{what}: it cannot be loaded, ONNX Runtime fell back to "
+                                 f"{active[0]}; its log says why")  # fmt: skip
+        found = self._run(session, sample_inputs(names, shape))
         reference = torch.from_numpy(np.load(folder / "reference.npy"))
         Agreement.of(found, reference).check(what)
         return session
