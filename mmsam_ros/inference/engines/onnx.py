@@ -70,7 +70,7 @@ class OnnxEngine:
         state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
         kinds = [kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception)]
         self._errors: tuple[type[Exception], ...] = tuple(kinds)
-        self._damage = (*self._errors, OSError, ValueError, EOFError)  # of a file in the cache
+        self._damage: tuple[type[Exception], ...] = (*kinds, OSError, ValueError, EOFError)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`; errors as of the network."""
