@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
 
     given = {s: path for s in AUXILIARY_SENSORS if (path := getattr(args, s)) is not None}
     pairs = pair_files(args.images, given)
+    if args.out.resolve() in (path.resolve() for path in args.images):
+        raise CliError(f"--out: found {args.out}, which holds the images; expected another folder, "
+                       "or the results would be images of the next run")  # fmt: skip
     calibration = Calibration.read(args.calib) if args.calib else None
     weights = args.weights or default_weights()
     if args.weights is None:

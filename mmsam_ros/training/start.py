@@ -136,8 +136,8 @@ def build(
         require(bool(given), "start.weights", given, expected, TrainingError)
         classes = read_spec(given).classes
     weights, names = config.loss.class_weights, [info.name for info in classes]
-    expected = f"none, or {len(names)} values, for {', '.join(names)}"
-    fits = len(weights) in (0, len(names))
+    expected = f"none, or {len(names)} values, not all 0, for {', '.join(names)}"
+    fits = not weights or (len(weights) == len(names) and any(weights))
     require(fits, "loss.class_weights", weights, expected, TrainingError)
     network = network_of(config, benchmark, classes, modalities)
     model = build_model(network)

@@ -131,6 +131,7 @@ def test_lidar_rasters(
         (["images/val_0000.png", "--calib", "none.json"], "none.json: is missing"),
         (["images/val_0000.png", "--thermal", "meta.json"], "meta.json: is broken"),
         (["images/val_0000.png", "--weights", "meta.json"], "not a safetensors file"),
+        (["images", "--out", "images"], "which holds the images; expected another folder"),
     ],
 )
 def test_what_cannot_be_read_is_named(

@@ -52,8 +52,9 @@ def test_benchmark_spec(root: Path) -> None:
 
 def test_class_weights_are_for_all_classes(root: Path) -> None:
     frames = open_frames("deliver", root, "train", ("lidar",))
-    with pytest.raises(TrainingError, match=r"loss.class_weights: .*25 values, for Building, "):
-        build(options("--loss.class_weights=[1.0, 2.0]"), frames)
+    for wrong in ([1.0, 2.0], [0.0] * 25):
+        with pytest.raises(TrainingError, match=r"class_weights: .*25 values, not all 0, for Bui"):
+            build(options(f"--loss.class_weights={wrong}"), frames)
     with pytest.raises(TrainingError, match=r"loss.class_weights: found .* at least 0"):
         options("--loss.class_weights=[1.0, -2.0]")
     assert build(options(f"--loss.class_weights={[1.0] * 25}"), frames)
