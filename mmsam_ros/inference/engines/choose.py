@@ -92,7 +92,7 @@ def _fastest(
 ) -> Engine:  # fmt: skip
     """The engine that a measurement has chosen on this machine; the first start measures."""
     names = ["torch"] if precision != "fp16" else []
-    # on the CPU it compiles for many minutes and gains less than ONNX Runtime
+    # on the CPU it compiles for minutes, and again for each set of sensors
     names += ["compile"] if names and device.type == "cuda" else []
     names += ["onnx"] if precision != "bf16" and importlib.util.find_spec("onnxruntime") else []
     if len(names) < 2:
