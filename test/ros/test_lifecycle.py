@@ -27,12 +27,6 @@ pytestmark = pytest.mark.dds
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
-
-
-@pytest.fixture(scope="module")
 def waiting(weights: Path) -> Iterator[tuple[NodeProcess, Manager]]:
     """A node that waits to be configured."""
     with running(

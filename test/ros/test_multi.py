@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from domains import free_domain
-from harness import Client, image, nano_weights
+from harness import Client, image
 from launching import Launched, defaults, load
 from sensor_msgs.msg import Image
 from test_node import pixels, stamp_of
@@ -21,12 +21,6 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import PARAMETERS
 from mmsam_ros.ros.multi import SharedSegmenters, split_cameras
 from mmsam_ros.sensors import Frame
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
 
 
 @pytest.fixture

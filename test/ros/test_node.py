@@ -19,7 +19,6 @@ from harness import (
     camera_info,
     cloud,
     image,
-    nano_weights,
     running,
 )
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
@@ -104,11 +103,6 @@ def stamp_of(message: Any) -> int:
 
 def pixels(message: Image) -> np.ndarray:
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nano_weights(tmp_path_factory.mktemp("weights") / "nano.safetensors", NETWORK)
 
 
 @pytest.fixture(scope="module")

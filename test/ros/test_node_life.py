@@ -30,7 +30,6 @@ from harness import (
     cloud,
     environment,
     image,
-    nano_weights,
     running,
 )
 from rclpy.executors import SingleThreadedExecutor
@@ -45,12 +44,6 @@ from mmsam_ros.weights import default_weights
 pytestmark = pytest.mark.dds
 SIZE = 1024  # pixels a side: 1 MP
 STEP = 100_000_000  # ns between frames
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    return nano_weights(folder / "nano.safetensors", "synthetic_rgb_lidar_thermal")
 
 
 def test_compressed_camera_is_taken_when_raw_has_gone(weights: Path) -> None:

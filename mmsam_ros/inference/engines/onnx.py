@@ -123,6 +123,7 @@ class OnnxEngine:
             raise InferenceError(f"{what}: {error}") from error
 
     def _load(self, folder: Path, names: tuple[str, ...], shape: tuple[int, ...], what: str) -> Any:
+        """The session of a folder of the cache; one of `_damage` where a file cannot be read."""
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         options.intra_op_num_threads = torch.get_num_threads()
