@@ -31,7 +31,7 @@ LIMIT = 300.0  # seconds for the masks of a round
 
 
 def main() -> None:
-    """Measure both ways and write benchmarks/results/bench_cameras.json."""
+    """Measure both ways and write bench_cameras.json."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help="frames of each camera")
     rounds = parser.parse_args().rounds

@@ -23,7 +23,7 @@ from mmsam_ros.inference.export import Agreement, subsets
 
 
 def report(args: argparse.Namespace) -> None:
-    """Measure all cases and write benchmarks/results/bench_engines.json."""
+    """Measure all cases and write bench_engines.json."""
     rows = [
         in_process(
             {"preset": preset, "device": args.device, "modalities": names, "threads": threads},

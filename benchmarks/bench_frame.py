@@ -28,7 +28,7 @@ BEFORE = "before"
 
 
 def main() -> None:
-    """Measure and write benchmarks/results/bench_frame.json."""
+    """Measure and write bench_frame.json."""
     parser = command_line(__doc__)
     parser.add_argument("--against", type=Path, help="the checkout to compare with")
     parser.add_argument("--engines", default="torch,onnx", help="of this one, with commas")

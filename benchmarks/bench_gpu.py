@@ -37,7 +37,7 @@ GOALS = {"H200": 12.0, "H100": 16.0}  # ms
 
 
 def report(args: argparse.Namespace) -> None:
-    """Measure and write benchmarks/results/bench_gpu.json."""
+    """Measure and write bench_gpu.json."""
     device, missing = args.device, args.device == "cuda" and not torch.cuda.is_available()
     preset = "vit_l" if device == "cuda" else "nano"
     base = {"device": device, "preset": preset}

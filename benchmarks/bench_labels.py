@@ -29,7 +29,7 @@ WAYS = {"plain": plain_label_image, "fast": label_image}
 
 
 def report() -> None:
-    """Measure all cases and write benchmarks/results/bench_labels.json."""
+    """Measure all cases and write bench_labels.json."""
     rows = [
         row
         for threads, content in product((1, 2), ("scene", "noise"))

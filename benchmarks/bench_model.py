@@ -23,22 +23,21 @@ from typing import Any
 
 import torch
 from networks import Clock, config_of, network
-from results import Row, bar, command_line, in_process, peak_gib, run, write
+from results import KINDS, Row, bar, command_line, in_process, kind_of, peak_gib, run, write
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmsam_ros._util import cpu_flags
+from mmsam_ros._util import machine
 from mmsam_ros.inference import tune_allocator
 from mmsam_ros.model import build_model, prepare
 
 TOKENS, NARROW, WIDE = 4096, 1024, 4096
-BF16_UNITS = ("avx512_bf16", "amx_bf16")
 
 
 def report(args: argparse.Namespace) -> None:
-    """Measure all cases and write benchmarks/results/bench_model.json."""
+    """Measure all cases and write bench_model.json."""
     rows = [
         in_process(case | {"device": args.device}, OMP_NUM_THREADS=str(case["threads"]))
         for preset in args.presets.split(",")
@@ -54,7 +53,7 @@ def report(args: argparse.Namespace) -> None:
 
 def cases(preset: str, device: str) -> Iterator[Row]:
     """Plain with both allocators, prepared, and both in bf16 where the hardware has it."""
-    has_bf16 = device != "cpu" or any(unit in cpu_flags() for unit in BF16_UNITS)
+    has_bf16 = device != "cpu" or kind_of(machine()) == "cpu_bf16"
     for threads in (1, 2) if preset != "vit_l" else (2,):
         base = {"preset": preset, "threads": threads, "precision": "fp32", "allocator": "tuned"}
         yield base | {"network": "plain", "allocator": "default"}
@@ -181,8 +180,7 @@ def multiply_adds(preset: str, kind: str) -> dict[str, float]:
 
 
 def bars(rows: list[Row]) -> list[Row]:
-    """The bars of vit_l on this kind of CPU; those of the other kind are null."""
-    wide = any(unit in cpu_flags() for unit in BF16_UNITS)
+    """The bars of vit_l on this kind of CPU."""
     found = {(r["network"], r["precision"], r["allocator"]): r for r in rows
              if r["preset"] == "vit_l" and r["device"] == "cpu"}  # fmt: skip
     old = found.get(("before", "fp32", "default"), {})
@@ -193,23 +191,23 @@ def bars(rows: list[Row]) -> list[Row]:
         return round(before / after, 2) if before and after else None
 
     fp32, lacks = best["fp32"], "not measured (vit_l, --against), or failed"
-    narrow = [
-        ("times faster than before", ratio("fp32"), "x", 1.8, ge),
-        ("share of the matrix rate", fp32.get("share_of_matrix_rate"), "", 0.8, ge),
-        ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
+    own = {
+        "CPU with bf16 units": [
+            ("float32: times faster than before", ratio("fp32"), "x", 2.5, ge),
+            ("bf16: times faster than before", ratio("bf16"), "x", 5.0, ge),
+            ("peak memory", fp32.get("peak_gib"), "GiB", 3.5, le),
+        ],
+        "CPU with AVX2": [
+            ("times faster than before", ratio("fp32"), "x", 1.8, ge),
+            ("share of the matrix rate", fp32.get("share_of_matrix_rate"), "", 0.8, ge),
+            ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
+        ],
+    }
+    kind = KINDS[kind_of(machine())]
+    return [
+        bar(f"vit_l 1024x1024, {kind}: {what}", value, unit, limit, holds, lacks)
+        for what, value, unit, limit, holds in own.get(kind, ())
     ]
-    half = [
-        ("float32: times faster than before", ratio("fp32"), "x", 2.5, ge),
-        ("bf16: times faster than before", ratio("bf16"), "x", 5.0, ge),
-        ("peak memory", fp32.get("peak_gib"), "GiB", 3.5, le),
-    ]
-    entries = []
-    for kind, own, here in (("AVX2 alone", narrow, not wide), ("bf16 units", half, wide)):
-        reason = lacks if here else "this CPU is of the other kind"
-        for what, value, unit, limit, holds in own:
-            name = f"vit_l 1024x1024, CPU with {kind}: {what}"
-            entries.append(bar(name, value if here else None, unit, limit, holds, reason))
-    return entries
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ NO_GPU, NO_CHECKOUT = "no GPU on this machine", "without --against"
 
 
 def main() -> None:
-    """Measure and write benchmarks/results/bench_node.json."""
+    """Measure and write bench_node.json."""
     parser = command_line(__doc__)
     parser.add_argument("--engine", default="auto", help="of this checkout (default: auto)")
     parser.add_argument("--against", type=Path, help="another checkout, with its default engine")

@@ -31,7 +31,7 @@ WIDTH, HEIGHT, POINTS, REPEATS = 1280, 720, 100_000, 15
 
 
 def report() -> None:
-    """Measure and write benchmarks/results/bench_outputs.json."""
+    """Measure and write bench_outputs.json."""
     row = in_process({"threads": 1}, OMP_NUM_THREADS="1")
     bars = [bar("~/points, CPU", row.get("points_cpu_ms"), "ms", 50.0, le)]
     write("bench_outputs", [row], bars)

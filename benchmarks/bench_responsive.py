@@ -30,7 +30,7 @@ DOMAIN = "98"
 
 
 def report() -> None:
-    """Measure and write benchmarks/results/bench_responsive.json."""
+    """Measure and write bench_responsive.json."""
     rows = [
         in_process(case, ROS_DOMAIN_ID=DOMAIN, ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
                    FASTRTPS_DEFAULT_PROFILES_FILE=str(ROOT / "config/fastdds_shm.xml"))

@@ -28,7 +28,7 @@ AUXILIARIES = ("lidar", "thermal", "event", "depth")
 
 
 def report() -> None:
-    """Write benchmarks/results/bench_scale.json."""
+    """Write bench_scale.json."""
     cases: list[Row] = [{"what": "area", "size": size} for size in AREAS]
     cases += [{"what": "points", "points": count} for count in CLOUDS]
     cases += [{"what": "classes", "classes": count} for count in CLASSES]

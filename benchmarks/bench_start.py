@@ -22,7 +22,7 @@ STAGES = ("preflight", "imports", "weights", "first_mask")
 
 
 def report() -> None:
-    """Measure and write benchmarks/results/bench_start.json."""
+    """Measure and write bench_start.json."""
     baseline = os.environ.get("BASELINE")
     packages = {"this": str(ROOT)} | ({"baseline": baseline} if baseline else {})
     found = defaultdict(list)

@@ -36,7 +36,7 @@ CONFIG = "deliver_rgb_lidar"
 
 
 def report() -> None:
-    """Measure every case and write benchmarks/results/bench_train.json."""
+    """Measure every case and write bench_train.json."""
     gpus = torch.cuda.device_count()
     rows = []
     for case in cases(gpus):

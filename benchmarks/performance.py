@@ -3,7 +3,8 @@
 
     python benchmarks/performance.py
 
-Every benchmark that has been run has a section; what a table shows is in `TABLES`.
+Every benchmark that has been run has a section, with a part for each kind of machine; what a table
+shows is in `TABLES`.
 """
 
 import json
@@ -11,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from results import RESULTS, ROOT, Row, markdown_table
+from results import KINDS, RESULTS, ROOT, Row, markdown_table
 
 from mmsam_ros._util import write_atomic
 
 PAGE = ROOT / "docs/performance.md"
+Contents = Mapping[str, Mapping[str, Row]]  # by kind of machine and benchmark
 # benchmark: title, and columns of its rows; a dictionary within a row becomes a column for each key
 TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bench_frame": ("A frame, from sensor data to labels", (
@@ -72,7 +74,8 @@ INTRO = """# Performance
 
 Made by `python benchmarks/performance.py` from `benchmarks/results/`. The commands are in
 [Testing](testing.md#benchmarks). Machine, versions and load of each benchmark are above its table.
-Times on a shared machine scatter; ratios are between processes or functions that took turns.
+Values that miss their bar are bold. Times on a shared machine scatter; ratios are between processes
+or functions that took turns.
 """
 
 
@@ -84,27 +87,40 @@ def main() -> None:
         write_atomic(PAGE.with_name(name), plot)
 
 
-def load() -> dict[str, Row]:
-    """The results that are there, in the order of `TABLES`."""
-    files = {name: RESULTS / f"{name}.json" for name in TABLES}
-    return {name: json.loads(f.read_text()) for name, f in files.items() if f.is_file()}
+def load() -> Contents:
+    """The results that are there, in the order of `KINDS` and `TABLES`."""
+    return {
+        kind: {
+            name: json.loads(file.read_text())
+            for name in TABLES
+            if (file := RESULTS / kind / f"{name}.json").is_file()
+        }
+        for kind in KINDS
+        if (RESULTS / kind).is_dir()
+    }
 
 
-def page(contents: Mapping[str, Row]) -> str:
+def page(contents: Contents) -> str:
     """Markdown."""
-    missing = [f"`{name}`" for name in TABLES if name not in contents]
+    run = {name for found in contents.values() for name in found}
     parts = [INTRO, "## Bars\n", bars_table(contents)]
-    if missing:
+    if missing := [f"`{name}`" for name in TABLES if name not in run]:
         parts.append(f"\nNot run yet: {', '.join(missing)}.")
     drawn = plots(contents)
-    for name, content in contents.items():
-        title, columns = TABLES[name]
-        parts += [f"\n## {title}\n", f"{origin(content)}\n", rows_table(content["rows"], columns)]
-        if (plot := f"performance_{name}.svg") in drawn:
-            parts.append(f"\n![{title}]({plot})")
-        reasons = {r["reason"].splitlines()[-1] for r in content["rows"] if r.get("reason")}
-        parts += [f"\nNot measured: {escape(reason)}." for reason in sorted(reasons)]
-        parts += components(content["rows"])
+    for name, (title, columns) in TABLES.items():
+        own = {kind: found[name] for kind, found in contents.items() if name in found}
+        parts += [f"\n## {title}"] if own else []
+        for kind, content in own.items():
+            rows = content["rows"]
+            parts += [f"\n### {title}: {KINDS[kind]}"] if len(own) > 1 else []
+            parts.append(f"\n{origin(content)}\n")
+            if any(not row.get("reason") for row in rows):
+                parts.append(rows_table(rows, columns))
+            if (plot := plot_name(kind, name)) in drawn:
+                parts.append(f"\n![{title}]({plot})")
+            reasons = {r["reason"].splitlines()[-1] for r in rows if r.get("reason")}
+            parts += [f"\nNot measured: {escape(reason)}." for reason in sorted(reasons)]
+            parts += components(rows)
     return "\n".join(parts) + "\n"
 
 
@@ -118,20 +134,29 @@ def origin(content: Row) -> str:
     return f"`{content['command']}`: {', '.join(facts)}."
 
 
-def bars_table(contents: Mapping[str, Row]) -> str:
-    """All bars; those that are missed are bold."""
-    rows: list[Sequence[object]] = [["bar", "value", "limit", "holds"]]
-    for content in contents.values():
-        for entry in content["bars"]:
-            unit = f" {entry['unit']}".rstrip()
-            value = "" if entry["value"] is None else f"{entry['value']:g}{unit}"
-            missed = entry["holds"] is False
-            holds = {True: "yes", False: "**no**", None: entry.get("reason", "").splitlines()[-1:]}
-            said = holds[entry["holds"]] or "not measured"
-            said = said if isinstance(said, str) else f"not measured: {escape(said[0])}"
-            value = f"**{value}**" if missed else value
-            rows.append([entry["name"], value, f"{entry['bar']:g}{unit}", said])
+def bars_table(contents: Contents) -> str:
+    """All bars, with a column for each kind of machine; values that miss theirs are bold."""
+    kinds = [kind for kind, found in contents.items() if found]
+    entries: dict[str, dict[str, Row]] = {}  # by name and kind
+    for name in TABLES:
+        for kind in kinds:
+            for entry in contents[kind].get(name, {}).get("bars", ()):
+                entries.setdefault(entry["name"], {})[kind] = entry
+    rows: list[Sequence[object]] = [["bar", "limit", *(KINDS[kind] for kind in kinds)]]
+    for name, found in entries.items():
+        limit, *_ = (f"{e['bar']:g} {e['unit']}".rstrip() for e in found.values())
+        rows.append([name, limit, *(verdict(found.get(kind)) for kind in kinds)])
     return markdown_table(rows)
+
+
+def verdict(entry: Row | None) -> str:
+    """A bar's value; bold where it is missed, else the reason why there is none."""
+    if entry is None:
+        return ""
+    if entry["value"] is None:
+        return f"not measured: {escape(entry['reason'].splitlines()[-1])}"
+    value = f"{entry['value']:g} {entry['unit']}".rstrip()
+    return value if entry["holds"] else f"**{value}**"
 
 
 def rows_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -186,15 +211,21 @@ def components(rows: Sequence[Row]) -> list[str]:
     return ["\nMilliseconds by component:\n", markdown_table(table)]
 
 
-def plots(contents: Mapping[str, Row]) -> dict[str, str]:
+def plots(contents: Contents) -> dict[str, str]:
     """SVG by file name."""
-    found = {}
-    for name, (words, key) in PLOTS.items():
-        rows = [r for r in contents.get(name, {}).get("rows", ()) if r.get(key)]
-        pairs = [(", ".join(cell(r[word]) for word in words), r[key]) for r in rows]
-        if pairs:
-            found[f"performance_{name}.svg"] = svg(pairs)
-    return found
+    drawn = {}
+    for kind, found in contents.items():
+        for name, (words, key) in PLOTS.items():
+            rows = [r for r in found.get(name, {}).get("rows", ()) if r.get(key)]
+            pairs = [(", ".join(cell(r[word]) for word in words), r[key]) for r in rows]
+            if pairs:
+                drawn[plot_name(kind, name)] = svg(pairs)
+    return drawn
+
+
+def plot_name(kind: str, name: str) -> str:
+    """File of a benchmark's plot, beside the page."""
+    return f"performance_{kind}_{name.removeprefix('bench_')}.svg"
 
 
 def svg(pairs: Sequence[tuple[str, float]]) -> str:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all benchmarks share: rows measured in processes of their own, and one JSON for each.
 
-Results go to benchmarks/results/<name>.json, with the machine, the versions and the command.
+Results go to benchmarks/results/<name>.json, with the machine, the versions and the command; those
+of speed into a folder of it for each kind of machine.
 """
 
 import argparse
@@ -29,6 +30,10 @@ PACKAGES = (
     "opencv-python-headless",
     "rosbags",
 )
+BF16_UNITS = {"avx512_bf16", "amx_bf16"}  # of a processor that multiplies bfloat16
+# folder of the results of speed, and how the kind of machine is called
+KINDS = {"cpu_bf16": "CPU with bf16 units", "cpu_avx2": "CPU with AVX2", "cpu": "other CPU",
+         "gpu": "GPU"}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -42,14 +47,25 @@ def bar(
     return entry | ({"reason": reason} if value is None else {})
 
 
+def kind_of(machine: Mapping[str, Any]) -> str:
+    """Which of `KINDS` a machine is."""
+    if machine["gpu"]:
+        return "gpu"
+    flags = set(machine["flags"])
+    return "cpu_bf16" if flags & BF16_UNITS else "cpu_avx2" if "avx2" in flags else "cpu"
+
+
 def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[str, Any]]) -> None:
-    """Write benchmarks/results/<name>.json."""
+    """Write the results of a benchmark; speed is that of one kind of machine."""
+    own = machine()
+    folder = RESULTS / kind_of(own) if name.startswith("bench_") else RESULTS
+    folder.mkdir(exist_ok=True)
     script = Path(sys.argv[0]).resolve().relative_to(ROOT)
     content = {
         "name": name,
         "command": " ".join(["python", str(script), *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        "machine": own,
         "load": [
             round(load, 1) for load in os.getloadavg()
         ],  # over 1, 5 and 15 minutes, at the end
@@ -58,7 +74,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[s
         "rows": list(rows),
         "bars": list(bars),
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     write_atomic(path, json.dumps(content, indent=2) + "\n")
     print(path)
 

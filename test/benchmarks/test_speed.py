@@ -46,16 +46,47 @@ def test_every_benchmark_is_run_and_shown(root: Path, program: Any) -> None:
 
 
 def test_a_page_says_what_holds_and_what_is_missing(program: Any) -> None:
-    entries = [program("results").bar("fast", *rest) for rest in (
-        (3.0, "x", 2.5, lambda a, b: a >= b), (2.0, "x", 2.5, lambda a, b: a >= b),
-        (None, "ms", 16.0, lambda a, b: a <= b, "no GPU on this machine"),
+    entries = [program("results").bar(*rest) for rest in (
+        ("fast", 3.0, "x", 2.5, lambda a, b: a >= b), ("fast", 2.0, "x", 2.5, lambda a, b: a >= b),
+        ("late", None, "ms", 16.0, lambda a, b: a <= b, "no GPU on this machine"),
     )]  # fmt: skip
-    table = program("performance").bars_table({"bench_frame": {"bars": entries}})
-    assert table.splitlines()[2:] == [
-        "| fast | 3 x | 2.5 x | yes |",
-        "| fast | **2 x** | 2.5 x | **no** |",
-        "| fast |  | 16 ms | not measured: no GPU on this machine |",
+    other = [program("results").bar("fast", 2.75, "x", 2.5, lambda a, b: a >= b)]
+    contents = {
+        "cpu_bf16": {"bench_frame": {"bars": entries[:1]}, "bench_gpu": {"bars": entries[2:]}},
+        "cpu_avx2": {"bench_frame": {"bars": entries[1:2]}},
+        "gpu": {"bench_frame": {"bars": other}},
+    }
+    table = program("performance").bars_table(contents)
+    assert table.splitlines() == [
+        "| bar | limit | CPU with bf16 units | CPU with AVX2 | GPU |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| fast | 2.5 x | 3 x | **2 x** | 2.75 x |",
+        "| late | 16 ms | not measured: no GPU on this machine |  |  |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind"),
+    [
+        ({"gpu": None, "flags": ["avx2"]}, "cpu_avx2"),
+        ({"gpu": None, "flags": ["avx2", "avx512f"]}, "cpu_avx2"),
+        ({"gpu": None, "flags": ["avx2", "avx512f", "avx512_bf16"]}, "cpu_bf16"),
+        ({"gpu": None, "flags": ["asimd"]}, "cpu"),
+        ({"gpu": "NVIDIA H100", "flags": ["avx2", "avx512_bf16"]}, "gpu"),
+    ],
+)
+def test_results_of_one_kind_of_machine_stand_together(
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Any, kind: str
+) -> None:
+    """Another kind's results of speed are kept; what does not depend on it has one file."""
+    results = program("results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "argv", [str(results.ROOT / "benchmarks/bench_frame.py")])
+    results.write("bench_frame", [], [])
+    results.write("evidence", [], [])
+    assert (tmp_path / kind / "bench_frame.json").is_file()
+    assert (tmp_path / "evidence.json").is_file()
 
 
 def test_components_of_the_network(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +128,20 @@ def test_the_forward_pass_is_that_of_the_checkout(root: Path, tmp_path: Path) ->
     assert forward_of(tmp_path, root).returncode == 7
 
 
-def test_vit_l_is_compared_with_the_state_before(program: Any) -> None:
+def test_vit_l_is_compared_with_the_state_before(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = program("bench_model")
     row = {"preset": "vit_l", "device": "cpu", "precision": "fp32"}
     old = row | {"network": "before", "allocator": "default", "total_ms": 60.0}
     new = row | {"network": "prepared", "allocator": "tuned", "total_ms": 20.0}
     new |= {"share_of_matrix_rate": 0.9, "peak_gib": 3.0}
-    ratios = [b["value"] for b in bench.bars([old, new]) if "float32: times" in b["name"]
-              or "AVX2 alone: times" in b["name"]]  # fmt: skip
-    assert sorted(ratios, key=str) == [3.0, None]
-    assert all(b["value"] is None for b in bench.bars([new]) if "times" in b["name"])
+    for flags in (["avx2"], ["avx2", "avx512_bf16"]):
+        monkeypatch.setattr(bench, "machine", lambda own=flags: {"gpu": None, "flags": own})
+        values = [b["value"] for b in bench.bars([old, new])]
+        assert values[0] == 3.0  # of float32
+        assert len(values) == 3
+        assert bench.bars([new])[0]["value"] is None
 
 
 @pytest.mark.parametrize(
