@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
 from mmsam_ros.cli.output import print_findings
 
 _DISTRIBUTION = "jazzy"
+_ABSENT = "is not installed"
 _PYTHON = (3, 11)
 _TORCH = (2, 6)
 _PACKAGES = {"cv2": "opencv-python-headless", "mcap": "mcap", "numpy": "numpy", "rich": "rich",
@@ -74,34 +76,55 @@ def _live(node: str, seconds: float) -> list[Finding]:
 
 def check_installation(weights: Path | None) -> Iterator[Finding]:
     """Findings about this machine; `weights`: instead of the package's."""
-    yield from _python()
+    lacks = {name: lack for module, name in _PACKAGES.items() if (lack := _lack(module))}
+    yield from _python(lacks)
     yield from _ros()
     yield from _middleware()
     yield from _shared_memory()
-    if find_spec("torch"):
-        yield from _torch()
-        yield from _weights(weights)
-        yield from _engines()
+    if lacks:  # the package's own modules cannot be imported without them
+        text = "device, weights, engines and folders are not looked at: packages are missing"
+        yield Finding(WARNING, "mmsam_ros", text, "see the errors, then run mmsam doctor again")
+        return
+    yield from _torch()
+    yield from _weights(weights)
+    yield from _engines()
     yield from _folders()
 
 
-def _python() -> Iterator[Finding]:
+def _python(lacks: Mapping[str, str]) -> Iterator[Finding]:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < _PYTHON:
         yield Finding(ERROR, "Python", f"{found} is too old", "use Python 3.11 to 3.13")
     else:
         yield Finding(OK, "Python", found)
-    missing = [name for module, name in _PACKAGES.items() if find_spec(module) is None]
+    missing = [name for name, lack in lacks.items() if lack == _ABSENT]
     if missing:
         yield Finding(ERROR, "packages", f"not installed: {', '.join(missing)}",
                       f"pip install {' '.join(missing)}")  # fmt: skip
+    for name in lacks.keys() - missing:
+        yield Finding(ERROR, name, lacks[name], f"pip install --force-reinstall {name}; a "
+                      "version that fits numpy's may be needed, see docs/install.md")  # fmt: skip
+
+
+def _lack(module: str) -> str | None:
+    """Why a module cannot be used; None where it can."""
+    try:
+        if find_spec(module) is None:
+            return _ABSENT
+        with redirect_stdout(sys.stderr):  # some say there what they lack; --json is for programs
+            import_module(module)
+    # the last two where numpy is another one than a module was built for
+    except (ImportError, OSError, AttributeError, RuntimeError) as error:
+        return f"cannot be loaded: {error}"
+    return None
 
 
 def _ros() -> Iterator[Finding]:
     distribution = os.environ.get("ROS_DISTRO", "")
-    if find_spec("rclpy") is None:
-        text = "rclpy is not found: the node does not run; label-bag, predict and train do"
-        yield Finding(WARNING, "ROS", text, _source())
+    if lack := _lack("rclpy"):
+        text = f"rclpy {lack}: the node does not run; label-bag, predict and train do"
+        level = WARNING if lack == _ABSENT else ERROR
+        yield Finding(level, "ROS", text, _source())
         return
     known = distribution or "rclpy is found, ROS_DISTRO is not set (as with ROS from wheels)"
     if distribution and distribution != _DISTRIBUTION:
@@ -109,9 +132,9 @@ def _ros() -> Iterator[Finding]:
     else:
         yield Finding(OK, "ROS", known)
     for name, lack in _OPTIONAL.items():
-        if find_spec(name) is None:
+        if reason := _lack(name):
             package = f"ros-{distribution or _DISTRIBUTION}-{name.replace('_', '-')}"
-            yield Finding(WARNING, name, f"not installed: {lack}", f"apt install {package}")
+            yield Finding(WARNING, name, f"{reason}: {lack}", f"apt install {package}")
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not domain.isdecimal() or int(domain) > _DOMAINS:
         yield Finding(WARNING, "ROS_DOMAIN_ID", f"found {domain}, expected 0 to {_DOMAINS}",
@@ -272,16 +295,16 @@ def _compiler() -> Finding:
 
 
 def _onnx() -> Finding:
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    lacks = {name: lack for name in ("onnx", "onnxruntime", "onnxscript") if (lack := _lack(name))}
+    missing = [name for name, lack in lacks.items() if lack == _ABSENT]
     if missing:
         text = f"not installed ({', '.join(missing)}); pip install 'mmsam_ros[onnx]' brings it"
         return Finding(OK, "engine onnx", text)
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError as error:
-        return Finding(WARNING, "engine onnx", f"ONNX Runtime cannot be loaded: {error}",
-                       "install onnxruntime again")  # fmt: skip
-    return Finding(OK, "engine onnx", ", ".join(onnxruntime.get_available_providers()))
+    if lacks:
+        text = "; ".join(f"{name} {lack}" for name, lack in lacks.items())
+        return Finding(WARNING, "engine onnx", text, f"install {' and '.join(lacks)} again")
+    providers = import_module("onnxruntime").get_available_providers()
+    return Finding(OK, "engine onnx", ", ".join(providers))
 
 
 def _folders() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 
+from mmsam_ros._util import atomic_path, write_atomic
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.training.config import TrainingError
@@ -203,9 +204,9 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
     for title, header, rows in tables(content):
         lines += ["", f"## {title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    (out / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (out / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_atomic(out / "results.json", json.dumps(content, indent=1) + "\n")
+    write_atomic(out / "results.md", "\n".join(lines) + "\n")
+    write_atomic(out / "report.html", page)
 
 
 def _colours(evaluation: Evaluation) -> list[str]:
@@ -248,11 +249,13 @@ class Submission:
     def close(self) -> str:
         """Write the archive, and say what it is; TrainingError lists what makes it invalid."""
         path = self._folder.with_suffix(".zip")
-        with zipfile.ZipFile(path, "w") as archive:  # PNGs are compressed already
-            for file in sorted(self._folder.iterdir()):
-                archive.write(file, f"{FOLDER}/{file.name}")
-        if faults := check_submission(path, self._sizes, self._num_classes):
-            raise TrainingError(f"{path}: {len(faults)} faults: {'; '.join(faults[:5])}")
+        with atomic_path(path) as part:
+            with zipfile.ZipFile(part, "w") as archive:  # PNGs are compressed already
+                for file in sorted(self._folder.iterdir()):
+                    archive.write(file, f"{FOLDER}/{file.name}")
+            if faults := check_submission(part, self._sizes, self._num_classes):
+                listed = "; ".join(faults[:5])
+                raise TrainingError(f"{path}: not written, {len(faults)} faults: {listed}")
         frames = len(self._sizes)
         whole = "all" if frames == FULL_TEST else f"incomplete: the test set has {FULL_TEST}"
         return f"{path}: checked, {frames} frames ({whole})"

@@ -170,12 +170,16 @@ def register(file: Path, name: str, licence: str, source: str | None = None) -> 
     entry = from_mapping(Entry, values, name)
     if entry.is_beside:
         raise WeightsError(f"{name}.source: found {source!r}, expected an https or file URL")
-    known = all_entries().get(name)
-    if known and known[0].sha256 != entry.sha256:
-        raise WeightsError(f"{name}: is the name of other weights already ({known[0].source})")
-    own = read_registry(user_registry()) | {name: entry}
-    text = yaml.safe_dump({n: asdict(e) for n, e in own.items()}, allow_unicode=True)
-    write_atomic(user_registry(), f"# written by: mmsam weights register\n{text}")
+    path = user_registry()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{REGISTRY}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may add an entry at the same time
+        known = all_entries().get(name)
+        if known and known[0].sha256 != entry.sha256:
+            raise WeightsError(f"{name}: is the name of other weights already ({known[0].source})")
+        own = read_registry(path) | {name: entry}
+        text = yaml.safe_dump({n: asdict(e) for n, e in own.items()}, allow_unicode=True)
+        write_atomic(path, f"# written by: mmsam weights register\n{text}")
     return entry
 
 

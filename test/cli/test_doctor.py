@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,29 @@ def test_this_installation(root: Path, capsys: pytest.CaptureFixture[str],
     assert found["middleware"].level == OK
     assert {f"engine {name}" for name in ENGINES if name != "auto"} <= found.keys()
     assert "camera + lidar + thermal" in found["weights"].text
+
+
+@pytest.mark.parametrize(
+    ("module", "error"),
+    [
+        ("numpy", "ImportError"), ("yaml", "ModuleNotFoundError"), ("cv2", "AttributeError"),
+        ("torch", "OSError"), ("rclpy", "ImportError"),
+    ],
+)  # fmt: skip
+def test_packages_that_are_there_but_broken(tmp_path: Path, module: str, error: str) -> None:
+    """As with the numpy or the Python of another ROS: an error with its reason, no traceback."""
+    (tmp_path / f"{module}.py").write_text(f"raise {error}('libfoo.so.1: cannot open')")
+    paths = os.pathsep.join((str(tmp_path), *filter(None, sys.path)))
+    command = [sys.executable, "-m", "mmsam_ros.cli.main", "doctor", "--json"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
+    assert done.returncode == 2, done.stderr.decode()
+    findings = [Finding(**finding) for finding in json.loads(done.stdout)]
+    found = [finding for finding in findings if "libfoo.so.1: cannot open" in finding.text]
+    names = {"cv2": "opencv-python-headless", "yaml": "PyYAML", "rclpy": "ROS"}
+    assert names.get(module, module) in by_subject(found)  # and what imports it
+    assert all(finding.level == ERROR and finding.remedy for finding in found)
+    is_seen = "weights" in by_subject(findings)
+    assert is_seen == (module == "rclpy")  # the others are needed to look
 
 
 def test_exit_codes() -> None:

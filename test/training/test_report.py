@@ -18,9 +18,10 @@ from support.trees import make_deliver, make_muses
 from mmsam_ros.cli.main import main
 from mmsam_ros.data.muses_projection import describe_projection
 from mmsam_ros.data.open import BENCHMARKS
+from mmsam_ros.training.config import TrainingError
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation
 from mmsam_ros.training.metrics import SubsetMatrices
-from mmsam_ros.training.report import Examples, check_submission, results
+from mmsam_ros.training.report import Examples, Submission, check_submission, results
 from mmsam_ros.weights import file_sha256, load_model, registry, save_model
 
 
@@ -235,3 +236,11 @@ def test_faults_of_a_submission_are_found(tmp_path: Path) -> None:
     assert fault == (
         "labelTrainIds/REC9_frame_1.png: expected labelTrainIds/REC####_frame_######.png"
     )
+
+
+def test_an_invalid_submission_is_not_left_behind(tmp_path: Path) -> None:
+    submission = Submission(tmp_path, 19)
+    assert cv2.imwrite(str(tmp_path / "labelTrainIds/other.png"), np.zeros((4, 6), np.uint8))
+    with pytest.raises(TrainingError, match=r"not written, 1 faults: .*other\.png"):
+        submission.close()
+    assert not list(tmp_path.glob("*zip*"))

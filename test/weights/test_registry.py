@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -384,3 +386,19 @@ def test_statistics_are_not_written_into_a_named_file(
     assert f"copy {file} and give the copy" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert registry.weights_file("mine") == file
+
+
+def test_two_may_register_at_once(home: Path) -> None:
+    names = [f"own{i}" for i in range(6)]
+    for name in names:
+        (home / f"{name}.safetensors").write_bytes(name.encode())
+    code = (
+        "import sys, pathlib; from mmsam_ros.weights.registry import register; register("
+        "pathlib.Path(sys.argv[1]), sys.argv[2], 'MIT')"
+    )
+    command = [sys.executable, "-c", code]
+    running = [
+        subprocess.Popen([*command, str(home / f"{name}.safetensors"), name]) for name in names
+    ]
+    assert [process.wait() for process in running] == [0] * len(names)
+    assert set(names) <= registry.all_entries().keys()
