@@ -14,10 +14,15 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
+from mmsam_ros._util.openmp import wait_passively
 from mmsam_ros.cli.output import print_findings
+
+if TYPE_CHECKING:
+    from mmsam_ros.model import MMSAMAdapter
 
 _DISTRIBUTION = "jazzy"
 _ABSENT = "is not installed"
@@ -33,6 +38,7 @@ _OPTIONAL = {
 }
 _MESSAGE = 512 << 10  # bytes above which Fast DDS's own transports lose best-effort messages
 _SHARED, _MEMORY, _DISK = 256 << 20, 2 << 30, 1 << 30  # bytes that are enough
+_SMALL, _GAIN = 64 << 20, 0.8  # bytes of weights that are timed; share of the time that matters
 _BUFFER = 8 << 20  # bytes of a socket for a message of a camera or LiDAR
 _DOMAINS = 101  # higher ones use ports that Linux gives to others
 _MIB = 1 << 20
@@ -55,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    wait_passively()  # as the node does; what is timed depends on it
     if args.live:
         findings = _live(args.node, args.seconds)
     else:
@@ -238,7 +245,7 @@ def _weights(given: Path | None) -> Iterator[Finding]:
 
     try:
         path = weights.weights_file(given or weights.default_weights())
-        _, spec = weights.load_model(path)
+        model, spec = weights.load_model(path)
     except (MmsamError, OSError) as error:
         yield Finding(
             ERROR, "weights", str(error), "name a file that `mmsam weights info` can read"
@@ -258,6 +265,27 @@ def _weights(given: Path | None) -> Iterator[Finding]:
         yield Finding(WARNING, "memory", found, "end other processes, or use smaller weights")
     elif free is not None:
         yield Finding(OK, "memory", text)
+    if size < _SMALL:
+        yield from _threads(model)
+
+
+def _threads(model: "MMSAMAdapter") -> Iterator[Finding]:
+    """Whether more threads are faster here; in a virtual machine they may be far slower."""
+    import torch
+
+    from mmsam_ros.inference.engines.choose import time_threads
+
+    if torch.cuda.is_available() or torch.get_num_threads() < 2:
+        return
+    seconds = time_threads(model, model.config.image_size)
+    most, best = max(seconds), min(seconds, key=lambda count: seconds[count])
+    text = ", ".join(f"{count}: {1e3 * taken:.0f} ms" for count, taken in seconds.items())
+    if seconds[best] < _GAIN * seconds[most]:
+        yield Finding(WARNING, "threads", f"PyTorch with {most} threads is slower than with {best} "
+                      f"here (a forward pass by threads: {text})", f"export OMP_NUM_THREADS={best} "
+                      "where the node starts, or use engine:=onnx")  # fmt: skip
+    else:
+        yield Finding(OK, "threads", f"a forward pass of PyTorch by threads: {text}")
 
 
 def _available() -> int | None:

@@ -10,6 +10,7 @@ between them; only cells whose corners disagree are evaluated, and there only cl
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -152,7 +153,9 @@ def _confidence(logits: Tensor, size: Size) -> NDArray[np.uint8]:
             values = (lower - upper)[:, None] * part
             values += upper[:, None]
             values -= values.max(axis=0)
-            found[pixels] = np.rint(255 / np.exp(values, out=values).sum(axis=0))
+            flat = values.reshape(len(values), -1)
+            cv2.exp(flat, flat)  # to 1e-5, in a fifth of NumPy's time where there is no AVX-512
+            found[pixels] = np.rint(255 / values.sum(axis=0))
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:  # NumPy computes in one thread

@@ -2,11 +2,11 @@
 """Entry point of `ros2 run mmsam_ros segment`."""
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from mmsam_ros._util.openmp import wait_passively
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
 
@@ -31,9 +31,7 @@ def begin(start: Callable[[], int]) -> int:
     # Until the node takes the signals, Ctrl-C ends the process at once. As an exception, in the
     # middle of an import, it would be a traceback, or be lost in an except clause of that module.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # By default, OpenMP threads that wait spin and take the cores from other threads: beside one
-    # busy process a forward pass took twice as long. Set before torch is loaded, which reads it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()
     try:
         ensure_log_folder()
     except RosError as error:

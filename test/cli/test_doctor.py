@@ -10,11 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from support.networks import random_network, spec_of
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
 from mmsam_ros.cli import doctor
 from mmsam_ros.cli.main import main
-from mmsam_ros.inference.engines.choose import ENGINES
+from mmsam_ros.inference.engines import choose
+from mmsam_ros.inference.engines.choose import ENGINES, time_threads
+from mmsam_ros.model import MMSAMAdapter
+
+
+def small_network() -> MMSAMAdapter:
+    return random_network(spec_of("fmb_rgb_thermal", image_size=(64, 64)))
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
@@ -58,6 +66,38 @@ def test_packages_that_are_there_but_broken(tmp_path: Path, module: str, error: 
     assert all(finding.level == ERROR and finding.remedy for finding in found)
     is_seen = "weights" in by_subject(findings)
     assert is_seen == (module == "rclpy")  # the others are needed to look
+
+
+def test_numbers_of_threads_are_timed() -> None:
+    model = small_network()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seconds = time_threads(model, model.config.image_size)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert list(seconds) == [1, 2, 3]
+    assert all(0 < taken < 60 for taken in seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"),
+    [
+        ({1: 0.4, 2: 0.25, 4: 0.2}, OK),
+        ({1: 0.19, 2: 0.19, 4: 0.2}, OK),  # within the scatter
+        ({1: 0.4, 2: 0.15, 4: 0.3}, WARNING),
+    ],
+)
+def test_more_threads_that_are_slower(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], level: str
+) -> None:
+    monkeypatch.setattr(choose, "time_threads", lambda *_: seconds)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (finding,) = doctor._threads(small_network())
+    assert finding.level == level
+    assert ("OMP_NUM_THREADS=2" in finding.remedy) == (level == WARNING)
 
 
 def test_exit_codes() -> None:

@@ -23,6 +23,7 @@ from mmsam_ros.model import MMSAMAdapter, ModelConfig
 ENGINES = ("auto", "torch", "compile", "onnx")
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")  # the last two of ARM
 _RUNS, _SECONDS = 7, 20.0  # that an engine is timed for
+_TURNS = 4  # of the numbers of threads
 _log = logging.getLogger(__name__)
 
 
@@ -156,3 +157,23 @@ def _time(engine: Engine, inputs: Mapping[str, Tensor]) -> float:
             torch.cuda.synchronize(engine.device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
+
+
+@torch.inference_mode()
+def time_threads(model: MMSAMAdapter, size: tuple[int, int]) -> dict[int, float]:
+    """Seconds of PyTorch's forward pass at `size` (h, w) on the CPU, by number of threads: 1, 2, 4
+    and so on up to those that PyTorch has here. The least of some passes, in turns.
+    """
+    engine, most = TorchEngine(model, "cpu"), torch.get_num_threads()
+    counts = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
+    inputs = sample_inputs(model.config.modalities, (1, 3, *size))
+    seconds = dict.fromkeys(counts, float("inf"))
+    try:
+        for count in counts * _TURNS:
+            torch.set_num_threads(count)
+            began = time.perf_counter()
+            engine(inputs)
+            seconds[count] = min(seconds[count], time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(most)
+    return seconds
