@@ -283,7 +283,7 @@ def _threads(model: "MMSAMAdapter") -> Iterator[Finding]:
     if seconds[best] < _GAIN * seconds[most]:
         yield Finding(WARNING, "threads", f"PyTorch with {most} threads is slower than with {best} "
                       f"here (a forward pass by threads: {text})", f"export OMP_NUM_THREADS={best} "
-                      "where the node starts, or use engine:=onnx")  # fmt: skip
+                      "where the node starts, or set the parameter engine to onnx")  # fmt: skip
     else:
         yield Finding(OK, "threads", f"a forward pass of PyTorch by threads: {text}")
 
