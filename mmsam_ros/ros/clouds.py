@@ -7,6 +7,7 @@ one raises `RosError` with reason "fields", "step", "data_length", "intensity" (
 """
 
 from collections import Counter
+from functools import reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def cloud_points(
         away = [column != 0 for column in columns]
         values = points[intensity] if intensity else np.zeros(len(points))
         values = values.astype(np.float32)
-    measured = np.logical_and.reduce(known) & np.logical_or.reduce(away)
+    measured = reduce(np.logical_and, known) & reduce(np.logical_or, away)
     xyz = np.stack(columns, axis=-1)
     if len(xyz) and not measured.any():
         raise RosError(

@@ -206,7 +206,7 @@ def _first_root(coefficients: NDArray[np.floating]) -> float:
     # Terms that only count at radii far beyond any lens are trimmed: as leading ones they overflow.
     roots = poly.polyroots(poly.polytrim(coefficients, tol=1e-12))
     real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)]
-    return float(np.sqrt(real.min())) if real.size else np.inf
+    return float(np.sqrt(np.min(real))) if real.size else np.inf
 
 
 def _reshape(name: str, value: ArrayLike, shape: tuple[int, int]) -> Array:

@@ -251,6 +251,6 @@ def check_clipping(image: NDArray[np.generic], limits: Limits) -> None:
     share = float(((values < limits[0]) | (values > limits[1])).mean())
     if share > MAX_CLIPPED:
         raise SensorError(
-            f"{share:.0%} of the image, whose values are {values.min():g} to {values.max():g}, is "
-            f"beyond the limits {limits[0]:g} and {limits[1]:g} that map to 0 and 255"
+            f"{share:.0%} of the image, whose values are {np.min(values):g} to {np.max(values):g}, "
+            f"is beyond the limits {limits[0]:g} and {limits[1]:g} that map to 0 and 255"
         )

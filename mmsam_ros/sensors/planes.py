@@ -183,7 +183,7 @@ def _thermal(image: SensorImage, modality: Modality, native: Size, size: Size) -
             f"camera's {native[1]}x{native[0]}, as it would then show the same view; register it "
             "by homography or rotation (parameter thermal.registration, or calib.json of files)"
         )
-    if image.registration.homography is not None and scaled.min() == scaled.max():
+    if image.registration.homography is not None and np.min(scaled) == np.max(scaled):
         # outside the thermal view the plane is 0: the edge of the view would look like contrast
         return np.zeros((*size, 1), np.float32)
     return register(scaled, image.registration, native, size)[0][..., None]

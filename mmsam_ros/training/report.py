@@ -279,6 +279,6 @@ def check_submission(path: Path, sizes: Mapping[str, Size], num_classes: int) ->
             faults.append(f"{name} is no image")
         elif image.dtype != np.uint8 or image.shape != size:
             faults.append(f"{name} is {image.dtype} {image.shape}, expected uint8 {size}")
-        elif image.max() >= num_classes:
-            faults.append(f"{name} has the id {image.max()}, expected below {num_classes}")
+        elif np.max(image) >= num_classes:
+            faults.append(f"{name} has the id {np.max(image)}, expected below {num_classes}")
     return faults

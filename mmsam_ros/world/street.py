@@ -259,7 +259,7 @@ class _Block:
             if rng.random() < 0.5:
                 self._stander((s, side * n, STEP))
             else:
-                heading = rng.choice([0.0, math.pi])
+                heading = float(rng.choice([0.0, math.pi]))
                 self._walker((s, side * n, STEP), heading, rng.uniform(1.0, 1.6))
         if self.crossing and rng.random() < 0.8:  # cross as the ego vehicle approaches
             s, pace = self.middle - _SIDE_ROAD - rng.uniform(1.2, 3.8), rng.uniform(1.0, 1.5)
