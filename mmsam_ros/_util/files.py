@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Atomic writes: a file is complete or absent."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ def flush(path: Path) -> None:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to. If the block ends without an error, it is flushed to disk
-    and replaces `path`. Folders are created.
+    and replaces `path`. Folders are created. An OSError names a file, `path` at least.
     """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.touch()  # an OSError here names the path; that of a library may not
@@ -25,11 +28,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield part
         flush(part)
         part.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file, UTF-8 where it is text."""
+    """Write a whole file; text as UTF-8, with escapes for what is not (bytes of a path)."""
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with atomic_path(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(data)

@@ -4,11 +4,17 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from mmsam_ros._util import write_atomic
 from mmsam_ros._util.findings import exit_code
 from mmsam_ros.cli.arguments import add_out, add_verb
 from mmsam_ros.cli.output import print_findings, print_table
+
+if TYPE_CHECKING:
+    from mmsam_ros.ros.bag_check import BagCheck
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +54,7 @@ def write_calibration(args: argparse.Namespace) -> None:
     if args.out is None:
         print(text, end="")
     else:
-        args.out.write_text(text, encoding="utf-8")
+        write_atomic(args.out, text)
         print(f"{args.out}: {', '.join(parameters)}")
 
 
@@ -62,8 +68,6 @@ def check_recording(args: argparse.Namespace) -> int:
     from mmsam_ros.weights import default_weights, read_spec
 
     found = check_bag(args.bag, read_spec(args.weights or default_weights()))
-    if args.out is not None and found.parameters:
-        args.out.write_text(parameters_yaml(nested(found.parameters)), encoding="utf-8")
     commands = found.commands(args.out, str(args.weights or ""))
     facts = {topic: one.facts() for topic, one in found.topics.items()}
     if args.json:
@@ -73,7 +77,16 @@ def check_recording(args: argparse.Namespace) -> int:
             "findings": [finding._asdict() for finding in found.findings],
         }  # fmt: skip
         print(json.dumps(content, indent=1))
-        return exit_code(found.findings)
+    else:
+        _print_check(found, args.out, facts, commands)
+    if args.out is not None and found.parameters:
+        write_atomic(args.out, parameters_yaml(nested(found.parameters)))
+    return exit_code(found.findings)
+
+
+def _print_check(
+    found: "BagCheck", out: Path | None, facts: Mapping[str, Any], commands: Mapping[str, str]
+) -> None:
     inputs = {topic: name for name, topic in found.streams.items()}
     rows = [
         [topic, inputs.get(topic, "-"), *map(str, (f["messages"], f["rate_hz"], len(f["gaps"]))),
@@ -85,14 +98,13 @@ def check_recording(args: argparse.Namespace) -> int:
     for name, others in found.others.items():
         print(f"{name}: also fits: {', '.join(others)}")
     if found.parameters:
-        hint = "" if args.out else " (-o FILE writes them, for the launch file)"
+        hint = "" if out else " (-o FILE writes them, for the launch file)"
         print(f"parameters to set{hint}:")
         for name, value in found.parameters.items():
             print(f"  {name}: {value}")
-    elif args.out is not None:
-        print(f"no parameter needs to be set: {args.out} is not written")
+    elif out is not None:
+        print(f"no parameter needs to be set: {out} is not written")
     if "camera/image" in found.streams:
         print("commands:")
         for name, command in commands.items():
             print(f"  {name}: {command}")
-    return exit_code(found.findings)

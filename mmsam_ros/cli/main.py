@@ -18,7 +18,7 @@ from types import FrameType
 
 from mmsam_ros import __version__
 from mmsam_ros._util import run_program, stop_signals
-from mmsam_ros.cli.arguments import Parser
+from mmsam_ros.cli.arguments import CliError, Parser
 
 VERBS = {  # each is a module of this package, which is imported when it is asked for
     "predict": "segment image files",
@@ -35,6 +35,11 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "replay": "play a recording into ROS 2",
     "doctor": "check the installation, or a running node",
 }
+_EXTRAS = {  # of setup.py: what they bring that is imported
+    "train": ("h5py", "jinja2", "lightning", "tensorboard", "torchmetrics"),
+    "synth": ("embreex",),
+}
+_INSTALLATION = "`mmsam doctor` says what else is missing (docs/install.md)"
 _FIRST = "MMSAM_FIRST_PROCESS"  # its id, for those that it starts
 
 
@@ -84,14 +89,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser = build_parser(next((word for word in words if word in VERBS), ""))
-    args, rest = parser.parse_known_args(words)
-    if rest and not getattr(args, "takes_keys", False):  # keys of the training configuration
-        parser.error(f"unrecognised arguments: {' '.join(rest)}")
-    args.rest = rest
     try:
+        parser = build_parser(next((word for word in words if word in VERBS), ""))
+        args, rest = parser.parse_known_args(words)
+        if rest and not getattr(args, "takes_keys", False):  # keys of the training configuration
+            parser.error(f"unrecognised arguments: {' '.join(rest)}")
+        args.rest = rest
         signal.signal(signal.SIGINT, _end)
         return int(args.run(args) or 0)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "mmsam_ros"):
+            raise
+        extras = [extra for extra, modules in _EXTRAS.items() if module in modules]
+        remedy = f"pip install 'mmsam_ros[{extras[0]}]' brings it" if extras else _INSTALLATION
+        raise CliError(f"{module} is not installed; {remedy}") from error
     except KeyboardInterrupt:
         print("mmsam: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

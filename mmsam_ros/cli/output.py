@@ -2,7 +2,8 @@
 """What verbs print besides plain lines: tables, paragraphs and progress.
 
 On a terminal long cells are folded to its width, and a bar shows the progress. A pipe or file gets
-a row a line, and a line of progress now and then.
+a row a line, and a line of progress now and then. Rich is imported when it is used: `mmsam doctor`
+says whether it is there.
 """
 
 import sys
@@ -12,11 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Column, Table
-from rich.text import Text
-
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
 
 _WIDTH = 80
@@ -24,6 +20,10 @@ _WIDTH = 80
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table; brackets in its cells are no markup."""
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
     console = Console()
     if not console.is_terminal:
         _print_plain(header, rows, title)
@@ -67,6 +67,9 @@ def progress(
 
     A terminal gets a bar, a pipe or file a line every so many seconds; `quiet` shows nothing.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(file=sys.stderr)
     shown = console.is_terminal and not quiet
     began = said = time.monotonic()

@@ -2,6 +2,7 @@
 """`mmsam predict`: label images and overlays of image files, with the files of other sensors."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     path = args.weights
-    if path is not None and (path.name != str(path) or path.suffix) and not path.is_file():
+    is_name = path is None or (path.name == str(path) and not path.suffix)
+    if not is_name and not os.path.isfile(os.path.expanduser(path)):
         raise CliError(f"{path}: no such file")  # before torch is loaded, which knows the names
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import add_verb, count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
@@ -65,7 +66,7 @@ def write_drive(args: argparse.Namespace) -> None:
     parameters = read_parameters(args.out)
     parameters["thermal"]["registration"] = "rotation"  # its view is not the camera's
     calibration = args.out / "calibration.yaml"
-    calibration.write_text(parameters_yaml(parameters), encoding="utf-8")
+    write_atomic(calibration, parameters_yaml(parameters))
     print(f"bag: {args.out}, with its calibration for the node: {calibration}")
 
 

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from mmsam_ros.cli.arguments import CliError
 
 _CODEC = "mp4v"  # OpenCV's own; wheels have no H.264
+_RATES = (0.1, 240.0)  # Hz
 
 
 class Video:
     """Pictures are added in order; there is no file before the first one."""
 
     def __init__(self, path: Path, rate: float) -> None:
-        self._path, self._rate = path, rate
+        # a decimal more, or a rate of a single image, and FFmpeg's MPEG-4 refuses it
+        self._path, self._rate = path, round(min(max(rate, _RATES[0]), _RATES[1]), 1)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 

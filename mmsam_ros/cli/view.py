@@ -180,7 +180,7 @@ def _show_bag(viewer: _Viewer, args: argparse.Namespace) -> int:
 def _show_message(viewer: _Viewer, topic: str, message: Any) -> None:
     """An image, mask or cloud under its topic's name; RosError if it cannot be read."""
     from mmsam_ros.ros.clouds import cloud_points
-    from mmsam_ros.ros.messages import camera_rgb, thermal_counts
+    from mmsam_ros.ros.messages import camera_rgb, sent_encoding, thermal_counts
 
     path, name = topic.strip("/"), topic.removesuffix("/compressed").rpartition("/")[2]
     if hasattr(message, "point_step"):
@@ -191,7 +191,7 @@ def _show_message(viewer: _Viewer, topic: str, message: Any) -> None:
     elif name in (_MASK, _CERTAIN):
         show: Callable[..., None] = viewer.mask if name == _MASK else viewer.image
         show(path, thermal_counts(message))
-    elif str(getattr(message, "encoding", "")).startswith(("mono16", "16UC1", "32FC1")):
+    elif sent_encoding(message) in ("mono16", "16UC1", "32FC1"):
         viewer.image(path, thermal_counts(message))  # or depth
     else:
         viewer.image(path, camera_rgb(message))

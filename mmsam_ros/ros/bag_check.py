@@ -19,7 +19,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, INFO, PARAMETERS
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.survey import TopicSurvey, nearest, survey
-from mmsam_ros.sensors import CAMERA, DEPTH_METRES, SensorError, made_of_points
+from mmsam_ros.sensors import CAMERA, DEPTH_METRES, LIDAR_GAIN, SensorError, made_of_points
 from mmsam_ros.weights import Spec
 
 _ARGUMENTS = {  # of the launch file
@@ -70,7 +70,11 @@ class BagCheck:
         launch += [f"weights:={weights}"] if weights else []
         launch += [f"calibration:={params_file}"] if plain and params_file else []
         replay = ["mmsam", "replay", bag]
-        label = ["mmsam", "label-bag", bag, f"{self.bag.stem}_labelled"]
+        folder = self.bag.resolve()
+        labelled = Path(f"{folder.stem}_labelled")
+        if Path.cwd().is_relative_to(folder):  # not into the recording
+            labelled = folder.with_name(labelled.name)
+        label = ["mmsam", "label-bag", bag, str(labelled)]
         label += [word for n, t in named.items() for word in ("-r", f"{n}:={t}")]
         given = self.parameters | ({"weights": weights} if weights else {})
         label += [word for n, v in given.items() for word in ("-p", f"{n}:={v}")]
@@ -235,7 +239,8 @@ def _look_at_content(found: BagCheck, spec: Spec) -> None:
         try:
             if name == "lidar/points":
                 needed = "intensity" in spec.inputs["lidar"].fields
-                cloud_points(first, needs_intensity=needed)
+                lacks = spec.encodings["lidar"] == LIDAR_GAIN
+                cloud_points(first, needs_intensity=needed, may_lack=lacks)
             elif sensor == CAMERA:
                 messages.camera_rgb(first)
             elif sensor == "thermal":
@@ -266,13 +271,16 @@ def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None
             found.say(WARNING, f"{name}/camera_info", "no CameraInfo is recorded",
                       f"set the parameters {name}.info")  # fmt: skip
     if thermal and camera:
-        sizes = [_size(found.topics[topic].first) for topic in (camera, thermal)]
+        sizes = [
+            _size(found.topics[t].first, n) for n, t in ((CAMERA, camera), ("thermal", thermal))
+        ]
+        differ = None not in sizes and sizes[0] != sizes[1]  # one that cannot be read is said above
         both = all(f"{name}/camera_info" in found.streams for name in (CAMERA, "thermal"))
-        if sizes[0] != sizes[1] and both:
+        if differ and both:
             found.parameters["thermal.registration"] = "rotation"
             found.say(OK, "thermal view", "it has its own CameraInfo and size: registration by "
                       "rotation")  # fmt: skip
-        elif sizes[0] != sizes[1]:
+        elif differ:
             found.say(WARNING, "thermal view", f"its size is {sizes[1]}, the camera's {sizes[0]}",
                       "set thermal.registration to 'rotation' or 'homography'")  # fmt: skip
     if camera is None:
@@ -284,14 +292,16 @@ def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None
         _look_at_pose(found, reader, found.topics[camera].frame, found.topics[topic])
 
 
-def _size(message: Any) -> str:
-    try:
-        if hasattr(message, "format"):
-            height, width = messages.camera_rgb(message).shape[:2]
-            return f"{width}x{height}"
+def _size(message: Any, sensor: str) -> str | None:
+    """Width x height of an image; None of a compressed one that cannot be read."""
+    if not hasattr(message, "format"):
         return f"{message.width}x{message.height}"
+    read = messages.camera_rgb if sensor == CAMERA else messages.thermal_counts
+    try:
+        height, width = read(message).shape[:2]
     except (RosError, SensorError):
-        return "unknown"
+        return None
+    return f"{width}x{height}"
 
 
 def _look_at_info(found: BagCheck, name: str, image: TopicSurvey, info: TopicSurvey) -> None:
@@ -306,8 +316,8 @@ def _look_at_info(found: BagCheck, name: str, image: TopicSurvey, info: TopicSur
     except RosError as error:
         found.say(ERROR if name == CAMERA else WARNING, subject, str(error))
         return
-    size = _size(image.first)
-    if size not in (f"{model.width}x{model.height}", "unknown"):
+    size = _size(image.first, name)
+    if size not in (f"{model.width}x{model.height}", None):
         found.say(WARNING, subject, f"it is for {model.width}x{model.height}, the image has {size}",
                   "record the CameraInfo of this image")  # fmt: skip
     else:

@@ -228,7 +228,8 @@ def _info(message: Any, topic: str) -> dict[str, Any]:
     """One CameraInfo as parameters; an empty d is left out (an empty list has no ROS type)."""
     roi = message.roi
     view = (roi.x_offset, roi.y_offset, roi.width, roi.height)
-    if max(message.binning_x, message.binning_y) > 1 or any(view):
+    whole = (0, 0, message.width, message.height)
+    if max(message.binning_x, message.binning_y) > 1 or (any(view) and view != whole):
         raise RosError(
             f"{topic}: binning {message.binning_x}x{message.binning_y} and region of interest "
             f"{view} have no parameters, expected a full image; use the live topic instead"

@@ -62,6 +62,8 @@ def cloud_points(
         away = [column != 0 for column in columns]
         values = points[intensity] if intensity else np.zeros(len(points))
         values = values.astype(np.float32)
+        if not needs_intensity:  # one that nobody reads makes no point worse
+            values[~(np.abs(values) <= MAX_VALUE)] = 0
     measured = reduce(np.logical_and, known) & reduce(np.logical_or, away)
     xyz = np.stack(columns, axis=-1)
     if len(xyz) and not measured.any():

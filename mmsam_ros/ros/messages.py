@@ -39,6 +39,7 @@ from mmsam_ros.sensors.pixels import (
 from mmsam_ros.weights import Spec
 
 Array = NDArray[Any]
+_NO_COLOURS = ("8UC3", "8UC4", "16UC3", "16UC4")  # channels, in an order of their own
 _ENOUGH = 3  # images after which the bits of a camera are judged
 
 # (message, encodings that are allowed) -> (pixels (H, W[, C]), encoding)
@@ -117,7 +118,7 @@ def camera_rgb(
         if hasattr(message, "format"):  # only a CompressedImage has one
             if "compressedDepth" in message.format:
                 raise RosError(f"format is {message.format!r}, expected jpeg or png", "compressed")
-            return picture_rgb(_decompress(message), _sent_encoding(message), depth)
+            return picture_rgb(_decompress(message), sent_encoding(message), depth)
         pixels, encoding = read(message, CAMERA_PIXELS)
         if encoding in ("8UC3", "8UC4"):
             notes.warning(
@@ -169,6 +170,8 @@ def raster_values(message: Any, read: Reader = read_pixels) -> Array:
     if hasattr(message, "format"):
         pixels, encoding = _as_deep_as_sent(message), "bgr8"
         pixels = pixels[..., :3] if pixels.ndim == 3 else pixels  # without alpha
+        if (sent := sent_encoding(message)) in _NO_COLOURS:
+            encoding = sent  # image_transport compresses these as they are
     else:
         pixels, encoding = read(message, RASTER_PIXELS)
     if pixels.ndim == 2:
@@ -225,9 +228,9 @@ def _named(message: Any) -> str:
     return str(message.format if hasattr(message, "format") else message.encoding)
 
 
-def _sent_encoding(message: Any) -> str:
-    """The encoding before compression, from a format such as "mono16; png compressed "."""
-    return str(message.format).partition(";")[0].strip()
+def sent_encoding(message: Any) -> str:
+    """The encoding; of a CompressedImage before compression, as "mono16; png compressed " says."""
+    return _named(message).partition(";")[0].strip()
 
 
 def _decompress(message: Any) -> Array:
@@ -238,7 +241,7 @@ def _decompress(message: Any) -> Array:
     form, data = str(message.format), bytes(message.data)
     try:
         if "compressedDepth" in form:
-            pixels = decode_depth(data, _sent_encoding(message))
+            pixels = decode_depth(data, sent_encoding(message))
         elif is_picture(data) or not data:
             # unchanged: in all its bits, and without the turn that EXIF may ask for
             pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
@@ -256,7 +259,7 @@ def _decompress(message: Any) -> Array:
 
 def _as_deep_as_sent(message: Any) -> Array:
     """The pixels, unless compression has lost bits: jpeg has 8 only."""
-    pixels, sent = _decompress(message), _sent_encoding(message)
+    pixels, sent = _decompress(message), sent_encoding(message)
     if sent in PACKINGS and pixels.dtype.itemsize < np.dtype(PACKINGS[sent].kind).itemsize:
         raise RosError(
             f"format is {message.format!r}, but the data is {pixels.dtype}: its values are lost; "

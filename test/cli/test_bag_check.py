@@ -6,13 +6,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from support.drives import STORE, copy_bag, write_drive
 
 from mmsam_ros.cli.main import build_parser, main
+from mmsam_ros.ros.bag_check import _size
 from mmsam_ros.ros.parameter_files import read_file
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.survey import nearest
@@ -129,6 +133,59 @@ def test_gaps_delays_and_sensors_that_lack(
     assert found["parameters"]["sync.deadline"] == pytest.approx(0.5, abs=0.11)
     assert "camera/camera_info: no CameraInfo is recorded" in said
     assert "lidar pose: no path from frame 'lidar' to frame 'camera_optical'" in said
+
+
+def test_a_compressed_thermal_image_and_a_cloud_without_intensity(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """12 bits of counts are no camera's picture, and lidar_gain weights know such a cloud."""
+
+    def rewrite(connection: Any, data: bytes) -> bytes:
+        message: Any = STORE.deserialize_cdr(data, connection.msgtype)
+        if connection.topic == "/thermal/image":
+            message.data = (np.frombuffer(message.data, "<u2") % 500 + 900).view(np.uint8)
+        elif connection.topic == LIDAR:
+            for field in message.fields:
+                if field.name == "intensity":
+                    field.name = "unused"
+        else:
+            return data
+        return bytes(STORE.serialize_cdr(message, connection.msgtype))
+
+    bag = copy_bag(drive, tmp_path / "counts", rewrite=rewrite)
+    _, found = check(bag, capsys)
+    assert "would be refused" not in texts(found, "warning")
+    with Recording(bag) as reader:
+        thermal = next(c for c in reader.connections if c.topic == "/thermal/image")
+        data = next(d for c, _, d in reader.messages() if c.topic == thermal.topic)
+        raw: Any = STORE.deserialize_cdr(data, thermal.msgtype)
+    counts = np.frombuffer(raw.data, "<u2").reshape(raw.height, raw.width)
+    png = np.frombuffer(cv2.imencode(".png", counts)[1].tobytes(), np.uint8)
+    sent = SimpleNamespace(format="mono16; png compressed ", data=png)
+    assert _size(sent, "thermal") == f"{raw.width}x{raw.height}"
+    assert _size(SimpleNamespace(format="png", data=png[:40]), "thermal") is None
+
+
+def test_findings_are_said_before_the_file_is_written(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    assert main(["bag", "check", str(drive), "-o", str(tmp_path / "file/p.yaml")]) == 2
+    out, err = capsys.readouterr()
+    assert "camera/image" in out
+    assert str(tmp_path / "file") in err
+    assert main(["bag", "check", str(drive), "-o", str(tmp_path / "new/p.yaml")]) == 0
+    assert read_file(tmp_path / "new/p.yaml")
+
+
+def test_a_recording_that_is_the_current_folder(
+    drive: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(drive)
+    _, found = check(Path(), capsys)
+    command = next(c for c in found["commands"].values() if "label-bag" in c)
+    assert shlex.split(command)[2:4] == [".", str(drive.with_name("drive_labelled"))]
 
 
 def test_a_recording_without_a_camera(

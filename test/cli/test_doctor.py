@@ -49,7 +49,7 @@ def test_this_installation(root: Path, capsys: pytest.CaptureFixture[str],
     ("module", "error"),
     [
         ("numpy", "ImportError"), ("yaml", "ModuleNotFoundError"), ("cv2", "AttributeError"),
-        ("torch", "OSError"), ("rclpy", "ImportError"),
+        ("torch", "OSError"), ("rclpy", "ImportError"), ("rich", "ModuleNotFoundError"),
     ],
 )  # fmt: skip
 def test_packages_that_are_there_but_broken(tmp_path: Path, module: str, error: str) -> None:

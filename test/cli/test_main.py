@@ -209,3 +209,27 @@ def test_errors_of_the_machine_name_their_own_cause(
     assert line.startswith("mmsam: error: ")
     assert named in line
     assert ("/dev/shm" in line) == hint
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "remedy"),
+    [
+        ("lightning", ["experiments", "list"], "mmsam_ros[train]"),
+        ("embreex", ["synth", "bag", "drive"], "mmsam_ros[synth]"),
+        ("safetensors", ["weights", "list"], "mmsam doctor"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, module: str, words: list[str], remedy: str
+) -> None:
+    text = f"raise ModuleNotFoundError('No module named {module}', name='{module}')"
+    (tmp_path / f"{module}.py").write_text(text)
+    paths = os.pathsep.join((str(tmp_path), *filter(None, sys.path)))
+    done = subprocess.run(
+        [sys.executable, "-m", "mmsam_ros.cli.main", *words], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{module} is not installed" in done.stderr
+    assert remedy in done.stderr

@@ -8,11 +8,15 @@ import pty
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from mmsam_ros.cli.output import print_paragraph, print_table, progress
+from mmsam_ros.cli.video import Video
 
 HEADER, ROWS = ["class", "IoU, %"], [["a [b]", "1"], ["c" * 90, "10.25"]]
 
@@ -68,3 +72,11 @@ def test_a_terminal_of_80_columns(root: Path) -> None:
     lines = text.replace("\r", "").splitlines()
     assert max(map(len, lines)) <= 80
     assert text.replace("Scores", "").replace("class", "").count("c") == 90
+
+
+@pytest.mark.parametrize("rate", [1e9, 66.1234, 89.973, 119.88, 2e-4, 10.0])
+def test_a_video_of_any_rate(tmp_path: Path, rate: float) -> None:
+    """Of a single image the rate is not known; MPEG-4 has no time base for most others."""
+    with closing(Video(tmp_path / "v.mp4", rate)) as video:
+        video.add(np.zeros((32, 48, 3), np.uint8))
+    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).read()[0]

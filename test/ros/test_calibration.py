@@ -214,6 +214,20 @@ def test_camera_infos_of_two_cameras_on_one_topic_are_refused(tmp_path: Path) ->
         read_parameters(bag)
 
 
+def test_a_region_of_interest_that_is_the_whole_image(tmp_path: Path) -> None:
+    """As some drivers fill it in; with zeros it says the same."""
+    kind = type(camera_info("camera").roi)
+
+    def of(width: int) -> Any:
+        roi = kind(x_offset=0, y_offset=0, width=width, height=480, do_rectify=False)
+        return CAMERA[0], camera_info("camera", roi=roi)
+
+    plain = read_parameters(write_bag(tmp_path / "plain", CAMERA))
+    assert read_parameters(write_bag(tmp_path / "whole", of(640))) == plain
+    with pytest.raises(RosError, match="region of interest"):
+        read_parameters(write_bag(tmp_path / "part", of(320)))
+
+
 def test_camera_alone_needs_no_transform(tmp_path: Path) -> None:
     assert list(read_parameters(write_bag(tmp_path / "bag", CAMERA))) == ["camera"]
 

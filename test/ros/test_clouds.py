@@ -89,6 +89,17 @@ def test_an_empty_cloud_is_valid() -> None:
     assert intensity.shape == (0,)
 
 
+def test_an_intensity_that_nobody_reads_costs_no_point() -> None:
+    points = points_of(np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("intensity", "f4")]))
+    points["intensity"][::2] = np.nan
+    points["intensity"][1] = np.inf
+    xyz, values = cloud_points(message(points), needs_intensity=False)
+    assert len(xyz) == len(points)
+    assert not values[::2].any()
+    assert values[1] == 0
+    assert np.array_equal(values[3::2], points["intensity"][3::2])
+
+
 def test_intensity_is_needed_only_where_the_weights_read_it() -> None:
     given = message(points_of(np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4")])))
     xyz, intensity = cloud_points(given, needs_intensity=False)

@@ -149,6 +149,11 @@ def test_rasters() -> None:
     assert np.array_equal(raster_values(compressed(RGB[..., ::-1], "png")), RGB)
     stored = RNG.integers(0, 65536, (4, 6, 3), np.uint16)
     assert np.array_equal(raster_values(message(stored, "16UC3")), stored)
+    # image_transport takes these for no colours and compresses them as they are
+    assert np.array_equal(raster_values(compressed(stored, "16UC3; png compressed ")), stored)
+    assert np.array_equal(raster_values(compressed(RGB, "8UC3; png compressed ")), RGB)
+    in_order = compressed(RGB[..., ::-1], "rgb8; png compressed bgr8")
+    assert np.array_equal(raster_values(in_order), RGB)
 
 
 @pytest.mark.parametrize(

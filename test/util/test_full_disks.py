@@ -75,3 +75,18 @@ def test_the_cache_of_an_engine(disk: Path, full: bool, monkeypatch: pytest.Monk
     with pytest.raises(InferenceError, match=f"{disk}/onnx cannot be written .*; set MMSAM_CACHE"):
         engine(inputs)
     assert list((disk / "onnx").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "/", "", "folder"])
+def test_a_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_atomic(Path(name), b"")
+    assert caught.value.filename == str(Path(name))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_path_that_is_no_text_can_be_written_of(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "report", "caf\udce9 \u00e9")
+    assert (tmp_path / "report").read_bytes() == b"caf\\udce9 \xc3\xa9"
