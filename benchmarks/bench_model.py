@@ -23,7 +23,18 @@ from typing import Any
 
 import torch
 from networks import Clock, config_of, network
-from results import KINDS, Row, bar, command_line, in_process, kind_of, peak_gib, run, write
+from results import (
+    BF16_UNITS,
+    KINDS,
+    Row,
+    bar,
+    command_line,
+    in_process,
+    kind_of,
+    peak_gib,
+    run,
+    write,
+)
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -53,7 +64,7 @@ def report(args: argparse.Namespace) -> None:
 
 def cases(preset: str, device: str) -> Iterator[Row]:
     """Plain with both allocators, prepared, and both in bf16 where the hardware has it."""
-    has_bf16 = device != "cpu" or kind_of(machine()) == "cpu_bf16"
+    has_bf16 = device != "cpu" or not BF16_UNITS.isdisjoint(machine()["flags"])
     for threads in (1, 2) if preset != "vit_l" else (2,):
         base = {"preset": preset, "threads": threads, "precision": "fp32", "allocator": "tuned"}
         yield base | {"network": "plain", "allocator": "default"}

@@ -24,9 +24,9 @@ STAGES = ("preflight", "imports", "weights", "first_mask")
 def report() -> None:
     """Measure and write bench_start.json."""
     baseline = os.environ.get("BASELINE")
-    packages = {"this": str(ROOT)} | (
-        {"baseline": str(Path(baseline).resolve())} if baseline else {}
-    )
+    packages = {"this": str(ROOT)}
+    if baseline:
+        packages["baseline"] = str(Path(baseline).resolve())
     found = defaultdict(list)
     for _ in range(ROUNDS):
         for name, package in packages.items():

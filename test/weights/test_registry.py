@@ -389,16 +389,14 @@ def test_statistics_are_not_written_into_a_named_file(
 
 
 def test_two_may_register_at_once(home: Path) -> None:
-    names = [f"own{i}" for i in range(6)]
-    for name in names:
-        (home / f"{name}.safetensors").write_bytes(name.encode())
     code = (
-        "import sys, pathlib; from mmsam_ros.weights.registry import register; register("
-        "pathlib.Path(sys.argv[1]), sys.argv[2], 'MIT')"
+        "import sys, pathlib; from mmsam_ros.weights import registry; "
+        "registry.register(pathlib.Path(sys.argv[1]), sys.argv[2], 'MIT')"
     )
-    command = [sys.executable, "-c", code]
-    running = [
-        subprocess.Popen([*command, str(home / f"{name}.safetensors"), name]) for name in names
-    ]
-    assert [process.wait() for process in running] == [0] * len(names)
-    assert set(names) <= registry.all_entries().keys()
+    running = []
+    for name in ("one", "two", "three", "four", "five"):
+        (home / f"{name}.pt").write_text(name)
+        words = [sys.executable, "-c", code, str(home / f"{name}.pt"), name]
+        running.append(subprocess.Popen(words))
+    assert [process.wait() for process in running] == [0] * 5
+    assert {"one", "two", "three", "four", "five"} <= registry.all_entries().keys()
