@@ -52,7 +52,7 @@ def measure(case: Row) -> Row:
     model, everything = network(config_of(case["preset"]), device)
     size, repeats = model.config.image_size, 1 if case["preset"].startswith("vit") else 15
     inputs = {name: everything[name] for name in case["modalities"]}
-    names = ["torch", "onnx", *(["compile"] if device == "cuda" else [])]
+    names = ["torch", "onnx", *(["triton", "compile"] if device == "cuda" else [])]
     ways: dict[str, Callable[[dict[str, torch.Tensor]], torch.Tensor]] = {"plain": model}
     for name in names:  # ONNX Runtime's keeps the network that it is given on the CPU
         own = copy.deepcopy(model) if device == "cuda" else model

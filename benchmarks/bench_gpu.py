@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything of a CUDA machine in one run: the network, a training step, a frame.
+"""Everything of a CUDA machine in one run: network and operations, a training step, a frame.
 
     python benchmarks/bench_gpu.py [--device cpu]
 
@@ -15,6 +15,7 @@ from functools import partial
 from operator import ge, le
 from typing import Any
 
+import operations
 import torch
 from bench_train import measure as train_step
 from networks import Clock, config_of, network
@@ -31,6 +32,7 @@ NO_GPU = "no GPU on this machine"
 NETWORK = (
     ("plain", "fp32"), ("plain", "tf32"), ("plain", "bf16"),
     ("prepared", "fp32"), ("prepared", "tf32"), ("prepared", "bf16"),
+    ("triton", "fp32"), ("triton", "tf32"), ("triton", "bf16"),
     ("graph", "tf32"), ("graph", "bf16"), ("compile", "tf32"), ("compile", "bf16"),
 )  # fmt: skip
 GOALS = {"H200": 12.0, "H100": 16.0}  # ms
@@ -52,6 +54,7 @@ def report(args: argparse.Namespace) -> None:
     cases += [
         {"what": "frame", "device": device, "size": size} for size in ((720, 1280), (1080, 1920))
     ]
+    cases += operations.cases(device)
     rows = [case | {"reason": NO_GPU} if missing else in_process(case) for case in cases]
     if device == "cuda":
         write("bench_gpu", rows, bars(rows))
@@ -60,9 +63,8 @@ def report(args: argparse.Namespace) -> None:
 def measure(case: Row) -> Row:
     """A row's numbers."""
     tune_allocator()
-    return {"network": forward_pass, "training step": train_step, "frame": frame}[case["what"]](
-        case
-    )
+    ways = {"network": forward_pass, "training step": train_step, "frame": frame}
+    return ways.get(case["what"], operation)(case)
 
 
 def timed(function: Callable[[], Any], device: str, repeats: int) -> Row:
@@ -81,12 +83,12 @@ def forward_pass(case: Row) -> Row:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     half = precision == "bf16"
     model, inputs = network(config_of(case["preset"]), device)
-    if way in ("prepared", "graph"):
+    if way == "prepared":
         model = prepare(model)
     forward: Callable[[], Any] = partial(model, inputs)
-    if way == "compile":
-        size = model.config.image_size
-        engine = make_engine("compile", model, device, "bf16" if half else "fp32", size)
+    if way in ("compile", "triton", "graph"):  # a graph takes nothing from the CPU, as kernels do
+        name, size = ("compile" if way == "compile" else "triton"), model.config.image_size
+        engine = make_engine(name, model, device, "bf16" if half else "fp32", size)
         forward = partial(engine, inputs)
     context = torch.autocast(device, torch.bfloat16, cache_enabled=False) if half else nullcontext()
     with torch.inference_mode(), context:
@@ -108,6 +110,14 @@ def captured(forward: Callable[[], Any]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         forward()
     return graph.replay
+
+
+@torch.inference_mode()
+def operation(case: Row) -> Row:
+    """One operation of the network by itself."""
+    forward, expected = operations.operation(case)
+    difference = (forward() - expected).abs().max().item()
+    return timed(forward, case["device"], 50) | {"difference": difference}
 
 
 def frame(case: Row) -> Row:

@@ -119,7 +119,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     option("--device", type=device, default="auto", help="auto, cpu or cuda[:N]")
     option("--precision", choices=["fp32", "bf16", "fp16"], default="fp32",
            help="precision of the network; fp16: with ONNX Runtime on a GPU")  # fmt: skip
-    option("--engine", choices=["auto", "torch", "compile", "onnx"], default="torch",
+    option("--engine", choices=["auto", "torch", "compile", "triton", "onnx"], default="torch",
            help="what runs the network; auto: the fastest here")  # fmt: skip
     option("--providers", type=lambda text: tuple(filter(None, text.split(","))), default=(),
            metavar="NAME,...", help="execution providers of ONNX Runtime, best first")  # fmt: skip

@@ -309,7 +309,9 @@ def _read(path: str) -> str:
 def _engines() -> Iterator[Finding]:
     from mmsam_ros.inference.engines.choose import ENGINES
 
-    checks: dict[str, Callable[[], Finding]] = {"compile": _compiler, "onnx": _onnx}
+    checks: dict[str, Callable[[], Finding]] = {
+        "compile": _compiler, "triton": _triton, "onnx": _onnx,
+    }  # fmt: skip
     for name in ENGINES:
         if name != "auto":
             make = checks.get(name)
@@ -320,6 +322,13 @@ def _compiler() -> Finding:
     if shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
         return Finding(OK, "engine compile", "ready")
     return Finding(OK, "engine compile", "not usable on the CPU without a C++ compiler (g++)")
+
+
+def _triton() -> Finding:
+    lack = _lack("triton")
+    if not lack and not import_module("torch").cuda.is_available():
+        lack = "not usable without a CUDA device"
+    return Finding(OK, "engine triton", lack or "ready")
 
 
 def _onnx() -> Finding:

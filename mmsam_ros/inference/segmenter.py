@@ -54,7 +54,7 @@ class Segmenter:
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         precision: "fp32", "bf16", or with ONNX Runtime on a GPU "fp16".
         geometry: instead of the spec's.
-        engine: "torch", "compile", "onnx", or "auto", the fastest here (docs/engines.md).
+        engine: "torch", "compile", "triton", "onnx", or "auto", the fastest here (docs/engines.md).
         providers: of ONNX Runtime, best first; none: those that fit the device.
 
     Raises:

@@ -15,9 +15,10 @@ from mmsam_ros.model.config import (
 )
 from mmsam_ros.model.network import MMSAMAdapter, build_model, rgb_alone
 from mmsam_ros.model.prepared import prepare
+from mmsam_ros.model.rewritten import PLAIN, Operations
 
 __all__ = [
-    "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
-    "MMSAMAdapter", "ModelConfig", "ModelError", "PriorConfig", "TrunkConfig", "build_model",
-    "config_from_released", "prepare", "rgb_alone",
+    "PLAIN", "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
+    "MMSAMAdapter", "ModelConfig", "ModelError", "Operations", "PriorConfig", "TrunkConfig",
+    "build_model", "config_from_released", "prepare", "rgb_alone",
 ]  # fmt: skip

@@ -16,10 +16,12 @@ from mmsam_ros.model.encoder import Block, LoRALinear
 from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.network import MMSAMAdapter
 from mmsam_ros.model.rewritten import (
+    PLAIN,
     LeanBlock,
     LeanDeformable,
     LeanFusion,
     NormedProduct,
+    Operations,
     SplitHead,
     conv_of,
     linear_of,
@@ -27,10 +29,11 @@ from mmsam_ros.model.rewritten import (
 
 
 @torch.no_grad()
-def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
+def prepare(model: MMSAMAdapter, operations: Operations = PLAIN) -> MMSAMAdapter:
     """A copy for inference alone; training needs the given network, and so do weights files.
 
     Parameters that no rewrite touches are shared with the given network, which stays as it is.
+    `operations` are those of PyTorch, or kernels of a device.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     net: MMSAMAdapter = copy.deepcopy(model, shared).eval()
@@ -47,13 +50,13 @@ def prepare(model: MMSAMAdapter) -> MMSAMAdapter:
     for name, module in list(net.named_modules()):
         if isinstance(module, ConvNeXtBlock):
             merge_layer_scale(module)
-        for kind, rewritten in _REWRITTEN.items():
-            if isinstance(module, kind):
-                net.set_submodule(name, rewritten(module))
+        elif isinstance(module, Block):
+            net.set_submodule(name, LeanBlock(module, operations))
+        elif isinstance(module, DeformableAttention):
+            net.set_submodule(name, LeanDeformable(module, operations))
+        elif isinstance(module, RoadFusion):
+            net.set_submodule(name, LeanFusion(module))
     return net
-
-
-_REWRITTEN = {Block: LeanBlock, DeformableAttention: LeanDeformable, RoadFusion: LeanFusion}
 
 
 def merge_lora(layer: LoRALinear) -> nn.Linear:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the network as `prepare` rewrites them: the same function for inference."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,16 @@ from mmsam_ros.model.fusion import (
     GlobalBranch,
     RoadFusion,
 )
+
+
+class Operations(NamedTuple):
+    """What a device may have a kernel of its own for."""
+
+    attend: Callable[..., Tensor]  # as `encoder.attend`
+    attend_points: Callable[..., Tensor]  # as `deformable.attend_points`
+
+
+PLAIN = Operations(attend, attend_points)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None, like: Tensor) -> nn.Linear:
@@ -55,9 +66,9 @@ class LeanBlock(nn.Module):
     one key with the logarithm of their exponentials' sum.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, operations: Operations = PLAIN) -> None:
         super().__init__()
-        attention = block.attn
+        attention, self.operations = block.attn, operations
         self.window, self.num_heads = block.window, attention.num_heads
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
         self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
@@ -103,7 +114,8 @@ class LeanBlock(nn.Module):
         if beyond_columns.shape[-1]:
             beyond.append(rows.logsumexp(-1) + beyond_columns.logsumexp(-1))
         absent = torch.stack(beyond).logsumexp(0) if beyond else None
-        out = attend(q, k, v, rows, columns, absent).unflatten(0, (B, grid[1], grid[3]))
+        out = self.operations.attend(q, k, v, rows, columns, absent)
+        out = out.unflatten(0, (B, grid[1], grid[3]))
         return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(B, h, w, -1)
 
 
@@ -118,8 +130,9 @@ def _cut(x: Tensor, dim: int, size: int) -> list[Tensor]:
 class LeanDeformable(nn.Module):
     """`DeformableAttention` with offsets and weights from one layer, in float32."""
 
-    def __init__(self, attention: DeformableAttention) -> None:
+    def __init__(self, attention: DeformableAttention, operations: Operations = PLAIN) -> None:
         super().__init__()
+        self.operations = operations
         self.shape = (attention.num_heads, attention.num_levels, attention.num_points)
         layers = attention.sampling_offsets, attention.attention_weights
         weight = torch.cat([layer.weight for layer in layers])
@@ -135,7 +148,7 @@ class LeanDeformable(nn.Module):
             count = both.shape[-1] // 3
             offsets = both[..., : 2 * count].unflatten(-1, (*self.shape, 2))
             weights = both[..., 2 * count :].unflatten(-1, self.shape)
-            sampled = attend_points(value, offsets, weights, points_1Q12, shapes)
+            sampled = self.operations.attend_points(value, offsets, weights, points_1Q12, shapes)
         return self.output_proj(sampled.to(value.dtype))
 
 

@@ -246,8 +246,9 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     ParameterRow("device", "auto", "auto (a GPU if there is one), cpu, cuda or cuda:N."),
     _choice("precision", ("fp32", "bf16", "fp16"), "Arithmetic of the network. fp16: with ONNX "
             "Runtime on a GPU."),
-    _choice("engine", ("torch", "auto", "compile", "onnx"), "What runs the network. torch: "
-            "PyTorch; compile: torch.compile; onnx: ONNX Runtime (pip install 'mmsam_ros[onnx]'); "
+    _choice("engine", ("torch", "auto", "compile", "triton", "onnx"), "What runs the network. "
+            "torch: PyTorch; compile: torch.compile; triton: PyTorch with kernels of its own, on a "
+            "GPU; onnx: ONNX Runtime (pip install 'mmsam_ros[onnx]'); "
             "auto: the fastest on this machine. With all but torch the first start takes minutes, "
             "later ones seconds."),
     ParameterRow("engine.providers", "", "Execution providers of ONNX Runtime, best first, with "

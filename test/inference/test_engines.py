@@ -176,6 +176,7 @@ def test_auto_without_onnx_runtime_is_torch(monkeypatch: pytest.MonkeyPatch) -> 
         ({"engine": "onnx", "precision": "bf16"}, "precision of engine onnx: unknown 'bf16'"),
         ({"engine": "onnx", "precision": "fp16"}, "precision fp16: no CPU gains from it"),
         ({"engine": "torch", "precision": "fp16"}, "precision: found 'fp16'"),
+        ({"engine": "triton"}, "engine triton: (found device cpu, expected cuda|.*pip install)"),
         ({"engine": "onnx", "providers": ["CUDA"]}, "engine.providers: unknown 'CUDA'"),
         (
             {"engine": "onnx", "providers": ["ROCMExecutionProvider"]},

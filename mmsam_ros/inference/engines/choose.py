@@ -20,7 +20,7 @@ from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
 from mmsam_ros.model import MMSAMAdapter, ModelConfig
 
-ENGINES = ("auto", "torch", "compile", "onnx")
+ENGINES = ("auto", "torch", "compile", "triton", "onnx")
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")  # the last two of ARM
 _RUNS, _SECONDS = 7, 20.0  # that an engine is timed for
 _TURNS = 4  # of the numbers of threads
@@ -80,6 +80,10 @@ def _make(
         from mmsam_ros.inference.engines.compiled import CompiledEngine
 
         return CompiledEngine(model, device, precision)
+    if name == "triton":
+        from mmsam_ros.inference.engines.triton import TritonEngine
+
+        return TritonEngine(model, device, precision)
     if name == "onnx":
         from mmsam_ros.inference.engines.onnx import OnnxEngine
 
@@ -93,8 +97,8 @@ def _fastest(
 ) -> Engine:  # fmt: skip
     """The engine that a measurement has chosen on this machine; the first start measures."""
     names = ["torch"] if precision != "fp16" else []
-    # on the CPU it compiles for minutes, and again for each set of sensors
-    names += ["compile"] if names and device.type == "cuda" else []
+    # on the CPU "compile" takes minutes, and again for each set of sensors
+    names += ["triton", "compile"] if names and device.type == "cuda" else []
     names += ["onnx"] if precision != "bf16" and importlib.util.find_spec("onnxruntime") else []
     if len(names) < 2:
         return _make(names[0] if names else "onnx", model, device, precision, providers)

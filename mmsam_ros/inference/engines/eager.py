@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import MMSAMAdapter, prepare
+from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations, prepare
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -21,14 +21,15 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
-    ) -> None:
+        self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32",
+        operations: Operations = PLAIN,
+    ) -> None:  # fmt: skip
         if precision not in PRECISIONS:
             raise InferenceError(f"precision: found {precision!r}, expected one of {PRECISIONS}")
         self.device = find_device(device)
         self.precision = precision
         try:
-            self.model = prepare(model.eval().to(self.device))
+            self.model = prepare(model.eval().to(self.device), operations)
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
