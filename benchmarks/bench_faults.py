@@ -80,7 +80,7 @@ class Stage:
         at, session = stamp.sec + stamp.nanosec / 1e9, self.sessions[-1]
         if "camera.received" in found and at > session.started:
             ended = int(found["camera.received"]) - int(found["camera.waiting"])
-            session.counted = at, ended
+            session.counted.append((at, ended))
 
     def start_node(self) -> None:
         """Another process of the node."""

@@ -13,6 +13,8 @@ from typing import Protocol
 from results import Row
 
 FLIGHT = 2.0  # seconds before its end in which a killed node may not have said what it had
+NAMING = 0.1  # seconds between an image's counting and the line that names it
+LOOKS = 5  # diagnostics that are looked at
 MATCHING = 3.0  # seconds that publishers and subscriptions take to find each other
 ENDED = re.compile(r"\[DEBUG\] \[([\d.]+)\] \[\S+\]: camera (-?\d+): (\S+)")
 READING = re.compile(r"\[INFO\] \[([\d.]+)\] \[\S+\]: camera: reading ")
@@ -28,7 +30,7 @@ class Session:
     started: float = field(default_factory=time.time)
     killed: float | None = None  # wall clock
     memory: list[float] = field(default_factory=list)  # MiB, sampled
-    counted: tuple[float, int] | None = None  # by its last diagnostics: when, images that ended
+    counted: list[tuple[float, int]] = field(default_factory=list)  # when, images that had ended
 
     def read(self) -> tuple[float | None, list[tuple[float, int, str]]]:
         """When it began to read the camera, and what it said became of images."""
@@ -91,7 +93,7 @@ def account(stage: Played) -> Row:
         "ended": dict(sorted(found.items())),
         # named without having been sent, or counted without having been named: what is said to be
         # lost between the processes has not reached the node
-        "unexplained": sum(map(len, by_stamp.values())) + sum(map(_unnamed, stage.sessions)),
+        "unexplained": sum(map(len, by_stamp.values())) + unnamed(stage.sessions),
         "sound": dict(sorted(healthy.items())),
         "published_of_sound": round(healthy["used"] / max(arrived, 1), 4),
     }
@@ -125,12 +127,22 @@ def why_unsaid(
     return "no node"
 
 
-def _unnamed(session: Session) -> int:
-    """Images that a node counted and did not name."""
-    if session.counted is None:
-        return 0
-    at, ended = session.counted
-    return max(0, ended - sum(moment <= at + 0.5 for moment, _, _ in session.read()[1]))
+def unnamed(sessions: Sequence[Session]) -> int:
+    """Images that a node counted in its diagnostics and did not name.
+
+    An image may be named a moment after it was counted, so of a killed node the least of some
+    diagnostics counts; after the last of the last node, no image comes any more.
+    """
+    found = 0
+    for session in sessions:
+        names = [moment for moment, _, _ in session.read()[1]]
+        looks = 1 if session is sessions[-1] else LOOKS
+        lacks = [
+            ended - sum(moment <= at + NAMING for moment in names)
+            for at, ended in session.counted[-looks:]
+        ]
+        found += max(0, min(lacks, default=0))
+    return found
 
 
 def loops(stage: Played) -> int:

@@ -164,7 +164,7 @@ def play(bag: Path, log: TextIO, seed: int, faulty: bool) -> None:
     while not publishers[CAMERA].get_subscription_count():
         time.sleep(0.05)
     length, origin = messages[-1][0] + GAP, time.monotonic()
-    rng, queue, order, sent = random.Random(seed), list[Any](), 0, 0
+    rng, queue, order = random.Random(seed), list[Any](), 0
     schedule, loop = Schedule(random.Random(seed + 1)), seed * 1000
     while True:
         for at, topic, data in messages:
@@ -190,7 +190,6 @@ def play(bag: Path, log: TextIO, seed: int, faulty: bool) -> None:
                     total = stamp.sec * SECOND + stamp.nanosec
                     ill = why if why in FAULTS and FAULTS[why].of_camera else "-"
                     print(f"{time.time():.6f}\t{total}\t{ill}\t{count}", file=log, flush=True)
-                    sent += 1
                 publishers[on].publish(message)
         loop += 1
 

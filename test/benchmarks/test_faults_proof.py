@@ -7,7 +7,8 @@ import importlib
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,28 @@ def test_why_a_node_said_nothing_of_an_image(bench: ModuleType) -> None:
     }  # fmt: skip
     why_unsaid = importlib.import_module("fault_account").why_unsaid
     assert {at: why_unsaid(at, spans, [20.0]) for at in why} == why
+
+
+def test_an_image_that_is_counted_and_not_named_is_found(bench: ModuleType, tmp_path: Path) -> None:
+    """Names of later images do not hide it."""
+    account = importlib.import_module("fault_account")
+
+    def session(named: list[float], counted: list[tuple[float, int]]) -> Any:
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+        lines = [f"[DEBUG] [{at}] [mmsam]: camera {i}: used" for i, at in enumerate(named)]
+        log.write_text("\n".join(lines))
+        return SimpleNamespace(counted=counted, read=account.Session(log, None).read)
+
+    sound = [100.2 + 0.2 * i for i in range(50)]
+    looks = [(101.0 + i, 5 * (i + 1)) for i in range(9)]
+    ahead = [(101.0 + i, 5 * (i + 1) + (i == 8)) for i in range(9)]  # named a moment later
+    lost = [(at, count + 1) for at, count in looks]
+    last = session(sound, [*looks, (112.0, 50)])
+    assert account.unnamed([session(sound, looks), last]) == 0
+    assert account.unnamed([session(sound, ahead), last]) == 0
+    assert account.unnamed([session(sound, lost), last]) == 1
+    assert account.unnamed([session(sound, []), last]) == 0
+    assert account.unnamed([last, session(sound, [(112.0, 53)])]) == 3
 
 
 def test_faults_come_in_turn_and_half_of_the_time_is_sound(bench: ModuleType) -> None:
