@@ -190,6 +190,7 @@ def faults(minutes: float, size: tuple[int, int], name: str) -> Row:
                 recovery[victim].append(round(kill(), 1))
         stage.close()
         row = account(stage) | {
+            "threads": threads(),
             "minutes": minutes,
             "loops": loops(stage),
             "restarts": {k: len(v) for k, v in recovery.items()},
@@ -229,6 +230,7 @@ def soak(minutes: float) -> Row:
         tenth = max(1, len(memory) // 10)
         start, end = memory[tenth : 2 * tenth] or memory, memory[-tenth:]
         row: Row = account(stage) | {
+            "threads": threads(),
             "minutes": minutes,
             "masks": len(stage.masks),
             "first_memory_mib": round(statistics.median(start), 1),
@@ -245,6 +247,11 @@ def soak(minutes: float) -> Row:
         bar("images unexplained in the soak", row["unexplained"], "images", 0, eq),
     ])  # fmt: skip
     return row
+
+
+def threads() -> int | None:
+    """Of the node's network, where they are set; see docs/engines.md."""
+    return int(os.environ["OMP_NUM_THREADS"]) if "OMP_NUM_THREADS" in os.environ else None
 
 
 def flood() -> Row:
