@@ -25,5 +25,7 @@ COPY . src/mmsam_ros/
 RUN set +u && source /opt/ros/jazzy/setup.bash \
     && python -m colcon build --packages-select mmsam_ros
 
+# ros2 launch ends its processes on SIGINT, not on SIGTERM
+STOPSIGNAL SIGINT
 ENTRYPOINT ["/bin/bash", "-c", "source /ws/install/setup.bash && exec \"$@\"", "--"]
 CMD ["ros2", "launch", "mmsam_ros", "segment.launch.py"]

@@ -13,7 +13,7 @@ import importlib.util
 import os
 from functools import partial
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -24,6 +24,7 @@ spec = importlib.util.spec_from_file_location("segment_launch_of_one", BESIDE)
 one = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(one)
 
+FILE = "mmsam_multi.launch.py"
 _OF_ONE = ("weights", "device", "precision", "params_file", "use_sim_time", "autostart",
            *(argument for _, argument in one.TOPICS))  # fmt: skip
 ARGUMENTS = [
@@ -33,13 +34,14 @@ ARGUMENTS = [
     ("one_process", "true", "false: a process, and a copy of the weights, for each camera"),
     *(row for row in one.ARGUMENTS if row[0] in _OF_ONE),
 ]  # fmt: skip
+OF_GROUP = ("ros_namespace", "ros_remaps", "global_params")
 CHOICES = {"one_process": ["true", "false", "True", "False"], **one.CHOICES}
 
 
 def read_arguments(context):
     """The values by name, and the cameras; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    wrong = []
+    wrong = one.misspelt(context, FILE, ARGUMENTS)
     for name in ("weights", "params_file", "params_folder"):
         values[name] = path = os.path.expanduser(values[name])
         if name == "weights" and one.is_registry_name(path):
@@ -66,17 +68,29 @@ def parameter_files(values, camera):
 def given_parameters(values):
     """Parameters that arguments give, of all nodes."""
     given = {name: values[name] for name in ("weights", "device", "precision") if values[name]}
-    words = [name for name in ("use_sim_time", "autostart") if values[name]]
-    return given | {name: one.is_set(values, name) for name in words}
+    if one.is_set(values, "use_sim_time"):
+        given["use_sim_time"] = True
+    if values["autostart"]:
+        given["autostart"] = one.is_set(values, "autostart")
+    return given
 
 
 def start(context):
-    """The process of all nodes, or one for each; started again after a fault."""
+    """The process of all nodes, or one for each; started again after a fault.
+
+    What a group around this file sets would reach the last node of a process alone.
+    """
     values, cameras = read_arguments(context)
-    makers = [partial(shared, values, cameras)]
-    if not one.is_set(values, "one_process"):
+    makers, actions = [partial(shared, values, cameras)], []
+    of_group = [name for name in OF_GROUP if context.launch_configurations.get(name)]
+    if of_group or not one.is_set(values, "one_process"):
         makers = [partial(separate, values, camera) for camera in cameras]
-    return [action for make in makers for action in one.kept_alive(make(), make)]
+    if of_group and one.is_set(values, "one_process"):
+        found = ", ".join(of_group)
+        actions.append(LogInfo(msg=f"one_process: a process for each camera, as a group that "
+                                   f"includes this file sets {found}"))  # fmt: skip
+    kept = [action for make in makers for action in one.kept_alive(context, make)]
+    return [*actions, *kept]
 
 
 def shared(values, cameras):
@@ -98,7 +112,7 @@ def shared(values, cameras):
         package="mmsam_ros",
         executable="segment_multi",
         arguments=words,
-        additional_env=one.shared_memory(),
+        additional_env=one.environment(),
         output="screen",
     )
 
@@ -122,7 +136,7 @@ def separate(values, camera):
         namespace=camera,
         parameters=[*files, given] if given else files,
         remappings=[(topic, values[argument]) for topic, argument in one.TOPICS],
-        additional_env=one.shared_memory(),
+        additional_env=one.environment(),
         output="screen",
     )
 

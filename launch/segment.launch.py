@@ -21,11 +21,13 @@ from launch.actions import (
     ExecuteProcess,
     LogInfo,
     OpaqueFunction,
+    PopLaunchConfigurations,
+    PushLaunchConfigurations,
     RegisterEventHandler,
     Shutdown,
     TimerAction,
 )
-from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.event_handlers import OnExecutionComplete, OnProcessExit, OnProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -56,7 +58,7 @@ ARGUMENTS = [
     ("use_sim_time", "false", "true: use the time of /clock, which the bag's player publishes"),
     ("bag", "", "recording to play, ROS 2 or ROS 1"),
     ("loop", "false", "true: play the bag again and again"),
-    ("rate", "1.0", "speed of the bag; below 1, increase sync.deadline"),
+    ("rate", "1.0", "speed of the bag; below 1, make sync.deadline longer"),
     ("rviz", "false", "true: start RViz"),
 ]  # fmt: skip
 CHOICES = {
@@ -68,6 +70,7 @@ CHOICES = {
 }
 RATES = (1e-5, 1e5)  # of mmsam_ros.ros.player
 FILES = ("weights", "params_file", "calibration")
+READY = b"ready:"  # what the node says
 STARTING = b", starting"  # what the player says before the first message
 CANNOT_START = 2  # exit code of the node
 PAUSES = (1.0, 60.0)  # s before a node is started again: the first one, doubled up to the last
@@ -83,6 +86,12 @@ TOPICS = [
     ("thermal/image", "thermal_topic"),
     ("thermal/camera_info", "thermal_info_topic"),
 ]
+
+
+def environment():
+    """Of the processes: large messages, and logs that come line by line, on stdout as well."""
+    name = "RCUTILS_LOGGING_BUFFERED_STREAM"
+    return shared_memory() | ({} if name in os.environ else {name: "1"})
 
 
 def shared_memory():
@@ -109,7 +118,7 @@ def is_registry_name(weights):
 def read_arguments(context):
     """The values by name, paths with ~ expanded; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    wrong = misspelt(context)
+    wrong = misspelt(context, FILE, ARGUMENTS)
     for name in (*FILES, "bag"):
         values[name] = path = os.path.expanduser(values[name])
         if name == "weights" and is_registry_name(path):
@@ -130,14 +139,19 @@ def read_arguments(context):
     return values
 
 
-def misspelt(context):
-    """Arguments that do not exist, which `ros2 launch` ignores.
+def misspelt(context, file, arguments):
+    """Arguments that the launch file `file` does not have, which `ros2 launch` ignores.
 
     Only if this file itself is launched: one that includes it may have arguments of its own.
     """
-    if FILE not in map(os.path.basename, sys.argv):
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), file)
+    if not any(
+        os.path.basename(word) == file
+        and (before == "mmsam_ros" or (os.path.exists(word) and os.path.samefile(word, own)))
+        for before, word in zip(sys.argv, sys.argv[1:], strict=False)
+    ):
         return []
-    names = [name for name, _, _ in ARGUMENTS]
+    names = [name for name, _, _ in arguments]
     given = {word.partition(":=")[0] for word in context.argv if ":=" in word}
     unknown = sorted(given - {*names, *OF_LAUNCH})
     hints = {name: difflib.get_close_matches(name, names, 1) for name in unknown}
@@ -157,30 +171,60 @@ def start(context):
         if os.path.isfile(beside):
             values["calibration"] = beside
             actions.append(LogInfo(msg=f"calibration: {beside}, found beside the bag"))
-    node = segment(values)
-    if values["bag"]:
-        actions.append(play_when_ready(values, node))
-    return [*actions, *kept_alive(node, lambda: segment(values)), *rviz(values)]
+    if values["bag"] and float(values["rate"]) < 1:
+        text = f"rate {values['rate']}: sync.deadline runs in real time; make it longer by the same"
+        actions.append(LogInfo(msg=f"{text} factor in a parameter file, or masks lack sensors"))
+    watch = play_when_ready(context, values) if values["bag"] else None
+    return [*actions, *kept_alive(context, lambda: segment(values), watch), *rviz(values)]
 
 
-def kept_alive(node, make, pause=PAUSES[0], after=0.0):
-    """The node, which starts `after` seconds from now, and another one that `make` gives, `pause`
-    seconds after its end if it did not mean to end.
+def kept_alive(context, make, watch=None):
+    """The node that `make` gives, and another one after its end if it did not mean to end, after a
+    pause that grows. `watch` gives what else follows each node.
     """
-    started = time.monotonic() + after
+    within = same_group(context)
 
-    def when_ended(event, context):
-        if not by_fault(event.returncode) or context.is_shutdown:
-            return node_has_ended(event, context)
-        wait = PAUSES[0] if time.monotonic() - started > SOUND else pause
-        again = kept_alive(make(), make, min(2 * wait, PAUSES[1]), wait)
-        text = f"the node has ended with exit code {event.returncode}, see its log; "
-        return [
-            LogInfo(msg=f"{text}it is started again in {wait:g} s"),
-            TimerAction(period=wait, actions=again),
-        ]
+    def begin(pause, after):
+        node, began = make(), time.monotonic() + after
 
-    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=when_ended)), node]
+        def when_ended(event, context):
+            if not by_fault(event.returncode) or context.is_shutdown:
+                return node_has_ended(event, context)
+            wait = PAUSES[0] if time.monotonic() - began > SOUND else pause
+            again = within(begin(min(2 * wait, PAUSES[1]), wait))
+            text = f"the node has ended with exit code {event.returncode}, see its log; "
+            return [
+                LogInfo(msg=f"{text}it is started again in {wait:g} s"),
+                TimerAction(period=wait, actions=again),
+            ]
+
+        ended = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=when_ended))
+        return [ended, must_start(node, "the node"), *([watch(node)] if watch else []), node]
+
+    return begin(PAUSES[0], 0.0)
+
+
+def same_group(context):
+    """What puts actions of a later event into the group that this file is included in: namespace,
+    remappings and parameters that a GroupAction sets are gone by then.
+    """
+    scope = dict(context.launch_configurations)
+
+    def within(actions):
+        restore = OpaqueFunction(function=lambda late: late.launch_configurations.update(scope))
+        return [PushLaunchConfigurations(), restore, *actions, PopLaunchConfigurations()]
+
+    return within
+
+
+def must_start(action, what):
+    """Of a process that cannot be executed, launch tells its log alone, and ends with code 0."""
+
+    def when_over(event, context):
+        if action.return_code is None and not context.is_shutdown:
+            raise RuntimeError(f"{what} could not be started, see the log")
+
+    return RegisterEventHandler(OnExecutionComplete(target_action=action, on_completion=when_over))
 
 
 def by_fault(code):
@@ -213,7 +257,7 @@ def segment(values):
         namespace=values["namespace"],
         parameters=[*parameters, given] if given else parameters,
         remappings=[(topic, values[argument]) for topic, argument in TOPICS],
-        additional_env=shared_memory(),
+        additional_env=environment(),
         output="screen",
     )
 
@@ -227,34 +271,44 @@ def node_has_ended(event, context):
     return [Shutdown(reason="the node has ended")]
 
 
-def play_when_ready(values, node):
-    """Starts the player of the bag when the node says that it is ready."""
-    started = []
+def play_when_ready(context, values):
+    """What starts the player of the bag once, when the first node says that it is ready."""
+    within, started = same_group(context), []
 
-    def when_ready(event):
-        if b"ready:" not in event.text or started:
+    def when_ready():
+        if started:
             return None
         started.append(True)
         play, played = player(values), []
 
-        def when_played(event):
-            if STARTING in event.text:
-                played.append(True)
-
         def when_ended(event, context):
             return player_has_ended(event, context, bool(played))
 
-        return [
-            RegisterEventHandler(
-                OnProcessIO(target_action=play, on_stdout=when_played, on_stderr=when_played)
-            ),
+        return within([
+            when_said(play, STARTING, lambda: played.append(True)),
             RegisterEventHandler(OnProcessExit(target_action=play, on_exit=when_ended)),
+            must_start(play, "the player of the bag"),
             play,
-        ]
+        ])  # fmt: skip
+
+    return lambda node: when_said(node, READY, when_ready)
+
+
+def when_said(action, word, then):
+    """Does `then` when a process says a word, which may come in two pieces."""
+    tails = {}
+
+    def read(stream):
+        def when_output(event):
+            said = tails.get(stream, b"") + event.text
+            tails[stream] = said[1 - len(word) :]
+            return then() if word in said else None
+
+        return when_output
 
     # logs go to stderr, or to stdout with RCUTILS_LOGGING_USE_STDOUT
     return RegisterEventHandler(
-        OnProcessIO(target_action=node, on_stdout=when_ready, on_stderr=when_ready)
+        OnProcessIO(target_action=action, on_stdout=read("stdout"), on_stderr=read("stderr"))
     )
 
 
@@ -278,7 +332,7 @@ def player(values):
         package="mmsam_ros",
         executable="replay",
         arguments=options,
-        additional_env=shared_memory(),
+        additional_env=environment(),
         output="screen",
     )
 

@@ -26,9 +26,10 @@ MODULES = {
     "launch": ["LaunchDescription"],
     "launch.actions": [
         "DeclareLaunchArgument", "ExecuteProcess", "LogInfo", "OpaqueFunction",
-        "RegisterEventHandler", "Shutdown", "TimerAction",
+        "PopLaunchConfigurations", "PushLaunchConfigurations", "RegisterEventHandler", "Shutdown",
+        "TimerAction",
     ],
-    "launch.event_handlers": ["OnProcessExit", "OnProcessIO"],
+    "launch.event_handlers": ["OnExecutionComplete", "OnProcessExit", "OnProcessIO"],
     "launch.substitutions": [],
     "launch_ros": [],
     "launch_ros.actions": ["Node"],
@@ -49,6 +50,7 @@ class Recorded:
     kind: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    return_code: int | None = None  # of a process that has ended
 
 
 class LaunchConfiguration:
@@ -74,6 +76,12 @@ class Context:
     values: dict[str, str]
     argv: list[str] = field(default_factory=list)
     is_shutdown: bool = False
+    saved: list[dict[str, str]] = field(default_factory=list)  # outer scopes
+
+    @property
+    def launch_configurations(self) -> dict[str, str]:
+        """Where launch keeps arguments, and what groups set."""
+        return self.values
 
 
 def load(prefix: Path, patch: pytest.MonkeyPatch, file: str = FILE) -> Any:
@@ -145,6 +153,19 @@ def command(action: Recorded) -> list[str]:
     return words
 
 
+SCOPES = ("PushLaunchConfigurations", "PopLaunchConfigurations", "OpaqueFunction")
+
+
+def set_scope(action: Recorded, context: Context) -> None:
+    """What an action of `SCOPES` does."""
+    if action.kind == "PushLaunchConfigurations":
+        context.saved.append(dict(context.values))
+    elif action.kind == "PopLaunchConfigurations":
+        context.values = context.saved.pop()
+    else:
+        assert action.kwargs["function"](context) is None
+
+
 class Launched:
     """A running launch: its actions' processes, and a thread that handles what they say and do."""
 
@@ -199,6 +220,8 @@ class Launched:
             self._handlers.append(action.args[0])
         elif action.kind == "TimerAction":
             self._later(action)
+        elif action.kind in SCOPES:
+            set_scope(action, self.context)
         elif action.kind == "Shutdown":
             self.context.is_shutdown = True
             self._signal()

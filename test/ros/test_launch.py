@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from launching import Recorded, defaults, started, weights_of_a_run
+from launching import SCOPES, Recorded, defaults, set_scope, started, weights_of_a_run
 
 from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
 from mmsam_ros.ros.player import RATES
@@ -130,15 +130,17 @@ def test_a_misspelt_argument_is_refused(launch: Any, monkeypatch: pytest.MonkeyP
     """`ros2 launch` ignores it; but a launch file around this one may have its own arguments."""
     context = defaults(launch)
     context.argv = ["calibraton:=/c.yaml", "rate:=2", "colour:=blue", "emulate_tty:=true"]
-    monkeypatch.setattr("sys.argv", ["ros2", "launch", "robot", "robot.launch.py", *context.argv])
-    launch.start(context)
-    monkeypatch.setattr("sys.argv", ["ros2", "launch", "mmsam_ros", "segment.launch.py"])
+    for robot in ("robot.launch.py", "segment.launch.py"):  # of the same name
+        monkeypatch.setattr("sys.argv", ["ros2", "launch", "robot", robot, *context.argv])
+        launch.start(context)
     expected = (
         "argument 'calibraton' does not exist; did you mean 'calibration'?; "
         "argument 'colour' does not exist"
     )
-    with pytest.raises(RuntimeError, match=f"^{expected}$".replace("?", r"\?")):
-        launch.start(context)
+    for words in (["mmsam_ros", "segment.launch.py"], [launch.__file__]):
+        monkeypatch.setattr("sys.argv", ["ros2", "launch", *words])
+        with pytest.raises(RuntimeError, match=f"^{expected}$".replace("?", r"\?")):
+            launch.start(context)
 
 
 @pytest.mark.parametrize("of_file", [False, True])
@@ -188,16 +190,43 @@ def test_the_bag_starts_when_the_node_is_ready(
     assert node.kwargs["parameters"][1] == {"use_sim_time": True}
     (watch,) = handlers(others, "OnProcessIO")
     assert watch["target_action"] is node
-    on_stderr = watch["on_stderr"]
-    assert watch["on_stdout"] is on_stderr, "where RCUTILS_LOGGING_USE_STDOUT sends logs"
+    on_stdout, on_stderr = watch["on_stdout"], watch["on_stderr"]
     assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
-    *_, play = on_stderr(types.SimpleNamespace(text=b"[INFO] [mmsam]: ready: weights"))
+    assert on_stdout(types.SimpleNamespace(text=b"[INFO] [mmsam]: rea")) is None
+    assert on_stderr(types.SimpleNamespace(text=b"dy: of another stream")) is None
+    # where RCUTILS_LOGGING_USE_STDOUT sends logs, in two pieces
+    *_, play, end = on_stdout(types.SimpleNamespace(text=b"dy: weights"))
+    assert end.kind == "PopLaunchConfigurations"
     assert (play.kwargs["package"], play.kwargs["executable"]) == ("mmsam_ros", "replay")
     options = [str(tmp_path), "--rate", "0.5", "--clock"]
     assert play.kwargs["arguments"] == [*options, "--loop"]
     assert on_stderr(types.SimpleNamespace(text=b"ready: again")) is None
     once = launch.player(defaults(launch, **values | {"loop": "False"}).values)
     assert once.kwargs["arguments"] == options
+
+
+def test_the_bag_starts_once_whichever_node_is_ready_first(launch: Any, tmp_path: Path) -> None:
+    """The first node may be killed while it loads, as by the system for want of memory."""
+    context = defaults(launch, bag=str(tmp_path))
+    actions = launch.start(context)
+    assert not any(a.kind == "LogInfo" for a in actions)
+    ready = types.SimpleNamespace(text=b"ready: weights")
+    watches = []
+    for _ in range(3):
+        watches += handlers(actions, "OnProcessIO")
+        (end,) = handlers(actions, "OnProcessExit")
+        _, timer = end["on_exit"](types.SimpleNamespace(returncode=-9), context)
+        actions = timer.kwargs["actions"]
+    assert len({id(watch["target_action"]) for watch in watches}) == 3
+    found = watches[1]["on_stderr"](ready)
+    assert [a.kwargs["executable"] for a in found if a.kind == "Node"] == ["replay"]
+    assert watches[2]["on_stderr"](ready) is None
+
+
+def test_a_slow_bag_wants_a_longer_deadline(launch: Any, tmp_path: Path) -> None:
+    _, others = started(launch, bag=str(tmp_path), rate="0.25")
+    (said,) = (a.kwargs["msg"] for a in others if a.kind == "LogInfo")
+    assert said.startswith("rate 0.25: sync.deadline runs in real time")
 
 
 def test_the_rates_are_those_of_the_player(launch: Any) -> None:
@@ -218,7 +247,8 @@ def test_a_bag_that_is_played_in_part_does_not_end_the_node(
     (watch,) = handlers(others, "OnProcessIO")
     actions = watch["on_stderr"](types.SimpleNamespace(text=b"ready: weights"))
     (output,), (end,) = handlers(actions, "OnProcessIO"), handlers(actions, "OnProcessExit")
-    assert output["target_action"] is end["target_action"] is actions[-1]
+    (play,) = (a for a in actions if a.kind == "Node")
+    assert output["target_action"] is end["target_action"] is play
     output["on_stdout"](types.SimpleNamespace(text=said))
     event, context = types.SimpleNamespace(returncode=2), defaults(launch)
     if ends:
@@ -331,6 +361,41 @@ def test_the_pause_before_another_start_grows(
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2]
     context.is_shutdown = True
     assert handler.kwargs["on_exit"](event, context) == []
+
+
+def test_another_node_is_of_the_same_group(launch: Any, tmp_path: Path) -> None:
+    """A GroupAction around the file has taken back its namespace by then; so for the player."""
+    context = defaults(launch, bag=str(tmp_path))
+    context.values["ros_namespace"] = "/robot1"
+    actions = launch.start(context)
+    del context.values["ros_namespace"]
+    (end,), (watch,) = handlers(actions, "OnProcessExit"), handlers(actions, "OnProcessIO")
+    _, timer = end["on_exit"](types.SimpleNamespace(returncode=3), context)
+    played = watch["on_stdout"](types.SimpleNamespace(text=b"ready:"))
+    for later in (timer.kwargs["actions"], played):
+        spaces = []
+        for action in later:
+            if action.kind in SCOPES:
+                set_scope(action, context)
+            elif action.kind == "Node":
+                spaces.append(context.values["ros_namespace"])
+        assert spaces == ["/robot1"]
+        assert "ros_namespace" not in context.values
+
+
+def test_a_process_that_cannot_be_executed_ends_the_launch(launch: Any) -> None:
+    """Launch itself would end with exit code 0."""
+    context = defaults(launch)
+    node, _ = started(launch)
+    (over,) = (h["on_completion"] for h in handlers([launch.must_start(node, "the node")],
+                                                    "OnExecutionComplete"))  # fmt: skip
+    node.return_code = 0
+    assert over(None, context) is None
+    node.return_code = None
+    with pytest.raises(RuntimeError, match="the node could not be started"):
+        over(None, context)
+    context.is_shutdown = True
+    assert over(None, context) is None
 
 
 def test_nothing_heavy_is_imported(launch: Any) -> None:

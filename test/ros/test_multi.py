@@ -126,13 +126,39 @@ def test_wrong_arguments_are_said_before_anything_starts(
         launch.start(defaults(launch, **values))
 
 
+def test_a_misspelt_argument_is_refused(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the launch file of one camera, of whose arguments not all exist here."""
+    context = defaults(launch, cameras="front")
+    context.argv = ["cameras:=front", "param_folder:=/calib", "bag:=/b"]
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "mmsam_ros", "mmsam_multi.launch.py"])
+    with pytest.raises(RuntimeError, match=r"'bag' does not exist; .*'param_folder'"):
+        launch.start(context)
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "robot", "robot.launch.py"])
+    launch.start(context)
+
+
+@pytest.mark.parametrize("one", ["true", "false"])
+def test_what_is_not_given_is_as_the_parameter_file_says(launch: Any, one: str) -> None:
+    for values, given in (
+        ({}, []), ({"use_sim_time": "true"}, ["use_sim_time"]),
+        ({"autostart": "false"}, ["autostart"]),
+    ):  # fmt: skip
+        context = defaults(launch, cameras="front", one_process=one, **values)
+        (node,) = (a.kwargs for a in launch.start(context) if a.kind == "Node")
+        words = [w.partition(":=")[0] for w in node.get("arguments", []) if "_time:" in w
+                 or "autostart:" in w]  # fmt: skip
+        found = [key for p in node.get("parameters", []) if isinstance(p, dict) for key in p]
+        assert words + found == given
+
+
 @pytest.mark.parametrize(("one", "of"), [("true", "segment_multi"), ("false", "segment")])
 def test_a_process_that_ends_by_a_fault_is_started_again(launch: Any, one: str, of: str) -> None:
     """As the node of one camera; the weights are a name of the registry."""
     values = {"cameras": "front,left", "one_process": one, "weights": "tiny_road"}
     context = defaults(launch, **values)
     actions = launch.start(context)
-    ends = [a.args[0].kwargs for a in actions if a.kind == "RegisterEventHandler"]
+    watched = [a.args[0] for a in actions if a.kind == "RegisterEventHandler"]
+    ends = [handler.kwargs for handler in watched if handler.kind == "OnProcessExit"]
     assert len(ends) == (1 if one == "true" else 2)
     event = SimpleNamespace(returncode=-9)
     said, timer = ends[-1]["on_exit"](event, context)
@@ -143,6 +169,19 @@ def test_a_process_that_ends_by_a_fault_is_started_again(launch: Any, one: str, 
     event.returncode = 2
     with pytest.raises(RuntimeError, match="exit code 2"):
         ends[-1]["on_exit"](event, context)
+
+
+def test_a_group_around_the_file_reaches_all_cameras(launch: Any) -> None:
+    """Launch appends what it sets to the words of a process, which are those of its last node."""
+    context = defaults(launch, cameras="front,left")
+    context.values["ros_namespace"] = "/robot1"
+    said, *actions = launch.start(context)
+    assert "a process for each camera" in said.kwargs["msg"]
+    assert "ros_namespace" in said.kwargs["msg"]
+    nodes = [a.kwargs for a in actions if a.kind == "Node"]
+    assert [(n["executable"], n["namespace"]) for n in nodes] == [
+        ("segment", "front"), ("segment", "left"),
+    ]  # fmt: skip
 
 
 def test_separate_processes(launch: Any, weights: Path, tmp_path: Path) -> None:
