@@ -5,6 +5,7 @@ World frame: z up, metres; the road's surface is z = 0, its middle line a `Path`
 coordinates: s along that line, n to its left. Time in seconds from the start of the scene.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ Point = tuple[float, float, float]
 CLASSES = SYNTHETIC_CLASSES
 CLASS_IDS = {info.topic: info.id for info in CLASSES}
 SKY = CLASS_IDS["sky"]
-_FIRST, _STEP, _COUNT = -800.0, 0.5, 8192  # the tabulated part of a path, metres
+_FIRST, _STEP = -800.0, 0.5  # where the table of a path begins, and its steps, metres
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class Path:
     swing: float = 0.0  # of the heading, radians, up to 0.5
     period: float = 400.0  # of the swing, metres
     phase: float = 0.0
+    end: float = 1000.0  # s up to which it is known
+
+    @cached_property
+    def _s(self) -> Floats:
+        """Of the table's rows."""
+        return _FIRST + _STEP * np.arange(math.ceil((self.end - _FIRST) / _STEP) + 2)
 
     @cached_property
     def _table(self) -> NDArray[np.float32]:
         """(count, 4) x, y, heading, 1 / radius at every step of s."""
-        s = _FIRST + _STEP * np.arange(_COUNT)
-        turn = 2 * np.pi * s / self.period + self.phase
+        turn = 2 * np.pi * self._s / self.period + self.phase
         heading = self.swing * (np.sin(turn) - np.sin(self.phase))
         bend = self.swing * 2 * np.pi / self.period * np.cos(turn)
         x, y = np.cumsum(np.stack([np.cos(heading), np.sin(heading)]) * _STEP, axis=1)
@@ -48,7 +54,7 @@ class Path:
 
     def _look_up(self, s: Floats) -> NDArray[np.float32]:
         """(4, …) the table's columns, interpolated between its steps."""
-        at = np.clip((s - _FIRST) / _STEP, 0, _COUNT - 2)
+        at = np.clip((s - _FIRST) / _STEP, 0, len(self._s) - 2)
         low = at.astype(np.int32)
         share = (at - low)[..., None].astype(np.float32)
         return np.moveaxis(self._table[low] * (1 - share) + self._table[low + 1] * share, -1, 0)
@@ -65,7 +71,7 @@ class Path:
         """x, y -> street coordinates, for points well within a radius of the line."""
         if not self.swing:
             return x, y
-        s = np.interp(x, self._table[:, 0], _FIRST + _STEP * np.arange(_COUNT)).astype(np.float32)
+        s = np.interp(x, self._table[:, 0], self._s).astype(np.float32)
         n = y
         for _ in range(2):
             px, py, heading, bend = self._look_up(s)

@@ -23,6 +23,7 @@ EGO_SPEED = 7.0  # m/s
 BLOCK = 36.0  # metres along the street
 STEP = 0.12  # height of the pavement above the road
 _BEHIND, _AHEAD = 2, 5  # blocks before the start and after the end of the drive
+_ONCOMING = 2.2  # metres of oncoming traffic for each metre of the drive
 _SIDE_ROAD, _SIDE_WALK = 4.0, 2.5  # half width of a side street's road, width of its pavements
 _REACH = 70.0  # length of side streets, and how far the land beside the street reaches
 _PIECE = 3.0  # the ground follows curves in pieces of this length
@@ -30,12 +31,14 @@ _HEADING = {-1: 0.0, 1: math.pi}  # of the traffic on each side, relative to the
 
 
 class Layout:
-    """A street of one seed: distances in metres, and densities."""
+    """A street of one seed for a drive of `distance`: distances in metres, and densities."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, distance: float) -> None:
         rng = Dice(seed, 7)
         swing = rng.uniform(0.12, 0.45) if rng.random() < 0.6 else 0.0
-        self.path = Path(swing, rng.uniform(320, 520), rng.uniform(0, 6.28))
+        self.traffic = 70 + _ONCOMING * distance  # where it begins at the start of the drive
+        known = max(self.traffic + 2 * BLOCK, distance + (_AHEAD + 2) * BLOCK)
+        self.path = Path(swing, rng.uniform(320, 520), rng.uniform(0, 6.28), known)
         self.fronts = rng.dirichlet((3.0, 3.0, 2.0))  # shares of houses, houses with gardens, parks
         self.every = int(rng.integers(3, 6))  # blocks between side streets
         self.lane = rng.uniform(3.0, 3.8)  # width
@@ -61,11 +64,11 @@ def build_street(
     """The street of one seed, long enough for a drive of `seconds` at 7 m/s."""
     if not 0 < seconds <= DAY:
         raise DataError(f"seconds is {seconds}, expected a finite time above 0, at most a day")
-    layout, rng = Layout(seed), Dice(seed, 0)
+    layout, rng = Layout(seed, EGO_SPEED * seconds), Dice(seed, 0)
     trees = [scenery.tree(rng) for _ in range(4)]
     last = math.ceil(EGO_SPEED * seconds / BLOCK) + _AHEAD
     blocks = [_Block(seed, index, layout, trees).build() for index in range(-_BEHIND, last)]
-    blocks.append(_traffic(seed, EGO_SPEED * seconds, layout))
+    blocks.append(_traffic(seed, layout))
     blocks.append(_ends(seed, layout, -_BEHIND * BLOCK, last * BLOCK))
     instances = tuple(chain.from_iterable(blocks))
     height, bearing = math.radians(rng.uniform(28, 55)), rng.uniform(0.35, 1.25)
@@ -308,7 +311,9 @@ def _pieces(s: Range) -> list[Range]:
 
 def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]:
     """Land up to the horizon, and houses across both ends of the street."""
-    land = floor((start - 900, end + 900), (-900, 900), -0.06, layout.grass)
+    _, y, _ = layout.path.world(np.arange(start, end), 0.0)  # a curved street also drifts
+    sides = min(-900.0, float(y.min()) - 300), max(900.0, float(y.max()) + 300)
+    land = floor((start - 900, end + 900), sides, -0.06, layout.grass)
     found = [Instance(CLASS_IDS["terrain"], (Limb(land),))]
     for i, (s, yaw) in enumerate([(end + 9.0, -math.pi / 2), (start - 9.0, math.pi / 2)]):
         rng = Dice(seed, 4, i)
@@ -318,8 +323,8 @@ def _ends(seed: int, layout: Layout, start: float, end: float) -> list[Instance]
     return found
 
 
-def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
-    """Moving vehicles and riders for a drive of `distance` metres."""
+def _traffic(seed: int, layout: Layout) -> list[Instance]:
+    """Moving vehicles and riders."""
     rng = Dice(seed, 2)
     found = list[Instance]()
     if rng.random() < 0.7:
@@ -328,7 +333,7 @@ def _traffic(seed: int, distance: float, layout: Layout) -> list[Instance]:
         gap, speed = rng.uniform(11, 34), EGO_SPEED + rng.uniform(-0.3, 0.6)
         found.append(_vehicle(rng, layout, gap, -1, speed))
     s, number = 18.0, 0
-    while s < 70 + 2.2 * distance:
+    while s < layout.traffic:
         rng = Dice(seed, 3, number)
         if rng.random() < 0.5:  # one that the ego vehicle passes
             found += _rider(rng, layout, s + rng.uniform(0, 20), -1, rng.uniform(2.5, 5.5))

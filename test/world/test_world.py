@@ -35,6 +35,7 @@ from mmsam_ros.world.scene import (
     Motion,
     Path,
 )
+from mmsam_ros.world.street import BLOCK, EGO_SPEED, Layout
 from mmsam_ros.world.style import SEEDS, TEXTURES, Dice, Style, Surface, world_seed
 from mmsam_ros.world.thermal import COUNTS_PER_KELVIN, ZERO_CELSIUS
 from mmsam_ros.world.traffic import person
@@ -342,6 +343,21 @@ def test_a_curved_street_keeps_its_widths() -> None:
     x, y, _ = path.world(s.ravel(), n.ravel())
     back = path.street(x.astype(np.float32), y.astype(np.float32))
     np.testing.assert_allclose(back, [s.ravel(), n.ravel()], atol=0.02)
+
+
+def test_a_long_drive_goes_on_to_its_end() -> None:
+    """Of streets that are curved, at the ego vehicle's speed; traffic has places of its own."""
+    seconds, curved = 1800.0, 0
+    for seed in range(6):
+        layout = Layout(seed, EGO_SPEED * seconds)
+        ego = Motion((0.0, 0.0, 0.0), speed=EGO_SPEED, path=layout.path)
+        places = np.array([ego.at(t)[:2, 3] for t in np.arange(0.0, seconds, 5.0)])
+        steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+        assert steps.min() > 0.95 * 5 * EGO_SPEED
+        x, _, _ = layout.path.world(np.arange(0.0, layout.traffic + BLOCK, 10.0), 0.0)
+        assert np.diff(x).min() > 5.0
+        curved += layout.path.swing > 0
+    assert curved >= 2
 
 
 def test_splits_share_no_seed_and_no_texture_value() -> None:
