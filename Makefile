@@ -99,15 +99,17 @@ demo: build
 # Each takes minutes; what is done is not repeated until out/bench is removed. AGAINST: the checkout
 # to compare with, such as one that `git worktree add` made.
 AGAINST ?=
-BENCHMARKS := around labels outputs start engines frame node cameras responsive faults model scale soak train gpu
+BENCHMARKS := around labels outputs start engines frame node cameras responsive faults model scale flood soak train gpu
 bench: $(STAMP) $(BENCHMARKS:%=out/bench/%)
 	$(BIN)/python benchmarks/performance.py
 
 OPTIONS_frame := $(AGAINST:%=--against %)
 OPTIONS_node := $(OPTIONS_frame)
-OPTIONS_model := --presets tiny,vit_l
+OPTIONS_model := --presets tiny,vit_l $(OPTIONS_frame)
 OPTIONS_soak := --soak 60
+OPTIONS_flood := --flood
 PROGRAM_soak := bench_faults
+PROGRAM_flood := bench_faults
 out/bench/%: $(STAMP)
 	BASELINE=$(AGAINST) $(BIN)/python benchmarks/$(or $(PROGRAM_$*),bench_$*).py $(OPTIONS_$*)
 	mkdir -p out/bench

@@ -40,7 +40,7 @@ from mmsam_ros.weights import default_weights
 
 HEIGHT, WIDTH = 48, 64
 BATCH = 50  # draws of one seed
-PREPARE = 4  # every so many messages become inputs of the network
+PREPARE = 4  # every so many messages of a base become inputs of the network
 SLOW = 60.0  # seconds that no message may take, on a busy machine
 EDGES = (0, 1, 2, 3, 127, 128, 255, 256, 4095, 4096, 4097, 16384, 16385, 65535, 65536, 2**31 - 1,
          2**31, 2**32 - 2, 2**32 - 1)  # fmt: skip
@@ -276,19 +276,25 @@ def segmenter() -> Segmenter:
 
 @dataclass
 class Tally:
-    """How messages ended."""
+    """How messages ended; every so many of each base go through the network."""
 
+    infer_every: int = 500
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)  # by base
     ends: Counter[str] = field(default_factory=Counter)  # by stream and reason, or `used`
     bugs: dict[str, str] = field(default_factory=dict)  # by place, the first message of each
     slowest: float = 0.0
     inferred: int = 0
 
-    def take(self, base: tuple[str, str], changes: Any, infer: bool) -> None:
+    def take(self, base: tuple[str, str], changes: Any) -> None:
         """Run one message."""
         stream, began = base[0], time.perf_counter()
+        number = self.taken[base]
+        self.taken[base] += 1
+        turn = number + list(BASES).index(base) * self.infer_every // len(BASES)
+        infer = turn % self.infer_every == self.infer_every - 1
         try:
             message = mutated(base, changes)
-            reason = self._run(stream, message, infer)
+            reason = self._run(stream, message, prepare=infer or number % PREPARE == 0, infer=infer)
         except MmsamError as error:
             reason = getattr(error, "reason", "invalid")
             if not str(error):
@@ -304,7 +310,7 @@ class Tally:
         if took > SLOW:
             self.bugs.setdefault(f"takes {took:.1f} s", f"{base} {changes}")
 
-    def _run(self, stream: str, message: Any, infer: bool) -> str:
+    def _run(self, stream: str, message: Any, *, prepare: bool, infer: bool) -> str:
         """The reason of the stream's refusal, or "used"."""
         if stream == "raster":
             values = messages.raster_values(message)
@@ -329,7 +335,7 @@ class Tally:
         builder.frame_ids(synced)
         assert frame.rgb.dtype == np.uint8, "no picture"
         assert frame.rgb.shape[2:] == (3,), "no picture"
-        if self.ends.total() % PREPARE == 0 or infer:
+        if prepare:
             prepared = segmenter().prepare(frame)
             refused |= prepared.refused
         if infer:
@@ -342,7 +348,7 @@ class Tally:
 
 def run(count: int, infer_every: int = 500) -> Tally:
     """At least so many messages, the same ones each time: in batches of the seeds 0, 1, ..."""
-    tally, batch = Tally(), 0
+    tally, batch = Tally(infer_every), 0
     while tally.ends.total() < count:
 
         @seed(batch)
@@ -354,7 +360,7 @@ def run(count: int, infer_every: int = 500) -> Tally:
         def draw(changes: Any) -> None:
             for base in BASES:
                 if tally.ends.total() < count:
-                    tally.take(base, changes, (tally.ends.total() + 1) % infer_every == 0)
+                    tally.take(base, changes)
 
         draw()
         batch += 1

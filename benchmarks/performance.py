@@ -47,7 +47,7 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "images", "threads", "get_parameters_p50_ms", "get_parameters_p99_ms", "get_state_p50_ms",
         "get_state_p99_ms", "diagnostics_late_p50_ms", "diagnostics_late_p99_ms")),
     "bench_faults": ("The node under faults", (
-        "expected", "published", "published_of_sound", "unexplained")),
+        "threads", "expected", "published", "published_of_sound", "unexplained")),
     "bench_start": ("From start to first mask", (
         "package", "wall_s", "cpu_s", "preflight_cpu_s", "imports_cpu_s", "weights_cpu_s",
         "first_mask_cpu_s")),
@@ -55,10 +55,13 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "what", "size", "points", "classes", "modalities", "prepare_ms", "network_ms",
         "labels_ms", "parameters_m", "peak_gib")),
     "bench_soak": ("The node for an hour", (
-        "minutes", "expected", "published", "unexplained", "first_memory_mib", "last_memory_mib",
-        "first_p99_ms", "last_p99_ms")),
+        "threads", "minutes", "expected", "published", "unexplained", "first_memory_mib",
+        "last_memory_mib", "first_p99_ms", "last_p99_ms")),
+    "bench_flood": ("A million messages that match nothing", (
+        "messages", "waiting_at_most", "queue", "us_per_message")),
     "bench_gpu": ("GPU", (
-        "what", "way", "precision", "size", "p50_ms", "p95_ms", "p99_ms", "seconds", "peak_gib")),
+        "what", "case", "way", "precision", "size", "p50_ms", "p95_ms", "p99_ms", "seconds",
+        "peak_gib", "difference")),
     "bench_train": ("A training step", (
         "preset", "size", "batch", "devices", "strategy", "precision", "checkpointing", "seconds",
         "peak_gib")),
@@ -154,7 +157,7 @@ def verdict(entry: Row | None) -> str:
     if entry is None:
         return ""
     if entry["value"] is None:
-        return f"not measured: {escape(entry['reason'].splitlines()[-1])}"
+        return f"not measured: {escape((entry['reason'].splitlines() or ['no value'])[-1])}"
     value = f"{entry['value']:g} {entry['unit']}".rstrip()
     return value if entry["holds"] else f"**{value}**"
 

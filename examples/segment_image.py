@@ -25,4 +25,5 @@ labels = segmenter(Frame(rgb, {})).labels  # (height, width), class ids; {}: no 
 classes = segmenter.spec.classes
 for info in classes:
     print(f"{info.name}: {(labels == info.id).mean():.1%}")
-cv2.imwrite(target, overlay(rgb, labels, palette(classes))[..., ::-1])
+if not cv2.imwrite(target, overlay(rgb, labels, palette(classes))[..., ::-1]):
+    sys.exit(f"{target}: cannot be written")

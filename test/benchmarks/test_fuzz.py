@@ -16,5 +16,6 @@ def test_mutated_messages_are_used_or_refused(root: Path, monkeypatch: pytest.Mo
     assert tally.bugs == {}
     assert tally.ends.total() == 2000
     assert tally.inferred >= 1
+    assert tally.taken.keys() == fuzz.BASES.keys()
     assert {end.partition(":")[0] for end in tally.ends} == {stream for stream, _ in fuzz.BASES}
     assert sum(n for end, n in tally.ends.items() if not end.endswith(":used")) > 500

@@ -42,7 +42,7 @@ def test_every_benchmark_is_run_and_shown(root: Path, program: Any) -> None:
     shown = {name.removeprefix("bench_") for name in program("performance").TABLES}
     assert set(names[1].split()) == shown
     programs = {path.stem for path in (root / "benchmarks").glob("bench_*.py")}
-    assert programs == {f"bench_{name}" for name in shown - {"soak"}}
+    assert programs == {f"bench_{name}" for name in shown - {"soak", "flood"}}
 
 
 def test_a_page_says_what_holds_and_what_is_missing(program: Any) -> None:
@@ -173,6 +173,33 @@ def test_what_a_gpu_is_measured_by_runs_on_a_cpu(program: Any) -> None:
     assert {"p50_ms", "prepare_ms", "network_ms", "labels_ms"} <= set(row)
 
 
+def test_operations_of_a_gpu_run_on_a_cpu(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, operations = program("bench_gpu"), program("operations")
+    monkeypatch.setattr(operations, "ATTENTION", {"global": (1, 2, (3, 4), 8)})
+    monkeypatch.setattr(operations, "SAMPLING", {"injector": (5, [(4, 6), (2, 3)])})
+    cases = operations.cases("cpu")
+    assert {(c["what"], c["way"]) for c in cases} == {
+        ("attention", "torch"), ("attention", "triton"), ("sampling", "torch"),
+        ("sampling", "triton"), ("sampling", "deformops"),
+    }  # fmt: skip
+    for case in cases:
+        if case["way"] == "torch":
+            row = bench.measure(case)
+            assert row["p50_ms"] >= 0
+            assert row["difference"] < (1e-5 if case["precision"] == "fp32" else 0.05)
+
+
+def test_an_engine_that_fails_passes_no_bar(program: Any) -> None:
+    bars = program("bench_engines").bars
+    same, off = {"cosine": 1.0, "argmax": 1.0}, {"cosine": 0.99, "argmax": 0.9995}
+    good = {"agreement": {"plain": off, "torch": same, "onnx": same | {"argmax": 0.9995}}}
+    assert [bar["value"] for bar in bars([good, good])] == [1.0, 0.9995]
+    failed = bars([good, {"reason": "RuntimeError: onnx failed"}])
+    assert [(bar["value"], bar["reason"]) for bar in failed] == [
+        (None, "RuntimeError: onnx failed")
+    ] * 2
+
+
 def test_bars_of_a_gpu(program: Any) -> None:
     """A ratio to plain float32 of the fastest way; null where there is no GPU."""
     bench = program("bench_gpu")
@@ -182,11 +209,11 @@ def test_bars_of_a_gpu(program: Any) -> None:
     assert {(b["value"], b["holds"], b["reason"]) for b in bench.bars(absent)} == {
         (None, None, bench.NO_GPU)
     }
-    timed = [row | {"p50_ms": 100.0 - 10 * i} for i, row in enumerate(network)]
+    timed = [row | {"p50_ms": 10.0 * (len(network) - i)} for i, row in enumerate(network)]
     taken = [row | {"seconds": s, "peak_gib": g} for row, (s, g) in
              zip(steps, ((3.0, 20.0), (1.5, 10.0)), strict=True)]  # fmt: skip
     found = [b["value"] for b in bench.bars(timed + taken)]
-    assert (found[0], found[-2:]) == (10.0, [2.0, 2.0])
+    assert (found[0], found[-2:]) == (len(network), [2.0, 2.0])
 
 
 def test_the_highest_rate_has_few_drops(program: Any) -> None:
