@@ -115,7 +115,7 @@ def measure(weights: Path, name: str, root: Path, splits: tuple[str, str], senso
     with tempfile.TemporaryDirectory() as folder:
         plain, ready = Path(folder, "fp32.onnx"), Path(folder, "ready.onnx")
         write_onnx(model.eval(), modalities, tuple(recorder.inputs[0]["rgb"].shape), plain)
-        quant_pre_process(plain, ready)
+        quant_pre_process(plain, ready, skip_symbolic_shape=True)  # shapes are static
         ways: dict[str, Any] = {"float32": Session(plain)}
         for way, (method, extra) in WAYS.items():
             recorder.rewind()

@@ -46,7 +46,7 @@ EVERY = 4  # of KITTI's frames, which are a tenth of a second apart
 # what the LiDAR intensity is changed to: scale and offset
 INTENSITIES = {"as made": (1, 0), "x 1/255": (1 / 255, 0), "x 0.5": (0.5, 0), "x 2": (2, 0),
                "x 16": (16, 0), "x 257": (257, 0), "constant": (0, 1), "0": (0, 0)}  # fmt: skip
-TILES, TILE = 5, (160, 240)  # masks of a set, height and width of one
+TILES, COLUMNS, TILE = 20, 10, (80, 120)  # masks of a set, in a row; height and width of one
 
 
 def opened(weights: Path, root: Path, split: str, sensors: Sequence[str] = ()) -> Evaluation:
@@ -196,7 +196,7 @@ def resized(weights: Path, size: tuple[int, int], out: Path) -> Path:
 
 
 def masks(weights: Path, roads: Path) -> NDArray[np.uint8]:
-    """A row of masks for each real set, with all that it has: colours of labels alone."""
+    """Masks of each real set, with all that it has: colours of labels alone."""
     rows = []
     for folder, split, others in SETS.values():
         evaluation = opened(weights, roads / folder, split, others)
@@ -208,7 +208,8 @@ def masks(weights: Path, roads: Path) -> NDArray[np.uint8]:
             small = cv2.resize(image, (TILE[1], height), interpolation=cv2.INTER_NEAREST)
             tiles.append(small)
         high = max(map(len, tiles)) + 4
-        rows.append(np.hstack([np.pad(t, ((0, high - len(t)), (0, 4), (0, 0))) for t in tiles]))
+        tiles = [np.pad(t, ((0, high - len(t)), (0, 4), (0, 0))) for t in tiles]
+        rows += [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, TILES, COLUMNS)]
     return np.vstack(rows).astype(np.uint8)
 
 
