@@ -17,7 +17,7 @@ import torch
 from networks import Clock, config_of, network
 from results import Row, bar, command_line, in_process, run, write
 
-from mmsam_ros.inference import tune_allocator
+from mmsam_ros.inference import InferenceError, tune_allocator
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.export import Agreement, subsets
 
@@ -64,9 +64,13 @@ def measure(case: Row) -> Row:
     inputs = {name: everything[name] for name in case["modalities"]}
     names = ["torch", "onnx", *(["triton", "compile"] if device == "cuda" else [])]
     ways: dict[str, Callable[[dict[str, torch.Tensor]], torch.Tensor]] = {"plain": model}
+    absent: dict[str, str] = {}
     for name in names:  # ONNX Runtime's keeps the network that it is given on the CPU
         own = copy.deepcopy(model) if device == "cuda" else model
-        ways[name] = make_engine(name, own, device, "fp32", size)
+        try:
+            ways[name] = make_engine(name, own, device, "fp32", size)
+        except InferenceError as error:
+            absent[name] = str(error)
     clock = Clock(device)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     logits: dict[str, torch.Tensor] = {}
@@ -80,6 +84,7 @@ def measure(case: Row) -> Row:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
         "size": list(size),
+        "absent": absent,
         "repeats": repeats,
         "load": round(os.getloadavg()[0], 1),
         "ms": {name: round(1e3 * value, 1) for name, value in medians.items()},

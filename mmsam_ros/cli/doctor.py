@@ -164,8 +164,7 @@ def _middleware() -> Iterator[Finding]:
 
 
 def _fast_dds(name: str) -> Finding:
-    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    given = next((os.environ[v] for v in variables if os.environ.get(v)), "")
+    given = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     remedy = (
         "for each process that publishes images or clouds: export FASTRTPS_DEFAULT_PROFILES_FILE="
         "$(ros2 pkg prefix --share mmsam_ros)/config/fastdds_shm.xml (the launch file does it for "
@@ -173,7 +172,9 @@ def _fast_dds(name: str) -> Finding:
     )
     trap = f"best-effort messages above {_MESSAGE >> 10} KiB are mostly lost between processes"
     if not given:
-        return Finding(WARNING, "middleware", f"{name} without a profile: {trap}", remedy)
+        ignored = "FASTDDS_DEFAULT_PROFILES_FILE"  # read by Fast DDS 3
+        more = f" ({ignored} is set, which this Fast DDS ignores)" if ignored in os.environ else ""
+        return Finding(WARNING, "middleware", f"{name} without a profile{more}: {trap}", remedy)
     try:
         text = Path(given).read_text("utf-8", "replace")
     except OSError as error:
@@ -328,6 +329,8 @@ def _triton() -> Finding:
     lack = _lack("triton")
     if not lack and not import_module("torch").cuda.is_available():
         lack = "not usable without a CUDA device"
+    if not lack and not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang"))):
+        lack = "not usable without a C compiler (gcc)"
     return Finding(OK, "engine triton", lack or "ready")
 
 

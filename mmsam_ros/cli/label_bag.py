@@ -123,7 +123,8 @@ def _write(
             report.add(ended)
             _say_refusals(report, log)
             if ended.frame is not None and ended.result is not None:
-                bag.add(ended.synced, feed.received(ended.synced), ended.frame, ended.result)
+                received, refused = feed.received(ended.synced), ended.outcome.sensors
+                bag.add(ended.synced, received, ended.frame, ended.result, refused)
                 if args.video:
                     video.add(overlay(ended.frame.rgb, ended.result.labels, colours, opacity))
             advance(done, max(total, done))

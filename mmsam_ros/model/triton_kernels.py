@@ -26,8 +26,8 @@ def _attend(
     """A block of queries of one head reads a part of a line of keys after the other, with a running
     maximum and sum. Within a line the rows' bias is one number for each query.
     """
-    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    pair = tl.program_id(1).to(tl.int64)  # of window and head
+    pair = tl.program_id(0).to(tl.int64)  # of window and head; this axis has no limit of 65535
+    query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
     channel, key = tl.arange(0, E), tl.arange(0, KEYS)
     known, real = query < tokens, channel < CHANNELS
     q_at = q_ptr + pair * q_pair + query[:, None] * q_token + channel[None, :]
@@ -76,12 +76,13 @@ def attend(
     precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
     given = [x.contiguous() for x in (by_row, by_column, by_row if absent is None else absent)]
     strides = [x.stride(i) for x in (q, k, v) for i in (0, 1)]
-    _attend[triton.cdiv(H * W, _QUERIES), B * M](
-        q, k, v, *given, out, *strides, H * W, E**-0.5,
-        HEIGHT=H, WIDTH=W, CHANNELS=E, HAS_ABSENT=absent is not None,
-        PRECISION=precision, E=max(16, triton.next_power_of_2(E)), QUERIES=_QUERIES,
-        KEYS=min(64, max(16, triton.next_power_of_2(W))), num_stages=2 if v.itemsize < 4 else 1,
-    )  # fmt: skip
+    with torch.cuda.device_of(v):  # Triton launches on the current one
+        _attend[B * M, triton.cdiv(H * W, _QUERIES)](
+            q, k, v, *given, out, *strides, H * W, E**-0.5,
+            HEIGHT=H, WIDTH=W, CHANNELS=E, HAS_ABSENT=absent is not None,
+            PRECISION=precision, E=max(16, triton.next_power_of_2(E)), QUERIES=_QUERIES,
+            KEYS=min(64, max(16, triton.next_power_of_2(W))), num_stages=2 if v.itemsize < 4 else 1,
+        )  # fmt: skip
     return out
 
 
@@ -158,12 +159,13 @@ def attend_points(
     offsets, weights = offsets_BQMLP2.flatten(2), weights_BQMLP.flatten(2)
     strides = [x.stride(i) for x in (offsets, weights) for i in (0, 1)]
     out = torch.empty((B, Q, M * E), dtype=torch.float32, device=value.device)
-    _attend_points[triton.cdiv(Q, _SAMPLED_QUERIES), M, B](
-        value, offsets, weights, points, out, *strides, Q, S,
-        SHAPES=tuple(side for shape in shapes for side in shape), LEVELS=L, HEADS=M, POINTS=P,
-        CHANNELS=E, SAMPLES=triton.next_power_of_2(L * P), E=triton.next_power_of_2(E),
-        QUERIES=_SAMPLED_QUERIES,
-    )  # fmt: skip
+    with torch.cuda.device_of(value):
+        _attend_points[triton.cdiv(Q, _SAMPLED_QUERIES), M, B](
+            value, offsets, weights, points, out, *strides, Q, S,
+            SHAPES=tuple(side for shape in shapes for side in shape), LEVELS=L, HEADS=M, POINTS=P,
+            CHANNELS=E, SAMPLES=triton.next_power_of_2(L * P), E=triton.next_power_of_2(E),
+            QUERIES=_SAMPLED_QUERIES,
+        )  # fmt: skip
     return out
 
 

@@ -16,7 +16,6 @@ from mmsam_ros.sensors import Refusal
 from mmsam_ros.sensors.limits import shortened
 
 WINDOW = 10.0  # seconds over which rate, latency and fused sensors are taken
-SILENCE = 2.0  # seconds without a mask after which the status is a warning
 REPORT_PERIOD = 10.0  # seconds between two log lines on masks and frames
 FAILURES = 5  # frames in a row that fail, after which the status is an error
 LOG_PERIOD = 5.0  # seconds between two log lines about the same stream and reason
@@ -103,12 +102,14 @@ class Monitor:
 
     def _note_refusal(self, refusal: Refusal, now: float) -> None:
         stream, reason, text = refusal.sensor, refusal.reason, refusal.text
-        defect = text.strip().rpartition("\n")[2] if reason == DEFECT else ""
+        # by the place and the kind of error: its message may quote what differs each time
+        traceback = text.strip().split("\n") if reason == DEFECT else []
+        places = [line for line in traceback if line.startswith("  File ")]
+        defect = " ".join([*places[-1:], traceback[-1].partition(":")[0]]) if traceback else ""
         text = text if defect else shortened(text)
         self._refusals[stream] = now, f"{reason}: {text}"
         key = stream, reason, defect
         if now >= self._next_log.get(key, now):
-            # a defect may quote what differs each time
             self._next_log = {k: time for k, time in self._next_log.items() if time > now}
             self._next_log[key] = now + LOG_PERIOD
             name = self._topic(stream)
@@ -154,11 +155,11 @@ class Monitor:
 
     def status(
         self, name: str, counts: Counts, facts: Mapping[str, Any],
-        findings: Mapping[str, str] | None = None, failures: int = FAILURES,
+        findings: Mapping[str, str] | None = None, failures: int = FAILURES, silence: float = 2.0,
     ) -> DiagnosticStatus:  # fmt: skip
         """One status with every figure as a key; "weights" of `facts` becomes the hardware_id.
         `findings`: what of a sensor is not plausible, by channel. `failures`: in a row, which are
-        an error.
+        an error. `silence`: seconds without a mask, which are a warning.
         """
         findings = findings or {}
         with self._lock:
@@ -168,7 +169,7 @@ class Monitor:
             latencies, rate = [mask.latency for mask in self._recent], self._rate(age)
             p50, p95 = _percentiles(latencies)
             age_p50, age_p95 = _percentiles([mask.age for mask in self._recent])
-            level, message = self._level(counts, age, p50, failures)
+            level, message = self._level(counts, age, p50, failures, silence)
             if findings and level == DiagnosticStatus.OK:
                 level, message = DiagnosticStatus.WARN, f"implausible: {', '.join(findings)}"
             timings = self._recent[-1].outcome.timings if self._recent else {}
@@ -223,7 +224,7 @@ class Monitor:
         return gaps / max(span + max(0.0, age - span / gaps), 1e-9)
 
     def _level(
-        self, counts: Counts, age: float | None, latency: float, failures: int
+        self, counts: Counts, age: float | None, latency: float, failures: int, silence: float
     ) -> tuple[bytes, str]:
         if self._failures >= failures:
             return DiagnosticStatus.ERROR, f"{self._failures} frames in a row failed"
@@ -231,7 +232,7 @@ class Monitor:
             return DiagnosticStatus.WARN, "no camera image yet"
         if age is None:
             return DiagnosticStatus.WARN, "no mask yet"
-        if age > max(SILENCE, 2 * latency):  # a slow network is not silent
+        if age > max(silence, 2 * latency):  # a slow network is not silent
             return DiagnosticStatus.WARN, f"no mask for {age:.0f} s"
         problems = []
         seen = Counter(sensor for mask in self._recent for sensor in mask.outcome.fused)

@@ -24,6 +24,8 @@ from mmsam_ros.weights import Score
 
 FULL, DEGRADED, STARVED, FAULT, OFF = "FULL", "DEGRADED", "STARVED", "FAULT", "OFF"
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_LEAST = {DEGRADED: WARN, STARVED: WARN, FAULT: ERROR}  # level of the whole, by mode
+_BACK = 0.6  # share of masks that have a sensor again; it is missing below a half
 _RATED = 5.0  # seconds over which the rate of an input is taken
 
 
@@ -57,10 +59,11 @@ class Mode:
 
 def judge(
     figures: Figures, camera_age: float | None, scores: Mapping[str, Score],
-    parameters: Mapping[str, Any],
+    parameters: Mapping[str, Any], missed: Collection[str] = (),
 ) -> Mode:  # fmt: skip
     """The mode of a node that reads its sensors. `camera_age`: seconds since the last camera
-    image, None if none has come; `scores` by sensors, such as "camera+lidar".
+    image, None if none has come; `scores` by sensors, such as "camera+lidar"; `missed`: sensors
+    that were missing until now.
     """
     silence = parameters["health.silence"]
     if figures.failures >= parameters["health.failures"]:
@@ -74,7 +77,11 @@ def judge(
         return Mode(STARVED, f"no mask yet{refusal}")
     if figures.age > max(silence, 2 * figures.latency[0]):  # a slow network is not silent
         return Mode(STARVED, f"no mask for {figures.age:.1f} s{refusal}")
-    missing = tuple(sensor for sensor, share in figures.shares.items() if 2 * share < 1)
+    missing = tuple(
+        sensor
+        for sensor, share in figures.shares.items()
+        if share < (_BACK if sensor in missed else 0.5)
+    )
     there = {CAMERA, *figures.shares} - set(missing)
     score = next((s for names, s in scores.items() if set(names.split("+")) == there), None)
     if missing:
@@ -127,7 +134,7 @@ class Health:
         now, counts, given = time.monotonic(), pipeline.sync.counts(), what.parameters
         whole = pipeline.monitor.status(
             f"{name}: segmentation", counts, self._facts(pipeline, mode),
-            pipeline.plausibility.findings, given["health.failures"],
+            pipeline.plausibility.findings, given["health.failures"], given["health.silence"],
         )  # fmt: skip
         figures = pipeline.monitor.figures(pipeline.sensors, given["health.silence"])
         parts = [
@@ -139,6 +146,10 @@ class Health:
             for status in (whole, *parts):
                 status.level, status.message = OK, mode.reason
         else:
+            least = _LEAST.get(mode.mode, OK)
+            for status in (whole, parts[1]) if mode.mode == FAULT else (whole,):
+                if status.level < least:
+                    status.level, status.message = least, mode.reason
             silence, optional = given["health.silence"], pipeline.optional
             parts = [*input_statuses(pipeline.inputs, counts, now, silence, optional), *parts]
         for part in parts:
@@ -169,7 +180,9 @@ class Health:
         last = next(stream.last for stream in pipeline.inputs if stream.name == CAMERA)
         age = None if last is None else time.monotonic() - last
         figures = pipeline.monitor.figures(pipeline.sensors, what.parameters["health.silence"])
-        return judge(figures, age, pipeline.segmenter.spec.presence.scores, what.parameters)
+        missed = self._mode.missing if self._mode is not None else ()
+        scores = pipeline.segmenter.spec.presence.scores
+        return judge(figures, age, scores, what.parameters, missed)
 
     def _log(self, mode: Mode) -> None:
         score = f" ({mode.score.miou} % mIoU on {mode.score.dataset})" if mode.score else ""

@@ -221,20 +221,49 @@ def _info(name: str) -> tuple[ParameterRow, ...]:
 
 def _sensor(name: str) -> tuple[ParameterRow, ...]:
     return (
-        _seconds(f"{name}.slop", 0.05, 0, 10, "Largest time between the stamps of sensor and "
-                 "camera that still match.", LIVE),
-        _seconds(f"{name}.offset", 0.0, -86400, 86400, "Added to the sensor's stamps before "
-                 "matching.", LIVE),
-        _seconds(f"{name}.max_age", 0.2, 0, 60, "Without a match, the sensor's last message is "
-                 "reused up to this age and counted as held.", LIVE),
-        _seconds(f"{name}.min_interval", -1.0, -10, 10, "Shortest time between two messages of "
-                 "the sensor. A message shortly before the camera's is then taken without waiting "
-                 "for the next one. 0: unknown, always wait; negative: learned from the stream.",
-                 LIVE),
+        _seconds(
+            f"{name}.slop",
+            0.05,
+            0,
+            10,
+            "Largest time between the stamps of sensor and camera that still match.",
+            LIVE,
+        ),
+        _seconds(
+            f"{name}.offset",
+            0.0,
+            -86400,
+            86400,
+            "Added to the sensor's stamps before matching.",
+            LIVE,
+        ),
+        _seconds(
+            f"{name}.max_age",
+            0.2,
+            0,
+            60,
+            "Without a match, the sensor's last message is "
+            "reused up to this age and counted as held.",
+            LIVE,
+        ),
+        _seconds(
+            f"{name}.min_interval",
+            -1.0,
+            -10,
+            10,
+            "Shortest time between two messages of "
+            "the sensor. A message shortly before the camera's is then taken without waiting "
+            "for the next one. 0: unknown, always wait; negative: learned from the stream.",
+            LIVE,
+        ),
         _transport(name),
-        ParameterRow(f"{name}.extrinsics", None, "Pose of the sensor in the camera's frame: x, y, "
-                     "z (m), qx, qy, qz, qw. Used if TF has no transform.", length=7),
-    )  # fmt: skip
+    )
+
+
+def _pose(name: str, used: str) -> ParameterRow:
+    return ParameterRow(f"{name}.extrinsics", None, "Pose of the sensor in the camera's frame: x, "
+                        f"y, z (m), qx, qy, qz, qw. Used {used}, if TF has no transform.",
+                        length=7)  # fmt: skip
 
 
 PARAMETERS = (  # config/segment.yaml lists them in the same order
@@ -297,6 +326,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     _image("camera"),
     *_info("camera"),
     *_sensor("lidar"),
+    _pose("lidar", "to project its points"),
     ParameterRow("lidar.intensity_field", "auto", "Field of the cloud that is read as intensity. "
                  "auto: the first of intensity, i, intensities, reflectivity, reflectance, "
                  "remission, signal that is there; the log says which."),
@@ -316,6 +346,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
                  "vehicle/twist: x, y, z (m), qx, qy, qz, qw. Used if TF has no transform.",
                  length=7),
     *_sensor("thermal"),
+    _pose("thermal", "with thermal.registration rotation"),
     ParameterRow("thermal.invert", False, "Whether warm is dark in the thermal image (black-hot) "
                  "while the weights expect the opposite."),
     ParameterRow("thermal.limits", None, "Values of the thermal image (counts, or degrees) that "

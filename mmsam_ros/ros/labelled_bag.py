@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording with the node's outputs, written as the node would publish them. Needs no ROS."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,13 @@ class LabelledBag:
         if target := self._copies.get(connection.id):
             self._writer.write(target, time, data)
 
-    def add(self, synced: SyncedSet, time: int, frame: Frame, result: Result) -> None:
-        """Write a result under the camera message's header, at the time (ns) it was received."""
+    def add(
+        self, synced: SyncedSet, time: int, frame: Frame, result: Result,
+        refused: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """Write a result under the camera message's header, at the time (ns) it was received.
+        `refused`: sensors that the mask was made without.
+        """
         header, rgb = synced.camera.message.header, frame.rgb
         self._send("~/semantic", IMAGE, header, time, result.labels, "mono8")
         if "confidence" in self._outputs and result.confidence is not None:
@@ -117,7 +122,8 @@ class LabelledBag:
             self._send(name, IMAGE, header, time, draw(rgb, result.labels), "rgb8")
         cloud, points = synced.auxiliaries.get("lidar"), frame.sensors.get("lidar")
         held = "lidar" in synced.held  # older than the mask
-        if cloud is not None and isinstance(points, LidarPoints) and not held:
+        used = isinstance(points, LidarPoints) and not held and "lidar" not in refused
+        if cloud is not None and used:
             self._add_clouds(header, time, frame, points, cloud, result)
 
     def _add_clouds(

@@ -2,13 +2,17 @@
 """Entry point of `ros2 run mmsam_ros segment`."""
 
 import gc
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from mmsam_ros._util.openmp import wait_passively
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
+
+WORKER = "mmsam_worker"  # name of the thread that processes frames
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -38,6 +42,10 @@ def begin(start: Callable[[], int]) -> int:
         print(f"cannot start: {error}", file=sys.stderr)
         return 2
     code = start()
+    if any(thread.name == WORKER for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # its frame may never end, and it uses what the interpreter takes down
     gc.freeze()  # else the end of the interpreter visits all objects of torch, for a second
     return code
 

@@ -55,13 +55,13 @@ class SegmentNode(LifecycleNode):
         self.pipeline: Pipeline | None = None
         self.active, self.enabled = False, True
         self._error: Exception | None = None  # of a transition of the start
-        self._entities = Entities(self)
         self.parameters = setup.declare_parameters(self)
         self._control, self._health = Control(self, self), Health(self, self)
         self._guard_transitions()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # use_sim_time must not stop these
         self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
         self.create_timer(DIAGNOSTICS_PERIOD, self._report, clock=steady)
+        self._entities = Entities(self)  # what a transition makes; all above stays
         self._health.look()
         self._starting = self.parameters["autostart"]  # what fails then is said by `run`
         if self._starting:

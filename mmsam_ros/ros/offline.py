@@ -36,7 +36,7 @@ def make_labelling(
                     "what fits, with the command line")  # fmt: skip
     for frame in feed.changed_static:
         log.warning(f"/tf_static: the pose of frame {frame!r} changes; the last one is used")
-    poses = {sensor: parameters[f"{sensor}.extrinsics"] for sensor in spec.sensors}
+    poses = {sensor: parameters.get(f"{sensor}.extrinsics") for sensor in spec.sensors}
     extrinsics = Extrinsics(log, poses, feed.transforms)
     builder = make_frame_builder(parameters, spec, infos, extrinsics, notes)
     plausibility = make_plausibility(parameters, spec, infos, log.warning)

@@ -4,6 +4,7 @@
 Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -64,7 +65,7 @@ class Pipeline:
         self._infos = setup.make_camera_infos(given, notes)
         names = (CAMERA, "thermal")
         self._infos.topics = {n: node.resolve_topic_name(f"{n}/camera_info") for n in names}
-        poses = Extrinsics(node, {s: given[f"{s}.extrinsics"] for s in self.sensors})
+        poses = Extrinsics(node, {s: given.get(f"{s}.extrinsics") for s in self.sensors})
         builder = setup.make_frame_builder(given, spec, self._infos, poses, notes)
         self._views, self._motion = builder.views, builder.motion
         self._outputs = Outputs(
@@ -77,8 +78,9 @@ class Pipeline:
         warn = node.get_logger().warning
         self.plausibility = setup.make_plausibility(given, spec, self._infos, warn)
         self._process = Processor(
-            builder, self.segmenter, self._outputs, node.context.ok, self.plausibility, self._made
-        )
+            builder, self.segmenter, self._outputs, node.context.ok, self._is_wanted,
+            self.plausibility, self._made,
+        )  # fmt: skip
         self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes)
         self.inputs = self._make_inputs()
         check_names(node, self.inputs)
@@ -110,12 +112,18 @@ class Pipeline:
         self.watch_graph()
 
     def stop(self) -> None:
-        """Unsubscribe, and end the worker; sets that wait are counted as dropped."""
+        """Unsubscribe, and end the worker; sets that wait are counted as dropped. What a frame
+        gives that ends later is not published.
+        """
         for stream in self.inputs:
             stream.close()
         if self._worker is not None:
             self._worker.stop()
         self._worker = self._watch = None
+
+    def _is_wanted(self) -> bool:
+        """Whether the thread that asks is the worker, and not one that was stopped."""
+        return self._worker is threading.current_thread()
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """RosError unless these values, of which some live ones are new, can be applied."""
@@ -138,6 +146,8 @@ class Pipeline:
         """Follow publishers; a sensor that nobody publishes is not waited for."""
         if self._worker is None:
             return
+        if taken := self._worker.stuck:
+            self.fault = f"a frame has not ended for {taken:.0f} s"
         for stream in self.inputs:
             published = stream.update()
             if stream.name in self.sensors:
@@ -231,6 +241,11 @@ class Pipeline:
             warn(
                 f"geometry is {self.settings['geometry']} by parameter; the weights were trained "
                 f"with {segmenter.spec.geometry.mode}"
+            )
+        registration = self.parameters["thermal.registration"]
+        if self.parameters["thermal.extrinsics"] and registration != "rotation":
+            self._node.get_logger().info(
+                f"thermal.extrinsics is not used with thermal.registration {registration!r}"
             )
         if self.parameters["camera.image"] == "auto" and "rect" in topic.rpartition("/")[2]:
             warn(

@@ -228,6 +228,8 @@ class Synchroniser:
             for auxiliary in self._auxiliaries.values():
                 self._evict(auxiliary.follow() + auxiliary.follow())
                 auxiliary.newest = None
+            for alone in self._alone.values():
+                alone.reset()
             self._newest = self._floor = None
             return sets
 
@@ -235,6 +237,8 @@ class Synchroniser:
         """Whether camera messages wait for a stream; not for one that nobody publishes."""
         with self._lock:
             self._auxiliaries[stream].expected = expected
+            if not expected:
+                self._alone[stream].reset()
 
     def update(self, config: SyncConfig) -> None:
         """Matches by other values from now on, but for `queue`; a stream whose offset is another

@@ -18,6 +18,7 @@ from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.inference.engines.ladder import free_memory, lost
 from mmsam_ros.ros.frames import FrameBuilder
+from mmsam_ros.ros.main import WORKER
 from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
@@ -26,6 +27,10 @@ from mmsam_ros.sensors import Frame, Refusal
 from mmsam_ros.sensors.limits import shortened
 
 Timings = Mapping[str, float]  # milliseconds by step
+PATIENCE = 2.0  # seconds that a stop waits for the frame that is processed
+# seconds after which a frame is taken not to end any more: the first one, later ones, and these at
+# least so many times the longest of the last ones
+STUCK_FIRST, STUCK, STUCK_TIMES = 1800.0, 60.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Processor:
     segmenter: Segmenter
     outputs: Outputs
     is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
+    is_wanted: Callable[[], bool] = lambda: True  # once it is not, nothing is published
     plausibility: Plausibility | None = None
     made: Callable[[SyncedSet, Frame, Result, Timings], None] = lambda *_: None  # after a mask
 
@@ -60,6 +66,8 @@ class Processor:
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
+            if not self.is_wanted():
+                return Outcome("dropped", "shutdown")
             inferred = time.perf_counter()
             shown = Shown.of(synced, frame, result, refused)
             self.outputs.publish(shown)
@@ -84,7 +92,7 @@ class Processor:
             return Outcome("refused", reason, shortened(str(error)), refused)
         if isinstance(error, torch.OutOfMemoryError):
             return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
-        if not self.is_running():
+        if not (self.is_running() and self.is_wanted()):
             return Outcome("dropped", "shutdown")
         if said := lost(self.segmenter.device):  # outside of the engine, which knows itself
             return Outcome("refused", ENGINE, f"the device is lost: {said}", refused)
@@ -112,6 +120,11 @@ class Pace:
         self._took.append(seconds)
 
     @property
+    def stuck(self) -> float:
+        """Seconds after which a set is not expected to end any more."""
+        return max(STUCK, STUCK_TIMES * max(self._took)) if self._took else STUCK_FIRST
+
+    @property
     def waiting(self) -> int:
         """The number of sets; 1 while nothing is known."""
         if len(self._arrivals) < 4 or not self._took:
@@ -134,21 +147,32 @@ class Worker(threading.Thread):
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
-        super().__init__(name="mmsam_worker", daemon=True)
+        super().__init__(name=WORKER, daemon=True)
         self._synchroniser = synchroniser
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
         self._pace = Pace()
         self._busy = False
+        self._began: float | None = None  # with the set that is processed; steady clock
         self._stopping = False
 
+    @property
+    def stuck(self) -> float | None:
+        """The seconds that the present set has taken, if it is not expected to end any more."""
+        began = self._began
+        taken = 0.0 if began is None else time.monotonic() - began
+        return taken if taken > self._pace.stuck else None
+
     def stop(self) -> None:
-        """Finish the current set, drop what waits ("shutdown") and end the thread."""
+        """Finish the current set, drop what waits ("shutdown") and end the thread.
+
+        A set that takes longer than `PATIENCE` is settled when it ends, after this has returned.
+        """
         with self._condition:
             self._stopping = True
             self._condition.notify()
-        self.join()
+        self.join(PATIENCE)
         with self._condition:
             self._drop([*self._waiting, *self._synchroniser.flush(time.monotonic())], "shutdown")
             self._waiting.clear()
@@ -195,7 +219,8 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Process sets until `stop`."""
         while (synced := self._next()) is not None:
-            began = time.monotonic()
+            self._began = began = time.monotonic()
             outcome = self._process(synced)
             self._pace.took(time.monotonic() - began)
+            self._began = None
             self._settle(synced, outcome)

@@ -128,6 +128,19 @@ def test_profiles_of_fast_dds(
     assert "fastdds_shm.xml" in finding.remedy or level == OK
 
 
+def test_a_variable_that_this_fast_dds_ignores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "profile.xml"
+    path.write_text("<maxMessageSize>8388608</maxMessageSize>")
+    monkeypatch.delenv("RMW_IMPLEMENTATION", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(path))
+    (finding,) = doctor._middleware()
+    assert finding.level == WARNING
+    assert "FASTDDS_DEFAULT_PROFILES_FILE is set, which this Fast DDS ignores" in finding.text
+
+
 def test_other_middlewares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_zenoh_cpp")
     assert [finding.level for finding in doctor._middleware()] == [OK]

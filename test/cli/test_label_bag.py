@@ -300,6 +300,21 @@ def test_what_is_left_out_and_why_is_said(
     assert struct.unpack("<f", info[-4:]) == (0.25,)  # the threshold comes last
 
 
+def test_clouds_that_the_node_refuses_are_not_written(
+    tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a pose with which no point is in view."""
+    bag, out = as_ros1(drive, tmp_path / "in.bag"), tmp_path / "out"  # without transforms
+    pose = "lidar.extrinsics:=[0.0, 0.0, -1000.0, 0.0, 0.0, 0.0, 1.0]"
+    assert label(bag, out, weights, "-p", pose, "--outputs=points,labelled_points") == 0
+    found = report(out)
+    assert any(kind.startswith("lidar: ") for kind in found["refusals"])
+    assert not any("lidar" in sensors for sensors in found["fused"])
+    assert "--outputs points: not written" in capfd.readouterr().err
+    with Recording(out) as reader:
+        assert not [c.topic for c in reader.connections if "points" in c.topic]
+
+
 def test_a_recording_without_a_message(
     tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,13 @@ def test_auto_takes_the_fastest_that_agrees(monkeypatch: pytest.MonkeyPatch) -> 
 
     found = {"torch": "300 ms", "compile": "cannot be used", "onnx": "cannot be used"}
     assert measure() == {"engine": "torch", "measured": found}
+
+    class Fatal(TorchEngine):
+        def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            raise RuntimeError("CUDA driver error")  # as Triton's launcher
+
+    makers["compile"] = Fatal
+    assert measure() == {"engine": "torch", "measured": found}
     makers["onnx"] = type("Right", (TorchEngine,), {"name": "wrong"})
     assert measure()["engine"] == "onnx"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -142,3 +143,36 @@ def test_the_mask_is_that_of_the_engine_that_took_over() -> None:
     segmenter.engine = Ladder(lost, rungs(lost, model, "fp32"), segmenter.geometry.size, str)
     assert np.array_equal(segmenter(frame).labels, expected)
     assert segmenter.engine.name == "torch"
+
+
+def test_what_a_failed_pass_held_is_free_before_the_next_engine() -> None:
+    """Else the next one, which may need less, would not fit beside it."""
+    alive: list[weakref.ref[Any]] = []
+
+    class Large:
+        """In place of activations."""
+
+    class Full(Failing):
+        def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+            activations = Large()
+            alive.append(weakref.ref(activations))
+            return super().__call__(inputs)
+
+    class Spare(Failing):
+        def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+            assert not any(ref() for ref in alive)
+            return super().__call__(inputs)
+
+    first = Full("onnx", FULL)
+    held = weakref.ref(first)
+    tried = Ladder(first, {"torch": lambda: Spare("torch", None)}, SIZE, lambda _: None)
+    del first
+    assert torch.equal(tried(IMAGE), IMAGE["rgb"])
+    assert len(alive) == 3
+    assert held() is None
+    model = random_network(spec_of("muses_rgb_lidar"))
+    engine = Failing("onnx", None)
+    makers, held = rungs(engine, model, "fp32"), weakref.ref(engine)
+    del engine
+    assert makers
+    assert held() is None

@@ -79,6 +79,16 @@ def test_the_mode(
     assert said["score"] == (None if miou is None else {"miou": miou, "dataset": "a"})
 
 
+def test_a_sensor_that_comes_and_goes_does_not_flap() -> None:
+    """At half of the masks, as a LiDAR at half of the camera's rate."""
+    for share, missed, mode in (
+        (0.55, (), "FULL"), (0.45, (), "DEGRADED"), (0.55, ("lidar",), "DEGRADED"),
+        (0.65, ("lidar",), "FULL"),
+    ):  # fmt: skip
+        found = figures(shares={"lidar": share, "thermal": 1.0})
+        assert judge(found, 0.1, SCORES, GIVEN, missed).mode == mode
+
+
 @pytest.mark.parametrize(
     ("one", "other", "like"),
     [

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gc
+import signal
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from domains import free_domain
 from harness import NodeProcess, nano_weights, running
 from lifecycle_msgs.msg import Transition
@@ -20,7 +23,8 @@ from rclpy.parameter import Parameter
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros import parameters, pipeline
-from mmsam_ros.ros.node import FAILURE, SUCCESS, SegmentNode
+from mmsam_ros.ros.node import FAILURE, FAULT_CODE, SUCCESS, SegmentNode, run
+from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
 from mmsam_ros.sensors import Frame
 
 pytestmark = pytest.mark.dds
@@ -164,6 +168,78 @@ def test_shutdown_is_for_good_and_the_process_ends_cleanly(weights: Path) -> Non
         assert manager.state() == "finalized"
         assert not manager.change(CONFIGURE)
         assert manager.state() == "finalized"
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_shutdown_of_a_node_that_was_never_active(weights: Path, configured: bool) -> None:
+    """Services, mode and diagnostics are there in every state."""
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+
+        def entities() -> set[str]:
+            names = {s.srv_name for s in node.services} | {p.topic_name for p in node.publishers}
+            return names | {f"timer {timer.timer_period_ns}" for timer in node.timers}
+
+        before = entities()
+        assert any(name.endswith("enable") for name in before)
+        if configured:
+            assert node.trigger_configure() == SUCCESS
+        assert node.trigger_shutdown() == SUCCESS
+        assert entities() == before
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_lost_engine_is_an_error_in_diagnostics(weights: Path) -> None:
+    """Also when masks came until now."""
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        assert node.pipeline is not None
+        node.pipeline.fault = "the device is lost"
+        found = {s.name.rpartition(": ")[2]: s for s in node.diagnostics().status}
+        for part in ("segmentation", "inference"):
+            assert found[part].level == DiagnosticStatus.ERROR
+            assert found[part].message == "the device is lost"
+        node.stop()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_frame_that_does_not_end_is_a_fault(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends, and does not wait for it."""
+    monkeypatch.setattr("mmsam_ros.ros.worker.STUCK_FIRST", 0.1)
+    monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.1)
+    gate = threading.Event()
+
+    def make() -> Iterator[SegmentNode]:
+        node = SegmentNode()
+        assert node.pipeline is not None
+        worker = node.pipeline._worker
+        synced = SyncedSet(Entry("camera", 1, None, 0), {}, frozenset())
+        assert worker is not None
+        worker._process = lambda _: gate.wait(600) and Outcome("used")
+        worker._settle = lambda *_: None
+        with worker._condition:
+            worker._waiting.append(synced)
+            worker._condition.notify()
+        yield node
+
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu"]
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain(4)))
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run(["--ros-args", *values], make) == FAULT_CODE
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        gate.set()
 
 
 def test_cleanup_frees_what_configure_has_loaded(

@@ -202,5 +202,18 @@ def test_few_messages_are_not_enough() -> None:
     sync = Synchroniser(SyncConfig({"lidar": AuxiliarySync(slop=0.05)}, deadline=0.1))
     feed(sync, 37.0, 0.0, seconds=1.0)
     assert sync.unmatched() == {}
+
+
+def test_a_sensor_that_has_gone_is_not_accused() -> None:
+    """Of stamps that are off: it is published no longer, or the node begins anew."""
+    for leave in (lambda sync: sync.expect("lidar", False), lambda sync: sync.flush(20.0)):
+        sync = Synchroniser(SyncConfig({"lidar": AuxiliarySync(slop=0.05, max_age=0.2)}, 0.1))
+        for k in range(40):
+            for stream, ahead in (("camera", 0), ("lidar", 10**10)):
+                for synced in sync.add(stream, (k + 1) * 10**8 + ahead, None, k / 10):
+                    sync.settle(synced, Outcome("used"))
+        assert sync.unmatched() == {"lidar": pytest.approx(10.0, abs=0.2)}
+        leave(sync)
+        assert sync.unmatched() == {}
     feed(sync, 37.0, 0.0, seconds=2.0)
     assert sync.unmatched()

@@ -10,7 +10,7 @@ import pytest
 
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
-from mmsam_ros.ros.worker import Pace, Worker
+from mmsam_ros.ros.worker import STUCK, STUCK_FIRST, Pace, Worker
 
 WAIT = 600.0  # seconds after which a test hangs, on any machine
 
@@ -146,7 +146,7 @@ def test_stopping_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     worker.feed(CAMERA, 2, None, time.monotonic())
     # the worker is told to stop before its thread is waited for
     join = worker.join
-    monkeypatch.setattr(worker, "join", lambda: (log.gate.set(), join(WAIT)))
+    monkeypatch.setattr(worker, "join", lambda _: (log.gate.set(), join(WAIT)))
     worker.stop()
     assert (log.done, log.dropped) == ([1], [(2, "shutdown")])
     assert log.counts() == {"used": 1, "dropped:shutdown": 1}
@@ -198,3 +198,40 @@ def test_what_came_due_while_busy_is_not_processed_late() -> None:
     worker.stop()
     assert log.done == [10**9, 4 * 10**9]
     assert log.dropped == [(2 * 10**9, "busy"), (3 * 10**9, "busy")]
+
+
+def test_a_set_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping waits for a while alone; the set is settled when it ends."""
+    monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.05)
+    log = Log()
+    worker = make(log)
+    worker.feed(CAMERA, 1, None, time.monotonic())
+    assert log.entered.acquire(timeout=WAIT)
+    worker.feed(CAMERA, 2, None, time.monotonic())
+    worker.stop()
+    assert worker.is_alive()
+    assert (log.done, log.dropped) == ([], [(2, "shutdown")])
+    log.gate.set()
+    worker.join(WAIT)
+    assert not worker.is_alive()
+    assert log.counts() == {"used": 1, "dropped:shutdown": 1}
+
+
+def test_a_set_is_stuck_after_many_times_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace()
+    assert pace.stuck == STUCK_FIRST
+    for seconds, stuck in ((0.1, STUCK), (9.0, 90.0), (40.0, 400.0), (0.1, 400.0)):
+        pace.took(seconds)
+        assert pace.stuck == stuck
+    log = Log()
+    worker = make(log)
+    assert worker.stuck is None
+    worker.feed(CAMERA, 1, None, time.monotonic())
+    assert log.entered.acquire(timeout=WAIT)
+    assert worker.stuck is None
+    monkeypatch.setattr("mmsam_ros.ros.worker.STUCK_FIRST", 0.0)
+    assert worker.stuck > 0
+    log.gate.set()
+    assert log.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert worker.stuck is None

@@ -3,6 +3,7 @@
 
 import gc
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -69,7 +70,7 @@ class Ladder:
         try:
             return _computed(self._engine, inputs)
         except Exception as error:
-            failure = error
+            failure = _emptied(error)
         free_memory()
         for engine in self._below(failure):
             try:
@@ -77,7 +78,7 @@ class Ladder:
                 blank = {n: torch.zeros(size, device=x.device) for n, x in inputs.items()}
                 _computed(engine, blank)
             except Exception as error:
-                failure = error
+                failure = _emptied(error)
                 continue
             if engine is self._engine:
                 raise failure  # by the frame
@@ -103,13 +104,13 @@ def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make
     """What follows an engine: PyTorch, then, on a GPU, PyTorch with half the memory. Not the CPU:
     masks at a tenth of the rate would hide the fault.
     """
-    half = precision == "bf16"
+    half, device = precision == "bf16", engine.device  # what follows does not hold the engine
     found: dict[str, Make] = {}
     if type(engine) is not TorchEngine:
         kind = "bf16" if half else "fp32"
-        found[f"torch ({kind})"] = lambda: TorchEngine(model, engine.device, kind)
+        found[f"torch ({kind})"] = lambda: TorchEngine(model, device, kind)
     if engine.device.type == "cuda" and not half:
-        found["torch (bf16)"] = lambda: TorchEngine(model, engine.device, "bf16")
+        found["torch (bf16)"] = lambda: TorchEngine(model, device, "bf16")
     return found
 
 
@@ -119,6 +120,15 @@ def _computed(engine: Engine, inputs: Mapping[str, Tensor]) -> Tensor:
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)
     return logits
+
+
+def _emptied(error: Exception) -> Exception:
+    """The error, without what the calls that it has ended hold in memory."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def free_memory() -> None:

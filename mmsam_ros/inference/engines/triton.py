@@ -29,12 +29,22 @@ class TritonEngine(TorchEngine):
         try:
             from triton import knobs
             from triton.errors import TritonError
+            from triton.runtime import driver
 
             from mmsam_ros.model.triton_kernels import KERNELS
         except ImportError as error:
             raise InferenceError(f"engine triton: {error}; pip install triton") from error
         found = find_device(device)
-        if found.type != "cuda" and not knobs.runtime.interpret:
+        if found.type == "cuda":
+            try:
+                driver.active.get_current_device()  # builds its launcher
+            except Exception as error:  # many kinds: no C compiler, no Python.h, no libcuda
+                reason = f"{type(error).__name__}: {_line(error)}"
+                raise InferenceError(
+                    f"engine triton: no kernel can be launched ({reason}); it needs a C compiler "
+                    "and Python's headers"
+                ) from error
+        elif not knobs.runtime.interpret:
             raise InferenceError(f"engine triton: found device {found}, expected cuda")
         self._errors = TritonError
         super().__init__(model, found, precision, KERNELS)
@@ -44,5 +54,9 @@ class TritonEngine(TorchEngine):
         try:
             return super().__call__(inputs)
         except self._errors as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InferenceError(f"engine triton: {reason}") from error
+            raise InferenceError(f"engine triton: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().partition("\n")[0]
