@@ -121,9 +121,8 @@ class LabelledBag:
         for name, draw in self._pictures.items():
             self._send(name, IMAGE, header, time, draw(rgb, result.labels), "rgb8")
         cloud, points = synced.auxiliaries.get("lidar"), frame.sensors.get("lidar")
-        held = "lidar" in synced.held  # older than the mask
-        used = isinstance(points, LidarPoints) and not held and "lidar" not in refused
-        if cloud is not None and used:
+        used = "lidar" not in refused and "lidar" not in synced.held  # held: older than the mask
+        if cloud is not None and isinstance(points, LidarPoints) and used:
             self._add_clouds(header, time, frame, points, cloud, result)
 
     def _add_clouds(
