@@ -12,8 +12,6 @@ from mmsam_ros._util.openmp import wait_passively
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.logs import ensure_log_folder
 
-WORKER = "mmsam_worker"  # name of the thread that processes frames
-
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; see `mmsam_ros.ros.node`."""
@@ -42,7 +40,7 @@ def begin(start: Callable[[], int]) -> int:
         print(f"cannot start: {error}", file=sys.stderr)
         return 2
     code = start()
-    if any(thread.name == WORKER for thread in threading.enumerate()):
+    if any(thread.daemon for thread in threading.enumerate()):  # the worker's, see `Worker.stop`
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # its frame may never end, and it uses what the interpreter takes down

@@ -18,7 +18,6 @@ from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.inference.engines.ladder import free_memory, lost
 from mmsam_ros.ros.frames import FrameBuilder
-from mmsam_ros.ros.main import WORKER
 from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
@@ -147,7 +146,7 @@ class Worker(threading.Thread):
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
     ) -> None:
-        super().__init__(name=WORKER, daemon=True)
+        super().__init__(name="mmsam_worker", daemon=True)
         self._synchroniser = synchroniser
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
