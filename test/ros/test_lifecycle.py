@@ -101,7 +101,9 @@ def test_a_configure_that_fails_says_why_and_can_be_tried_again(
         manager.client.spin_until(lambda x=said: x in node.output, said)
         (line,) = [x for x in node.output.splitlines() if "cannot configure: " in x and said in x]
         assert "Traceback" not in line
-        assert manager.node.count_publishers("/mmsam/semantic") == 0, "nothing is left of it"
+        manager.client.spin_until(
+            lambda: not manager.node.count_publishers("/mmsam/semantic"), "nothing is left of it"
+        )
         for key, value in before.items():
             assert manager.set(**{key: value.string_value}) == ""
     for transition in (CONFIGURE, ACTIVATE):
