@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def prepare(
 
     def image(values: NDArray[Any], modality: Modality) -> Tensor:
         array = np.require(values, requirements=["C", "W"])  # torch takes no other
-        tensor = torch.from_numpy(array).to(device).permute(2, 0, 1)[None]
+        tensor = upload(array, device).permute(2, 0, 1)[None]
         fill = modality.empty if pad_raw else (0.0, 0.0, 0.0)
         return plan.pad(normalise(tensor, modality), fill)
 
@@ -61,14 +62,30 @@ def prepare(
     return Prepared(inputs, plan, tuple(name for name in inputs if name != RGB), refused)
 
 
+def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on a device. To a GPU it goes by pinned memory, so that nothing waits for it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def normalise(planes: Tensor, modality: Modality) -> Tensor:
     """(…, C, h, w) planes -> (…, 3, h, w): the modality's fields, scaled, minus mean, over std."""
     channels = planes[..., modality.channels, :, :].float()  # a copy
-    scale, mean, std = (
-        torch.tensor(values, device=planes.device)[:, None, None]
-        for values in (modality.scale, modality.mean, modality.std)
-    )
+    scale, mean, std = _constants(modality, planes.device)
     return channels.mul_(scale).sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=64)
+def _constants(modality: Modality, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale, mean and standard deviation, each (3, 1, 1): sent to a GPU once."""
+    with torch.inference_mode(False):  # training uses them as well
+        scale, mean, std = (
+            torch.tensor(values, device=device)[:, None, None]
+            for values in (modality.scale, modality.mean, modality.std)
+        )
+    return scale, mean, std
 
 
 def without_blank(spec: Spec) -> bool:

@@ -12,6 +12,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -22,16 +24,18 @@ from rclpy.qos import (
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
+from mmsam_ros.ros.live_tf import PARAMETERS, HeardTransforms, check_pose, poses_needed
 from mmsam_ros.ros.survey import content
 from mmsam_ros.ros.transforms import nanoseconds
 from mmsam_ros.sensors import NO_LABEL
 
 _INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO)
 _OLD = 1.0  # seconds by which stamps may be behind the clock
-_STRING, _DIAGNOSTICS = "std_msgs/msg/String", "diagnostic_msgs/msg/DiagnosticArray"
+_TF = "tf2_msgs/msg/TFMessage"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
 _ADVICE = "see docs/troubleshooting.md"
 _DISCOVERY = 3.0  # seconds that a node is looked for at least
+_ANSWER = 3.0  # seconds that the node's parameters are waited for
 
 
 @dataclass
@@ -68,6 +72,7 @@ class _Live:
         self._namespace, self._full = namespace or "/", name
         self._inputs: list[_Topic] = []
         self._outputs: dict[str, _Topic] = {}
+        self._transforms: HeardTransforms | None = None
 
     def findings(self) -> Iterator[Finding]:
         """Everything."""
@@ -79,9 +84,11 @@ class _Live:
                           "start it, name it with --node, and compare ROS_DOMAIN_ID and "
                           "ROS_AUTOMATIC_DISCOVERY_RANGE")  # fmt: skip
             return
+        self._hear_transforms()
         self._spin(self._seconds, self._subscribe)  # its topics may be discovered after its name
         for topic in self._inputs:
             yield from self._of_input(topic)
+        yield from self._of_transforms()
         yield from self._of_outputs()
         yield from self._of_diagnostics()
 
@@ -125,6 +132,52 @@ class _Live:
         topic = _Topic(name, kind)
         self._node.create_subscription(message_class(kind), name, topic.receive, profile)
         return topic
+
+    def _hear_transforms(self) -> None:
+        kind = message_class(_TF)
+        if kind is not None:
+            self._transforms = heard = HeardTransforms()
+            latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._node.create_subscription(kind, "/tf_static", heard.add_static, latched)
+            self._node.create_subscription(kind, "/tf", heard.add, 100)
+
+    def _of_transforms(self) -> Iterator[Finding]:
+        """Whether the poses that the node needs are in TF or its parameters."""
+        newest = {topic.name: topic.messages[-1] for topic in self._inputs if topic.messages}
+        masks = self._outputs.get("semantic")
+        pictures = [t for t in self._inputs if t.type in (IMAGE, COMPRESSED) and t.messages]
+        camera = masks.messages[-1].header if masks and masks.messages else None
+        if camera is None and len(pictures) == 1:  # no mask tells which image is the camera's
+            camera = newest[pictures[0].name].header
+        if camera is None:
+            return
+        others = [newest[t.name].header for t in pictures]
+        headers = {
+            "lidar": [newest[t.name].header for t in self._inputs
+                      if t.type == CLOUD and t.name in newest],
+            "thermal": [header for header in others if header.frame_id != camera.frame_id],
+        }  # fmt: skip
+        given = self._parameters()
+        if given is None:
+            yield Finding(WARNING, "parameters", f"{self._full} does not answer, so its poses are "
+                          "not looked at", "listen again; if it stays so, start the node again"
+                          )  # fmt: skip
+            return
+        for pose in poses_needed(given, camera.frame_id.lstrip("/"), headers):
+            yield check_pose(pose, self._transforms)
+
+    def _parameters(self) -> dict[str, Any] | None:
+        """Those that say which poses the node needs; None if it does not answer."""
+        client = AsyncParameterClient(self._node, self._full)
+        self._spin(_ANSWER, client.services_are_ready)
+        if not client.services_are_ready():
+            return None
+        answer = client.get_parameters(list(PARAMETERS))
+        self._spin(_ANSWER, answer.done)
+        if not answer.done():
+            return None
+        values = answer.result().values
+        return dict(zip(PARAMETERS, map(parameter_value_to_python, values), strict=True))
 
     def _of_input(self, topic: _Topic) -> Iterator[Finding]:
         publishers = self._node.get_publishers_info_by_topic(topic.name)
