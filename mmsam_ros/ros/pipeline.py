@@ -31,7 +31,7 @@ from mmsam_ros.ros.snapshot import Recorder
 from mmsam_ros.ros.timings import Timings
 from mmsam_ros.ros.topics import Input, check_names
 from mmsam_ros.ros.watch import Watch
-from mmsam_ros.ros.worker import Processor, Worker
+from mmsam_ros.ros.worker import Pace, Processor, Worker
 from mmsam_ros.sensors import Frame, made_of_points
 from mmsam_ros.weights import default_weights
 
@@ -86,6 +86,7 @@ class Pipeline:
         check_names(node, self.inputs)
         self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
         self._worker: Worker | None = None
+        self._pace = Pace()  # of all workers
         self._watch: Watch | None = None
         self.settings = self._describe(poses)
         self._warn_of_settings()
@@ -107,7 +108,7 @@ class Pipeline:
     def start(self) -> None:
         """Subscribe, and make masks of what comes."""
         self._watch = self._make_watch()
-        self._worker = Worker(self.sync, self._process, self._settle)
+        self._worker = Worker(self.sync, self._process, self._settle, self._pace)
         self._worker.start()
         self.watch_graph()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -151,6 +152,8 @@ def plain(value: Any) -> Any:
     if hasattr(value, "get_fields_and_field_types"):
         names = [name for name in value.get_fields_and_field_types() if name != "data"]
         return {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, SimpleNamespace):  # a CameraInfo by parameters
+        return {name: plain(inner) for name, inner in vars(value).items()}
     if isinstance(value, (list, tuple, array.array, np.ndarray)):
         return [plain(item) for item in value]
     if isinstance(value, bytes):  # the level of a DiagnosticStatus

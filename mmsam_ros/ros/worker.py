@@ -137,7 +137,7 @@ class Worker(threading.Thread):
 
     While it is busy the newest camera images win: older waiting sets than it has the time for
     (`Pace`) are dropped ("busy"). Sets that close while it is idle are all processed, in order.
-    `process` must not raise.
+    `process` must not raise. `pace` is what is known of earlier workers' sets.
     """
 
     def __init__(
@@ -145,13 +145,14 @@ class Worker(threading.Thread):
         synchroniser: Synchroniser,
         process: Callable[[SyncedSet], Outcome],
         settle: Callable[[SyncedSet, Outcome], None],
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(name="mmsam_worker", daemon=True)
         self._synchroniser = synchroniser
         self._process, self._settle = process, settle
         self._condition = threading.Condition()
         self._waiting: list[SyncedSet] = []
-        self._pace = Pace()
+        self._pace = pace or Pace()
         self._busy = False
         self._began: float | None = None  # with the set that is processed; steady clock
         self._stopping = False
@@ -203,6 +204,8 @@ class Worker(threading.Thread):
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
+            if self._stopping:  # what is due by now is another worker's
+                return None
             self._take(self._synchroniser.poll(time.monotonic()))  # came due meanwhile
             self._busy = False
             while not self._stopping:
@@ -212,7 +215,8 @@ class Worker(threading.Thread):
                 deadline = self._synchroniser.next_deadline()
                 timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 self._condition.wait(timeout)
-                self._take(self._synchroniser.poll(time.monotonic()))
+                if not self._stopping:
+                    self._take(self._synchroniser.poll(time.monotonic()))
         return None
 
     def run(self) -> None:

@@ -26,7 +26,8 @@ from std_srvs.srv import SetBool, Trigger
 from support.networks import random_network, spec_of
 
 from mmsam_ros.ros.interface import PARAMETERS, SERVICES, STEPS
-from mmsam_ros.ros.snapshot import MEMORY
+from mmsam_ros.ros.parameters import check_parameters, make_camera_infos
+from mmsam_ros.ros.snapshot import MEMORY, Recorder
 from mmsam_ros.weights import Presence, Score, save_model
 
 pytestmark = pytest.mark.dds
@@ -257,6 +258,16 @@ def test_a_snapshot_holds_what_came_and_what_was_made(manager: Manager, snapshot
     assert given["ros__parameters"]["snapshot.folder"] == str(snapshots)
     saved_statuses = json.loads((folder / "diagnostics.json").read_text())["status"]
     assert saved_statuses[0]["name"] == "/mmsam: segmentation"
+
+
+def test_a_snapshot_holds_a_calibration_by_parameters(tmp_path: Path) -> None:
+    k = [60.0, 0.0, 40.0, 0.0, 60.0, 30.0, 0.0, 0.0, 1.0]
+    given = {"camera.info.width": 80, "camera.info.height": 60, "camera.info.k": k}
+    given |= {"camera.info.p": [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]}
+    parameters = check_parameters({**given, "snapshot.folder": str(tmp_path)}, pytest.fail)
+    folder = Recorder(parameters, make_camera_infos(parameters)).write({})
+    info = json.loads((folder / "camera_info.json").read_text())["camera"]
+    assert (info["width"], info["k"], info["roi"]["width"]) == (80, k, 0)
 
 
 def test_a_snapshot_of_seconds_holds_refused_sets_too(manager: Manager) -> None:

@@ -217,6 +217,30 @@ def test_a_set_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -
     assert log.counts() == {"used": 1, "dropped:shutdown": 1}
 
 
+def test_a_worker_that_was_stopped_takes_nothing_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its last set outlasts the stop, and images of the next worker come due meanwhile."""
+    monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.05)
+    log, later = Log(), Log()
+    stopped = make(log, deadline=0.01)
+    stopped.feed(CAMERA, 1, None, time.monotonic())
+    assert log.entered.acquire(timeout=WAIT)
+    stopped.stop()
+    assert log.sync is not None
+    later.sync = log.sync
+    worker = Worker(log.sync, later.process, later.settle)  # its thread has not begun yet
+    worker.feed(CAMERA, 2, None, time.monotonic() - 1.0)  # due
+    log.gate.set()
+    stopped.join(WAIT)
+    later.gate.set()
+    worker.start()
+    assert later.finished.acquire(timeout=WAIT)
+    worker.stop()
+    assert (log.done, later.done) == ([1], [2])
+    assert later.counts() == {"used": 2}
+
+
 def test_a_set_is_stuck_after_many_times_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace()
     assert pace.stuck == STUCK_FIRST
