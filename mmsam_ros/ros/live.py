@@ -3,7 +3,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node, NodeNameNonExistentError
-from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import (
     DurabilityPolicy,
@@ -24,21 +24,25 @@ from rclpy.qos import (
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
-from mmsam_ros.ros.live_tf import PARAMETERS, HeardTransforms, check_pose, poses_needed
+from mmsam_ros.ros.live_tf import PARAMETERS as OF_POSES
+from mmsam_ros.ros.live_tf import HeardTransforms, check_pose, poses_needed
 from mmsam_ros.ros.survey import content
 from mmsam_ros.ros.transforms import nanoseconds
 from mmsam_ros.sensors import NO_LABEL
 
-_INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO)
+_TWIST = "geometry_msgs/msg/TwistStamped"
+_INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO, _TWIST)
+_PICTURES = (IMAGE, COMPRESSED)
 _OLD = 1.0  # seconds by which stamps may be behind the clock
 _TF = "tf2_msgs/msg/TFMessage"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
 _ADVICE = "see docs/troubleshooting.md"
 _DISCOVERY = 3.0  # seconds that a node is looked for at least
 _ANSWER = 3.0  # seconds that the node's parameters are waited for
+_ENOUGH = 3  # masks that cannot all belong to images which were lost on the way
 
 
-@dataclass
+@dataclass(eq=False)
 class _Topic:
     name: str
     type: str
@@ -73,6 +77,7 @@ class _Live:
         self._inputs: list[_Topic] = []
         self._outputs: dict[str, _Topic] = {}
         self._transforms: HeardTransforms | None = None
+        self._given: dict[str, Any] = {}  # parameters of the node
 
     def findings(self) -> Iterator[Finding]:
         """Everything."""
@@ -84,8 +89,12 @@ class _Live:
                           "start it, name it with --node, and compare ROS_DOMAIN_ID and "
                           "ROS_AUTOMATIC_DISCOVERY_RANGE")  # fmt: skip
             return
+        yield from self._ask()
         self._hear_transforms()
         self._spin(self._seconds, self._subscribe)  # its topics may be discovered after its name
+        if self._given.get("use_sim_time") and not self._node.get_clock().now().nanoseconds:
+            yield Finding(ERROR, "/clock", "use_sim_time is set and nothing came on /clock", "play "
+                          "the recording with --clock, or set use_sim_time to false")  # fmt: skip
         for topic in self._inputs:
             yield from self._of_input(topic)
         yield from self._of_transforms()
@@ -112,10 +121,14 @@ class _Live:
         for topic, types in read:
             if types[0] in _INPUTS and topic not in {known.name for known in self._inputs}:
                 self._inputs.append(self._listen(topic, types[0]))
+        images = [topic for topic, types in made if types[0] == IMAGE]
+        own = [topic for topic in images if topic.startswith(f"{self._full}/")]
+        remapped = [topic for topic in images if topic not in own]
         for topic, types in made:
             short = topic.removeprefix(f"{self._full}/")
-            is_read = short in ("semantic", "confidence", "color", "classes", "/diagnostics")
-            if is_read and short not in self._outputs:
+            if remapped == [topic] and f"{self._full}/semantic" not in own:
+                short = "semantic"
+            if short in ("semantic", "classes", "/diagnostics") and short not in self._outputs:
                 self._outputs[short] = self._listen(topic, types[0])
 
     def _listen(self, name: str, kind: str) -> _Topic:
@@ -141,43 +154,42 @@ class _Live:
             self._node.create_subscription(kind, "/tf_static", heard.add_static, latched)
             self._node.create_subscription(kind, "/tf", heard.add, 100)
 
-    def _of_transforms(self) -> Iterator[Finding]:
-        """Whether the poses that the node needs are in TF or its parameters."""
-        newest = {topic.name: topic.messages[-1] for topic in self._inputs if topic.messages}
-        masks = self._outputs.get("semantic")
-        pictures = [t for t in self._inputs if t.type in (IMAGE, COMPRESSED) and t.messages]
-        camera = masks.messages[-1].header if masks and masks.messages else None
-        if camera is None and len(pictures) == 1:  # no mask tells which image is the camera's
-            camera = newest[pictures[0].name].header
-        if camera is None:
-            return
-        others = [newest[t.name].header for t in pictures]
-        headers = {
-            "lidar": [newest[t.name].header for t in self._inputs
-                      if t.type == CLOUD and t.name in newest],
-            "thermal": [header for header in others if header.frame_id != camera.frame_id],
-        }  # fmt: skip
-        given = self._parameters()
-        if given is None:
-            yield Finding(WARNING, "parameters", f"{self._full} does not answer, so its poses are "
-                          "not looked at", "listen again; if it stays so, start the node again"
-                          )  # fmt: skip
-            return
-        for pose in poses_needed(given, camera.frame_id.lstrip("/"), headers):
-            yield check_pose(pose, self._transforms)
-
-    def _parameters(self) -> dict[str, Any] | None:
-        """Those that say which poses the node needs; None if it does not answer."""
+    def _ask(self) -> Iterator[Finding]:
+        """For the parameters that say what the node needs; from then on its clock is ours."""
+        names = [*OF_POSES, "use_sim_time"]
         client = AsyncParameterClient(self._node, self._full)
         self._spin(_ANSWER, client.services_are_ready)
-        if not client.services_are_ready():
-            return None
-        answer = client.get_parameters(list(PARAMETERS))
-        self._spin(_ANSWER, answer.done)
-        if not answer.done():
-            return None
-        values = answer.result().values
-        return dict(zip(PARAMETERS, map(parameter_value_to_python, values), strict=True))
+        if client.services_are_ready():
+            answer = client.get_parameters(names)
+            self._spin(_ANSWER, answer.done)
+            if answer.done():
+                values = map(parameter_value_to_python, answer.result().values)
+                self._given = dict(zip(names, values, strict=True))
+        if not self._given:
+            yield Finding(WARNING, "parameters", f"{self._full} does not answer, so its clock and "
+                          "its poses are not looked at", "listen again; if it stays so, start the "
+                          "node again")  # fmt: skip
+        if self._given.get("use_sim_time"):
+            simulated = Parameter("use_sim_time", Parameter.Type.BOOL, True)
+            self._node.set_parameters([simulated])
+
+    def _of_transforms(self) -> Iterator[Finding]:
+        """Whether the poses that the node needs are in TF or its parameters."""
+        newest = {t: t.messages[-1].header for t in self._inputs if t.messages}
+        pictures = {t.name: header for t, header in newest.items() if t.type in _PICTURES}
+        masks = self._outputs.get("semantic")
+        camera = masks.messages[-1].header if masks and masks.messages else None
+        if camera is None and len(pictures) == 1:  # no mask tells which image is the camera's
+            (camera,) = pictures.values()
+        if camera is None or not self._given:
+            return
+        headers = {
+            "lidar": [header for t, header in newest.items() if t.type == CLOUD],
+            "thermal": [h for h in pictures.values() if h.frame_id != camera.frame_id],
+            "twist": [header for t, header in newest.items() if t.type == _TWIST],
+        }
+        for pose in poses_needed(self._given, camera.frame_id.lstrip("/"), headers):
+            yield check_pose(pose, self._transforms)
 
     def _of_input(self, topic: _Topic) -> Iterator[Finding]:
         publishers = self._node.get_publishers_info_by_topic(topic.name)
@@ -207,13 +219,15 @@ class _Live:
         rate = f"{(count - 1) / span:.1f} Hz, " if count > 1 and span > 0 else ""
         policy = self._node.get_publishers_info_by_topic(topic.name)
         qos = policy[0].qos_profile.reliability.name.lower() if policy else "no publisher"
-        text = f"{rate}{qos}, {content(newest)}, frame {newest.header.frame_id!r}"
+        what = "" if topic.type == _TWIST else f"{content(newest)}, "
+        text = f"{rate}{qos}, {what}frame {newest.header.frame_id!r}"
         now = self._node.get_clock().now().nanoseconds
         age = (now - nanoseconds(newest.header.stamp)) / 1e9
         if nanoseconds(newest.header.stamp) == 0:
             return Finding(ERROR, topic.name, f"{text}, stamps are zero", "set them in the driver")
-        if abs(age) > _OLD and topic.type != INFO:
-            return Finding(WARNING, topic.name, f"{text}, stamps are {age:.1f} s behind this clock",
+        clock = "/clock" if self._given.get("use_sim_time") else "this clock"
+        if abs(age) > _OLD and topic.type != INFO and now:
+            return Finding(WARNING, topic.name, f"{text}, stamps are {age:.1f} s behind {clock}",
                            "a bag without use_sim_time, or clocks that differ: all sensors need "
                            "the same one")  # fmt: skip
         return Finding(OK, topic.name, text)
@@ -226,45 +240,14 @@ class _Live:
                           "see what is said of the inputs, and the node's log")  # fmt: skip
             return
         yield self._of_messages(masks)
-        images = {
-            nanoseconds(m.header.stamp): m for t in self._inputs for m in t.messages
-            if t.type in (IMAGE, COMPRESSED)
-        }  # fmt: skip
         classes = self._outputs.get("classes")
         table = json.loads(classes.messages[-1].data) if classes and classes.messages else None
-        ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
-        compared, wrong, begin = 0, list[str](), min(images, default=0)
-        for mask in masks.messages:
-            stamp = nanoseconds(mask.header.stamp)
-            pixels = np.frombuffer(mask.data, np.uint8)
-            if mask.encoding != "mono8" or pixels.size != mask.height * mask.step:
-                wrong.append(f"a mask is {mask.encoding} with {pixels.size} bytes")
-                continue
-            if ids is not None and (unknown := set(np.unique(pixels).tolist()) - ids):
-                wrong.append(f"ids {sorted(unknown)} are none of the classes")
-            image = images.get(stamp)
-            if image is None:
-                if stamp > begin and begin:
-                    wrong.append(f"stamp {stamp} is that of no camera image")
-                continue
-            compared += 1
-            if image.header.frame_id != mask.header.frame_id:
-                wrong.append(f"frame {mask.header.frame_id!r}, image {image.header.frame_id!r}")
-            size = (getattr(image, "height", mask.height), getattr(image, "width", mask.width))
-            if size != (mask.height, mask.width):
-                wrong.append(f"size {mask.width}x{mask.height}, image {size[1]}x{size[0]}")
-        if ids is None:
+        if table is None:
             yield Finding(WARNING, "classes", f"nothing on {self._full}/classes",
                           "listen longer (--seconds)")  # fmt: skip
-        if wrong:
-            text = f"{len(wrong)} of {len(masks.messages)} are not what they say: {wrong[0]}"
-            yield Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
-        elif not compared:
-            yield Finding(WARNING, "masks", "no mask has the stamp of an image that was received",
-                          "listen longer (--seconds); images may be lost on the way")  # fmt: skip
-        else:
-            yield Finding(OK, "masks", f"stamps, frames and sizes of {compared} are those of their "
-                          f"images; ids of {len(masks.messages)} are classes")  # fmt: skip
+        ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
+        pictures = [topic.messages for topic in self._inputs if topic.type in _PICTURES]
+        yield judge(masks.messages, pictures, ids)
 
     def _of_diagnostics(self) -> Iterator[Finding]:
         topic, said = self._outputs.get("/diagnostics"), set[str]()
@@ -289,3 +272,53 @@ class _Live:
         if topic is None or not topic.messages:
             yield Finding(WARNING, "/diagnostics", "nothing received",
                           "listen longer (--seconds), or start the node again")  # fmt: skip
+
+
+def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> Finding:
+    """Whether masks have stamp, frame and size of their images, and ids of the classes.
+
+    Args:
+        masks: that came, one at least.
+        pictures: images that came meanwhile, by topic; the camera's is that with most of the masks'
+            stamps.
+        ids: of the classes, and of no label; None if they are not known.
+    """
+    stamps = [nanoseconds(mask.header.stamp) for mask in masks]
+    topics = [{nanoseconds(m.header.stamp): m for m in messages} for messages in pictures]
+    images = max(topics, key=lambda known: sum(s in known for s in stamps), default={})
+    # a mask may belong to an image from before or after all those that came here
+    first, last = min(images, default=0), max(images, default=0)
+    lost = [s for s in stamps if s not in images and first < s < last]
+    found = sum(s in images for s in stamps)
+    wrong = [text for mask in masks for text in _lies(mask, images, ids)]
+    if wrong:
+        text = f"{len(wrong)} things are not what they say in {len(masks)}: {wrong[0]}"
+        return Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
+    if len(lost) >= _ENOUGH and not found:
+        return Finding(ERROR, "masks", f"none of {len(lost)} has the stamp of one of the "
+                       f"{len(images)} images that came meanwhile",
+                       "report it with a snapshot of the messages")  # fmt: skip
+    if lost or not found:
+        return Finding(WARNING, "masks", f"{len(lost) or len(masks)} of {len(masks)} have the "
+                       "stamp of no image that came here", "images may be lost on the way to this "
+                       "process: listen longer (--seconds), and see `mmsam doctor`")  # fmt: skip
+    return Finding(OK, "masks", f"stamps, frames and sizes of {found} are those of their "
+                   f"images; ids of {len(masks)} are classes")  # fmt: skip
+
+
+def _lies(mask: Any, images: Mapping[int, Any], ids: set[int] | None) -> Iterator[str]:
+    """What a mask has otherwise than its image, or than the table of classes."""
+    pixels = np.frombuffer(mask.data, np.uint8)
+    if mask.encoding != "mono8" or pixels.size != mask.height * mask.step:
+        yield f"a mask is {mask.encoding} with {pixels.size} bytes"
+        return
+    if ids is not None and (unknown := set(np.unique(pixels).tolist()) - ids):
+        yield f"ids {sorted(unknown)} are none of the classes"
+    image = images.get(nanoseconds(mask.header.stamp))
+    if image is None:
+        return
+    if image.header.frame_id != mask.header.frame_id:
+        yield f"frame {mask.header.frame_id!r}, image {image.header.frame_id!r}"
+    size = (getattr(image, "height", mask.height), getattr(image, "width", mask.width))
+    if size != (mask.height, mask.width):
+        yield f"size {mask.width}x{mask.height}, image {size[1]}x{size[0]}"

@@ -15,7 +15,8 @@ from mmsam_ros.sensors import SensorError
 
 # of the node, that say which poses it looks up and which are given
 PARAMETERS = ("lidar.extrinsics", "lidar.frame", "lidar.frame_pose", "lidar.motion",
-              "lidar.motion_frame", "thermal.extrinsics", "thermal.registration")  # fmt: skip
+              "lidar.motion_frame", "lidar.motion_pose", "thermal.extrinsics",
+              "thermal.registration")  # fmt: skip
 _PUBLISH = "publish it on /tf_static (static_transform_publisher, robot_state_publisher)"
 
 
@@ -66,7 +67,7 @@ def poses_needed(
     Args:
         parameters: those of `PARAMETERS` that are set.
         camera: frame of the camera's images.
-        headers: by sensor ("lidar", "thermal"), the newest header of each of its topics.
+        headers: of "lidar", "thermal" and "twist", the newest header of each of their topics.
     """
     thermal = headers.get("thermal", []) if parameters.get("thermal.registration") == "rotation" \
         else []  # fmt: skip
@@ -84,6 +85,9 @@ def poses_needed(
         if parameters.get("lidar.motion") == "tf":
             target = parameters.get("lidar.motion_frame", "")
             yield Pose("lidar.motion", target, frame, header.stamp, may_be_equal=False)
+        for twist in headers.get("twist", []) if parameters.get("lidar.motion") == "twist" else []:
+            target, given = twist.frame_id.lstrip("/"), bool(parameters.get("lidar.motion_pose"))
+            yield Pose("lidar.motion", target, frame, header.stamp, "lidar.motion_pose", given)
 
 
 def check_pose(pose: Pose, transforms: HeardTransforms | None) -> Finding:

@@ -155,7 +155,7 @@ class Worker(threading.Thread):
         self._pace = pace or Pace()
         self._busy = False
         self._began: float | None = None  # with the set that is processed; steady clock
-        self._stopping = False
+        self._stopping = threading.Event()
 
     @property
     def stuck(self) -> float | None:
@@ -170,7 +170,7 @@ class Worker(threading.Thread):
         A set that takes longer than `PATIENCE` is settled when it ends, after this has returned.
         """
         with self._condition:
-            self._stopping = True
+            self._stopping.set()
             self._condition.notify()
         self.join(PATIENCE)
         with self._condition:
@@ -204,18 +204,18 @@ class Worker(threading.Thread):
     def _next(self) -> SyncedSet | None:
         """Block until there is a set; None when stopping."""
         with self._condition:
-            if self._stopping:  # what is due by now is another worker's
+            if self._stopping.is_set():  # what is due by now is another worker's
                 return None
             self._take(self._synchroniser.poll(time.monotonic()))  # came due meanwhile
             self._busy = False
-            while not self._stopping:
+            while not self._stopping.is_set():
                 if self._waiting:
                     self._busy = True
                     return self._waiting.pop(0)
                 deadline = self._synchroniser.next_deadline()
                 timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 self._condition.wait(timeout)
-                if not self._stopping:
+                if not self._stopping.is_set():
                     self._take(self._synchroniser.poll(time.monotonic()))
         return None
 

@@ -32,7 +32,9 @@ def found(
 ) -> list[Finding]:
     """What is said of the poses that a cloud needs; `given`: parameters, with _ for dots."""
     parameters = {name.replace("_", ".", 1): value for name, value in given.items()}
-    needed = poses_needed(parameters, camera, {"lidar": [header(START + STEP, lidar)]})
+    at = START + STEP
+    headers = {"lidar": [header(at, lidar)], "twist": [header(at, "base_link")]}
+    needed = poses_needed(parameters, camera, headers)
     return [check_pose(pose, heard) for pose in needed]
 
 
@@ -110,6 +112,15 @@ def test_frames_for_height_and_motion(heard: HeardTransforms) -> None:
     assert [said.level for said in (lidar, frame, motion)] == [OK, OK, ERROR]
     assert "from frame 'lidar' to frame 'base_link'" in frame.text
     assert "'odom'" in motion.text
+
+
+def test_a_twist_is_of_its_own_frame(heard: HeardTransforms) -> None:
+    _, motion = found(heard, lidar_motion="twist")
+    assert motion.level == OK
+    assert "from frame 'lidar' to frame 'base_link'" in motion.text
+    _, motion = found(heard, lidar="velodyne", lidar_motion="twist")
+    assert motion.level == ERROR
+    assert "lidar.motion_pose" in motion.remedy
 
 
 def test_a_thermal_camera_needs_a_pose_for_rotation_alone(heard: HeardTransforms) -> None:
