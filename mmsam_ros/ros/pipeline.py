@@ -31,7 +31,7 @@ from mmsam_ros.ros.snapshot import Recorder
 from mmsam_ros.ros.timings import Timings
 from mmsam_ros.ros.topics import Input, check_names
 from mmsam_ros.ros.watch import Watch
-from mmsam_ros.ros.worker import Pace, Processor, Worker
+from mmsam_ros.ros.worker import FullMemory, Pace, Processor, Worker
 from mmsam_ros.sensors import Frame, made_of_points
 from mmsam_ros.weights import default_weights
 
@@ -51,7 +51,7 @@ class Pipeline:
         self._node, self.parameters = node, dict(parameters)
         log, given = node.get_logger(), self.parameters
         self.inputs: list[Input] = []
-        self.fault = ""  # why no engine computes any more; a new process may
+        self.fault = ""  # why this process makes no masks any more; a new one may
         self.monitor = Monitor(
             log.warning, inform=log.info, topic=self._topic,
             stamp=lambda: node.get_clock().now().nanoseconds,
@@ -86,7 +86,7 @@ class Pipeline:
         check_names(node, self.inputs)
         self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
         self._worker: Worker | None = None
-        self._pace = Pace()  # of all workers
+        self._pace, self._memory = Pace(), FullMemory()  # of all workers
         self._watch: Watch | None = None
         self.settings = self._describe(poses)
         self._warn_of_settings()
@@ -190,6 +190,8 @@ class Pipeline:
         self._tell_ends()
         if outcome.reason == ENGINE:
             self.fault = outcome.text
+        elif full := self._memory.fault(outcome, time.monotonic()):
+            self.fault = full
 
     def _store(self, stream: str, message: Any) -> None:
         stamp = message.header.stamp

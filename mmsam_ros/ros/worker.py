@@ -98,6 +98,28 @@ class Processor:
         return Outcome("refused", DEFECT, traceback.format_exc(), refused)
 
 
+class FullMemory:
+    """How long every frame has failed for want of memory. A process that begins anew holds none."""
+
+    LASTING = 30.0  # seconds; until then other processes may let go of theirs
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def fault(self, outcome: Outcome, now: float) -> str:
+        """Why the process should end after this outcome; empty: it should not."""
+        if outcome.reason != OUT_OF_MEMORY:
+            if outcome.end == "used":
+                self._since = None
+            return ""
+        if self._since is None:
+            self._since = now
+        full = now - self._since
+        if full < self.LASTING:
+            return ""
+        return f"memory has been full for {full:.0f} s: {outcome.text}"
+
+
 class Pace:
     """How many sets may wait: as many as are processed before the next image comes, so that sets
     which a late sensor completes at once are not lost, and none gets old where images come faster

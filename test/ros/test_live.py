@@ -102,7 +102,8 @@ def test_a_recording_with_its_own_clock_and_a_renamed_output(tmp_path: Path) -> 
     [
         ([1, 2, 3], (4, 4), (OK, "of 3 are those of their images")),
         ([1, 3], (4, 6), (ERROR, "size 6x4, image 4x4")),
-        ([0, 1, 90], (4, 4), (OK, "of 1 are those of their images")),  # of images before and after those that came
+        # of images before and after those that came
+        ([0, 1, 90], (4, 4), (OK, "of 1 are those of their images")),
         ([1, 2, 25], (4, 4), (WARNING, "1 of 3 have the stamp of no image")),
         ([15, 25, 35], (4, 4), (ERROR, "none of 3 has the stamp of one of the 4 images")),
     ],

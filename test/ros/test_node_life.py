@@ -212,6 +212,43 @@ def test_a_full_memory_costs_frames_not_the_node(
         assert "failed" not in facts["message"]
 
 
+FULL = """
+import sys
+import torch
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.ros.main import main
+from mmsam_ros.ros.worker import FullMemory
+
+def full(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+Segmenter.prepare = full
+FullMemory.LASTING = 0.0
+sys.exit(main())
+"""
+
+
+def test_a_memory_that_stays_full_ends_the_process(weights: Path) -> None:
+    """Outside of the engine, which has others to fall back on."""
+    domain = free_domain(2)
+    args = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", FULL, "--ros-args", *args], env=environment(domain),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as node:  # fmt: skip
+        client = Client(domain)
+        try:
+            camera = client.publisher(Image, "/camera/image")
+            client.spin_until(camera.get_subscription_count, "the node subscribes")
+            camera.publish(image(STEP, np.zeros((64, 64, 3), np.uint8), "rgb8"))
+            said, _ = node.communicate(timeout=GUARD)
+        finally:
+            client.close()
+            node.kill()
+    assert node.returncode == FAULT_CODE, said
+    assert "fault: memory has been full for 0 s: CUDA out of memory" in said
+
+
 FAULTY = """
 import sys
 from mmsam_ros.inference import Segmenter

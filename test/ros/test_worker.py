@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
-from mmsam_ros.ros.worker import STUCK, STUCK_FIRST, Pace, Worker
+from mmsam_ros.ros.worker import STUCK, STUCK_FIRST, FullMemory, Pace, Worker
 
 WAIT = 600.0  # seconds after which a test hangs, on any machine
 
@@ -259,3 +259,15 @@ def test_a_set_is_stuck_after_many_times_what_others_took(monkeypatch: pytest.Mo
     assert log.finished.acquire(timeout=WAIT)
     worker.stop()
     assert worker.stuck is None
+
+
+def test_memory_that_stays_full_is_a_fault() -> None:
+    full, used = Outcome("refused", OUT_OF_MEMORY, "CUDA out of memory"), Outcome("used")
+    memory, late = FullMemory(), FullMemory.LASTING
+    assert not memory.fault(full, 100.0)
+    assert not memory.fault(used, 100.0 + late)
+    assert not memory.fault(full, 101.0 + late), "it begins anew after a mask"
+    assert not memory.fault(Outcome("dropped", "busy"), 102.0 + late)
+    assert not memory.fault(full, 100.0 + 2 * late)
+    said = memory.fault(full, 101.0 + 2 * late)
+    assert said == "memory has been full for 30 s: CUDA out of memory"
