@@ -31,6 +31,7 @@ DIAGNOSTICS_PERIOD = 1.0  # seconds
 FAULT_CODE = 3  # exit code
 Load = Callable[[setup.Parameters, Callable[[str], Any]], Segmenter]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 
 
 class FaultError(RosError):
@@ -86,22 +87,19 @@ class SegmentNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the present frame and unsubscribe; the weights stay."""
         self.active = False
-        self.follow()
-        return SUCCESS
+        return self._attempt("deactivate", self.follow, ERROR)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free weights and device."""
-        self.stop()
-        return SUCCESS
+        return self._attempt("clean up", self.stop, ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup, for good."""
-        self.stop()
-        return SUCCESS
+        return self._attempt("shut down", self.stop, ERROR)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup: the node can be configured again."""
-        self.stop()
+        self._attempt("clean up after the error", self.stop, ERROR)
         return SUCCESS
 
     def follow(self) -> None:
@@ -114,13 +112,15 @@ class SegmentNode(LifecycleNode):
         self._health.look()
 
     def stop(self) -> None:
-        """Stop, and free what configure has built."""
+        """Stop, and free what configure has built, also where stopping fails."""
         self.active = False
-        self.follow()
-        self.pipeline = None
-        self._entities.destroy()
-        free_memory()
-        self._health.look()
+        try:
+            self.follow()
+        finally:
+            self.pipeline = None
+            self._entities.destroy()
+            free_memory()
+            self._health.look()
 
     def diagnostics(self) -> Any:
         """As on `/diagnostics`, now."""
@@ -150,8 +150,12 @@ class SegmentNode(LifecycleNode):
         ready = ", ".join(f"{name} {value}" for name, value in self.pipeline.settings.items())
         self.get_logger().info(f"ready: {ready}")
 
-    def _attempt(self, name: str, act: Callable[[], None]) -> TransitionCallbackReturn:
-        """Do a transition; where it fails, the state is the one before it."""
+    def _attempt(
+        self, name: str, act: Callable[[], None], failed: TransitionCallbackReturn = FAILURE
+    ) -> TransitionCallbackReturn:
+        """Do a transition; where it fails, the state is the one before it, or with ERROR, what
+        `on_error` makes of it.
+        """
         try:
             act()
         except Exception as error:  # rclpy would drop it, and what it says
@@ -160,7 +164,7 @@ class SegmentNode(LifecycleNode):
             else:  # the error is not kept: its traceback holds what was loaded
                 said = str(error) if isinstance(error, START_ERRORS) else traceback.format_exc()
                 self.get_logger().error(f"cannot {name}: {said}")
-            return FAILURE
+            return failed
         return SUCCESS
 
     def _guard_transitions(self) -> None:

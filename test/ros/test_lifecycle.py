@@ -23,7 +23,7 @@ from rclpy.parameter import Parameter
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros import parameters, pipeline
-from mmsam_ros.ros.node import FAILURE, FAULT_CODE, SUCCESS, SegmentNode, run
+from mmsam_ros.ros.node import ERROR, FAILURE, FAULT_CODE, SUCCESS, SegmentNode, run
 from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
 from mmsam_ros.sensors import Frame
 
@@ -245,6 +245,35 @@ def test_a_frame_that_does_not_end_is_a_fault(
     finally:
         signal.signal(signal.SIGINT, handler)
         gate.set()
+
+
+@pytest.mark.parametrize("trigger", ["trigger_deactivate", "trigger_cleanup"])
+def test_an_error_in_a_transition_leaves_the_node_configurable(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, trigger: str
+) -> None:
+    """Also where stopping fails once more while it is cleaned up."""
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        if trigger == "trigger_cleanup":
+            assert node.trigger_deactivate() == SUCCESS
+            monkeypatch.setattr(SegmentNode, "follow", lambda _: 1 / 0)
+        else:
+            monkeypatch.setattr(pipeline.Pipeline, "stop", lambda _: 1 / 0)
+        assert node.pipeline is not None
+        worker = node.pipeline._worker
+        assert getattr(node, trigger)() == ERROR
+        assert node.pipeline is None
+        monkeypatch.undo()
+        if worker is not None:  # that nothing could stop
+            worker.stop()
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        node.stop()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 def test_cleanup_frees_what_configure_has_loaded(
