@@ -30,7 +30,7 @@ class Controlled(Protocol):
     active: bool
     enabled: bool
 
-    def follow(self) -> None: ...
+    def follow(self, patience: float | None = None) -> None: ...
 
     def diagnostics(self) -> Any: ...
 
@@ -89,7 +89,7 @@ class Control:
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._what.enabled = request.data
-        self._what.follow()
+        self._what.follow(patience=0.0)  # other calls must not wait for the network
         response.success = True
         response.message = "enabled" if request.data else "disabled: nothing is read"
         if request.data and not self._what.active:

@@ -102,11 +102,11 @@ class SegmentNode(LifecycleNode):
         self._attempt("clean up after the error", self.stop, ERROR)
         return SUCCESS
 
-    def follow(self) -> None:
-        """Read the sensors, or do not, as `active` and `enabled` say."""
+    def follow(self, patience: float | None = None) -> None:
+        """Read the sensors, or do not, as `active` and `enabled` say; see `Pipeline.stop`."""
         if self.pipeline is not None and self.pipeline.running != (self.active and self.enabled):
             if self.pipeline.running:
-                self.pipeline.stop()
+                self.pipeline.stop(patience)
             else:
                 self.pipeline.start()
         self._health.look()

@@ -77,9 +77,10 @@ class Pipeline:
         self.sync = setup.make_synchroniser(given, self.sensors)
         warn = node.get_logger().warning
         self.plausibility = setup.make_plausibility(given, spec, self._infos, warn)
+        self._sending = threading.Lock()
         self._process = Processor(
             builder, self.segmenter, self._outputs, node.context.ok, self._is_wanted,
-            self.plausibility, self._made,
+            self._sending, self.plausibility, self._made,
         )  # fmt: skip
         self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes)
         self.inputs = self._make_inputs()
@@ -112,15 +113,16 @@ class Pipeline:
         self._worker.start()
         self.watch_graph()
 
-    def stop(self) -> None:
-        """Unsubscribe, and end the worker; sets that wait are counted as dropped. What a frame
-        gives that ends later is not published.
+    def stop(self, patience: float | None = None) -> None:
+        """Unsubscribe, and end the worker; sets that wait are counted as dropped. The present frame
+        has `patience` seconds, see `Worker.stop`; what it gives later is not published.
         """
         for stream in self.inputs:
             stream.close()
         if self._worker is not None:
-            self._worker.stop()
-        self._worker = self._watch = None
+            self._worker.stop(patience)
+        with self._sending:  # no output is sent after this returns
+            self._worker = self._watch = None
 
     def _is_wanted(self) -> bool:
         """Whether the thread that asks is the worker, and not one that was stopped."""

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -41,6 +42,9 @@ class Processor:
     outputs: Outputs
     is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
     is_wanted: Callable[[], bool] = lambda: True  # once it is not, nothing is published
+    sending: AbstractContextManager[Any] = (
+        nullcontext()
+    )  # held from that question to the last topic
     plausibility: Plausibility | None = None
     made: Callable[[SyncedSet, Frame, Result, Timings], None] = lambda *_: None  # after a mask
 
@@ -65,11 +69,12 @@ class Processor:
             prepared = self.segmenter.prepare(frame, review)
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
-            if not self.is_wanted():
-                return Outcome("dropped", "shutdown")
             inferred = time.perf_counter()
-            shown = Shown.of(synced, frame, result, refused)
-            self.outputs.publish(shown)
+            with self.sending:
+                if not self.is_wanted():
+                    return Outcome("dropped", "shutdown")
+                shown = Shown.of(synced, frame, result, refused)
+                self.outputs.publish(shown)
             around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
             timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
             self.made(synced, frame, result, timings)
@@ -186,15 +191,16 @@ class Worker(threading.Thread):
         taken = 0.0 if began is None else time.monotonic() - began
         return taken if taken > self._pace.stuck else None
 
-    def stop(self) -> None:
+    def stop(self, patience: float | None = None) -> None:
         """Finish the current set, drop what waits ("shutdown") and end the thread.
 
-        A set that takes longer than `PATIENCE` is settled when it ends, after this has returned.
+        A set that takes longer than `patience` (seconds; `PATIENCE`) is settled when it ends, after
+        this has returned.
         """
         with self._condition:
             self._stopping.set()
             self._condition.notify()
-        self.join(PATIENCE)
+        self.join(PATIENCE if patience is None else patience)
         with self._condition:
             self._drop([*self._waiting, *self._synchroniser.flush(time.monotonic())], "shutdown")
             self._waiting.clear()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from domains import free_domain
-from harness import NodeProcess, nano_weights, running
+from harness import NodeProcess, image, nano_weights, running
 from lifecycle_msgs.msg import Transition
 from managing import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RGB, Manager
 from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
 
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.ros import parameters, pipeline
@@ -28,6 +30,7 @@ from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
 from mmsam_ros.sensors import Frame
 
 pytestmark = pytest.mark.dds
+STAMP = 1_700_000_000_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +250,47 @@ def test_a_frame_that_does_not_end_is_a_fault(
         gate.set()
 
 
+def test_enable_does_not_wait_for_the_network(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the frame gives after the answer is not published."""
+    monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 600.0)
+    inside, gate, ended = threading.Event(), threading.Event(), threading.Event()
+    infer = Segmenter.infer
+
+    def slow(*args: Any, **options: Any) -> Any:
+        inside.set()
+        assert gate.wait(600)
+        return infer(*args, **options)
+
+    monkeypatch.setattr(Segmenter, "infer", slow)
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        held = node.pipeline
+        assert held is not None
+        outcomes: list[Outcome] = []
+        settle = held._worker._settle
+        held._worker._settle = lambda s, o: (settle(s, o), outcomes.append(o), ended.set())
+        message = image(STAMP, RGB, "rgb8")
+        held._worker.feed("camera", STAMP, message, time.monotonic())
+        assert inside.wait(600)
+        request = SetBool.Request(data=False)
+        answer = node._control._enable(request, SetBool.Response())
+        assert answer.success
+        assert not held.running
+        assert not ended.is_set()
+        gate.set()
+        assert ended.wait(600)
+        assert outcomes == [Outcome("dropped", "shutdown")]
+        node.stop()
+        node.destroy_node()
+    finally:
+        gate.set()
+        rclpy.try_shutdown()
+
+
 @pytest.mark.parametrize("trigger", ["trigger_deactivate", "trigger_cleanup"])
 def test_an_error_in_a_transition_leaves_the_node_configurable(
     weights: Path, monkeypatch: pytest.MonkeyPatch, trigger: str
@@ -258,9 +302,9 @@ def test_an_error_in_a_transition_leaves_the_node_configurable(
         node = SegmentNode()
         if trigger == "trigger_cleanup":
             assert node.trigger_deactivate() == SUCCESS
-            monkeypatch.setattr(SegmentNode, "follow", lambda _: 1 / 0)
+            monkeypatch.setattr(SegmentNode, "follow", lambda *_: 1 / 0)
         else:
-            monkeypatch.setattr(pipeline.Pipeline, "stop", lambda _: 1 / 0)
+            monkeypatch.setattr(pipeline.Pipeline, "stop", lambda *_: 1 / 0)
         assert node.pipeline is not None
         worker = node.pipeline._worker
         assert getattr(node, trigger)() == ERROR

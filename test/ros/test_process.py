@@ -313,7 +313,7 @@ def test_every_way_to_end_at_once_adds_up(rig: Rig) -> None:
                 for stream, message in frame().items():
                     worker.feed(stream, STAMP + k * STAMP, message, time.monotonic())
         if synced.camera.stamp_ns == 4 * STAMP:
-            worker._stopping = True
+            worker._stopping.set()
             for stream, message in frame().items():
                 worker.feed(stream, 5 * STAMP, message, time.monotonic())
         return inside(synced)
