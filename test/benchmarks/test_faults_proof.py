@@ -72,7 +72,7 @@ def test_every_image_is_accounted_for(bench: ModuleType, monkeypatch: pytest.Mon
     from domains import free_domain
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain(8)))
-    row = bench.faults(0.4, (96, 64), "")
+    row = bench.faults(1.0, (96, 64), "")
     assert row["unexplained"] == 0, row
     assert row["restarts"] == {"node": 1, "player": 1}
     assert row["published"] > 0
