@@ -11,7 +11,6 @@ started again, after a pause that grows.
 
 import importlib.util
 import os
-from functools import partial
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
@@ -81,16 +80,17 @@ def start(context):
     What a group around this file sets would reach the last node of a process alone.
     """
     values, cameras = read_arguments(context)
-    makers, actions = [partial(shared, values, cameras)], []
+    makers, actions = [lambda gpu: shared(values | gpu, cameras)], []
     of_group = [name for name in OF_GROUP if context.launch_configurations.get(name)]
     if of_group or not one.is_set(values, "one_process"):
-        makers = [partial(separate, values, camera) for camera in cameras]
+        makers = [lambda gpu, camera=camera: separate(values | gpu, camera) for camera in cameras]
     if of_group and one.is_set(values, "one_process"):
         found = ", ".join(of_group)
         actions.append(LogInfo(msg=f"one_process: a process for each camera, as a group that "
                                    f"includes this file sets {found}"))  # fmt: skip
-    kept = [action for make in makers for action in one.kept_alive(context, make)]
-    return [*actions, *kept]
+    nodes = len(cameras) // len(makers)  # of each process
+    kept = [one.kept_alive(context, make, nodes=nodes) for make in makers]
+    return [*actions, *(action for process in kept for action in process)]
 
 
 def shared(values, cameras):

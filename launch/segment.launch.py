@@ -5,7 +5,8 @@ ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=
 
 What is wrong with an argument is said before anything starts, and ends the launch with exit code 1.
 So does a node that cannot start, and a bag of which nothing can be played. A node that ends by a
-fault or is killed is started again, after a pause that grows.
+fault or is killed is started again, after a pause that grows; so is one that cannot start any more
+after another one was ready.
 """
 
 import difflib
@@ -70,7 +71,7 @@ CHOICES = {
 }
 RATES = (1e-5, 1e5)  # of mmsam_ros.ros.player
 FILES = ("weights", "params_file", "calibration")
-READY = b"ready:"  # what the node says
+READY = b"ready:"  # what the node says, with its settings
 STARTING = b", starting"  # what the player says before the first message
 CANNOT_START = 2  # exit code of the node
 PAUSES = (1.0, 60.0)  # s before a node is started again: the first one, doubled up to the last
@@ -174,21 +175,38 @@ def start(context):
     if values["bag"] and float(values["rate"]) < 1:
         text = f"rate {values['rate']}: sync.deadline runs in real time; make it longer by the same"
         actions.append(LogInfo(msg=f"{text} factor in a parameter file, or masks lack sensors"))
-    watch = play_when_ready(context, values) if values["bag"] else None
-    return [*actions, *kept_alive(context, lambda: segment(values), watch), *rviz(values)]
+    play = play_once(context, values) if values["bag"] else lambda: None
+    node = kept_alive(context, lambda gpu: segment(values | gpu), play)
+    return [*actions, *node, *rviz(values)]
 
 
-def kept_alive(context, make, watch=None):
-    """The node that `make` gives, and another one after its end if it did not mean to end, after a
-    pause that grows. `watch` gives what else follows each node.
+def kept_alive(context, make, when_ready=lambda: None, nodes=1):
+    """A process, and another one after its end if it did not mean to end, after a pause that grows.
+
+    Once one was ready, an end with `CANNOT_START` is a fault, too: the same parameters have worked,
+    so what they name has gone since, such as the GPU.
+
+    make: gives it, of a dictionary with the argument `device` where the one before had a GPU: if
+        that is lost, `auto` would quietly go on on the CPU.
+    when_ready: gives what else follows when it is.
+    nodes: that have to say so.
     """
-    within = same_group(context)
+    within, devices = same_group(context), []  # devices of the last process that was ready
 
     def begin(pause, after):
-        node, began = make(), time.monotonic() + after
+        device = devices[0] if len(set(devices)) == 1 else ""
+        gpu = {"device": device} if device.startswith("cuda") else {}
+        node, began, said = make(gpu), time.monotonic() + after, []
+
+        def when_said_ready(line):
+            said.append(device_of(line))
+            if len(said) != nodes:
+                return None
+            devices[:] = said
+            return when_ready()
 
         def when_ended(event, context):
-            if not by_fault(event.returncode) or context.is_shutdown:
+            if not by_fault(event.returncode, bool(devices)) or context.is_shutdown:
                 return node_has_ended(event, context)
             wait = PAUSES[0] if time.monotonic() - began > SOUND else pause
             again = within(begin(min(2 * wait, PAUSES[1]), wait))
@@ -199,9 +217,15 @@ def kept_alive(context, make, watch=None):
             ]
 
         ended = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=when_ended))
-        return [ended, must_start(node, "the node"), *([watch(node)] if watch else []), node]
+        ready = when_said(node, READY, when_said_ready)
+        return [ended, must_start(node, "the node"), ready, node]
 
     return begin(PAUSES[0], 0.0)
+
+
+def device_of(line):
+    """The device that a node names in its line `READY`; empty if it names none."""
+    return line.partition(b", device ")[2].partition(b",")[0].decode(errors="replace")
 
 
 def same_group(context):
@@ -227,10 +251,13 @@ def must_start(action, what):
     return RegisterEventHandler(OnExecutionComplete(target_action=action, on_completion=when_over))
 
 
-def by_fault(code):
-    """Whether an exit code is that of a fault or of a signal that nobody sends to end the node."""
+def by_fault(code, was_ready=False):
+    """Whether an exit code is that of a fault or of a signal that nobody sends to end the node.
+
+    `was_ready`: whether a node with the same parameters was.
+    """
     asked = (-signal.SIGINT, -signal.SIGTERM)
-    return code not in (0, CANNOT_START, *asked)
+    return code not in (0, *asked) and (was_ready or code != CANNOT_START)
 
 
 def segment(values):
@@ -271,8 +298,8 @@ def node_has_ended(event, context):
     return [Shutdown(reason="the node has ended")]
 
 
-def play_when_ready(context, values):
-    """What starts the player of the bag once, when the first node says that it is ready."""
+def play_once(context, values):
+    """What starts the player of the bag, at the first call alone: when the first node is ready."""
     within, started = same_group(context), []
 
     def when_ready():
@@ -285,24 +312,23 @@ def play_when_ready(context, values):
             return player_has_ended(event, context, bool(played))
 
         return within([
-            when_said(play, STARTING, lambda: played.append(True)),
+            when_said(play, STARTING, lambda _: played.append(True)),
             RegisterEventHandler(OnProcessExit(target_action=play, on_exit=when_ended)),
             must_start(play, "the player of the bag"),
             play,
         ])  # fmt: skip
 
-    return lambda node: when_said(node, READY, when_ready)
+    return when_ready
 
 
 def when_said(action, word, then):
-    """Does `then` when a process says a word, which may come in two pieces."""
-    tails = {}
+    """Does `then` of each line with a word that a process says; it may come in pieces."""
+    rests = {}
 
     def read(stream):
         def when_output(event):
-            said = tails.get(stream, b"") + event.text
-            tails[stream] = said[1 - len(word) :]
-            return then() if word in said else None
+            *lines, rests[stream] = (rests.get(stream, b"") + event.text).split(b"\n")
+            return [act for line in lines if word in line for act in then(line) or ()] or None
 
         return when_output
 

@@ -61,7 +61,7 @@ def write_calibration(args: argparse.Namespace) -> None:
 def check_recording(args: argparse.Namespace) -> int:
     """Say which topics of a recording the node could read, with rates, gaps, clocks, encodings and
     calibration, what to set, and ready command lines. The exit status is 0 if all is well, 1 if
-    there are warnings, 2 if no mask could be made.
+    there are warnings, 2 if there are errors: no mask could be made, or none with a sensor.
     """
     from mmsam_ros.ros.bag_check import check_bag
     from mmsam_ros.ros.bags import nested, parameters_yaml

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "so are its parameters and topics. OUT is a rosbag2 folder with /mmsam/semantic, "
         f"/mmsam/classes, /mmsam/label_info and {', '.join(REPORT)}. An interrupted run goes on "
         "when the same command is given again. The exit status is 1 if a part of the recording "
-        "could not be read."
+        "could not be read, or a frame not be labelled for lack of memory or a defect; 2 if there "
+        "is no OUT."
     )
     option = parser.add_argument
     option("bag", type=Path, metavar="IN", help="rosbag2 folder or file, or a ROS 1 .bag")

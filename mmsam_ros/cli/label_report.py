@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.inference.draw import overlay
 from mmsam_ros.ros.labelling import Labelled, Labelling
 from mmsam_ros.ros.parameters import weights_path
+from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette
 
 _PICTURES, _WIDTH = 6, 640  # on the page, and pixels of each
@@ -38,7 +39,8 @@ class Report:
     Attributes:
         masks: Frames that were labelled.
         refusals: The first text of each kind of refusal so far.
-        faults: What of the recording could not be read; known after `finish`.
+        faults: What of the recording could not be read, and frames that are not labelled through
+            no fault of theirs; known after `finish`.
     """
 
     def __init__(
@@ -85,7 +87,10 @@ class Report:
         feed = self._labelling.feed
         counts = feed.sync.counts()
         broken = (f"{topic}: {n} messages cannot be read" for topic, n in feed.broken.items())
-        self.faults = [*feed.reader.faults, *broken]
+        own = (f"{n} frames are not labelled ({reason}): not for what they hold"
+               for reason in (DEFECT, OUT_OF_MEMORY)
+               if (n := counts[CAMERA].get(f"refused:{reason}")))  # fmt: skip
+        self.faults = [*feed.reader.faults, *broken, *own]
         names = {info.id: info.name for info in self._spec.classes} | {NO_LABEL: "no label"}
         total = max(1, int(self._pixels.sum()))
         present = np.flatnonzero(self._pixels).tolist()

@@ -16,7 +16,7 @@ from mmsam_ros.ros.bags import THERMAL_NAMES, recorded_transforms, transform_cha
 from mmsam_ros.ros.calibration import camera_doubts, camera_model
 from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import CLOUD, INFO, PARAMETERS
+from mmsam_ros.ros.interface import CLOUD, INFO, PARAMETERS, ParameterRow
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.survey import TopicSurvey, nearest, survey
 from mmsam_ros.sensors import CAMERA, DEPTH_METRES, LIDAR_GAIN, SensorError, made_of_points
@@ -29,6 +29,7 @@ _ARGUMENTS = {  # of the launch file
 }  # fmt: skip
 _NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in a topic
 _NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth",), "event": ("event", "dvs")}
+_ROWS: Mapping[str, ParameterRow] = {row.name: row for row in PARAMETERS}
 _DEFAULTS: Mapping[str, Any] = {row.name: row.default for row in PARAMETERS}
 _CLOSE = 0.02  # seconds of slop beyond the measured distance
 _DRIFT = 0.02  # seconds of a clock against the other, over the recording
@@ -56,6 +57,15 @@ class BagCheck:
     def say(self, level: str, subject: str, text: str, remedy: str = "") -> None:
         """Add a finding."""
         self.findings.append(Finding(level, subject, text, remedy))
+
+    def suggest(self, name: str, value: Any) -> bool:
+        """Add a parameter to set; False if the node would refuse this value."""
+        try:
+            _ROWS[name].check(value)
+        except RosError:
+            return False
+        self.parameters[name] = value
+        return True
 
     def commands(self, params_file: Path | None, weights: str) -> dict[str, str]:
         """Ready command lines: ros2 launch with the bag, the same in two, without ROS."""
@@ -202,31 +212,56 @@ def _look_at_clocks(found: BagCheck, spec: Spec) -> None:
         if topic is None or not found.topics[topic].count or not camera.count:
             continue
         one = found.topics[topic]
-        apart = nearest(camera.stamps, one.stamps)
-        clocks = float(np.median(one.lag) - np.median(camera.lag))
-        offset, slop = 0.0, float(_DEFAULTS[f"{sensor}.slop"])
-        if np.median(np.abs(apart)) > slop:
-            offset = round(-clocks, 3)
-            apart = nearest(camera.stamps, [stamp + offset for stamp in one.stamps])
-        within = float(np.mean(np.abs(apart) <= slop))
-        subject, text = f"{sensor} clock", f"{within:.0%} of images have a match within {slop} s"
-        if offset:
-            found.parameters[f"{sensor}.offset"] = offset
-            text = f"its stamps are {clocks:+.3f} s off; with {sensor}.offset {offset}, {text}"
-        wider = math.ceil(100 * (0.5 / one.rate + _CLOSE)) / 100 if one.rate else 0.0
-        if within < 0.9 and slop < wider <= 1 and np.mean(np.abs(apart) <= wider) > within:
-            found.parameters[f"{sensor}.slop"] = wider
-            text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
-        level = OK if within >= 0.9 and not offset else WARNING
-        found.say(level, subject, text, "" if level == OK else "set the parameters below")
-        late = float(np.median(camera.lag) - np.percentile(one.lag, 5) - offset)
-        if late > _DEFAULTS["sync.deadline"]:
-            found.parameters["sync.deadline"] = math.ceil(10 * (late + 0.05)) / 10
-            found.say(WARNING, f"{sensor} delay", f"it arrives up to {late:.2f} s after the image",
-                      "set the parameter sync.deadline below")  # fmt: skip
-        if abs(one.drift - camera.drift) > _DRIFT:
-            found.say(WARNING, subject, f"its clock moves by {one.drift - camera.drift:+.3f} s "
-                      "against the camera's meanwhile", "synchronise the clocks (PTP)")  # fmt: skip
+        if camera.zero_stamps or one.zero_stamps:  # an error of its own
+            found.say(WARNING, f"{sensor} clock", "not compared with the camera's, as stamps are "
+                      "zero", "have the drivers set them, and record again")  # fmt: skip
+            continue
+        _look_at_clock(found, sensor, camera, one)
+
+
+def _look_at_clock(found: BagCheck, sensor: str, camera: TopicSurvey, one: TopicSurvey) -> None:
+    apart = nearest(camera.stamps, one.stamps)
+    clocks = float(np.median(one.lag) - np.median(camera.lag))
+    offset, slop = 0.0, float(_DEFAULTS[f"{sensor}.slop"])
+    subject = f"{sensor} clock"
+    if np.median(np.abs(apart)) > slop:
+        offset = round(-clocks, 3)
+        apart = nearest(camera.stamps, [stamp + offset for stamp in one.stamps])
+    if offset and not found.suggest(f"{sensor}.offset", offset):
+        found.say(ERROR, subject, f"its stamps are {clocks:+.3f} s off, which is farther than "
+                  f"{sensor}.offset reaches ({_ROWS[f'{sensor}.offset'].high:g} s)", "one of the "
+                  "two counts from elsewhere, such as from its start: let the drivers of both use "
+                  "the system's clock, and record again")  # fmt: skip
+        return
+    within = float(np.mean(np.abs(apart) <= slop))
+    text = f"{within:.0%} of images have a match within {slop} s"
+    if offset:
+        text = f"its stamps are {clocks:+.3f} s off; with {sensor}.offset {offset}, {text}"
+    wider = math.ceil(100 * (0.5 / one.rate + _CLOSE)) / 100 if one.rate else 0.0
+    helps = within < 0.9 and slop < wider <= 1 and np.mean(np.abs(apart) <= wider) > within
+    if helps and found.suggest(f"{sensor}.slop", wider):
+        text += f"; its rate of {one.rate:.1f} Hz asks for {sensor}.slop {wider}"
+    level = OK if within >= 0.9 and not offset else WARNING
+    found.say(level, subject, text, "" if level == OK else "set the parameters below")
+    _look_at_delay(found, sensor, float(np.median(camera.lag) - np.percentile(one.lag, 5) - offset))
+    if abs(one.drift - camera.drift) > _DRIFT:
+        found.say(WARNING, subject, f"its clock moves by {one.drift - camera.drift:+.3f} s "
+                  "against the camera's meanwhile", "synchronise the clocks (PTP)")  # fmt: skip
+
+
+def _look_at_delay(found: BagCheck, sensor: str, late: float) -> None:
+    """`late`: seconds from an image to the sensor's message of the same time."""
+    row = _ROWS["sync.deadline"]
+    if late <= _DEFAULTS[row.name]:
+        return
+    others = found.parameters.get(row.name, 0.0)  # the latest sensor decides
+    text = f"it arrives up to {late:.2f} s after the image"
+    if found.suggest(row.name, max(others, math.ceil(10 * (late + 0.05)) / 10)):
+        found.say(WARNING, f"{sensor} delay", text, f"set the parameter {row.name} below")
+    else:
+        found.say(ERROR, f"{sensor} delay", f"{text}, and {row.name} waits for {row.high:g} s at "
+                  "most: masks are made without it", "find what holds its messages back: driver, "
+                  "network, or its stamps if another clock makes them")  # fmt: skip
 
 
 def _look_at_content(found: BagCheck, spec: Spec) -> None:
@@ -277,7 +312,7 @@ def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None
         differ = None not in sizes and sizes[0] != sizes[1]  # one that cannot be read is said above
         both = all(f"{name}/camera_info" in found.streams for name in (CAMERA, "thermal"))
         if differ and both:
-            found.parameters["thermal.registration"] = "rotation"
+            found.suggest("thermal.registration", "rotation")
             found.say(OK, "thermal view", "it has its own CameraInfo and size: registration by "
                       "rotation")  # fmt: skip
         elif differ:

@@ -22,6 +22,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import MmsamError, write_atomic
 from mmsam_ros.inference import Prepared, Result, Segmenter, tune_allocator
+from mmsam_ros.inference.engines.ladder import EngineError, lost
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.ros.errors import RosError
@@ -41,7 +43,7 @@ from mmsam_ros.ros.feed import Copy, Feed
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.parameters import Parameters, load_segmenter, make_geometry
 from mmsam_ros.ros.plausibility import Plausibility
-from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY, Outcome, SyncedSet
+from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.sensors import Frame, Refusal
 
 _AHEAD = 2  # frames that each process of the network has waiting
@@ -113,7 +115,10 @@ class Labelling:
     workers: int = 1
 
     def run(self, copy: Copy | None = None) -> Iterator[Labelled]:
-        """Every set, in order; each is settled in the synchroniser. `copy`: as of `Feed.sets`."""
+        """Every set, in order; each is settled in the synchroniser. `copy`: as of `Feed.sets`.
+
+        RosError once no engine computes any more, after the sets before.
+        """
         with _Network(self.parameters, self.workers) as network:
             waiting: deque[Labelled | _Pending] = deque()
             sets = self.feed.sets(self.builder.infos, copy, self.builder.motion)
@@ -131,7 +136,7 @@ class Labelling:
             frame_ids, stamp = self.builder.frame_ids(synced), synced.camera.stamp_ns / 1e9
             review = partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
             plan = Plan.of(network.geometry(self.builder.spec), frame.size)
-            with torch.inference_mode():
+            with torch.inference_mode(), _watched(network.device):
                 prepared = prepare(frame, self.builder.spec, plan, network.device, review=review)
         except Exception as error:
             return self._refuse(synced, error, refused)
@@ -144,8 +149,15 @@ class Labelling:
         return _Pending(number, synced, frame, refused, future, is_new=known is None)
 
     def _end(self, ended: Labelled | _Pending) -> Labelled:
-        if isinstance(ended, Labelled):
-            return ended
+        labelled = ended if isinstance(ended, Labelled) else self._await(ended)
+        if labelled.outcome.reason == ENGINE:  # as the node ends: all later frames would fail, too
+            raise RosError(
+                f"{labelled.outcome.text}. What is labelled so far is kept: the same command goes "
+                "on where it was"
+            )
+        return labelled
+
+    def _await(self, ended: _Pending) -> Labelled:
         synced, refused = ended.synced, ended.refused
         try:
             result = ended.future.result()
@@ -167,7 +179,7 @@ class Labelling:
         """Count it as the node does, where a bug costs one frame."""
         reason, text = DEFECT, "".join(traceback.format_exception(error))
         if isinstance(error, MmsamError):
-            reason, text = getattr(error, "reason", "invalid"), str(error)
+            reason, text = getattr(error, "reason", INVALID), str(error)
         elif isinstance(error, torch.OutOfMemoryError):
             reason, text = OUT_OF_MEMORY, str(error).partition("\n")[0]
         return self._settle(synced, Outcome("refused", reason, text, refused))
@@ -248,14 +260,29 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+@contextmanager
+def _watched(device: torch.device) -> Iterator[None]:
+    """EngineError in place of what fails because the device is lost, outside of the engine."""
+    try:
+        yield
+    except (MmsamError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if said := lost(device):
+            raise EngineError(f"the device is lost: {said}") from error
+        raise
+
+
 def _infer(prepared: Prepared, asked: dict[str, Any]) -> Result:
     assert _segmenter is not None
-    return _segmenter.infer(prepared, **asked)
+    with _watched(_segmenter.device):
+        return _segmenter.infer(prepared, **asked)
 
 
 def _infer_arrays(
     prepared: Prepared, arrays: dict[str, NDArray[Any]], asked: dict[str, Any]
 ) -> Result:
     assert _segmenter is not None
-    inputs = {name: torch.from_numpy(a).to(_segmenter.device) for name, a in arrays.items()}
+    with _watched(_segmenter.device):
+        inputs = {name: torch.from_numpy(a).to(_segmenter.device) for name, a in arrays.items()}
     return _infer(replace(prepared, inputs=inputs), asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,9 @@ from support.drives import STORE, copy_bag, write_drive
 
 from mmsam_ros.cli.main import build_parser, main
 from mmsam_ros.ros.bag_check import _size
-from mmsam_ros.ros.parameter_files import read_file
+from mmsam_ros.ros.interface import PARAMETERS
+from mmsam_ros.ros.parameter_files import read_file, read_given
+from mmsam_ros.ros.parameters import check_parameters
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.survey import nearest
 
@@ -110,6 +113,56 @@ def test_stamps_that_are_zero(
     code, found = check(bag, capsys)
     assert code == 2
     assert "20 of 20 stamps are zero" in texts(found, "error")
+    assert "lidar clock: not compared with the camera's" in texts(found, "warning")
+    assert taken_by_the_node(found) == {"thermal.registration": "rotation"}
+
+
+def taken_by_the_node(found: Any) -> dict[str, Any]:
+    """The suggested parameters, once each row and the command line's reader have accepted them."""
+    rows = {row.name: row for row in PARAMETERS}
+    for name, value in found["parameters"].items():
+        rows[name].check(value)
+    words = shlex.split(found["commands"]["without ROS"])
+    given = read_given([], [after for word, after in pairwise(words) if word == "-p"])
+    check_parameters(given, pytest.fail)
+    assert given == found["parameters"]
+    return given
+
+
+@pytest.mark.parametrize("topic", [LIDAR, "/camera/image"])
+def test_a_clock_that_counts_from_its_start(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str], topic: str
+) -> None:
+    """No lidar.offset reaches that far."""
+    with Recording(drive) as reader:
+        shift = 100 * 10**9 - reader.start_time
+    code, found = check(restamped(drive, tmp_path / "boot", topic, shift), capsys)
+    assert code == 2
+    assert "lidar clock: its stamps are " in texts(found, "error")
+    assert "farther than lidar.offset reaches (86400 s)" in texts(found, "error")
+    remedies = [f["remedy"] for f in found["findings"] if f["subject"] == "lidar clock"]
+    assert len(remedies) == 1
+    assert "use the system's clock" in remedies[0]
+    assert taken_by_the_node(found) == {"thermal.registration": "rotation"}
+
+
+@pytest.mark.parametrize("late", [0.6, 12.0])
+def test_a_sensor_that_comes_late(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str], late: float
+) -> None:
+    """The deadline is for the latest sensor that it can wait for."""
+    delays = {LIDAR: round(late * 1e9), "/thermal/image": 300_000_000}
+    bag = copy_bag(drive, tmp_path / "late", lambda c, time: time + delays.get(c.topic, 0))
+    code, found = check(bag, capsys)
+    deadline = taken_by_the_node(found)["sync.deadline"]
+    assert "thermal delay: it arrives up to 0.3" in texts(found, "warning")
+    if late < 10:
+        assert code == 1
+        assert late < deadline < late + 0.3
+    else:
+        assert code == 2
+        assert "sync.deadline waits for 10 s at most" in texts(found, "error")
+        assert 0.3 < deadline < 0.6
 
 
 def test_gaps_delays_and_sensors_that_lack(

@@ -132,6 +132,12 @@ def started(launch: Any, **values: str) -> tuple[Recorded, list[Recorded]]:
     return node, [a for a in actions if a is not node]
 
 
+def handlers(actions: list[Recorded], kind: str) -> list[dict[str, Any]]:
+    """What is registered for a kind of event."""
+    found = (a.args[0] for a in actions if a.kind == "RegisterEventHandler")
+    return [handler.kwargs for handler in found if handler.kind == kind]
+
+
 def command(action: Recorded) -> list[str]:
     """What a process action runs, with our executables as modules."""
     if action.kind == "ExecuteProcess":

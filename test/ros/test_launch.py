@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from launching import SCOPES, Recorded, defaults, set_scope, started, weights_of_a_run
+from launching import SCOPES, defaults, handlers, set_scope, started, weights_of_a_run
 
 from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
 from mmsam_ros.ros.player import RATES
@@ -177,11 +177,6 @@ def test_the_profile_is_not_forced(
     assert launch.shared_memory() == {}
 
 
-def handlers(actions: list[Recorded], kind: str) -> list[dict[str, Any]]:
-    found = (a.args[0] for a in actions if a.kind == "RegisterEventHandler")
-    return [handler.kwargs for handler in found if handler.kind == kind]
-
-
 def test_the_bag_starts_when_the_node_is_ready(
     launch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -193,14 +188,14 @@ def test_the_bag_starts_when_the_node_is_ready(
     on_stdout, on_stderr = watch["on_stdout"], watch["on_stderr"]
     assert on_stderr(types.SimpleNamespace(text=b"[WARN] loading")) is None
     assert on_stdout(types.SimpleNamespace(text=b"[INFO] [mmsam]: rea")) is None
-    assert on_stderr(types.SimpleNamespace(text=b"dy: of another stream")) is None
+    assert on_stderr(types.SimpleNamespace(text=b"dy: of another stream\n")) is None
     # where RCUTILS_LOGGING_USE_STDOUT sends logs, in two pieces
-    *_, play, end = on_stdout(types.SimpleNamespace(text=b"dy: weights"))
+    *_, play, end = on_stdout(types.SimpleNamespace(text=b"dy: weights\n"))
     assert end.kind == "PopLaunchConfigurations"
     assert (play.kwargs["package"], play.kwargs["executable"]) == ("mmsam_ros", "replay")
     options = [str(tmp_path), "--rate", "0.5", "--clock"]
     assert play.kwargs["arguments"] == [*options, "--loop"]
-    assert on_stderr(types.SimpleNamespace(text=b"ready: again")) is None
+    assert on_stderr(types.SimpleNamespace(text=b"ready: again\n")) is None
     once = launch.player(defaults(launch, **values | {"loop": "False"}).values)
     assert once.kwargs["arguments"] == options
 
@@ -210,7 +205,7 @@ def test_the_bag_starts_once_whichever_node_is_ready_first(launch: Any, tmp_path
     context = defaults(launch, bag=str(tmp_path))
     actions = launch.start(context)
     assert not any(a.kind == "LogInfo" for a in actions)
-    ready = types.SimpleNamespace(text=b"ready: weights")
+    ready = types.SimpleNamespace(text=b"ready: weights\n")
     watches = []
     for _ in range(3):
         watches += handlers(actions, "OnProcessIO")
@@ -245,11 +240,11 @@ def test_a_bag_that_is_played_in_part_does_not_end_the_node(
 ) -> None:
     _, others = started(launch, bag=str(tmp_path))
     (watch,) = handlers(others, "OnProcessIO")
-    actions = watch["on_stderr"](types.SimpleNamespace(text=b"ready: weights"))
+    actions = watch["on_stderr"](types.SimpleNamespace(text=b"ready: weights\n"))
     (output,), (end,) = handlers(actions, "OnProcessIO"), handlers(actions, "OnProcessExit")
     (play,) = (a for a in actions if a.kind == "Node")
     assert output["target_action"] is end["target_action"] is play
-    output["on_stdout"](types.SimpleNamespace(text=said))
+    output["on_stdout"](types.SimpleNamespace(text=said + b"\n"))
     event, context = types.SimpleNamespace(returncode=2), defaults(launch)
     if ends:
         with pytest.raises(RuntimeError, match=r"the bag was not played \(exit code 2\)"):
@@ -332,37 +327,6 @@ def test_the_end_of_a_process(launch: Any) -> None:
     assert launch.player_has_ended(event, context, False) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "again"),
-    [(3, True), (1, True), (-signal.SIGKILL, True), (-signal.SIGSEGV, True), (0, False),
-     (2, False), (-signal.SIGINT, False), (-signal.SIGTERM, False)],
-)  # fmt: skip
-def test_a_node_that_ends_by_a_fault_is_started_again(launch: Any, code: int, again: bool) -> None:
-    assert launch.by_fault(code) == again
-
-
-def test_the_pause_before_another_start_grows(
-    launch: Any, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(launch.time, "monotonic", lambda: now)
-    context = defaults(launch, weights=str(weights))
-    event, pauses = types.SimpleNamespace(returncode=3), []
-    actions = launch.start(context)
-    for lived in (1, 1, 1, 1, 1, 1, 1, 1, 100, 1):
-        handler = next(a.args[0] for a in actions if a.kind == "RegisterEventHandler")
-        now += lived
-        said, timer = handler.kwargs["on_exit"](event, context)
-        pauses.append(timer.kwargs["period"])
-        assert "exit code 3" in said.kwargs["msg"]
-        now += timer.kwargs["period"]
-        actions = timer.kwargs["actions"]
-        assert [a.kwargs["executable"] for a in actions if a.kind == "Node"] == ["segment"]
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2]
-    context.is_shutdown = True
-    assert handler.kwargs["on_exit"](event, context) == []
-
-
 def test_another_node_is_of_the_same_group(launch: Any, tmp_path: Path) -> None:
     """A GroupAction around the file has taken back its namespace by then; so for the player."""
     context = defaults(launch, bag=str(tmp_path))
@@ -371,7 +335,7 @@ def test_another_node_is_of_the_same_group(launch: Any, tmp_path: Path) -> None:
     del context.values["ros_namespace"]
     (end,), (watch,) = handlers(actions, "OnProcessExit"), handlers(actions, "OnProcessIO")
     _, timer = end["on_exit"](types.SimpleNamespace(returncode=3), context)
-    played = watch["on_stdout"](types.SimpleNamespace(text=b"ready:"))
+    played = watch["on_stdout"](types.SimpleNamespace(text=b"ready:\n"))
     for later in (timer.kwargs["actions"], played):
         spaces = []
         for action in later:

@@ -85,6 +85,37 @@ def test_a_node_that_is_killed_is_started_again(launch: Any, weights: Path) -> N
 
 
 @pytest.mark.dds
+def test_a_node_that_was_ready_is_started_until_it_can_start(
+    launch: Any, weights: Path, tmp_path: Path
+) -> None:
+    """What it lacks meanwhile are its weights; a GPU that is lost would be the same."""
+    own, away = tmp_path / "own.safetensors", tmp_path / "away"
+    own.write_bytes(weights.read_bytes())
+    values = {"weights": str(own), "device": "cpu"}
+    running = Launched(launch, defaults(launch, **values), free_domain(7))
+    client = Client(free_domain(7))
+
+    def said(word: str) -> list[str]:
+        return [line for line in running.lines if word in line]
+
+    try:
+        client.spin_until(lambda: said("ready: "), "the node is ready")
+        assert launch.device_of(said("ready: ")[0].encode()) == "cpu"
+        own.rename(away)
+        running._processes[0].kill()
+        client.spin_until(
+            lambda: said("exit code 2, see its log; it is started again in 2 s"),
+            "a node that cannot start",
+        )
+        away.rename(own)
+        client.spin_until(lambda: len(said("ready: ")) == 2, "another one is ready")
+    finally:
+        client.close()
+        running.interrupt()
+    assert running.wait() == 0
+
+
+@pytest.mark.dds
 def test_the_launch_ends_with_a_bag_that_cannot_be_played(
     launch: Any, weights: Path, tmp_path: Path
 ) -> None:
