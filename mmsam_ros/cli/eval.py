@@ -19,6 +19,7 @@ from mmsam_ros.cli.arguments import (
 from mmsam_ros.cli.output import print_paragraph, print_table, progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.corrupt import CORRUPTIONS
+from mmsam_ros.inference import tune_allocator
 from mmsam_ros.sensors import AUXILIARY_SENSORS
 from mmsam_ros.training.devices import is_first, join_processes, own_share
 from mmsam_ros.training.evaluate import EvalConfig, Evaluation, FrameResult
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    tune_allocator()
     known = EvalConfig.__dataclass_fields__.keys()
     given = {k: value for k, value in vars(args).items() if k in known and value is not None}
     join_processes(args.device)

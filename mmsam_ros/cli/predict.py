@@ -51,11 +51,12 @@ def run(args: argparse.Namespace) -> None:
         raise CliError(f"{path}: no such file")  # before torch is loaded, which knows the names
     from mmsam_ros.data.frames import FrameSet, Record
     from mmsam_ros.data.read import Calibration
-    from mmsam_ros.inference import Segmenter
+    from mmsam_ros.inference import Segmenter, tune_allocator
     from mmsam_ros.inference.channels import ChannelWatch
     from mmsam_ros.inference.draw import overlay
     from mmsam_ros.weights import default_weights
 
+    tune_allocator()
     given = {s: path for s in AUXILIARY_SENSORS if (path := getattr(args, s)) is not None}
     pairs = pair_files(args.images, given)
     if args.out.resolve() in (path.resolve() for path in args.images):

@@ -15,7 +15,10 @@ import numpy as np
 
 from mmsam_ros._util import near_match
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.inference.engines.ladder import Ladder, rungs
+from mmsam_ros.inference.engines.eager import PRECISIONS, TorchEngine
+from mmsam_ros.inference.engines.ladder import Ladder, free_memory, rungs
+from mmsam_ros.inference.errors import InferenceError
+from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
@@ -161,11 +164,35 @@ def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segment
         make_geometry(parameters, spec),
         engine=parameters["engine"], providers=tuple(providers),
     )  # fmt: skip
-    segmenter.warm_up()
+    _warm_up(segmenter, model, parameters, say)
     engine = segmenter.engine
     followers = rungs(engine, model, parameters["precision"])
     segmenter.engine = Ladder(engine, followers, segmenter.geometry.size, say)
     return segmenter
+
+
+def _warm_up(
+    segmenter: Segmenter, model: MMSAMAdapter, parameters: Parameters, say: Callable[[str], Any]
+) -> None:
+    """Make the segmenter ready; what `auto` chose may compute with all sensors, as it was measured,
+    and fail with fewer: PyTorch then takes its place, which `say` logs.
+    """
+    engine, precision = segmenter.engine, parameters["precision"]
+    try:
+        segmenter.warm_up()
+    except InferenceError as error:
+        # fp16 was asked for, and PyTorch does not have it
+        replaceable = type(engine) is not TorchEngine and precision in PRECISIONS
+        if parameters["engine"] != "auto" or not replaceable:
+            raise
+        say(f"engine auto: torch takes the place of {engine.name}, which fails: {error}")
+    else:
+        return
+    device = engine.device
+    del engine, segmenter.engine  # there may be no room for both
+    free_memory()
+    segmenter.engine = TorchEngine(model, device, precision)
+    segmenter.warm_up()
 
 
 def make_geometry(parameters: Parameters, spec: Spec) -> Geometry:

@@ -173,6 +173,8 @@ def test_auto_without_onnx_runtime_is_torch(monkeypatch: pytest.MonkeyPatch) -> 
     engine = Segmenter(random_network(spec), spec, "cpu", engine="auto").engine
     assert engine.name == "torch"
     assert not cache_folder("auto").parent.joinpath("onnx").exists()
+    with pytest.raises(InferenceError, match="with engine auto and no onnxruntime installed"):
+        Segmenter(random_network(spec), spec, "cpu", engine="auto", providers=[CPU])
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,10 @@ def test_auto_without_onnx_runtime_is_torch(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"engine": "onxn"}, "engine: unknown 'onxn'; did you mean 'onnx'"),
         ({"engine": "torch", "providers": [CPU]}, "engine.providers: found CPUExecutionProvider"),
+        (
+            {"engine": "auto", "precision": "bf16", "providers": [CPU]},
+            "found CPUExecutionProvider with engine auto and precision bf16, expected none",
+        ),
         ({"engine": "onnx", "precision": "bf16"}, "precision of engine onnx: unknown 'bf16'"),
         ({"engine": "onnx", "precision": "fp16"}, "precision fp16: no CPU gains from it"),
         ({"engine": "torch", "precision": "fp16"}, "precision: found 'fp16'"),

@@ -46,7 +46,7 @@ def cache_folder(name: str) -> Path:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` if the block ends without an error.
 
-    If another process has been faster, what it has made stays.
+    If another process has been faster, even by a moment, what it has made stays.
     """
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as part:
         inside = Path(part, path.name)
@@ -54,17 +54,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield inside
         for file in inside.iterdir():
             flush(file)
-        if not path.exists():
+        try:
             inside.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
 
 
 def fingerprint(model: MMSAMAdapter, *facts: object) -> str:
-    """A hash of weights, configuration, the network's code, versions and further facts."""
+    """A hash of weights, configuration, code, versions and further facts."""
     known = [dataclasses.asdict(model.config), __version__, versions(_PACKAGES), *map(str, facts)]
     digest = hashlib.sha256(json.dumps(known).encode())
-    for path in sorted(Path(mmsam_ros.model.__path__[0]).glob("*.py")):
+    for path in _code():
         digest.update(path.read_bytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _code() -> list[Path]:
+    """What makes the kept files of weights: the network, its export, and the engines."""
+    here = Path(__file__).parent
+    network = Path(mmsam_ros.model.__path__[0])
+    return [*sorted(network.glob("*.py")), here.parent / "export.py", *sorted(here.glob("*.py"))]

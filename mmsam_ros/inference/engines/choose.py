@@ -111,6 +111,10 @@ def _fastest(
     # on the CPU "compile" takes minutes, and again for each set of sensors
     names += ["triton", "compile"] if names and device.type == "cuda" else []
     names += ["onnx"] if precision != "bf16" and importlib.util.find_spec("onnxruntime") else []
+    if providers and "onnx" not in names:
+        reason = "precision bf16" if precision == "bf16" else "no onnxruntime installed"
+        raise InferenceError(f"engine.providers: found {', '.join(providers)} with engine auto and "
+                             f"{reason}, expected none: they are ONNX Runtime's")  # fmt: skip
     if len(names) < 2:
         return _make(names[0] if names else "onnx", model, device, precision, providers)
     threads = torch.get_num_threads()

@@ -63,7 +63,8 @@ class OnnxEngine:
         self.device, self.precision = find_device(device), precision
         if precision == "fp16" and self.device.type == "cpu":
             raise InferenceError("precision fp16: no CPU gains from it; expected fp32")
-        self.providers = self._usable(providers)
+        have = self._runtime.get_available_providers()
+        self.providers = choose_providers(providers, have, self.device)
         self.name = f"onnx ({self.providers[0].removesuffix('ExecutionProvider')})"
         self._model, self._key = model.cpu(), fingerprint(model, OPSET, precision)
         self._sessions: dict[tuple[tuple[str, ...], tuple[int, ...]], Any] = {}
@@ -80,25 +81,6 @@ class OnnxEngine:
             self._sessions[names, shape] = self._session(names, shape)
         return self._run(self._sessions[names, shape], inputs)
 
-    def _usable(self, wanted: Sequence[str]) -> list[str]:
-        """The providers to use, CPU last: it takes what the others do not."""
-        have, kind = self._runtime.get_available_providers(), self.device.type
-        for name in wanted:
-            check_word("engine.providers", name, PROVIDERS, InferenceError)
-            place, package = PROVIDERS[name]
-            if name not in have:
-                raise InferenceError(f"engine.providers: found {name}, but this ONNX Runtime has "
-                                     f"{', '.join(have)}; {package} brings it")  # fmt: skip
-            if place != kind and name != CPU:
-                raise InferenceError(f"engine.providers: found {name} with device {self.device}, "
-                                     f"expected device {place}")  # fmt: skip
-        fitting = [n for n in PROVIDERS if n in have and PROVIDERS[n][0] == kind]
-        found = [*wanted] or [n for n in fitting if n not in _BY_NAME_ALONE]
-        if not found:
-            raise InferenceError(f"device {self.device}: this ONNX Runtime has {', '.join(have)}; "
-                                 f"onnxruntime-gpu brings {CUDA}")  # fmt: skip
-        return list(dict.fromkeys([*found, CPU]))
-
     def _session(self, names: tuple[str, ...], shape: tuple[int, ...]) -> Any:
         """A session that agrees with PyTorch."""
         what = f"engine onnx with {self.providers[0]} for {' + '.join(names)}"
@@ -106,6 +88,8 @@ class OnnxEngine:
         if folder.exists():
             try:
                 return self._load(folder, names, shape, what)
+            except InferenceError:  # a ValueError; the files are whole, and made again are the same
+                raise
             except self._damage as error:
                 _log.warning("%s: %s is damaged (%s); it is made again", what, folder, error)
         try:
@@ -170,3 +154,29 @@ class OnnxEngine:
             torch.cuda.current_stream(self.device).synchronize()
         session.run_with_iobinding(binding)
         return logits
+
+
+def choose_providers(wanted: Sequence[str], have: Sequence[str], device: torch.device) -> list[str]:
+    """The providers to use of those that ONNX Runtime has, CPU last: it takes what the others do
+    not. InferenceError where none of them computes on the device.
+    """
+    kind = device.type
+    for name in wanted:
+        check_word("engine.providers", name, PROVIDERS, InferenceError)
+        place, package = PROVIDERS[name]
+        if name not in have:
+            raise InferenceError(f"engine.providers: found {name}, but this ONNX Runtime has "
+                                 f"{', '.join(have)}; {package} brings it")  # fmt: skip
+        if place != kind and name != CPU:
+            raise InferenceError(f"engine.providers: found {name} with device {device}, "
+                                 f"expected device {place}")  # fmt: skip
+    if wanted and all(PROVIDERS[name][0] != kind for name in wanted):
+        # its inputs would be in a memory that no provider of the session can read
+        raise InferenceError(f"engine.providers: found {CPU} alone with device {device}, expected "
+                             f"device cpu, or {CUDA} before it")  # fmt: skip
+    fitting = [n for n in PROVIDERS if n in have and PROVIDERS[n][0] == kind]
+    found = [*wanted] or [n for n in fitting if n not in _BY_NAME_ALONE]
+    if not found:
+        raise InferenceError(f"device {device}: this ONNX Runtime has {', '.join(have)}; "
+                             f"onnxruntime-gpu brings {CUDA}")  # fmt: skip
+    return list(dict.fromkeys([*found, CPU]))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime's sessions and their files, whatever the network."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.networks import spec_of
+from support.pixels import PixelNetwork
+
+from mmsam_ros.inference import InferenceError
+from mmsam_ros.inference import export as export_module
+from mmsam_ros.inference.engines.cache import cache_folder
+from mmsam_ros.inference.engines.choose import warm_up
+from mmsam_ros.inference.engines.onnx import OnnxEngine, choose_providers
+from mmsam_ros.inference.export import export_file, sample_inputs, subsets
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+SPEC = spec_of("synthetic_rgb_lidar_thermal", image_size=(64, 96))
+SIZE = SPEC.geometry.size
+
+
+@pytest.fixture(autouse=True)
+def _pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("MMSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(export_module, "prepare", lambda model: model)
+
+
+def test_losing_a_sensor_makes_no_session(caplog: pytest.LogCaptureFixture) -> None:
+    model = PixelNetwork(SPEC.config)
+    engine = OnnxEngine(model, "cpu")
+    caplog.set_level(logging.INFO)
+    warm_up(engine, SPEC.config, SIZE)
+    sets = subsets(SPEC.config)
+    said = [r.message for r in caplog.records if r.message.startswith("exporting")]
+    assert [text.split(" to ONNX")[0].split(" for ")[1] for text in said] == [
+        " + ".join(names) for names in sets
+    ]
+    folders = {path: path.stat().st_mtime_ns for path in cache_folder("onnx").iterdir()}
+    assert len(folders) == len(sets) == 4
+    sessions = dict(engine._sessions)
+    caplog.clear()
+    for names in (*sets, ("rgb", "thermal", "lidar")):  # in whatever order they come
+        inputs = sample_inputs(names, (1, 3, *SIZE))
+        with torch.inference_mode():
+            torch.testing.assert_close(engine(inputs), model(inputs), atol=1e-4, rtol=0)
+    assert engine._sessions == sessions
+    assert not caplog.records
+    assert {path: path.stat().st_mtime_ns for path in cache_folder("onnx").iterdir()} == folders
+
+
+def test_what_disagrees_is_neither_deleted_nor_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """TensorRT's engines of many minutes are beside the network."""
+    model, inputs = PixelNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
+    OnnxEngine(model, "cpu")(inputs)
+    (folder,) = cache_folder("onnx").iterdir()
+    np.save(folder / "reference.npy", -np.load(folder / "reference.npy"))
+    (folder / "kept.engine").touch()
+    with pytest.raises(InferenceError, match=r"for rgb does not agree .* cosine -1\.0"):
+        OnnxEngine(model, "cpu")(inputs)
+    assert not [
+        r for r in caplog.records if r.name.startswith("mmsam_ros") and r.levelno > logging.INFO
+    ]
+    assert {path.name for path in folder.iterdir()} == {
+        "kept.engine",
+        "model.onnx",
+        "reference.npy",
+    }
+
+
+def test_a_refused_export_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, model = tmp_path / "out", PixelNetwork(SPEC.config)
+    other = PixelNetwork(SPEC.config, seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "prepare", lambda model: other)  # a rewrite that is wrong
+        with pytest.raises(InferenceError, match=r"w\.onnx does not agree .*cosine 0\."):
+            export_file(model, SPEC, ["lidar"], out / "w.onnx")
+    assert list(out.iterdir()) == []
+    export_file(model, SPEC, ["lidar"], out / "w.onnx")
+    before = (out / "w.onnx").read_bytes()
+    monkeypatch.setattr(export_module, "prepare", lambda model: other)
+    with pytest.raises(InferenceError, match="does not agree"):
+        export_file(model, SPEC, ["lidar"], out / "w.onnx")
+    assert [path.read_bytes() for path in out.iterdir()] == [before]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "found"),
+    [
+        ([], "cpu", [CPU]),
+        ([], "cuda", [CUDA, CPU]),
+        ([TENSORRT], "cuda", [TENSORRT, CPU]),
+        ([TENSORRT, CUDA, CPU], "cuda", [TENSORRT, CUDA, CPU]),
+        ([CPU], "cpu", [CPU]),
+    ],
+)
+def test_providers_of_a_device(wanted: list[str], device: str, found: list[str]) -> None:
+    have = [TENSORRT, CUDA, CPU]
+    assert choose_providers(wanted, have, torch.device(device)) == found
+
+
+def test_the_cpu_alone_is_refused_with_inputs_on_a_gpu() -> None:
+    said = f"found {CPU} alone with device cuda:1, expected device cpu, or {CUDA} before it"
+    with pytest.raises(InferenceError, match=said):
+        choose_providers([CPU], [CUDA, CPU], torch.device("cuda:1"))
+    with pytest.raises(InferenceError, match=f"found {CUDA} with device cpu, expected device cuda"):
+        choose_providers([CUDA], [CUDA, CPU], torch.device("cpu"))
