@@ -44,8 +44,9 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bench_cameras": ("Several cameras in one process, and in several", (
         "processes", "cameras", "pss_mib", "cpu_s_per_frame", "elapsed_s_per_frame")),
     "bench_responsive": ("Calls while a frame is inferred", (
-        "images", "threads", "get_parameters_p50_ms", "get_parameters_p99_ms", "get_state_p50_ms",
-        "get_state_p99_ms", "diagnostics_late_p50_ms", "diagnostics_late_p99_ms")),
+        "images", "threads", "get_parameters_p50_ms", "get_parameters_p99_ms",
+        "set_parameters_p99_ms", "get_state_p99_ms", "snapshot_p99_ms", "disable_p99_ms",
+        "diagnostics_late_p99_ms")),
     "bench_faults": ("The node under faults", (
         "threads", "expected", "published", "published_of_sound", "unexplained")),
     "bench_start": ("From start to first mask", (
