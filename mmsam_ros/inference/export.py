@@ -8,6 +8,7 @@ Inputs are the normalised images (B, 3, h, w) under the modalities' names, the o
 import importlib
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ OPSET = 20
 PRECISIONS = ("fp32", "fp16")
 Names = tuple[str, ...]
 _MATRIX_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_ENCODER = re.compile(r"'model\.(fallback\.)?encoder\.")  # a scope; a fallback's is the only one
 _log = logging.getLogger(__name__)
 logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it tells of every tensor
 
@@ -175,8 +177,10 @@ def _halve(model: Any) -> None:
     graph, halves = model.graph, {}
     for node in tuple(graph):
         scope = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
-        weighted = any(value is not None and value.is_initializer() for value in node.inputs)
-        wanted = (weighted and "classifier" not in scope) or "'model.encoder." in scope
+        weights = [v.name for v in node.inputs if v is not None and v.is_initializer()]
+        # by name: the classifier's scope is that of the region without autocast, which has none
+        layer = weights and not any(".classifier." in name for name in weights)
+        wanted = layer or _ENCODER.search(scope)
         if node.op_type not in _MATRIX_OPS or not wanted:
             continue
         for i, value in enumerate(node.inputs):

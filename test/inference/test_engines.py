@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from pathlib import Path
 
@@ -12,14 +10,11 @@ import pytest
 import torch
 from support.networks import random_network, spec_of
 
-from mmsam_ros.cli.main import main
 from mmsam_ros.inference import InferenceError, Segmenter, TorchEngine
 from mmsam_ros.inference.engines import choose
 from mmsam_ros.inference.engines.cache import cache_folder, fingerprint, new_folder
-from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
+from mmsam_ros.inference.export import Agreement, sample_inputs
 from mmsam_ros.model import build_model
-from mmsam_ros.sensors import RGB
-from mmsam_ros.weights import Spec, save_model
 
 CPU = "CPUExecutionProvider"
 SEVERAL = "synthetic_rgb_lidar_thermal"
@@ -28,58 +23,6 @@ SEVERAL = "synthetic_rgb_lidar_thermal"
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMSAM_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("network", "absent", "asked"),
-    [
-        (SEVERAL, "masked", None),
-        ("muses_rgb_lidar", "empty", None),
-        (SEVERAL, "fallback", []),  # of a fallback the camera alone is another network
-        (SEVERAL, "fallback", ["lidar", "thermal"]),
-    ],
-)
-def test_sets_of_sensors_are_exported(
-    network: str, absent: str, asked: list[str] | None, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Combined by presence, and one auxiliary as published, whose absence is its empty raster."""
-    runtime = pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-    spec = spec_of(network)
-    combine = dataclasses.replace(spec.config.combine, absent=absent)
-    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, combine=combine))
-    model = random_network(spec).eval()
-    weights, out = tmp_path / "w.safetensors", tmp_path / "out"
-    save_model(weights, model, spec)
-    words = [] if asked is None else [f"--sensors={','.join(asked)}"]
-    command = ["weights", "export", str(weights), "--format", "onnx", "--out", str(out), *words]
-    assert main(command) == 0
-    said = capsys.readouterr().out
-    if asked is None:
-        sets = subsets(spec.config)
-        assert len(sets) == 2 ** len(spec.sensors)
-    else:
-        sets = [(RGB, *asked)]
-    assert len(list(out.iterdir())) == len(sets)
-    for names in sets:
-        path = out / f"{'_'.join(('w', 'camera', *names[1:]))}_fp32.onnx"
-        assert f"{path}: cosine 1.000000, argmax 100.000%" in said
-        session = runtime.InferenceSession(path, providers=[CPU])
-        facts = session.get_modelmeta().custom_metadata_map
-        assert json.loads(facts["modalities"]) == list(names)
-        values = {key: json.loads(facts[key]) for key in spec.to_dict()}
-        assert Spec.from_dict(values) == spec
-        assert [i.name for i in session.get_inputs()] == list(names)
-        inputs = sample_inputs(names, (1, 3, *spec.geometry.size))
-        (found,) = session.run(["logits"], {n: x.numpy() for n, x in inputs.items()})
-        with torch.inference_mode():
-            torch.testing.assert_close(torch.from_numpy(found), model(inputs), atol=1e-3, rtol=0)
-        proto = onnx.load(path)
-        assert [o.version for o in proto.opset_import if not o.domain] == [20]
-        assert not {"ScatterElements", "NonZero"} & {node.op_type for node in proto.graph.node}
-        assert str(Path.home()).encode() not in path.read_bytes()  # no traces of this machine
 
 
 @pytest.mark.slow
