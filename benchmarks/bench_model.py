@@ -42,7 +42,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsam_ros._util import machine
 from mmsam_ros.inference import tune_allocator
-from mmsam_ros.model import build_model, prepare
+from mmsam_ros.model import build_model, pack, packing_pays, prepare
+from mmsam_ros.model.packed import PackedLinear
 
 TOKENS, NARROW, WIDE = 4096, 1024, 4096
 
@@ -94,6 +95,8 @@ def measure(case: Row) -> Row:
     model, inputs = network(config_of(case["preset"]), case["device"])
     if case["network"] == "prepared":
         model = prepare(model)
+        if case["device"] == "cpu" and packing_pays():  # as the engine does
+            pack(model, torch.bfloat16 if half else torch.float32)
     clock, repeats = Clock(case["device"]), 1 if case["preset"] == "vit_l" else 9
     autocast = partial(torch.autocast, case["device"], torch.bfloat16, enabled=half)
     taken: list[Row] = []
@@ -120,15 +123,18 @@ def measure(case: Row) -> Row:
     }  # fmt: skip
 
 
+@torch.inference_mode()
 def matrix_rate(clock: Clock, half: bool) -> float:
-    """GFLOP/s of a linear layer."""
+    """GFLOP/s of a linear layer, in the layout that the engine gives it."""
     kind = torch.bfloat16 if half else torch.float32
     x = torch.randn(TOKENS, NARROW, device=clock.device, dtype=kind)
-    weight, bias = torch.randn(WIDE, NARROW).to(x), torch.randn(WIDE).to(x)
+    layer = nn.Linear(NARROW, WIDE, device=clock.device, dtype=kind)
+    packs = clock.device == "cpu" and packing_pays()
+    product = PackedLinear(layer, kind) if packs else layer
     seconds = []
     for _ in range(5):
         began = clock.now()
-        nn.functional.linear(x, weight, bias)
+        product(x)
         seconds.append(clock.now() - began)
     return 2e-9 * TOKENS * NARROW * WIDE / statistics.median(seconds[1:])
 

@@ -24,6 +24,7 @@ class CompiledEngine(TorchEngine):
     """
 
     name = "compile"
+    packs = False  # the compiler chooses
 
     def __init__(
         self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"

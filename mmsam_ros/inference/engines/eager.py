@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations, prepare
+from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations, pack, packing_pays, prepare
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -19,6 +19,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    packs = True  # whether it may use layouts that only this PyTorch and CPU read
 
     def __init__(
         self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32",
@@ -33,6 +34,8 @@ class TorchEngine:
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
+        if self.packs and self.device.type == "cpu" and packing_pays():
+            pack(self.model, torch.bfloat16 if precision == "bf16" else torch.float32)
         self._forward: Callable[[Mapping[str, Tensor]], Tensor] = self.model
 
     @torch.inference_mode()
