@@ -6,6 +6,7 @@ private: both can be remapped, and both follow the node's namespace.
 """
 
 import importlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +157,12 @@ class ParameterRow:
         """Raises RosError unless type, word, range and length of a value are as expected."""
         hint = near_match(value, self.choices) if self.choices else ""
         require(self._fits(value), f"parameter {self.name}", value, self.expected + hint, RosError)
+
+    def check_override(self, given: Mapping[str, Any]) -> None:
+        """`check` of what a node was started with (rclpy's Parameters by name), if it is given."""
+        found = given.get(self.name)
+        if found is not None and not (self.default is None and found.value is None):
+            self.check(found.value)
 
     def _fits(self, value: Any) -> bool:
         if self.default is None:
@@ -361,3 +368,18 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
     *_sensor("event"),
     *_sensor("depth"),
 )  # fmt: skip
+
+
+_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
+
+
+def check_names(given: Iterable[str], warn: Callable[[str], Any]) -> None:
+    """Warn of names that do not exist; RosError for one that is close to one that does."""
+    known = [row.name for row in PARAMETERS]
+    for name in given:
+        if name not in known and not name.startswith(_OF_ROS):
+            hint = near_match(name, known)
+            if hint.startswith("; did you mean"):
+                raise RosError(f"parameter {name!r} does not exist{hint}")
+            # it may be meant for another node that reads the same file
+            warn(f"parameter {name!r} does not exist and is ignored")

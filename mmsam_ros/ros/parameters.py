@@ -6,7 +6,7 @@ to declare them needs ROS.
 """
 
 import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsam_ros._util import near_match
 from mmsam_ros.inference import Segmenter
 from mmsam_ros.inference.engines.eager import PRECISIONS, TorchEngine
 from mmsam_ros.inference.engines.ladder import Ladder, free_memory, rungs
@@ -23,7 +22,7 @@ from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
-from mmsam_ros.ros.interface import PARAMETERS, START, ParameterRow
+from mmsam_ros.ros.interface import PARAMETERS, START, ParameterRow, check_names
 from mmsam_ros.ros.messages import cv_bridge_reader, read_pixels
 from mmsam_ros.ros.motion import CloudMotion
 from mmsam_ros.ros.notes import SILENT, Notes
@@ -42,7 +41,6 @@ from mmsam_ros.weights import Geometry, Spec, default_weights, load_model, weigh
 
 Parameters = Mapping[str, Any]  # checked values by name; a list that is not set is None
 _WHOLE = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)  # region of interest
-_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")  # rclpy declares
 
 
 def declare_parameters(node: Any) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def declare_parameters(node: Any) -> dict[str, Any]:
     is close to one that exists. `check_together` looks at combinations.
     """
     parameters = {row.name: _declare(node, row) for row in PARAMETERS}
-    _check_names(node._parameter_overrides, node.get_logger().warning)
+    check_names(node._parameter_overrides, node.get_logger().warning)
     return parameters
 
 
@@ -70,21 +68,9 @@ def check_parameters(given: Mapping[str, Any], warn: Callable[[str], Any]) -> Pa
     parameters = {row.name: given.get(row.name, row.default) for row in PARAMETERS}
     parameters |= {row.name: parameters[row.name] or None for row in PARAMETERS
                    if row.default is None}  # fmt: skip
-    _check_names(given, warn)
+    check_names(given, warn)
     check_together(parameters)
     return parameters
-
-
-def _check_names(given: Iterable[str], warn: Callable[[str], Any]) -> None:
-    """Warn of names that do not exist; RosError for one that is close to one that does."""
-    known = [row.name for row in PARAMETERS]
-    for name in given:
-        if name not in known and not name.startswith(_OF_ROS):
-            hint = near_match(name, known)
-            if hint.startswith("; did you mean"):
-                raise RosError(f"parameter {name!r} does not exist{hint}")
-            # it may be meant for another node that reads the same file
-            warn(f"parameter {name!r} does not exist and is ignored")
 
 
 def _declare(node: Any, row: ParameterRow) -> Any:
@@ -100,9 +86,7 @@ def _declare(node: Any, row: ParameterRow) -> Any:
     elif isinstance(row.default, float) and row.low is not None:
         low, high = float(row.low), float(row.high)
         described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    given = node._parameter_overrides.get(row.name)
-    if given is not None and not (row.default is None and given.value is None):
-        row.check(given.value)  # before rclpy does, whose errors do not say what is expected
+    row.check_override(node._parameter_overrides)  # rclpy does not say what is expected
     if row.default is None:
         return _declare_list(node, row.name, described)
     return node.declare_parameter(row.name, row.default, described).value

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be wrong with the node's arguments that needs no torch to be found, which loads for
-seconds.
+seconds. What takes several parameters together, or the weights, is found later.
 """
 
 import os
@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import PARAMETERS, check_names
 from mmsam_ros.ros.replay import split_ros_args
 
 NODE = "mmsam"
@@ -29,7 +30,9 @@ START_ERRORS = (
 
 
 def can_start(args: Sequence[str] | None) -> bool:
-    """Whether ROS takes the arguments and the weights file is there; logs what is wrong."""
+    """Whether ROS takes the arguments, the parameters may have their values and the weights file is
+    there; logs what is wrong.
+    """
     context = Context()
     try:
         own, _ = split_ros_args(sys.argv[1:] if args is None else args)
@@ -43,8 +46,12 @@ def can_start(args: Sequence[str] | None) -> bool:
         node = rclpy.create_node(
             NODE, context=context, enable_rosout=False, start_parameter_services=False
         )
-        given, auto = map(node._parameter_overrides.get, ("weights", "autostart"))
+        overrides = node._parameter_overrides
         node.destroy_node()
+        for row in PARAMETERS:
+            row.check_override(overrides)
+        check_names(overrides, lambda _: None)  # the node warns of those that are ignored
+        given, auto = map(overrides.get, ("weights", "autostart"))
         waits = auto is not None and auto.value is False  # configure says what is wrong
         if given is not None and isinstance(given.value, str) and given.value and not waits:
             check_weights(Path(os.path.expanduser(given.value)))

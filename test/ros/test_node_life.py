@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import subprocess
 import sys
@@ -144,16 +145,25 @@ def test_ctrl_c_while_it_imports_ends_it_at_once(weights: Path, library: str) ->
     assert time.monotonic() - began < 20, "seconds; under load, it takes 60 to load the rest"
 
 
-def test_wrong_weights_are_said_before_torch_is_loaded(weights: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("weights:=/no.pt", "parameter weights: /no.pt: no such file"),
+        ("engine:=trt", "parameter engine: found 'trt', expected one of 'torch'"),
+        ("lidar.slob:=0.1", "parameter 'lidar.slob' does not exist; did you mean 'lidar.slop'"),
+    ],
+)
+def test_wrong_values_are_said_before_torch_is_loaded(given: str, said: str) -> None:
     """By what the process has imported when it is at its end."""
-    words = ["-X", "importtime", "-m", "mmsam_ros.ros.main", "--ros-args", "-p", "weights:=/no.pt"]
+    words = ["-X", "importtime", "-m", "mmsam_ros.ros.main", "--ros-args", "-p", given]
     done = subprocess.run(
         [sys.executable, *words], env=environment(free_domain(2)), stderr=subprocess.PIPE, text=True
     )
     assert done.returncode == 2
-    assert "cannot start: parameter weights: /no.pt: no such file" in done.stderr
+    assert f"cannot start: {said}" in done.stderr
     assert "rclpy.node" in done.stderr
-    assert "torch" not in done.stderr
+    assert "import time:" in done.stderr
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 
 @contextmanager
