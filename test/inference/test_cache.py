@@ -35,7 +35,6 @@ def test_the_key_follows_the_code_of_network_export_and_engines(tmp_path: Path) 
         Path(mmsam_ros.__file__).parent, tmp_path / "mmsam_ros",
         ignore=shutil.ignore_patterns("__pycache__"),
     )  # fmt: skip
-
     done = subprocess.run(
         [sys.executable, "-c", KEYS, *CODE], capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

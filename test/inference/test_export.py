@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import random_network, spec_of
+from support.networks import lean_spec, random_network, spec_of
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.inference.export import sample_inputs, subsets
@@ -25,15 +25,6 @@ from mmsam_ros.weights import Spec, save_model
 CPU = "CPUExecutionProvider"
 SEVERAL, ONE = "synthetic_rgb_lidar_thermal", "muses_rgb_lidar"
 FLOAT, HALF = 1, 10  # ONNX's numbers
-
-
-def lean(name: str, *, rgb_only: bool = False, **parts: Any) -> Spec:
-    """A network with a block at each level, and these parts of its configuration."""
-    spec = spec_of(name, rgb_only=rgb_only)
-    trunk = replace(spec.config.trunk, depths=(1, 1, 1, 1))
-    interaction = replace(spec.config.interaction, num_extra_extractors=1)
-    config = replace(spec.config, trunk=trunk, interaction=interaction, **parts)
-    return replace(spec, config=config)
 
 
 def export(spec: Spec, tmp_path: Path, *words: str) -> Any:
@@ -65,7 +56,7 @@ def test_sets_of_sensors_are_exported(
     onnx = pytest.importorskip("onnx")
     combine = CombineConfig(absent, gate=absent != "empty")
     like = spec_of(network).config.fusion
-    spec = lean(network, combine=combine, fusion=replace(like, kind=fusion))
+    spec = lean_spec(network, combine=combine, fusion=replace(like, kind=fusion))
     words = [] if asked is None else [f"--sensors={','.join(asked)}"]
     model, out = export(spec, tmp_path, *words)
     said = capsys.readouterr().out
@@ -105,10 +96,10 @@ def test_half_precision_is_of_layers_and_of_the_encoders_attention(
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     if absent == "empty":
-        spec, words = lean(ONE, rgb_only=True), []
+        spec, words = lean_spec(ONE, rgb_only=True), []
     else:
         fusion = FusionConfig("concat")
-        spec = lean(SEVERAL, combine=CombineConfig(absent, gate=True), fusion=fusion)
+        spec = lean_spec(SEVERAL, combine=CombineConfig(absent, gate=True), fusion=fusion)
         words = ["--sensors=lidar"]
     _, out = export(spec, tmp_path, "--precision", "fp16", *words)
     (path,) = out.iterdir()

@@ -56,6 +56,19 @@ def test_losing_a_sensor_makes_no_session(caplog: pytest.LogCaptureFixture) -> N
     assert {path: path.stat().st_mtime_ns for path in cache_folder("onnx").iterdir()} == folders
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "reference.npy"])
+def test_what_cannot_be_read_is_made_again(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, inputs = PixelNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
+    expected = OnnxEngine(model, "cpu")(inputs)
+    (folder,) = cache_folder("onnx").iterdir()
+    (folder / name).write_bytes(b"")  # as a power cut may leave it
+    torch.testing.assert_close(OnnxEngine(model, "cpu")(inputs), expected)
+    assert f"{folder} is damaged" in caplog.text
+    caplog.clear()
+    OnnxEngine(model, "cpu")(inputs)
+    assert "damaged" not in caplog.text
+
+
 def test_what_disagrees_is_neither_deleted_nor_made_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

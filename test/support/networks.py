@@ -63,6 +63,17 @@ def spec_of(
     return _spec(dataset, classes, modalities, preset, image_size, **provenance)
 
 
+def lean_spec(name: str, *, rgb_only: bool = False, **parts: Any) -> Spec:
+    """That of a network with one block at each level, which is compiled and exported
+    sooner; with these parts of its configuration.
+    """
+    spec = spec_of(name, rgb_only=rgb_only)
+    trunk = replace(spec.config.trunk, depths=(1, 1, 1, 1))
+    interaction = replace(spec.config.interaction, num_extra_extractors=1)
+    config = replace(spec.config, trunk=trunk, interaction=interaction, **parts)
+    return replace(spec, config=config)
+
+
 def spec_for(
     frames: FrameSet, preset: str = "nano", image_size: tuple[int, int] | None = None
 ) -> Spec:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.runtime.runtime_utils import default_cache_dir
 
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.eager import TorchEngine
@@ -30,7 +31,9 @@ class CompiledEngine(TorchEngine):
         self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
     ) -> None:
         super().__init__(model, device, precision)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+        default = default_cache_dir()  # in /tmp; set by whatever imports torch._dynamo
+        if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default) == default:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("inductor"))
         torch._dynamo.config.recompile_limit = _VARIANTS
         self._forward = torch.compile(self.model, dynamic=False, fullgraph=True)
 
