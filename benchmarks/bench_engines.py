@@ -3,7 +3,9 @@
 
     python benchmarks/bench_engines.py [--presets nano,tiny] [--device cpu]
 
-Engines of one row take turns, so that load falls on all of them; the medians are compared.
+Engines of one row take turns, so that load falls on all of them; the medians are compared. Those
+that this machine does not have are `absent`, with the reason. On a CPU `compile` takes a minute or
+two for each set of sensors of a new cache.
 """
 
 import argparse
@@ -20,6 +22,15 @@ from results import Row, bar, command_line, in_process, run, write
 from mmsam_ros.inference import InferenceError, tune_allocator
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.export import Agreement, subsets
+
+ENGINES: dict[str, tuple[str, ...]] = {  # with ONNX Runtime's providers
+    "torch": (),
+    "onnx": (),
+    "onnx (TensorRT)": ("TensorrtExecutionProvider",),
+    "onnx (OpenVINO)": ("OpenVINOExecutionProvider",),
+    "compile": (),
+    "triton": (),
+}
 
 
 def report(args: argparse.Namespace) -> None:
@@ -62,15 +73,19 @@ def measure(case: Row) -> Row:
     model, everything = network(config_of(case["preset"]), device)
     size, repeats = model.config.image_size, 1 if case["preset"].startswith("vit") else 15
     inputs = {name: everything[name] for name in case["modalities"]}
-    names = ["torch", "onnx", *(["triton", "compile"] if device == "cuda" else [])]
     ways: dict[str, Callable[[dict[str, torch.Tensor]], torch.Tensor]] = {"plain": model}
     absent: dict[str, str] = {}
-    for name in names:  # ONNX Runtime's keeps the network that it is given on the CPU
+    for name, providers in ENGINES.items():
+        # ONNX Runtime's keeps the network that it is given on the CPU
         own = copy.deepcopy(model) if device == "cuda" else model
         try:
-            ways[name] = make_engine(name, own, device, "fp32", size)
+            engine = make_engine(name.partition(" ")[0], own, device, "fp32", size, providers)
+            with torch.inference_mode():
+                engine(inputs)  # kernels of a device are compiled by then, or fail
         except InferenceError as error:
             absent[name] = str(error)
+        else:
+            ways[name] = engine
     clock = Clock(device)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     logits: dict[str, torch.Tensor] = {}

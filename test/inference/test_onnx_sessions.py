@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.pixels import PixelNetwork
 from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference import export as export_module
 from mmsam_ros.inference.engines.cache import cache_folder
-from mmsam_ros.inference.engines.choose import warm_up
+from mmsam_ros.inference.engines.choose import make_engine, warm_up
 from mmsam_ros.inference.engines.onnx import OnnxEngine, choose_providers
 from mmsam_ros.inference.export import export_file, sample_inputs, subsets
 
@@ -127,3 +128,33 @@ def test_the_cpu_alone_is_refused_with_inputs_on_a_gpu() -> None:
         choose_providers([CPU], [CUDA, CPU], torch.device("cuda:1"))
     with pytest.raises(InferenceError, match=f"found {CUDA} with device cpu, expected device cuda"):
         choose_providers([CUDA], [CUDA, CPU], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"engine": "faster", "measured": {}}'])
+def test_a_damaged_measurement_is_made_again(
+    text: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsam_ros.inference.engines.eager.prepare", lambda model, _: model)
+    model = PixelNetwork(SPEC.config)
+    make_engine("auto", model, "cpu", "fp32", SIZE)
+    (note,) = cache_folder("auto").iterdir()
+    note.write_text(text)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    engine = make_engine("auto", model, "cpu", "fp32", SIZE)
+    assert engine.name in ("torch", "onnx (CPU)")
+    assert "measuring" in caplog.text
+    assert json.loads(note.read_text())["engine"] in ("torch", "onnx")
+
+
+def test_an_engine_that_was_measured_and_is_gone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsam_ros.inference.engines.eager.prepare", lambda model, _: model)
+    model = PixelNetwork(SPEC.config)
+    make_engine("auto", model, "cpu", "fp32", SIZE)
+    (note,) = cache_folder("auto").iterdir()
+    note.write_text('{"engine": "triton", "measured": {"triton": "1 ms"}}')
+    assert make_engine("auto", model, "cpu", "fp32", SIZE).name == "torch"
+    assert "triton cannot be made any more, torch takes its place" in caplog.text
+    assert str(note) in caplog.text

@@ -8,6 +8,8 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,9 +122,8 @@ def _fastest(
     threads = torch.get_num_threads()
     key = fingerprint(model, machine(), device, threads, precision, size, providers, names)
     note = cache_folder("auto") / f"{key}.json"
-    if note.is_file():
-        found = json.loads(note.read_text())
-    else:
+    found = _noted(note)
+    if found is None:
         _log.info("engine auto: measuring %s on %s, once", ", ".join(names), device)
 
         def make(name: str) -> Engine:
@@ -136,15 +137,38 @@ def _fastest(
         except OSError as error:
             _log.warning("engine auto: %s cannot be written (%s); it is measured again at the next "
                          "start", note, error.strerror)  # fmt: skip
+    chosen = found["engine"]
     text = ", ".join(f"{name} {said}" for name, said in found["measured"].items())
-    _log.info("engine auto: %s (%s)", found["engine"], text)
-    return _make(found["engine"], model, device, precision, providers)
+    _log.info("engine auto: %s (%s)", chosen, text)
+    try:
+        return _make(chosen, model, device, precision, providers)
+    except InferenceError as error:  # a compiler or library that has gone since
+        if chosen == "torch" or "torch" not in names:
+            raise
+        _log.warning("engine auto: %s cannot be made any more, torch takes its place: %s. Remove "
+                     "%s to measure again", chosen, error, note)  # fmt: skip
+    return _make("torch", model, device, precision, providers)
+
+
+def _noted(note: Path) -> dict[str, Any] | None:
+    """What was measured before; None if nothing was, or the file is damaged."""
+    try:
+        found = json.loads(note.read_text())
+        if found["engine"] in ENGINES and found["measured"].items():
+            return dict(found)
+        reason = f"engine {found['engine']!r}"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = str(error)
+    _log.warning("engine auto: %s is damaged, it is measured again: %s", note, reason)
+    return None
 
 
 def _measure(
     names: Sequence[str], make: Callable[[str], Engine], modalities: Sequence[str],
     size: tuple[int, int], same: float = _SAME,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """The fastest engine that agrees with the first, and what was measured of each."""
     inputs = sample_inputs(modalities, (1, 3, *size))
     reference: Tensor | None = None
