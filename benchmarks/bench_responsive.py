@@ -123,7 +123,7 @@ def measure_node(case: Row, folder: str) -> Row:
         took[name].append(call(name, requests[name]))
         if time.monotonic() - began > SECONDS:
             break
-    late = [1e3 * abs(period - 1) for period in np.diff(arrivals)]
+    late = [1e3 * abs(period - 1) for period in np.diff(arrivals).tolist()]
     row: Row = {"calls": len(took["get_state"]), "masks": len(masks)}
     for _ in range(DISABLED if case["images"] else 0):
         del masks[:]

@@ -87,7 +87,7 @@ class Report:
         feed = self._labelling.feed
         counts = feed.sync.counts()
         broken = (f"{topic}: {n} messages cannot be read" for topic, n in feed.broken.items())
-        own = (f"{n} frames are not labelled ({reason}): not for what they hold"
+        own = (f"{n} frames are not labelled ({reason}), through no fault in the data"
                for reason in (DEFECT, OUT_OF_MEMORY)
                if (n := counts[CAMERA].get(f"refused:{reason}")))  # fmt: skip
         self.faults = [*feed.reader.faults, *broken, *own]

@@ -163,12 +163,13 @@ class _Live:
             answer = client.get_parameters(names)
             self._spin(_ANSWER, answer.done)
             if answer.done():
-                values = map(parameter_value_to_python, answer.result().values)
-                self._given = dict(zip(names, values, strict=True))
+                values = list(map(parameter_value_to_python, answer.result().values))
+                if len(values) == len(names):  # none at all where one is not declared
+                    self._given = dict(zip(names, values, strict=True))
         if not self._given:
-            yield Finding(WARNING, "parameters", f"{self._full} does not answer, so its clock and "
-                          "its poses are not looked at", "listen again; if it stays so, start the "
-                          "node again")  # fmt: skip
+            yield Finding(WARNING, "parameters", f"{self._full} does not give those of this "
+                          "package's node, so its clock and its poses are not looked at", "name "
+                          "the node with --node; if it is this one, start it again")  # fmt: skip
         if self._given.get("use_sim_time"):
             simulated = Parameter("use_sim_time", Parameter.Type.BOOL, True)
             self._node.set_parameters([simulated])
@@ -176,20 +177,27 @@ class _Live:
     def _of_transforms(self) -> Iterator[Finding]:
         """Whether the poses that the node needs are in TF or its parameters."""
         newest = {t: t.messages[-1].header for t in self._inputs if t.messages}
-        pictures = {t.name: header for t, header in newest.items() if t.type in _PICTURES}
-        masks = self._outputs.get("semantic")
-        camera = masks.messages[-1].header if masks and masks.messages else None
-        if camera is None and len(pictures) == 1:  # no mask tells which image is the camera's
-            (camera,) = pictures.values()
-        if camera is None or not self._given:
+        topics = self._streams()
+        cameras = [header for t, header in newest.items() if t.name == topics.get("camera")]
+        if not cameras or not self._given:
             return
         headers = {
             "lidar": [header for t, header in newest.items() if t.type == CLOUD],
-            "thermal": [h for h in pictures.values() if h.frame_id != camera.frame_id],
+            "thermal": [header for t, header in newest.items() if t.name == topics.get("thermal")],
             "twist": [header for t, header in newest.items() if t.type == _TWIST],
         }
-        for pose in poses_needed(self._given, camera.frame_id.lstrip("/"), headers):
+        for pose in poses_needed(self._given, cameras[0].frame_id.lstrip("/"), headers):
             yield check_pose(pose, self._transforms)
+
+    def _streams(self) -> dict[str, str]:
+        """The topic of each stream, such as "camera", as the node says in its diagnostics."""
+        arrays = self._outputs.get("/diagnostics")
+        return {
+            value.key.removeprefix("topic."): value.value
+            for array in (arrays.messages if arrays else ())
+            for status in array.status if status.name.startswith(f"{self._full}:")
+            for value in status.values if value.key.startswith("topic.")
+        }  # fmt: skip
 
     def _of_input(self, topic: _Topic) -> Iterator[Finding]:
         publishers = self._node.get_publishers_info_by_topic(topic.name)
@@ -246,8 +254,10 @@ class _Live:
             yield Finding(WARNING, "classes", f"nothing on {self._full}/classes",
                           "listen longer (--seconds)")  # fmt: skip
         ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
-        pictures = [topic.messages for topic in self._inputs if topic.type in _PICTURES]
-        yield judge(masks.messages, pictures, ids)
+        camera = self._streams().get("camera")
+        pictures = [t for t in self._inputs if t.type in _PICTURES and t.messages]
+        chosen = [t for t in pictures if t.name == camera] or pictures
+        yield judge(masks.messages, [topic.messages for topic in chosen], ids)
 
     def _of_diagnostics(self) -> Iterator[Finding]:
         topic, said = self._outputs.get("/diagnostics"), set[str]()
@@ -279,8 +289,8 @@ def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> 
 
     Args:
         masks: that came, one at least.
-        pictures: images that came meanwhile, by topic; the camera's is that with most of the masks'
-            stamps.
+        pictures: images that came meanwhile, by topic; of several the camera's is that with most of
+            the masks' stamps.
         ids: of the classes, and of no label; None if they are not known.
     """
     stamps = [nanoseconds(mask.header.stamp) for mask in masks]
@@ -292,7 +302,7 @@ def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> 
     found = sum(s in images for s in stamps)
     wrong = [text for mask in masks for text in _lies(mask, images, ids)]
     if wrong:
-        text = f"{len(wrong)} things are not what they say in {len(masks)}: {wrong[0]}"
+        text = f"{len(wrong)} faults in {len(masks)} masks: {wrong[0]}"
         return Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
     if len(lost) >= _ENOUGH and not found:
         return Finding(ERROR, "masks", f"none of {len(lost)} has the stamp of one of the "

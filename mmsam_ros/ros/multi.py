@@ -36,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
     def start() -> int:
         from mmsam_ros.ros.preflight import can_start
 
-        if not all(can_start([*common, *own]) for own in cameras.values()):
+        if not all(can_start([*common, *own], name) for name, own in cameras.items()):
             return 2
         from mmsam_ros.ros.node import run  # loads torch, which takes seconds
 

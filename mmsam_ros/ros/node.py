@@ -40,7 +40,8 @@ class FaultError(RosError):
 
 class SegmentNode(LifecycleNode):
     """Configure loads the weights, activate reads the sensors, deactivate stops that, cleanup frees
-    the device. A transition that fails says why, and leaves the node as it was.
+    the device. A transition that fails says why; configure and activate leave the node as it was,
+    the others leave it unconfigured.
 
     With `autostart` the constructor configures and activates; MmsamError for parameters or weights
     that cannot be used.
@@ -99,7 +100,7 @@ class SegmentNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup: the node can be configured again."""
-        self._attempt("clean up after the error", self.stop, ERROR)
+        self._attempt("clean up after the error", self.stop)
         return SUCCESS
 
     def follow(self, patience: float | None = None) -> None:

@@ -31,7 +31,7 @@ from mmsam_ros.ros.snapshot import Recorder
 from mmsam_ros.ros.timings import Timings
 from mmsam_ros.ros.topics import Input, check_names
 from mmsam_ros.ros.watch import Watch
-from mmsam_ros.ros.worker import FullMemory, Pace, Processor, Worker
+from mmsam_ros.ros.worker import PATIENCE, FullMemory, Pace, Processor, Worker
 from mmsam_ros.sensors import Frame, made_of_points
 from mmsam_ros.weights import default_weights
 
@@ -87,7 +87,8 @@ class Pipeline:
         check_names(node, self.inputs)
         self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
         self._worker: Worker | None = None
-        self._pace, self._memory = Pace(), FullMemory()  # of all workers
+        self._pace = Pace()  # of all workers
+        self._memory = FullMemory()
         self._watch: Watch | None = None
         self.settings = self._describe(poses)
         self._warn_of_settings()
@@ -108,7 +109,7 @@ class Pipeline:
 
     def start(self) -> None:
         """Subscribe, and make masks of what comes."""
-        self._watch = self._make_watch()
+        self._watch, self._memory = self._make_watch(), FullMemory()
         self._worker = Worker(self.sync, self._process, self._settle, self._pace)
         self._worker.start()
         self.watch_graph()
@@ -117,12 +118,17 @@ class Pipeline:
         """Unsubscribe, and end the worker; sets that wait are counted as dropped. The present frame
         has `patience` seconds, see `Worker.stop`; what it gives later is not published.
         """
-        for stream in self.inputs:
-            stream.close()
-        if self._worker is not None:
-            self._worker.stop(patience)
-        with self._sending:  # no output is sent after this returns
+        try:
+            for stream in self.inputs:
+                stream.close()
+        finally:
+            if self._worker is not None:
+                self._worker.stop(patience)
+            # no output is sent after this, unless one hangs
+            sent = self._sending.acquire(timeout=PATIENCE)
             self._worker = self._watch = None
+            if sent:
+                self._sending.release()
 
     def _is_wanted(self) -> bool:
         """Whether the thread that asks is the worker, and not one that was stopped."""

@@ -29,9 +29,9 @@ START_ERRORS = (
 )
 
 
-def can_start(args: Sequence[str] | None) -> bool:
+def can_start(args: Sequence[str] | None, namespace: str = "") -> bool:
     """Whether ROS takes the arguments, the parameters may have their values and the weights file is
-    there; logs what is wrong.
+    there; logs what is wrong. The node is in `namespace`, which parameter files may name.
     """
     context = Context()
     try:
@@ -44,8 +44,9 @@ def can_start(args: Sequence[str] | None) -> bool:
         words = None if args is None else list(args)
         rclpy.init(args=words, context=context, signal_handler_options=options)
         node = rclpy.create_node(
-            NODE, context=context, enable_rosout=False, start_parameter_services=False
-        )
+            NODE, context=context, namespace=namespace, enable_rosout=False,
+            start_parameter_services=False,
+        )  # fmt: skip
         overrides = node._parameter_overrides
         node.destroy_node()
         for row in PARAMETERS:

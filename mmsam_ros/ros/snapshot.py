@@ -72,8 +72,9 @@ class Recorder:
         if outcome.end == "dropped":
             return
         with self._lock:
-            made, self._made = self._made, None
-            frame, result = made[1:] if made and made[0] is synced else (None, None)
+            frame, result = None, None
+            if self._made is not None and self._made[0] is synced:
+                (_, frame, result), self._made = self._made, None
             size = sum(_sizes(synced, frame, result))
             self._kept.append(_Kept(synced, outcome, self._clock(), frame, result, size))
             self._forget()

@@ -7,10 +7,10 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ import torch
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.inference.engines.ladder import free_memory, lost
+from mmsam_ros.inference.prepare import Review
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.outputs import Outputs, Shown
 from mmsam_ros.ros.plausibility import Plausibility
@@ -42,11 +43,11 @@ class Processor:
     outputs: Outputs
     is_running: Callable[[], bool] = lambda: True  # once it is not, publishing fails
     is_wanted: Callable[[], bool] = lambda: True  # once it is not, nothing is published
-    sending: AbstractContextManager[Any] = (
-        nullcontext()
-    )  # held from that question to the last topic
+    sending: Lock = field(default_factory=Lock)  # held from that question to the last output
     plausibility: Plausibility | None = None
     made: Callable[[SyncedSet, Frame, Result, Timings], None] = lambda *_: None  # after a mask
+    # held while a frame is decoded and prepared: a worker that was stopped may still be at it
+    preparing: Lock = field(default_factory=Lock)
 
     def __call__(self, synced: SyncedSet) -> Outcome:
         """Process a set; never raises."""
@@ -60,13 +61,10 @@ class Processor:
         shown: Shown | None = None
         began = time.perf_counter()
         try:
-            frame, refused = self.builder.build(synced)
-            converted = time.perf_counter()
-            review = None
-            if self.plausibility is not None:
-                frame_ids, stamp = self.builder.frame_ids(synced), synced.camera.stamp_ns / 1e9
-                review = partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
-            prepared = self.segmenter.prepare(frame, review)
+            with self.preparing:
+                frame, refused = self.builder.build(synced)
+                converted = time.perf_counter()
+                prepared = self.segmenter.prepare(frame, self._review(synced))
             refused |= prepared.refused
             result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
             inferred = time.perf_counter()
@@ -75,9 +73,9 @@ class Processor:
                     return Outcome("dropped", "shutdown")
                 shown = Shown.of(synced, frame, result, refused)
                 self.outputs.publish(shown)
-            around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
-            timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
-            self.made(synced, frame, result, timings)
+                around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
+                timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
+                self.made(synced, frame, result, timings)
         except Exception as error:  # a bug costs one frame, not the node
             failed = self._failed(error, refused)
             if shown is None or not shown.sent:
@@ -88,6 +86,13 @@ class Processor:
                 fused=shown.result.present, timings=shown.result.timings,
             )  # fmt: skip
         return Outcome("used", sensors=refused, fused=result.present, timings=timings)
+
+    def _review(self, synced: SyncedSet) -> Review | None:
+        """What looks at the planes before they become inputs."""
+        if self.plausibility is None:
+            return None
+        frame_ids, stamp = self.builder.frame_ids(synced), synced.camera.stamp_ns / 1e9
+        return partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
 
     def _failed(self, error: Exception, refused: Mapping[str, Refusal]) -> Outcome:
         """Of a frame that an exception, which is being handled, has ended."""
@@ -104,25 +109,26 @@ class Processor:
 
 
 class FullMemory:
-    """How long every frame has failed for want of memory. A process that begins anew holds none."""
+    """How long frames have failed for want of memory, and none was made. A process that begins anew
+    holds none.
+    """
 
     LASTING = 30.0  # seconds; until then other processes may let go of theirs
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._row: tuple[float, float] | None = None  # the first and last failure
 
     def fault(self, outcome: Outcome, now: float) -> str:
         """Why the process should end after this outcome; empty: it should not."""
-        if outcome.reason != OUT_OF_MEMORY:
-            if outcome.end == "used":
-                self._since = None
-            return ""
-        if self._since is None:
-            self._since = now
-        full = now - self._since
-        if full < self.LASTING:
-            return ""
-        return f"memory has been full for {full:.0f} s: {outcome.text}"
+        row = self._row  # another thread may set it
+        if outcome.end == "used":
+            self._row = None
+        elif outcome.reason == OUT_OF_MEMORY:
+            first = row[0] if row and now - row[1] <= self.LASTING else now
+            self._row = first, now
+            if now - first >= self.LASTING:
+                return f"memory has been full for {now - first:.0f} s: {outcome.text}"
+        return ""
 
 
 class Pace:

@@ -125,7 +125,7 @@ def test_frames_that_failed_through_no_fault_of_theirs_are_a_fault_of_the_run(
     out = folder / reason
     monkeypatch.setattr(labelling, "_load", after(labelling._load, fail))
     assert label(drive, out, weights) == 1
-    said = f"1 frames are not labelled ({reason}): not for what they hold"
+    said = f"1 frames are not labelled ({reason}), through no fault in the data"
     assert said in capfd.readouterr().err
     assert said in (out / "report.json").read_text()
     masks = [pixels(message) for _, message in read_topic(out, SEMANTIC)]

@@ -53,7 +53,7 @@ def test_who_makes_the_same_folder_in_the_same_moment_uses_the_first(tmp_path: P
         try:
             with new_folder(path) as part:
                 (part / "file").write_text(str(number))
-                barrier.wait()
+                barrier.wait(600)
         except OSError as error:
             failures.append(error)
 

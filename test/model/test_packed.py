@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -13,6 +14,8 @@ import torch
 from support.networks import random_network, spec_of
 from torch import nn
 
+from mmsam_ros.inference import TorchEngine
+from mmsam_ros.inference.engines import eager
 from mmsam_ros.inference.export import sample_inputs
 from mmsam_ros.model import MMSAMAdapter, pack, prepare
 from mmsam_ros.model.packed import PackedLinear
@@ -48,6 +51,18 @@ def test_logits_are_those_of_plain_layers(absent: str) -> None:
             torch.testing.assert_close(packed(given), plain(given), rtol=1e-4, atol=1e-4)
 
 
+def test_the_engine_packs_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = network("masked"), sample_inputs(("rgb", "lidar"), (1, 3, *SIZE))
+    plain = TorchEngine(model, "cpu")
+    monkeypatch.setattr(eager, "packing_pays", lambda: True)
+    monkeypatch.setattr(eager, "pack", partial(pack, least=0))
+    packed = TorchEngine(model, "cpu")
+    kinds = {type(module) for module in packed.model.modules()}
+    assert PackedLinear in kinds
+    assert PackedLinear not in {type(module) for module in plain.model.modules()}
+    torch.testing.assert_close(packed(given), plain(given), rtol=1e-4, atol=1e-4)
+
+
 @torch.inference_mode()
 def test_a_layer_that_two_networks_share_is_packed_once() -> None:
     layer = nn.Linear(8, 16)
@@ -69,7 +84,8 @@ def test_small_layers_stay_and_large_weights_are_freed() -> None:
 
 @torch.inference_mode()
 @pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bf16 on this CPU"
+    not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN has no bf16 on this CPU",
 )
 def test_under_autocast_classes_are_those_of_float32() -> None:
     model = network("masked")

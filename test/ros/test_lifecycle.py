@@ -291,6 +291,32 @@ def test_enable_does_not_wait_for_the_network(
         rclpy.try_shutdown()
 
 
+def test_an_output_that_hangs_keeps_nobody(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the process could not end by a fault."""
+    monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.05)
+    monkeypatch.setattr("mmsam_ros.ros.pipeline.PATIENCE", 0.05)
+    inside, gate = threading.Event(), threading.Event()
+    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
+    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        held = node.pipeline
+        assert held is not None
+        worker = held._worker
+        assert worker is not None
+        monkeypatch.setattr(held._outputs, "publish", lambda _: (inside.set(), gate.wait(600)))
+        worker.feed("camera", STAMP, image(STAMP, RGB, "rgb8"), time.monotonic())
+        assert inside.wait(600)
+        node.stop()
+        assert worker.is_alive()
+        gate.set()
+        worker.join(600)
+        node.destroy_node()
+    finally:
+        gate.set()
+        rclpy.try_shutdown()
+
+
 @pytest.mark.parametrize("trigger", ["trigger_deactivate", "trigger_cleanup"])
 def test_an_error_in_a_transition_leaves_the_node_configurable(
     weights: Path, monkeypatch: pytest.MonkeyPatch, trigger: str

@@ -271,3 +271,5 @@ def test_memory_that_stays_full_is_a_fault() -> None:
     assert not memory.fault(full, 100.0 + 2 * late)
     said = memory.fault(full, 101.0 + 2 * late)
     assert said == "memory has been full for 30 s: CUDA out of memory"
+    assert not memory.fault(full, 200.0 + 4 * late), "there was a pause, of which nothing is known"
+    assert not memory.fault(full, 201.0 + 4 * late)

@@ -31,11 +31,11 @@ class TorchEngine:
         self.precision = precision
         try:
             self.model = prepare(model.eval().to(self.device), operations)
+            if self.packs and self.device.type == "cpu" and packing_pays():
+                pack(self.model, torch.bfloat16 if precision == "bf16" else torch.float32)
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
-        if self.packs and self.device.type == "cpu" and packing_pays():
-            pack(self.model, torch.bfloat16 if precision == "bf16" else torch.float32)
         self._forward: Callable[[Mapping[str, Tensor]], Tensor] = self.model
 
     @torch.inference_mode()
