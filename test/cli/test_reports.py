@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import re
 from pathlib import Path
 
@@ -48,16 +49,14 @@ def test_the_report_of_an_evaluation(tmp_path: Path) -> None:
 def test_the_page_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pictures are files beside it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples/demo"))
-    from drive import read_frames
-    from report import write_report
-
+    drive, report = map(importlib.import_module, ("drive", "report"))
     bag = write_drive(tmp_path)
     rng = np.random.default_rng(5)
     masks = {
-        when: rng.integers(0, 3, frame.size, np.uint8) for when, frame in read_frames(bag)
+        when: rng.integers(0, 3, frame.size, np.uint8) for when, frame in drive.read_frames(bag)
     }  # fmt: skip
     facts, summary = {"recipe": "randomised"}, {"camera_frames": len(masks)}
-    written = write_report(tmp_path, bag, masks, SYNTHETIC_CLASSES, facts, summary)
+    written = report.write_report(tmp_path, bag, masks, SYNTHETIC_CLASSES, facts, summary)
     assert written
     first = np.asarray(cv2.imread(str(written[0]))[..., ::-1], np.uint8)
     shown = screenshot(tmp_path / "index.html", tmp_path / "shown.png", (1200, 3000))
