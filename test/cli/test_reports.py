@@ -33,6 +33,7 @@ def test_the_report_of_a_labelled_bag(tmp_path: Path) -> None:
     assert similarity(shown, pictures[0], range(440, 561, 2)) > 0.9
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation(tmp_path: Path) -> None:
     root = make_deliver(tmp_path / "data", size=(64, 96), per_split={"test": 2})
     spec = spec_of("deliver_rgb_lidar", image_size=(64, 64))
@@ -46,6 +47,7 @@ def test_the_report_of_an_evaluation(tmp_path: Path) -> None:
         assert similarity(shown, picture, range(316, 325)) > 0.8
 
 
+@pytest.mark.slow
 def test_the_page_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pictures are files beside it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples/demo"))
