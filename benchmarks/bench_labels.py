@@ -19,7 +19,7 @@ import torch
 from results import ROOT, Row, bar, in_process, run, write
 
 from mmsam_ros.inference import Segmenter
-from mmsam_ros.inference.geometry import Plan, resize_logits
+from mmsam_ros.inference.geometry import Plan, resize_maps
 from mmsam_ros.inference.labels import label_image, plain_label_image
 from mmsam_ros.sensors import Frame, decode_image, picture_rgb
 from mmsam_ros.weights import default_weights
@@ -59,7 +59,7 @@ def measure(case: Row) -> Row:
         logits = torch.cat((logits, logits.roll(1, dims=2) - 1), dim=1)[:, :classes]
         if case["content"] == "noise":
             logits = torch.from_numpy(np.random.default_rng(0).normal(0, 4, logits.shape)).float()
-        canvas = resize_logits(logits, plan.padded)[..., : plan.canvas[0], : plan.canvas[1]]
+        canvas = resize_maps(logits, plan.padded)[..., : plan.canvas[0], : plan.canvas[1]]
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         found = {}
         for way in list(WAYS) * REPEATS:

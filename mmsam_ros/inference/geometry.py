@@ -53,11 +53,11 @@ class Plan:
         return logits[..., : self.canvas[0], : self.canvas[1]]
 
 
-def resize_logits(logits: Tensor, size: Size) -> Tensor:
-    """Bilinear resize (B, classes, h, w) -> (B, classes, *size)."""
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+def resize_maps(maps: Tensor, size: Size) -> Tensor:
+    """Bilinear resize (B, C, h, w) -> (B, C, *size), without antialiasing."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def slide_windows(size: Size, crop: Size, stride: Size) -> list[Window]:
@@ -78,11 +78,11 @@ def average_windows(run: Run, windows: Sequence[Window], size: Size) -> Tensor:
     """Mean over windows of their logits, each resized to its window: (B, classes, *size)."""
     first = run(windows[0])
     if len(windows) == 1:
-        return resize_logits(first, size)
+        return resize_maps(first, size)
     total, count = first.new_zeros(*first.shape[:2], *size), first.new_zeros(size)
     for index, window in enumerate(windows):
         top, bottom, left, right = window
         logits = run(window) if index else first
-        total[:, :, top:bottom, left:right] += resize_logits(logits, (bottom - top, right - left))
+        total[:, :, top:bottom, left:right] += resize_maps(logits, (bottom - top, right - left))
         count[top:bottom, left:right] += 1
     return total / count

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsam_ros.inference.geometry import Size, resize_logits
+from mmsam_ros.inference.geometry import Size, resize_maps
 from mmsam_ros.sensors import NO_LABEL
 
 # a logit below the best one that adds nothing; below -87, exp is subnormal and tens of times slower
@@ -49,7 +49,7 @@ def label_image(
 def class_probabilities(logits: Tensor, size: Size) -> Tensor:
     """Softmax of (1, classes, h, w) at a quarter of `size`, rounded up; float32, classes last."""
     height, width = (-(-length // 4) for length in size)
-    quarter = resize_logits(logits, (height, width))[0].float()
+    quarter = resize_maps(logits, (height, width))[0].float()
     return quarter.softmax(dim=0).permute(1, 2, 0).contiguous()
 
 
@@ -57,7 +57,7 @@ def plain_label_image(
     logits: Tensor, size: Size, *, confidence: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """As `label_image`, by passes over all classes at full size."""
-    full = resize_logits(logits, size)
+    full = resize_maps(logits, size)
     certainty = None
     if confidence:
         certainty = (full.softmax(dim=1).amax(dim=1)[0] * 255).round().to(torch.uint8)
@@ -147,7 +147,7 @@ def _confidence(logits: Tensor, size: Size) -> NDArray[np.uint8]:
     """255 times the winner's probability, of logits (classes, h, w). Rows of pixels at a time, all
     of the same cells, so that what is computed stays in the processor's cache.
     """
-    wide = resize_logits(logits[None], (logits.shape[1], size[1]))[0].numpy()
+    wide = resize_maps(logits[None], (logits.shape[1], size[1]))[0].numpy()
     rows = _Axis.of(logits.shape[1], size[0])
     found = np.empty(size, np.uint8)
 

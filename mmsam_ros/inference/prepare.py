@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsam_ros.inference.geometry import Plan
+from mmsam_ros.inference.geometry import Plan, resize_maps
 from mmsam_ros.sensors import LIMITS, RGB, Frame, Modality, Planes, Refusal, frame_planes
 from mmsam_ros.weights import Spec
 
@@ -39,9 +39,11 @@ def prepare(
     Sensors that the spec does not read are ignored. A sensor whose data does not fit its
     modality is refused. A blank one is left out where the network can do without, and refused as
     well unless blank is normal for it (an empty cloud, no events). `pad_raw` pads with what a raw
-    zero is normalised to, instead of with 0. `review` may change or refuse planes.
+    zero is normalised to, instead of with 0. `review` may change or refuse planes. On a GPU the
+    camera image is resized there, and so sent as bytes.
     """
-    planes = frame_planes(frame, spec.modalities, plan.canvas)
+    there = resizes(device)
+    planes = frame_planes(frame, spec.modalities, plan.canvas, resize_rgb=not there)
     if review is not None:
         planes = review(frame, planes)
     refused = dict(planes.refused)
@@ -49,6 +51,8 @@ def prepare(
     def image(values: NDArray[Any], modality: Modality) -> Tensor:
         array = np.require(values, requirements=["C", "W"])  # torch takes no other
         tensor = upload(array, device).permute(2, 0, 1)[None]
+        if tensor.shape[-2:] != plan.canvas:
+            tensor = resize_maps(tensor.float(), plan.canvas)
         fill = modality.empty if pad_raw else (0.0, 0.0, 0.0)
         return plan.pad(normalise(tensor, modality), fill)
 
@@ -60,6 +64,11 @@ def prepare(
         elif blank.text and sensor != "event":  # nothing may have moved
             refused[sensor] = blank
     return Prepared(inputs, plan, tuple(name for name in inputs if name != RGB), refused)
+
+
+def resizes(device: torch.device) -> bool:
+    """Whether images are resized on this device; it is as OpenCV does it, up to rounding."""
+    return device.type == "cuda"
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:

@@ -131,8 +131,12 @@ class Planes:
     blank: Mapping[str, Refusal]  # auxiliaries that show nothing: one value, or limits clip them
 
 
-def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -> Planes:
-    """Planes (*size, C) of a frame's camera and of those of its sensors that `modalities` names."""
+def frame_planes(
+    frame: Frame, modalities: Mapping[str, Modality], size: Size, *, resize_rgb: bool = True
+) -> Planes:
+    """Planes (*size, C) of a frame's camera and of those of its sensors that `modalities` names.
+    Without `resize_rgb` the camera's has its own size.
+    """
     planes: dict[str, Plane] = {}
     refused: dict[str, Refusal] = {}
     blank: dict[str, Refusal] = {}
@@ -154,7 +158,8 @@ def frame_planes(frame: Frame, modalities: Mapping[str, Modality], size: Size) -
             blank[sensor] = Refusal(sensor, LIMITS, clipped)
         elif bool((found == found[0, 0]).all()):
             blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
-    return Planes(resize(frame.rgb, size), planes, refused, blank)
+    rgb = resize(frame.rgb, size) if resize_rgb else frame.rgb
+    return Planes(rgb, planes, refused, blank)
 
 
 def _points(cloud: LidarPoints, modality: Modality, frame: Frame, size: Size) -> Plane:

@@ -26,7 +26,7 @@ from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
-from mmsam_ros.inference.geometry import Plan, resize_logits
+from mmsam_ros.inference.geometry import Plan, resize_maps
 from mmsam_ros.inference.labels import label_image
 from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.inference.segmenter import predict
@@ -94,9 +94,9 @@ class Predictor:
         """Of every view, brought back to the frame."""
         for scaled in scaled_plans(plan, self.views):
             prepared = self._prepared(item, scaled)
-            yield resize_logits(predict(self.engine, prepared), plan.output).softmax(dim=1)
+            yield resize_maps(predict(self.engine, prepared), plan.output).softmax(dim=1)
             if "flip" in self.views:
-                mirrored = resize_logits(predict(self.engine, flipped(prepared)), plan.output)
+                mirrored = resize_maps(predict(self.engine, flipped(prepared)), plan.output)
                 yield mirrored.softmax(dim=1).flip(-1)
 
     def _prepared(self, item: LabelledFrame, plan: Plan) -> Prepared:

@@ -13,7 +13,7 @@ from support.networks import random_network, spec_of
 from torch import Tensor
 
 from mmsam_ros.inference import InferenceError, Segmenter, TorchEngine
-from mmsam_ros.inference.geometry import Plan, resize_logits, slide_windows
+from mmsam_ros.inference.geometry import Plan, resize_maps, slide_windows
 from mmsam_ros.inference.prepare import Prepared, prepare
 from mmsam_ros.sensors import (
     CameraModel,
@@ -95,11 +95,11 @@ def test_padding_does_not_shift_the_picture() -> None:
     """A left-right ramp in the logits of the canvas is the same ramp at the camera's size."""
     plan = Plan.of(Geometry("pad", (128, 192)), (100, 400))
     ramp = torch.arange(192.0).repeat(128, 1)[None, None]
-    restored = resize_logits(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
+    restored = resize_maps(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
     expected = (torch.arange(400) + 0.5) * 192 / 400 - 0.5
     assert (restored[:, 8:-8] - expected[8:-8]).abs().max() < 1e-3
     ramp = torch.arange(128.0).repeat(192, 1).T[None, None]
-    restored = resize_logits(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
+    restored = resize_maps(plan.logits(lambda _: F.avg_pool2d(ramp, 4)), plan.output)[0, 0]
     expected = (torch.arange(100) + 0.5) * 48 / 100 - 0.5
     assert (restored[8:-8, 200] - expected[8:-8]).abs().max() < 1e-3
 
@@ -149,6 +149,23 @@ def test_every_sensor_is_an_input_of_its_own() -> None:
     mean = torch.from_numpy(f.rgb).float().mean((0, 1)) / 255
     expected = (mean - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(rgb[:, :h].mean((1, 2)), expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("native", [(60, 80), (300, 500)])
+@pytest.mark.parametrize("mode", ["pad", "resize"])
+def test_an_image_resized_on_the_device_is_the_same(
+    native: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller and larger than the network's; as on a GPU, with the CPU's own resize."""
+    spec = spec_of("muses_rgb_lidar", rgb_only=True)
+    plan = Plan.of(dataclasses.replace(spec.geometry, mode=mode, stride=None), native)
+    frame = Frame(np.random.default_rng(3).integers(0, 255, (*native, 3), np.uint8), {})
+    plain = prepare(frame, spec, plan, CPU).inputs["rgb"]
+    monkeypatch.setattr("mmsam_ros.inference.prepare.resizes", lambda _: True)
+    there = prepare(frame, spec, plan, CPU).inputs["rgb"]
+    assert there.shape == plain.shape
+    assert plain.std() > 0.1
+    torch.testing.assert_close(there, plain, rtol=0, atol=2e-3)  # a twentieth of a grey level
 
 
 def test_missing_sensors_are_left_out() -> None:
