@@ -24,13 +24,11 @@ from support.drives import (
     SEMANTIC,
     as_ros1,
     copy_bag,
+    label_bag,
     pixels,
     read_topic,
-    write_drive,
-    write_weights,
 )
 
-from mmsam_ros.cli.main import main
 from mmsam_ros.inference.draw import colorise, overlay
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.storage import Connection
@@ -45,29 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drive(folder: Path) -> Path:
-    return write_drive(folder)
-
-
-@pytest.fixture(scope="module")
-def weights(folder: Path) -> Path:
-    return write_weights(folder)
-
-
-@pytest.fixture(scope="module")
 def labelled(folder: Path, drive: Path, weights: Path) -> Path:
     """With everything that can be written."""
     out = folder / "labelled"
     before = digests(drive)
-    assert label(drive, out, weights, "--all-topics", "--video",
+    assert label_bag(drive, out, weights, "--all-topics", "--video",
                  "--outputs=confidence,color,overlay,overlays") == 0  # fmt: skip
     assert digests(drive) == before
     return out
-
-
-def label(bag: Path, out: Path, weights: Path, *more: str) -> int:
-    return main(["label-bag", str(bag), str(out), "-p", f"weights:={weights}",
-                 "-p", "device:=cpu", *more])  # fmt: skip
 
 
 def digests(bag: Path) -> dict[str, str]:
@@ -121,7 +104,7 @@ def test_other_outputs_are_those_of_the_node(drive: Path, labelled: Path) -> Non
 def test_live_parameters_are_those_of_the_run(folder: Path, drive: Path, weights: Path) -> None:
     out = folder / "as_the_parameters_say"
     given = ["-p", "confidence_threshold:=0.5", "-p", "overlay_opacity:=0.0"]
-    assert label(drive, out, weights, "--outputs=overlay", *given) == 0
+    assert label_bag(drive, out, weights, "--outputs=overlay", *given) == 0
     images, overlays = read_topic(drive, "/camera/image"), read_topic(out, "/mmsam/overlay")
     for (_, image), (_, picture) in zip(images, overlays, strict=True):
         assert (pixels(picture) == pixels(image)).all(), "nothing is hidden"
@@ -163,7 +146,7 @@ def test_the_same_masks_of_other_formats(
         copy_bag(drive, bag)
         more += ["-r", "camera/image:=/camera/image", "-p", "sync.queue:=31"]
     out = folder / f"out_{kind}"
-    assert label(bag, out, weights, *more) == 0
+    assert label_bag(bag, out, weights, *more) == 0
     assert masks(out) == masks(labelled)
     suffix = ".db3" if kind == "sqlite3" else ".mcap"
     assert (out / f"out_{kind}{suffix}").is_file()
@@ -174,7 +157,7 @@ def test_several_processes_give_the_same(
     folder: Path, drive: Path, labelled: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert label(drive, folder / "two", weights, "--workers", "2") == 0
+    assert label_bag(drive, folder / "two", weights, "--workers", "2") == 0
     assert masks(folder / "two") == masks(labelled)
     confidence = [
         [pixels(m).astype(int) for _, m in read_topic(out, "/mmsam/confidence")]
@@ -188,11 +171,11 @@ def test_deadlines_run_on_the_recorded_times(folder: Path, drive: Path, weights:
     bag = copy_bag(drive, folder / "late",
                    lambda c, t: t + 300_000_000 if c.topic == "/lidar/points" else t)  # fmt: skip
     more = ["--params-file", str(drive / "calibration.yaml"), "-p", "lidar.max_age:=0.0"]
-    assert label(bag, folder / "late_out", weights, *more, "-p", "sync.deadline:=0.1") == 0
+    assert label_bag(bag, folder / "late_out", weights, *more, "-p", "sync.deadline:=0.1") == 0
     # the last one or two wait for a deadline after the last camera image, when all clouds are there
     fused = report(folder / "late_out")["fused"]
     assert fused.get("camera+thermal", 0) >= FRAMES - 2
-    assert label(bag, folder / "patient", weights, *more, "-p", "sync.deadline:=1.0") == 0
+    assert label_bag(bag, folder / "patient", weights, *more, "-p", "sync.deadline:=1.0") == 0
     assert report(folder / "patient")["fused"] == {"camera+lidar+thermal": FRAMES}
 
 
@@ -209,7 +192,7 @@ def test_what_the_node_refuses_is_refused(folder: Path, drive: Path, weights: Pa
         return data.replace(b"camera", b"CAMERA", 1) if number in (2, FRAMES - 1) else data
 
     bag = copy_bag(drive, folder / "refused", rewrite=rewrite)
-    label(bag, folder / "refused_out", weights)
+    label_bag(bag, folder / "refused_out", weights)
     frames = report(folder / "refused_out")["frames"]
     assert frames["not labelled"] == {"refused:stamp": 1, "refused:two_sources": 1}
     assert (frames["labelled"], frames["unexplained"]) == (FRAMES - 2, 0)
@@ -232,7 +215,7 @@ def test_a_killed_run_goes_on(
     running.wait()
     if not out.exists():  # else it was faster
         (part / "results/00000004.npz").write_bytes(b"cut")  # as a full disk would leave it
-        assert label(drive, out, weights) == 0
+        assert label_bag(drive, out, weights) == 0
         assert "frames are labelled already" in capfd.readouterr().err
     assert masks(out) == masks(labelled)
     assert not part.exists()
@@ -245,7 +228,7 @@ def test_another_command_does_not_go_on(
     (part / "results").mkdir(parents=True)
     (part / "results/00000000.npz").touch()
     (part / "job.json").write_text('{"weights": "of others"}')
-    assert label(drive, folder / "other", weights) == 2
+    assert label_bag(drive, folder / "other", weights) == 2
     said = capfd.readouterr().err
     assert "holds an interrupted run, with other values of: recording, weights, parameter " in said
     assert not (folder / "other").exists()
@@ -272,11 +255,11 @@ def test_unusable_arguments(
         ("x", "--params-file", str(wrong)): "found parameters of /**/other, expected some",
     }  # fmt: skip
     (file,) = drive.glob("*.mcap")  # it stands for the whole folder
-    assert label(file, drive / "inside", weights) == 2
+    assert label_bag(file, drive / "inside", weights) == 2
     assert "is in the recording" in capfd.readouterr().err
     for (out, *more), text in cases.items():
         target = out if out != "x" else str(tmp_path / "x")
-        assert label(drive, Path(target), weights, *more) == 2, text
+        assert label_bag(drive, Path(target), weights, *more) == 2, text
         assert text in capfd.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "there", "wrong.yaml"]
 
@@ -288,7 +271,7 @@ def test_what_is_left_out_and_why_is_said(
     bag = as_ros1(drive, tmp_path / "in.bag")
     more = ("-r", "thermal/image:=/infrared", "-r", "thermal/camera_info:=/infrared_info",
             "-p", "confidence_threshold:=0.25", "--outputs=points")  # fmt: skip
-    assert label(bag, tmp_path / "out", weights, *more) == 0
+    assert label_bag(bag, tmp_path / "out", weights, *more) == 0
     said = capfd.readouterr().err
     assert said.count("warning: lidar: no_extrinsics: no transform from frame 'lidar'") == 1
     assert "thermal: nothing recorded on /infrared or /infrared/compressed; `mmsam bag" in said
@@ -306,7 +289,7 @@ def test_clouds_that_the_node_refuses_are_not_written(
     """Of a pose with which no point is in view."""
     bag, out = as_ros1(drive, tmp_path / "in.bag"), tmp_path / "out"  # without transforms
     pose = "lidar.extrinsics:=[0.0, 0.0, -1000.0, 0.0, 0.0, 0.0, 1.0]"
-    assert label(bag, out, weights, "-p", pose, "--outputs=points,labelled_points") == 0
+    assert label_bag(bag, out, weights, "-p", pose, "--outputs=points,labelled_points") == 0
     found = report(out)
     assert any(kind.startswith("lidar: ") for kind in found["refusals"])
     assert not any("lidar" in sensors for sensors in found["fused"])
@@ -319,7 +302,7 @@ def test_a_recording_without_a_message(
     tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     empty = copy_bag(drive, tmp_path / "empty", lambda *_: None)
-    assert label(empty, tmp_path / "out", weights) == 2
+    assert label_bag(empty, tmp_path / "out", weights) == 2
     assert "/compressed, and no image on any other topic: nothing" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -330,7 +313,7 @@ def test_damage_is_said_and_what_is_sound_is_labelled(
     shutil.copytree(drive, tmp_path / "cut")
     (file,) = (tmp_path / "cut").glob("*.mcap")
     os.truncate(file, file.stat().st_size * 3 // 4)
-    assert label(tmp_path / "cut", tmp_path / "out", weights) == 1
+    assert label_bag(tmp_path / "cut", tmp_path / "out", weights) == 1
     assert 0 < report(tmp_path / "out")["frames"]["labelled"] < FRAMES
     assert "cut" in capfd.readouterr().err
 
@@ -345,7 +328,6 @@ class NoRos:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NoRos())
-from mmsam_ros.cli.main import main
 sys.exit(main(["label-bag", {str(drive)!r}, {str(tmp_path / "out")!r},
                "-p", "weights:={weights}", "--outputs="]))
 """

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.drives import FRAMES, SEMANTIC, pixels, read_topic, write_drive, write_weights
+from support.drives import FRAMES, SEMANTIC, label_bag, pixels, read_topic
 
-from mmsam_ros.cli.main import main
 from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.ladder import Ladder
 from mmsam_ros.ros import labelling
@@ -25,16 +24,6 @@ LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("failures")
-
-
-@pytest.fixture(scope="module")
-def drive(folder: Path) -> Path:
-    return write_drive(folder)
-
-
-@pytest.fixture(scope="module")
-def weights(folder: Path) -> Path:
-    return write_weights(folder)
 
 
 class Failing:
@@ -73,11 +62,6 @@ def after(function: Callable[..., Any], then: Callable[..., Any]) -> Callable[..
     return both
 
 
-def label(bag: Path, out: Path, weights: Path, *more: str) -> int:
-    return main(["label-bag", str(bag), str(out), "-p", f"weights:={weights}",
-                 "-p", "device:=cpu", *more])  # fmt: skip
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_lost_engine_ends_the_run_which_goes_on_with_the_same_command(
     folder: Path, drive: Path, weights: Path, workers: int, monkeypatch: pytest.MonkeyPatch,
@@ -91,7 +75,7 @@ def test_a_lost_engine_ends_the_run_which_goes_on_with_the_same_command(
             injected.setattr(labelling, "_load", after(labelling._load, lose_device))
         else:  # each of which imports the package anew
             injected.setattr(labelling, "_start_process", start_losing)
-        assert label(drive, out, weights, *more) == 2
+        assert label_bag(drive, out, weights, *more) == 2
     said = capfd.readouterr().err
     assert "error: no engine computes any more" in said
     assert "CUDA error" in said
@@ -101,7 +85,7 @@ def test_a_lost_engine_ends_the_run_which_goes_on_with_the_same_command(
     first = [f"{number:08d}" for number in range(len(kept))]
     assert kept == first, "the frames before the one that failed"
     assert SOUND <= len(kept) < FRAMES
-    assert label(drive, out, weights, *more) == 0
+    assert label_bag(drive, out, weights, *more) == 0
     assert f"going on: {len(kept)} frames are labelled already" in capfd.readouterr().err
     assert len(read_topic(out, SEMANTIC)) == FRAMES
     assert not part.exists()
@@ -124,7 +108,7 @@ def test_frames_that_failed_through_no_fault_of_theirs_are_a_fault_of_the_run(
 
     out = folder / reason
     monkeypatch.setattr(labelling, "_load", after(labelling._load, fail))
-    assert label(drive, out, weights) == 1
+    assert label_bag(drive, out, weights) == 1
     said = f"1 frames are not labelled ({reason}), through no fault in the data"
     assert said in capfd.readouterr().err
     assert said in (out / "report.json").read_text()

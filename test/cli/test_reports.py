@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.browser import screenshot
-from support.drives import write_drive, write_weights
+from support.drives import label_bag, write_drive
 from support.networks import random_network, spec_of
 from support.trees import make_deliver
 
@@ -23,10 +23,9 @@ from mmsam_ros.weights import save_model
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_report_of_a_labelled_bag(tmp_path: Path) -> None:
-    bag, weights, out = write_drive(tmp_path), write_weights(tmp_path), tmp_path / "out"
-    command = ["label-bag", str(bag), str(out), "-p", f"weights:={weights}", "-p", "device:=cpu"]
-    assert main(command) == 0
+def test_the_report_of_a_labelled_bag(drive: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert label_bag(drive, out, weights) == 0
     pictures = jpegs(out / "report.html")
     assert len(pictures) == 5
     shown = screenshot(out / "report.html", tmp_path / "shown.png")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.drives import write_drive, write_weights
+from support.drives import label_bag
 from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
@@ -53,11 +53,9 @@ def test_a_topic_classes_of_something_else() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_labelled_bag(rerun: Any, tmp_path: Path) -> None:
-    bag, weights, out = write_drive(tmp_path), write_weights(tmp_path), tmp_path / "labelled"
-    outputs = "--outputs=confidence,labelled_points"
-    command = ["label-bag", str(bag), str(out), "-p", f"weights:={weights}", "-p", "device:=cpu"]
-    assert main([*command, outputs, "--all-topics"]) == 0
+def test_a_labelled_bag(rerun: Any, drive: Path, weights: Path, tmp_path: Path) -> None:
+    out, outputs = tmp_path / "labelled", "--outputs=confidence,labelled_points"
+    assert label_bag(drive, out, weights, outputs, "--all-topics") == 0
     assert main(["view", str(out), "--save", str(tmp_path / "bag.rrd")]) == 0
     chunks = read_back(tmp_path / "bag.rrd")
     for entity, count in EVERY_MESSAGE.items():

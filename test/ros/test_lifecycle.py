@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def waiting(weights: Path) -> Iterator[tuple[NodeProcess, Manager]]:
         free_domain(3), "-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"
     ) as (node, client):
         yield node, Manager(client)
+
+
+@contextmanager
+def made(weights: Path, *parameters: str) -> Iterator[SegmentNode]:
+    """A node in this process."""
+    given = [f"weights:={weights}", "device:=cpu", *parameters]
+    words = [word for value in given for word in ("-p", value)]
+    rclpy.init(args=["--ros-args", *words], domain_id=free_domain(4))
+    try:
+        node = SegmentNode()
+        yield node
+        node.stop()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What holds a thread: open at the end, whatever the test has found."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
 
 
 # Every transition from every state, with what becomes of it. A state's row leads there.
@@ -181,10 +205,7 @@ def test_shutdown_is_for_good_and_the_process_ends_cleanly(weights: Path) -> Non
 @pytest.mark.parametrize("configured", [False, True])
 def test_shutdown_of_a_node_that_was_never_active(weights: Path, configured: bool) -> None:
     """Services, mode and diagnostics are there in every state."""
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    with made(weights, "autostart:=false") as node:
 
         def entities() -> set[str]:
             names = {s.srv_name for s in node.services} | {p.topic_name for p in node.publishers}
@@ -196,36 +217,25 @@ def test_shutdown_of_a_node_that_was_never_active(weights: Path, configured: boo
             assert node.trigger_configure() == SUCCESS
         assert node.trigger_shutdown() == SUCCESS
         assert entities() == before
-        node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
 
 
 def test_a_lost_engine_is_an_error_in_diagnostics(weights: Path) -> None:
     """Also when masks came until now."""
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    with made(weights) as node:
         assert node.pipeline is not None
         node.pipeline.fault = "the device is lost"
         found = {s.name.rpartition(": ")[2]: s for s in node.diagnostics().status}
         for part in ("segmentation", "inference"):
             assert found[part].level == DiagnosticStatus.ERROR
             assert found[part].message == "the device is lost"
-        node.stop()
-        node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
 
 
 def test_a_frame_that_does_not_end_is_a_fault(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends, and does not wait for it."""
     monkeypatch.setattr("mmsam_ros.ros.worker.STUCK_FIRST", 0.1)
     monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.1)
-    gate = threading.Event()
 
     def make() -> Iterator[SegmentNode]:
         node = SegmentNode()
@@ -247,15 +257,14 @@ def test_a_frame_that_does_not_end_is_a_fault(
         assert run(["--ros-args", *values], make) == FAULT_CODE
     finally:
         signal.signal(signal.SIGINT, handler)
-        gate.set()
 
 
 def test_enable_does_not_wait_for_the_network(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what the frame gives after the answer is not published."""
     monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 600.0)
-    inside, gate, ended = threading.Event(), threading.Event(), threading.Event()
+    inside, ended = threading.Event(), threading.Event()
     infer = Segmenter.infer
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -264,10 +273,7 @@ def test_enable_does_not_wait_for_the_network(
         return infer(*args, **options)
 
     monkeypatch.setattr(Segmenter, "infer", slow)
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    with made(weights, "sync.deadline:=0.0") as node:
         held = node.pipeline
         assert held is not None
         outcomes: list[Outcome] = []
@@ -284,22 +290,16 @@ def test_enable_does_not_wait_for_the_network(
         gate.set()
         assert ended.wait(600)
         assert outcomes == [Outcome("dropped", "shutdown")]
-        node.stop()
-        node.destroy_node()
-    finally:
-        gate.set()
-        rclpy.try_shutdown()
 
 
-def test_an_output_that_hangs_keeps_nobody(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_hangs_keeps_nobody(
+    weights: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the process could not end by a fault."""
     monkeypatch.setattr("mmsam_ros.ros.worker.PATIENCE", 0.05)
     monkeypatch.setattr("mmsam_ros.ros.pipeline.PATIENCE", 0.05)
-    inside, gate = threading.Event(), threading.Event()
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "sync.deadline:=0.0"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    inside = threading.Event()
+    with made(weights, "sync.deadline:=0.0") as node:
         held = node.pipeline
         assert held is not None
         worker = held._worker
@@ -311,10 +311,6 @@ def test_an_output_that_hangs_keeps_nobody(weights: Path, monkeypatch: pytest.Mo
         assert worker.is_alive()
         gate.set()
         worker.join(600)
-        node.destroy_node()
-    finally:
-        gate.set()
-        rclpy.try_shutdown()
 
 
 @pytest.mark.parametrize("trigger", ["trigger_deactivate", "trigger_cleanup"])
@@ -322,10 +318,7 @@ def test_an_error_in_a_transition_leaves_the_node_configurable(
     weights: Path, monkeypatch: pytest.MonkeyPatch, trigger: str
 ) -> None:
     """Also where stopping fails once more while it is cleaned up."""
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    with made(weights) as node:
         if trigger == "trigger_cleanup":
             assert node.trigger_deactivate() == SUCCESS
             monkeypatch.setattr(SegmentNode, "follow", lambda *_: 1 / 0)
@@ -340,10 +333,6 @@ def test_an_error_in_a_transition_leaves_the_node_configurable(
             worker.stop()
         assert node.trigger_configure() == SUCCESS
         assert node.trigger_activate() == SUCCESS
-        node.stop()
-        node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
 
 
 def test_cleanup_frees_what_configure_has_loaded(
@@ -359,10 +348,7 @@ def test_cleanup_frees_what_configure_has_loaded(
         return segmenter
 
     monkeypatch.setattr(parameters, "load_segmenter", noted)
-    values = ["-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "autostart:=false"]
-    rclpy.init(args=["--ros-args", *values], domain_id=free_domain(4))
-    try:
-        node = SegmentNode()
+    with made(weights, "autostart:=false") as node:
         assert node.trigger_configure() == SUCCESS
         assert node.trigger_activate() == SUCCESS
         before = {topic for topic, _ in node.get_topic_names_and_types()}
@@ -390,7 +376,3 @@ def test_cleanup_frees_what_configure_has_loaded(
         assert not node.pipeline.running
         monkeypatch.undo()
         assert node.trigger_activate() == SUCCESS
-        node.stop()
-        node.destroy_node()
-    finally:
-        rclpy.try_shutdown()

@@ -13,6 +13,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from mmsam_ros.cli.main import main
 from mmsam_ros.ros.bags import parameters_yaml, read_parameters
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.storage import Connection
@@ -46,6 +47,12 @@ def write_weights(folder: Path) -> Path:
     path, spec = folder / "nano.safetensors", spec_of("synthetic_rgb_lidar_thermal")
     save_model(path, random_network(spec), spec)
     return path
+
+
+def label_bag(bag: Path, out: Path, weights: Path, *more: str) -> int:
+    """The exit code of `mmsam label-bag` on the CPU."""
+    return main(["label-bag", str(bag), str(out), "-p", f"weights:={weights}",
+                 "-p", "device:=cpu", *more])  # fmt: skip
 
 
 def copy_bag(

@@ -10,20 +10,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from downloads import CONTENT, Server
 from support.networks import random_network, spec_of
 from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.weights import WeightsError, load_model, read_spec, registry, save_model
 
-CONTENT = bytes(range(256)) * 5000
 GOOD = {"source": "https://example.org/a.pth", "licence": "MIT", "size": 5, "sha256": "0" * 64}
 
 
@@ -35,52 +34,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")  # this machine is reached without
     return tmp_path
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `content`; `answer` may do something else with a request."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.content = CONTENT
-        self.ranges: list[str] = []  # asked for
-        self.cut: int | None = None  # bytes after which the connection is lost
-        self.takes_ranges = True
-        self.redirect = ""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/a.safetensors"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not to stderr."""
-
-    def do_GET(self) -> None:
-        server = self.server
-        if server.redirect:
-            self.send_response(302)
-            self.send_header("Location", server.redirect)
-            self.end_headers()
-            return
-        asked = self.headers["Range"]
-        server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if server.takes_ranges else 0
-        if start >= len(server.content):
-            self.send_error(416)
-            return
-        body = server.content[start:]
-        self.send_response(206 if server.takes_ranges else 200)
-        if server.takes_ranges:
-            total = len(server.content)
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: server.cut])
-        self.close_connection = True
 
 
 @pytest.fixture
