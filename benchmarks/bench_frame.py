@@ -31,7 +31,9 @@ def main() -> None:
     """Measure and write bench_frame.json."""
     parser = command_line(__doc__)
     parser.add_argument("--against", type=Path, help="the checkout to compare with")
-    parser.add_argument("--engines", default="torch,onnx", help="of this one, with commas")
+    parser.add_argument(
+        "--engines", default="torch,onnx", help="of this one, with commas; onnx:PROVIDER"
+    )
     parser.add_argument("--frames", type=int, default=15, help="of each (default: 15)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -82,7 +84,9 @@ def serve(engine: str) -> None:
     from mmsam_ros.weights import default_weights
 
     tune_allocator()
-    options: Any = {} if engine == BEFORE else {"engine": engine}
+    name, _, provider = engine.partition(":")
+    own = {"engine": name, "providers": [provider] if provider else []}
+    options: Any = {} if engine == BEFORE else own
     segmenter = Segmenter.load(default_weights(), "cpu", **options)
     for line in sys.stdin:
         timings = segmenter(Scene.of(*json.loads(line)).frame(), confidence=False).timings

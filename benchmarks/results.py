@@ -27,6 +27,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "onnxruntime",
+    "onnxruntime-openvino",
     "opencv-python-headless",
     "rosbags",
 )

@@ -87,7 +87,7 @@ def sample_inputs(names: Sequence[str], shape: Sequence[int]) -> dict[str, Tenso
 @torch.no_grad()
 def write_onnx(
     model: MMSAMAdapter, names: Names, shape: Sequence[int], path: Path, *,
-    precision: str = "fp32", metadata: Mapping[str, str] | None = None,
+    precision: str = "fp32", metadata: Mapping[str, str] | None = None, opset: int = OPSET,
 ) -> Tensor:  # fmt: skip
     """Write a network on the CPU for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
 
@@ -102,7 +102,7 @@ def write_onnx(
     _log.info("exporting the network for %s to ONNX: this takes a minute or more, once",
               " + ".join(names))  # fmt: skip
     program = torch.onnx.export(
-        graph, tuple(inputs.values()), dynamo=True, opset_version=OPSET, verbose=False,
+        graph, tuple(inputs.values()), dynamo=True, opset_version=opset, verbose=False,
         input_names=list(names), output_names=["logits"], optimize=False,
     )  # fmt: skip
     assert program is not None

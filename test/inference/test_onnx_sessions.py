@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from support.networks import spec_of
 from support.pixels import PixelNetwork
+from torch import Tensor
 
 from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference import export as export_module
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.choose import make_engine, warm_up
-from mmsam_ros.inference.engines.onnx import OnnxEngine, choose_providers
-from mmsam_ros.inference.export import export_file, sample_inputs, subsets
+from mmsam_ros.inference.engines.onnx import OPENVINO, OnnxEngine, choose_providers
+from mmsam_ros.inference.export import export_file, sample_inputs, subsets, write_onnx
 
+onnx, onnxruntime = map(pytest.importorskip, ("onnx", "onnxruntime"))
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 SPEC = spec_of("synthetic_rgb_lidar_thermal", image_size=(64, 96))
@@ -28,7 +34,6 @@ SIZE = SPEC.geometry.size
 
 @pytest.fixture(autouse=True)
 def _pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     monkeypatch.setenv("MMSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export_module, "prepare", lambda model: model)
@@ -88,7 +93,55 @@ def test_what_disagrees_is_neither_deleted_nor_made_again(
         "kept.engine",
         "model.onnx",
         "reference.npy",
+        "sha256.json",
     }
+
+
+def test_a_whole_file_that_a_provider_refuses_is_not_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, inputs = PixelNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
+    OnnxEngine(model, "cpu", providers=[CPU])(inputs)
+    (folder,) = cache_folder("onnx").iterdir()
+    refused = b"nothing that this provider reads"
+    (folder / "model.onnx").write_bytes(refused)
+    sums = json.loads((folder / "sha256.json").read_text())
+    sums["model.onnx"] = hashlib.sha256(refused).hexdigest()
+    (folder / "sha256.json").write_text(json.dumps(sums))
+    with pytest.raises(InferenceError, match=f"engine onnx with {CPU} for rgb: .*model.onnx"):
+        OnnxEngine(model, "cpu", providers=[CPU])(inputs)
+    assert "damaged" not in caplog.text
+    assert (folder / "model.onnx").read_bytes() == refused
+
+
+class SamplingNetwork(PixelNetwork):
+    """With a bilinear sampling of the camera image."""
+
+    def forward(self, inputs: Mapping[str, Tensor], present: Any = None) -> Tensor:
+        turned = inputs["rgb"].flip(1).tanh().movedim(1, -1)[..., :2]
+        image = F.grid_sample(inputs["rgb"], turned, align_corners=False)
+        return super().forward({**inputs, "rgb": image})
+
+
+def test_openvino_gets_the_names_that_it_knows(tmp_path: Path) -> None:
+    model, shape = SamplingNetwork(SPEC.config), (1, 3, *SIZE)
+    expected = write_onnx(model, ("rgb",), shape, tmp_path / "w.onnx", opset=19)
+    written = onnx.load(tmp_path / "w.onnx")
+    assert [entry.version for entry in written.opset_import if not entry.domain] == [19]
+    (node,) = (node for node in written.graph.node if node.op_type == "GridSample")
+    assert b"bilinear" in {attribute.s for attribute in node.attribute}
+    session = onnxruntime.InferenceSession(tmp_path / "w.onnx", providers=[CPU])
+    (found,) = session.run(None, {"rgb": sample_inputs(("rgb",), shape)["rgb"].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+
+
+def test_openvino_agrees() -> None:
+    if OPENVINO not in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-openvino is not installed")
+    model, inputs = SamplingNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
+    engine = OnnxEngine(model, "cpu")
+    assert engine.name == "onnx (OpenVINO)"
+    torch.testing.assert_close(engine(inputs), model(inputs), atol=1e-4, rtol=0)
 
 
 def test_a_refused_export_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +195,7 @@ def test_a_damaged_measurement_is_made_again(
     caplog.set_level(logging.INFO)
     caplog.clear()
     engine = make_engine("auto", model, "cpu", "fp32", SIZE)
-    assert engine.name in ("torch", "onnx (CPU)")
+    assert engine.name.partition(" ")[0] in ("torch", "onnx")
     assert "measuring" in caplog.text
     assert json.loads(note.read_text())["engine"] in ("torch", "onnx")
 

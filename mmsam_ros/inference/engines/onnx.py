@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime, on what its execution providers reach."""
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,6 +38,8 @@ PROVIDERS = {
     CPU: ("cpu", "onnxruntime"),
 }
 _BY_NAME_ALONE = (TENSORRT,)  # it builds for minutes
+_OPENVINO_OPSET = 19  # 2025.4 refuses GridSample's mode as opset 20 calls it
+_SUMS = "sha256.json"  # of the files that were exported
 
 
 class OnnxEngine:
@@ -66,7 +70,8 @@ class OnnxEngine:
         have = self._runtime.get_available_providers()
         self.providers = choose_providers(providers, have, self.device)
         self.name = f"onnx ({self.providers[0].removesuffix('ExecutionProvider')})"
-        self._model, self._key = model.cpu(), fingerprint(model, OPSET, precision)
+        self._opset = _OPENVINO_OPSET if OPENVINO in self.providers else OPSET
+        self._model, self._key = model.cpu(), fingerprint(model, self._opset, precision)
         self._sessions: dict[tuple[tuple[str, ...], tuple[int, ...]], Any] = {}
         state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
         kinds = [kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception)]
@@ -91,6 +96,8 @@ class OnnxEngine:
             except InferenceError:  # a ValueError; the files are whole, and made again are the same
                 raise
             except self._damage as error:
+                if _whole(folder):
+                    raise InferenceError(f"{what}: {error}") from error
                 _log.warning("%s: %s is damaged (%s); it is made again", what, folder, error)
         try:
             if folder.exists():
@@ -127,9 +134,12 @@ class OnnxEngine:
     def _export(self, folder: Path, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
         with new_folder(folder) as part:
             reference = write_onnx(
-                self._model, names, shape, part / "model.onnx", precision=self.precision
-            )
+                self._model, names, shape, part / "model.onnx", precision=self.precision,
+                opset=self._opset,
+            )  # fmt: skip
             np.save(part / "reference.npy", reference.numpy())
+            sums = {file.name: _digest(file) for file in part.iterdir()}
+            (part / _SUMS).write_text(json.dumps(sums))
 
     def _options(self, provider: str, folder: Path) -> dict[str, Any]:
         number = {"device_id": self.device.index or 0}
@@ -139,6 +149,12 @@ class OnnxEngine:
             kept = {"trt_engine_cache_enable": True, "trt_timing_cache_enable": True}
             half = {"trt_fp16_enable": self.precision == "fp16"}
             return {**number, **kept, **half, "trt_engine_cache_path": str(folder)}
+        if provider == OPENVINO:  # by itself it takes every core, and bf16 where there are units
+            own = {
+                "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
+            return {"device_type": "CPU", "load_config": json.dumps({"CPU": own})}
         return {}
 
     def _run(self, session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -180,3 +196,17 @@ def choose_providers(wanted: Sequence[str], have: Sequence[str], device: torch.d
         raise InferenceError(f"device {device}: this ONNX Runtime has {', '.join(have)}; "
                              f"onnxruntime-gpu brings {CUDA}")  # fmt: skip
     return list(dict.fromkeys([*found, CPU]))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the files of an export are as they were written."""
+    try:
+        sums = json.loads((folder / _SUMS).read_text())
+        return bool(sums) and all(_digest(folder / name) == sum_ for name, sum_ in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
