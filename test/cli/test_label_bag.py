@@ -328,6 +328,7 @@ class NoRos:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NoRos())
+from mmsam_ros.cli.main import main
 sys.exit(main(["label-bag", {str(drive)!r}, {str(tmp_path / "out")!r},
                "-p", "weights:={weights}", "--outputs="]))
 """
