@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.inference.draw import overlay
 from mmsam_ros.ros.labelling import Labelled, Labelling
 from mmsam_ros.ros.parameters import weights_path
-from mmsam_ros.ros.sets import DEFECT, OUT_OF_MEMORY
+from mmsam_ros.ros.sets import OWN
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette
 
 _PICTURES, _WIDTH = 6, 640  # on the page, and pixels of each
@@ -88,7 +88,7 @@ class Report:
         counts = feed.sync.counts()
         broken = (f"{topic}: {n} messages cannot be read" for topic, n in feed.broken.items())
         own = (f"{n} frames are not labelled ({reason}), through no fault in the data"
-               for reason in (DEFECT, OUT_OF_MEMORY)
+               for reason in OWN
                if (n := counts[CAMERA].get(f"refused:{reason}")))  # fmt: skip
         self.faults = [*feed.reader.faults, *broken, *own]
         names = {info.id: info.name for info in self._spec.classes} | {NO_LABEL: "no label"}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.drives import FRAMES, SEMANTIC, label_bag, pixels, read_topic
 
+from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.ladder import Ladder
 from mmsam_ros.ros import labelling
@@ -96,6 +97,7 @@ def test_a_lost_engine_ends_the_run_which_goes_on_with_the_same_command(
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "out_of_memory"),
         (ZeroDivisionError("a bug"), "defect"),
+        (InferenceError("the network's values are not finite"), "invalid"),
     ],
 )
 def test_frames_that_failed_through_no_fault_of_theirs_are_a_fault_of_the_run(
