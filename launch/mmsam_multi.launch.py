@@ -3,7 +3,7 @@
 
 ros2 launch mmsam_ros mmsam_multi.launch.py cameras:=front,left points_topic:=/lidar/points
 
-Topic names are as of segment.launch.py: a relative one is of the camera (/front/camera/image), one
+Topic names are as in segment.launch.py: a relative one is per camera (/front/camera/image), one
 that begins with a slash is shared by all cameras. All nodes share one process and one copy of the
 weights, or with one_process:=false each has its own. A process that ends by a fault or is killed is
 started again, after a pause that grows.
@@ -59,7 +59,7 @@ def read_arguments(context):
 
 
 def parameter_files(values, camera):
-    """The parameter files of a camera's node, later ones first in rank."""
+    """The parameter files of a camera's node; later ones take precedence."""
     own = os.path.join(values["params_folder"], f"{camera}.yaml") if values["params_folder"] else ""
     return [path for path in (values["params_file"], own) if path and os.path.isfile(path)]
 
@@ -77,7 +77,7 @@ def given_parameters(values):
 def start(context):
     """The process of all nodes, or one for each; started again after a fault.
 
-    What a group around this file sets would reach the last node of a process alone.
+    What a group around this file sets would reach only the last node of a process.
     """
     values, cameras = read_arguments(context)
     makers, actions = [lambda gpu: shared(values | gpu, cameras)], []
@@ -118,7 +118,7 @@ def shared(values, cameras):
 
 
 def quoted(value):
-    """As YAML, so that a name such as 1e5 stays one."""
+    """The value as YAML, so that a name such as 1e5 stays a string."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -181,15 +181,15 @@ def start(context):
 
 
 def kept_alive(context, make, when_ready=lambda: None, nodes=1):
-    """A process, and another one after its end if it did not mean to end, after a pause that grows.
+    """A process that is started again when it ends by a fault, after a pause that grows.
 
     Once one was ready, an end with `CANNOT_START` is a fault, too: the same parameters have worked,
     so what they name has gone since, such as the GPU.
 
-    make: gives it, of a dictionary with the argument `device` where the one before had a GPU: if
-        that is lost, `auto` would quietly go on on the CPU.
-    when_ready: gives what else follows when it is.
-    nodes: that have to say so.
+    make: makes the process, from a dictionary with the argument `device` if the previous one had a
+        GPU: if that is lost, `auto` would quietly continue on the CPU.
+    when_ready: gives the actions to run once it is ready.
+    nodes: how many have to say that they are ready.
     """
     within, devices = same_group(context), []  # devices of the last process that was ready
 
@@ -229,8 +229,8 @@ def device_of(line):
 
 
 def same_group(context):
-    """What puts actions of a later event into the group that this file is included in: namespace,
-    remappings and parameters that a GroupAction sets are gone by then.
+    """A function that puts actions of a later event into the group that includes this file: the
+    namespace, remappings and parameters that a GroupAction sets are gone by then.
     """
     scope = dict(context.launch_configurations)
 
@@ -242,7 +242,7 @@ def same_group(context):
 
 
 def must_start(action, what):
-    """Of a process that cannot be executed, launch tells its log alone, and ends with code 0."""
+    """Fail if a process cannot be executed: launch itself only logs that, and ends with code 0."""
 
     def when_over(event, context):
         if action.return_code is None and not context.is_shutdown:
@@ -299,7 +299,7 @@ def node_has_ended(event, context):
 
 
 def play_once(context, values):
-    """What starts the player of the bag, at the first call alone: when the first node is ready."""
+    """A function that starts the bag's player at its first call: when the first node is ready."""
     within, started = same_group(context), []
 
     def when_ready():
@@ -322,7 +322,7 @@ def play_once(context, values):
 
 
 def when_said(action, word, then):
-    """Does `then` of each line with a word that a process says; it may come in pieces."""
+    """Calls `then` with each line of a process that has the word; lines may come in pieces."""
     rests = {}
 
     def read(stream):
@@ -348,8 +348,8 @@ def player_has_ended(event, context, played):
 
 
 def player(values):
-    """Our own: it reads ROS 1 bags and what metadata.yaml is wrong about, waits for subscribers,
-    and does not wait between loops.
+    """This package's own player: it reads ROS 1 bags and bags with a wrong metadata.yaml, waits for
+    subscribers, and does not wait between loops.
     """
     options = [values["bag"], "--rate", values["rate"]]
     options += [f"--{name}" for name, on in (("clock", "use_sim_time"), ("loop", "loop"))

@@ -35,12 +35,12 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "replay": "play a recording into ROS 2",
     "doctor": "check the installation, or a running node",
 }
-_EXTRAS = {  # of setup.py: what they bring that is imported
+_EXTRAS = {  # extras of setup.py, and the modules they bring
     "train": ("h5py", "jinja2", "lightning", "tensorboard", "torchmetrics"),
     "synth": ("embreex",),
 }
 _INSTALLATION = "`mmsam doctor` says what else is missing (docs/install.md)"
-_FIRST = "MMSAM_FIRST_PROCESS"  # its id, for those that it starts
+_FIRST = "MMSAM_FIRST_PROCESS"  # id of the first process, for those it starts
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 on success, 2 on an error that the user can fix, 130 after Ctrl-C, 141 if the
     reader of its output has gone.
     """
-    for stream in (sys.stdout, sys.stderr):  # a file's name may have what the locale has not
+    for stream in (sys.stdout, sys.stderr):  # file names may have characters the locale lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _format_warning

@@ -17,13 +17,13 @@ class Video:
     """Pictures are added in order; there is no file before the first one."""
 
     def __init__(self, path: Path, rate: float) -> None:
-        # a decimal more, or a rate of a single image, and FFmpeg's MPEG-4 refuses it
+        # FFmpeg's MPEG-4 refuses more decimals, and the rate of a single image
         self._path, self._rate = path, round(min(max(rate, _RATES[0]), _RATES[1]), 1)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
     def add(self, picture: NDArray[np.uint8]) -> None:
-        """Add a picture, rgb8; all get the size of the first one. CliError if it cannot be."""
+        """Add a picture, rgb8; all get the size of the first one. CliError if that fails."""
         if self._writer is None:
             height, width = picture.shape[:2]
             self._size = (width + width % 2, height + height % 2)

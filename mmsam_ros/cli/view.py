@@ -74,7 +74,7 @@ class _Viewer:
         self._stream.log("/", self._rerun.AnnotationContext(table), static=True)
 
     def at(self, **times: Any) -> None:
-        """What follows was at a time: of each timeline nanoseconds, or the number of a frame."""
+        """Set the time of what follows: for each timeline nanoseconds, or a frame's number."""
         for name, value in times.items():
             if name == "frame":
                 self._stream.set_time(name, sequence=value)
@@ -107,7 +107,7 @@ class _Viewer:
 
 
 def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """To 0..255 between the first and the last percent; not finite: 0."""
+    """Values scaled to 0..255 between the 1st and 99th percentile."""
     values = np.asarray(values, np.float32)
     known = values[np.isfinite(values)]
     low, high = percentiles(known, (1, 99)) if known.size else (0.0, 1.0)
@@ -198,7 +198,7 @@ def _show_message(viewer: _Viewer, topic: str, message: Any) -> None:
 
 
 def _recorded_classes(reader: Any) -> Sequence[ClassInfo]:
-    """Of the first message on `classes`, else those of the package's weights."""
+    """The classes of the first readable message on `*/classes`, else the synthetic ones."""
     from mmsam_ros.sensors import SYNTHETIC_CLASSES
 
     found = [c for c in reader.connections if c.topic.endswith("/classes") and c.msgcount]

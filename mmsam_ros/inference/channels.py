@@ -45,7 +45,7 @@ FIELD = "set lidar.intensity_field to another field, or correct the driver"
 
 
 class Finding(NamedTuple):
-    """Something that a sensor's data should not have."""
+    """Something that is wrong with a sensor's data."""
 
     subject: str  # the channel, such as `intensity`, or `filled`, `pose`
     found: str  # what was found, and what was expected
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All in one; it may quote names of frames."""
+        """The whole finding as one text; it may quote names of frames."""
         return shortened(f"{self.found}; {self.remedy}")
 
 
@@ -82,8 +82,8 @@ class ChannelWatch:
     def add(
         self, sensor: str, planes: NDArray[np.float32], *, points: bool, stamp: float | None = None
     ) -> None:
-        """Take note of a frame's planes. `points`: they are made of a cloud; `stamp`: in seconds,
-        None: the frame is near to no other.
+        """Take note of a frame's planes. `points`: they are made from a cloud; `stamp`: in
+        seconds, None: the frame counts as far from all others.
         """
         recent = self._recent[sensor]
         if stamp is not None:
@@ -100,7 +100,7 @@ class ChannelWatch:
         recent.append(channel_statistics([sample], FIELDS[self._spec.encodings[sensor]]))
 
     def findings(self, sensor: str, scale: float = 1.0) -> list[Finding]:
-        """What is far outside the training data; `scale`: which the intensity has been given."""
+        """What is far outside the training data; `scale`: factor applied to the intensity."""
         recent, seen = list(self._recent[sensor]), self._spec.seen.get(sensor)
         if not seen or len(recent) < self._least:
             return []
@@ -134,11 +134,11 @@ def compare(
     """What of the live channels is far outside those of the training data.
 
     `points`: of a cloud. A raster was resized, which mixes values with the 0 of empty pixels:
-    it is judged as an image. `scale`: which the intensity has been given; None: it has no unit, and
+    it is judged as an image. `scale`: factor applied to the intensity; None: it has no unit, and
     may be constant (`lidar_gain`).
     """
     filled, expected = (1 - next(iter(s.values())).empty if s else 0.0 for s in (live, seen))
-    if filled * _SPARSE < expected and sensor != "event":  # nothing may have moved
+    if filled * _SPARSE < expected and sensor != "event":  # without motion there are no events
         found = f"{filled:.2%} of the pixels hold data, {expected:.1%} in training"
         remedy = "check the pose, the unit (metres), and that the driver sends all of its data"
         yield Finding("filled", found, remedy if points else _like(sensor))
@@ -170,7 +170,7 @@ def _geometry(
     distance: ChannelStatistics, distance_before: ChannelStatistics,
     height: ChannelStatistics, height_before: ChannelStatistics,
 ) -> Iterator[Finding]:  # fmt: skip
-    """Where a cloud lies in its frame: the first of the causes that explains what is found."""
+    """Where a cloud lies in its frame: the first cause that explains what is found."""
     farther = distance.mean / distance_before.mean if distance_before.mean > 0 else 1.0
     taller = (height.high - height.low) / (height_before.high - height_before.low)
     deeper = height.low / height_before.low if height_before.low < 0 else taller

@@ -32,7 +32,7 @@ Names = tuple[str, ...]
 _MATRIX_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ENCODER = re.compile(r"'model\.(fallback\.)?encoder\.")  # a scope; a fallback's is the only one
 _log = logging.getLogger(__name__)
-logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it tells of every tensor
+logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it logs every tensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Agreement:
 
 
 def subsets(config: ModelConfig) -> list[Names]:
-    """The modalities that a frame may bring together: all of them first, RGB alone last."""
+    """The sets of modalities that a frame may have: all of them first, RGB alone last."""
     names = config.auxiliaries
     counts = reversed(range(len(names) + 1))
     return [(RGB, *some) for count in counts for some in combinations(names, count)]
@@ -91,7 +91,7 @@ def write_onnx(
 ) -> Tensor:  # fmt: skip
     """Write a network on the CPU for inputs (B, 3, h, w); above 1.5 GB tensors go to PATH.data.
 
-    What is written is prepared for inference, what it is compared with is not.
+    The network that is written is prepared for inference; the one it is compared with is not.
 
     Returns the float32 logits of `sample_inputs`. InferenceError where the exporter is missing.
     """

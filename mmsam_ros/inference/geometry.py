@@ -46,7 +46,7 @@ class Plan:
         return padded
 
     def logits(self, run: Run) -> Tensor:
-        """Logits (B, classes, *canvas) of what `run` gives for a part of the padded input."""
+        """Logits (B, classes, *canvas); `run` gives those of one window of the padded input."""
         size = self.geometry.size  # `pad` and `resize`: one window, the whole padded input
         windows = slide_windows(self.padded, size, self.geometry.stride or size)
         logits = average_windows(run, windows, self.padded)

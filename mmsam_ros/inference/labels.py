@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels and confidence at the camera's size from logits at the canvas, without all at full size.
 
-What is meant is `plain_label_image`: logits resized bilinearly, the largest one wins, of equal ones
+The reference is `plain_label_image`: logits resized bilinearly, the largest one wins, of equal ones
 the lowest class. `label_image` gives the same on the CPU in a fraction of the time. A bilinear
 value is a weighted mean of the four pixels around it, so that a class that wins all four wins
 between them; only cells whose corners disagree are evaluated, and there only classes that can win.
@@ -21,7 +21,7 @@ from torch import Tensor
 from mmsam_ros.inference.geometry import Size, resize_maps
 from mmsam_ros.sensors import NO_LABEL
 
-# a logit below the best one that adds nothing; below -87, exp is subnormal and tens of times slower
+# a logit so far below the best adds nothing; below -87, exp is subnormal and tens of times slower
 _NOTHING = np.float32(-60)
 _AT_ONCE = 2**16  # pixels that are evaluated together, for the processor's cache
 
@@ -31,12 +31,12 @@ def label_image(
 ) -> tuple[Tensor, Tensor | None]:
     """Labels and, if asked, the confidence of (1, classes, h, w) at `size`, uint8 each.
 
-    As of `plain_label_image`: labels the same but where the resized logits of two classes are equal
-    within float32's rounding, confidence within one level. With a `threshold` above 0, pixels whose
-    confidence is below 255 times it have `NO_LABEL`; the confidence is then there anyway.
+    As `plain_label_image`: labels are the same except where the resized logits of two classes are
+    equal within float32's rounding, confidence is within one level. With a `threshold` above 0,
+    pixels whose confidence is below 255 times it have `NO_LABEL`; confidence is then always given.
     """
     confidence = confidence or threshold > 0
-    if logits.device.type != "cpu":  # there, all of it is faster than the detours
+    if logits.device.type != "cpu":  # there, the plain way is faster
         labels, certainty = plain_label_image(logits, size, confidence=confidence)
     else:
         labels = torch.from_numpy(_labels(logits[0].numpy(), size))

@@ -24,7 +24,7 @@ class Prepared:
     plan: Plan
     used: tuple[str, ...]  # sensors besides the camera that the inputs were made of
     refused: Mapping[str, Refusal]  # sensors that were left out, and why
-    milliseconds: float = 0.0  # that preparing took
+    milliseconds: float = 0.0  # taken by preparing
 
 
 Review = Callable[[Frame, Planes], Planes]  # of the planes before they become inputs
@@ -61,7 +61,7 @@ def prepare(
         blank = planes.blank.get(sensor)
         if blank is None or not (blank.reason == LIMITS or without_blank(spec)):
             inputs[sensor] = image(values, spec.inputs[sensor])
-        elif blank.text and sensor != "event":  # nothing may have moved
+        elif blank.text and sensor != "event":  # without motion there are no events
             refused[sensor] = blank
     return Prepared(inputs, plan, tuple(name for name in inputs if name != RGB), refused)
 

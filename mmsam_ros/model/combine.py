@@ -60,7 +60,7 @@ class Combination(nn.Module):
         return combined
 
     def _whole(self, rgb: Tensor, parts: Mapping[str, Part]) -> Tensor:
-        """Without an index, which not every engine takes: the batch is not divided."""
+        """The undivided batch, without an index, which not every engine supports."""
         if not parts:
             assert self.alone is not None
             own: Tensor = self.alone(rgb)

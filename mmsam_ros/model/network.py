@@ -25,9 +25,9 @@ _PATH = ("level_embed", "up.", "interactions.", "norms.", "head.")
 class MMSAMAdapter(nn.Module):
     """RGB and auxiliary images in, logits at a quarter of the size out.
 
-    With `combine.absent: fallback` the network of RGB alone is a part of it, frozen: samples
-    without any auxiliary take that one's path. The others use its encoder and its RGB trunk, and
-    interactions, norms and head of their own.
+    With `combine.absent: fallback` the network of RGB alone is a frozen part of it: samples without
+    any auxiliary go through that one. The others use its encoder and its RGB trunk, and have
+    interactions, norms and a head of their own.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -250,7 +250,7 @@ def _at_stride_16(maps: list[Tensor]) -> Tensor:
 
 
 def rgb_alone(model: MMSAMAdapter) -> MMSAMAdapter:
-    """The network of RGB alone that `model` is without its auxiliaries; a copy.
+    """The network of RGB alone, as `model` computes it without auxiliaries; a copy.
 
     ModelError where an absent auxiliary counts as an empty raster: there is no such network.
     """

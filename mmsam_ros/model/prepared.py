@@ -124,12 +124,12 @@ def append_values(net: Any) -> None:
 
 
 def _after(weight: Tensor, conv: Any) -> nn.Conv2d:
-    """`weight` times what a 1x1 convolution gives."""
+    """A 1x1 convolution whose result is multiplied by `weight`, as one convolution."""
     return conv_of(weight @ _matrix(conv), weight @ conv.bias.double(), conv.weight)
 
 
 def _up_after(weight: Tensor, bias: Tensor, up: Any) -> nn.ConvTranspose2d:
-    """`weight` times what a transposed convolution gives, plus `bias`."""
+    """A transposed convolution, then `weight` and `bias` on its result, as one."""
     joined = nn.ConvTranspose2d(up.in_channels, len(weight), 2, stride=2, device="meta")
     kernel = torch.einsum("oc,icyx->ioyx", weight, up.weight.double())
     joined.weight = nn.Parameter(kernel.to(up.weight.dtype))

@@ -42,8 +42,8 @@ class SpatialPrior(nn.Module):
     * `empty`: the empty raster, an image of `config.empty`. Its features are computed once per
       size and kept while the weights stay the same.
     * `masked`: nothing. No branch runs for it, and `Combination` combines the others.
-    * `fallback`: as `masked`. RGB's maps are given, and what is fused is added to them, beginning
-      with zero; a sample without any auxiliary does not come here.
+    * `fallback`: as `masked`, but RGB's maps are given, and the fused maps, which are zero at
+      first, are added to them; a sample without any auxiliary does not get here.
     """
 
     def __init__(self, config: ModelConfig) -> None:

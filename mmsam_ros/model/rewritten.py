@@ -19,7 +19,7 @@ from mmsam_ros.model.fusion import (
 
 
 class Operations(NamedTuple):
-    """What a device may have a kernel of its own for."""
+    """Operations for which a device may have a kernel of its own."""
 
     attend: Callable[..., Tensor]  # as `encoder.attend`
     attend_points: Callable[..., Tensor]  # as `deformable.attend_points`
@@ -52,12 +52,12 @@ def conv_of(kernel: Tensor, bias: Tensor | None, like: Tensor, groups: int = 1) 
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same map; depthwise convolutions and resizing are ten times as fast then on a CPU."""
+    """The same map: on a CPU, depthwise convolutions and resizing take a tenth of the time."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 class LeanBlock(nn.Module):
-    """`Block` without padding: what a window lacks is one key, and nothing else.
+    """`Block` without padding: the tokens that a window lacks are replaced by one key.
 
     A padded token is zero after the norm, so its query is not needed, and its key and value are
     the biases. A bias of the keys adds the same to all of a query's scores, which the softmax
@@ -214,8 +214,8 @@ class LeanDetail(nn.Module):
     """`DetailBranch` with depthwise convolutions.
 
     A group has two inputs and two outputs. Channels are put in the order of their place in the
-    group, so that the first half of what two depthwise convolutions give are the parts of one
-    input, and the second half those of the other.
+    group, so that two depthwise convolutions give the parts of one input in the first half of
+    their channels, and those of the other in the second half.
     """
 
     def __init__(self, branch: DetailBranch, scale: Tensor) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention and deformable sampling as one Triton kernel each, for inference on CUDA.
 
-The plain ways, `encoder.attend` and `deformable.attend_points`, say what they compute. Importing
+`encoder.attend` and `deformable.attend_points` compute the same in plain PyTorch. Importing
 this needs Triton, which PyTorch for CUDA brings along.
 """
 
@@ -23,8 +23,8 @@ def _attend(
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, HAS_ABSENT: tl.constexpr,
     PRECISION: tl.constexpr, E: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """A block of queries of one head reads a part of a line of keys after the other, with a running
-    maximum and sum. Within a line the rows' bias is one number for each query.
+    """A block of queries of one head reads the keys in parts of a line, one after the other, with a
+    running maximum and sum. Within a line the rows' bias is one number for each query.
     """
     pair = tl.program_id(0).to(tl.int64)  # of window and head; this axis has no limit of 65535
     query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)

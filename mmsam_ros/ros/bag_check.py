@@ -22,12 +22,12 @@ from mmsam_ros.ros.survey import TopicSurvey, nearest, survey
 from mmsam_ros.sensors import CAMERA, DEPTH_METRES, LIDAR_GAIN, SensorError, made_of_points
 from mmsam_ros.weights import Spec
 
-_ARGUMENTS = {  # of the launch file
+_ARGUMENTS = {  # arguments of the launch file
     "camera/image": "image_topic", "camera/camera_info": "camera_info_topic",
     "lidar/points": "points_topic", "lidar/image": "lidar_image_topic",
     "thermal/image": "thermal_topic", "thermal/camera_info": "thermal_info_topic",
 }  # fmt: skip
-_NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in a topic
+_NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in topic names
 _NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth",), "event": ("event", "dvs")}
 _ROWS: Mapping[str, ParameterRow] = {row.name: row for row in PARAMETERS}
 _DEFAULTS: Mapping[str, Any] = {row.name: row.default for row in PARAMETERS}
@@ -37,14 +37,14 @@ _DRIFT = 0.02  # seconds of a clock against the other, over the recording
 
 @dataclass
 class BagCheck:
-    """The result.
+    """What `check_bag` found.
 
     Attributes:
-        topics: Those that were looked at.
+        topics: The topics that were examined.
         streams: The topic that feeds each input, by the input's name (`camera/image`).
-        others: Topics that fit an input as well.
-        parameters: What to set.
-        findings: With level and remedy.
+        others: Further topics that would fit an input.
+        parameters: Parameters to set, by name.
+        findings: Each has a level and a remedy.
     """
 
     bag: Path
@@ -68,7 +68,7 @@ class BagCheck:
         return True
 
     def commands(self, params_file: Path | None, weights: str) -> dict[str, str]:
-        """Ready command lines: ros2 launch with the bag, the same in two, without ROS."""
+        """Command lines: launch with the bag, node and replay separately, and without ROS."""
         bag = str(self.bag)
         # a compressed image is named without its ending
         named = {n: _base(t) for n, t in self.streams.items() if f"/{n}" != _base(t)}
@@ -120,7 +120,7 @@ def check_bag(bag: Path, spec: Spec) -> BagCheck:
 
 
 def _role(one: TopicSurvey) -> str:
-    """Which sensor a topic is of, by type, name and encoding; empty: of none."""
+    """The sensor that a topic belongs to, by type, name and encoding; empty if none."""
     name = one.topic.lower()
     if any(word in name for word in _NO_INPUT) or one.first is None or one.type == INFO:
         return ""
@@ -171,7 +171,7 @@ def _choose_info(found: BagCheck, name: str) -> None:
 
 
 def _base(topic: str) -> str:
-    """Without the ending of image_transport."""
+    """The topic without the suffix of image_transport."""
     return topic.removesuffix("/compressedDepth").removesuffix("/compressed")
 
 
@@ -205,14 +205,14 @@ def _of_topic(name: str, one: TopicSurvey) -> Iterator[Finding]:
 
 
 def _look_at_clocks(found: BagCheck, spec: Spec) -> None:
-    """Whether stamps of camera and sensors match, and what makes them match."""
+    """Whether the stamps of camera and sensors match, and which parameters make them match."""
     camera = found.topics[found.streams["camera/image"]]
     for sensor in spec.sensors:
         topic = found.streams.get(f"{sensor}/points") or found.streams.get(f"{sensor}/image")
         if topic is None or not found.topics[topic].count or not camera.count:
             continue
         one = found.topics[topic]
-        if camera.zero_stamps or one.zero_stamps:  # an error of its own
+        if camera.zero_stamps or one.zero_stamps:  # reported separately
             found.say(WARNING, f"{sensor} clock", "not compared with the camera's, as stamps are "
                       "zero", "have the drivers set them, and record again")  # fmt: skip
             continue
@@ -309,7 +309,7 @@ def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None
         sizes = [
             _size(found.topics[t].first, n) for n, t in ((CAMERA, camera), ("thermal", thermal))
         ]
-        differ = None not in sizes and sizes[0] != sizes[1]  # one that cannot be read is said above
+        differ = None not in sizes and sizes[0] != sizes[1]  # an unreadable one is reported above
         both = all(f"{name}/camera_info" in found.streams for name in (CAMERA, "thermal"))
         if differ and both:
             found.suggest("thermal.registration", "rotation")
@@ -328,7 +328,7 @@ def _look_at_calibration(found: BagCheck, reader: Recording, spec: Spec) -> None
 
 
 def _size(message: Any, sensor: str) -> str | None:
-    """Width x height of an image; None of a compressed one that cannot be read."""
+    """Width x height of an image; None for a compressed one that cannot be read."""
     if not hasattr(message, "format"):
         return f"{message.width}x{message.height}"
     read = messages.camera_rgb if sensor == CAMERA else messages.thermal_counts

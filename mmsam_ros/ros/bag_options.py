@@ -23,7 +23,7 @@ class Log:
         self.lines: list[str] = []
 
     def get_logger(self) -> "Log":
-        """As of a node."""
+        """The logger, as a node gives it."""
         return self
 
     def info(self, text: str) -> None:
@@ -41,8 +41,8 @@ class Log:
 def given_parameters(
     bag: Path, files: Sequence[Path], assignments: Sequence[str], note: Callable[[str], Any]
 ) -> dict[str, Any]:
-    """The values that are given, by name. A calibration beside the bag comes after the files, as
-    with the launch file.
+    """The given parameter values, by name. A calibration file beside the bag is read after `files`,
+    as by the launch file.
     """
     beside = (bag if bag.is_dir() else bag.parent) / _BESIDE
     if beside.is_file() and beside not in files:

@@ -30,7 +30,7 @@ from mmsam_ros.sensors import SensorError, pose_values
 Transforms = Mapping[str, tuple[str, Matrix]]
 
 NODE = "/**/mmsam"  # in any namespace
-THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in a topic: not the colour camera
+THERMAL_NAMES = ("thermal", "infrared", "lwir")  # in topic names: not the colour camera
 
 
 def transform_chain(transforms: Transforms, target: str, source: str) -> Matrix:
@@ -101,7 +101,7 @@ def read_parameters(
 
 
 def parameter_doubts(parameters: Mapping[str, Any]) -> list[str]:
-    """What in the CameraInfo of `read_parameters` may be meant otherwise, with what to set."""
+    """Ambiguities in the CameraInfo of `read_parameters`, and what to set."""
     found = []
     for name in ("camera", "thermal"):
         values = parameters.get(name, {}).get("info")
@@ -184,8 +184,8 @@ def _poses(
 ) -> dict[str, list[float]]:
     """The pose in the camera's frame of each topic's frame.
 
-    By the static transforms; where they do not connect the frames, by those of /tf that never
-    change, too: `static_transform_publisher` of ROS 1 sends them there.
+    Read from the static transforms; where they do not connect the frames, also from transforms on
+    /tf that never change: `static_transform_publisher` of ROS 1 publishes there.
     """
     transforms, _ = recorded_transforms(reader, "tf_static")
     try:
@@ -204,7 +204,7 @@ def _poses(
 
 def recorded_transforms(reader: Recording, name: str) -> tuple[Transforms, set[str]]:
     """The newest transform of each child on topics that end in `name`, as in tf2, and the children
-    whose transform changes. RosError where one is no pose.
+    whose transform changes. RosError if one is not a valid pose.
     """
     connections = [c for c in reader.connections if c.topic.split("/")[-1] == name]
     connections = [c for c in connections if c.msgtype == "tf2_msgs/msg/TFMessage"]

@@ -19,7 +19,7 @@ from mmsam_ros.sensors.limits import MAX_COEFFICIENTS, MAX_NOTES, shortened
 from mmsam_ros.sensors.motion import Vector, twist_between
 
 Matrix = NDArray[np.float64]
-# of a CameraInfo: those that are parameters `<camera>.info.*` too
+# fields of a CameraInfo that are also parameters `<camera>.info.*`
 INFO_FIELDS = ("width", "height", "distortion_model", "d", "k", "r", "p")
 # What an image is (parameter `<camera>.image`) -> whether it is rectified (None: as its CameraInfo
 # says), and whether poses lead into the rectified camera's own frame.
@@ -48,14 +48,14 @@ def camera_model(info: Any, image: str = "auto", where: str = "camera_info") -> 
 
 
 def _values(info: Any) -> dict[str, Any]:
-    """The fields of a CameraInfo that say how the camera sees."""
+    """The fields of a CameraInfo that define the camera model."""
     values = {name: getattr(info, name) for name in (*INFO_FIELDS, "binning_x", "binning_y")}
     roi = (info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height)
     return {**values, "roi": roi}
 
 
 def camera_doubts(info: Any, image: str = "auto") -> list[str]:
-    """What in a CameraInfo that `camera_model` reads may be meant otherwise, and what to set."""
+    """Ambiguities in a CameraInfo that `camera_model` accepts, and what to set."""
     rectified, own_frame = IMAGES[image]
     d, p = np.asarray(info.d, np.float64).ravel(), np.reshape(info.p, (3, 4))
     taken = camera_info.decide(rectified, info.distortion_model, d, p)
@@ -67,14 +67,14 @@ def camera_doubts(info: Any, image: str = "auto") -> list[str]:
 
 @dataclass
 class CameraInfos:
-    """The newest calibrations of "camera" and "thermal"; doubts about them are noted. Where those
-    of several cameras come on one topic, an image has the one of its own frame.
+    """The newest calibrations of "camera" and "thermal"; doubts about them are noted. Where
+    several cameras share one topic, an image gets the calibration of its own frame.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)  # what each image is, see `IMAGES`
     fixed: Mapping[str, Any] = field(default_factory=dict)  # CameraInfo, preferred to topics
     notes: Notes = field(default_factory=Notes)
-    topics: Mapping[str, str] = field(default_factory=dict)  # their names for messages
+    topics: Mapping[str, str] = field(default_factory=dict)  # their names, for error messages
     # by frame, the newest last
     _received: dict[str, dict[str, Any]] = field(default_factory=dict)
     _models: dict[str, tuple[str, CameraModel]] = field(default_factory=dict)  # with their values
@@ -87,14 +87,14 @@ class CameraInfos:
         self._received[name] = dict([*others[1 - CAMERAS :], (frame, message)])
 
     def known(self) -> dict[str, Any]:
-        """The newest CameraInfo of each name, as far as there is one."""
+        """The newest CameraInfo of each camera that has one, by name."""
         newest = {name: [*infos.values()][-1] for name, infos in self._received.items()}
         return {**newest, **self.fixed}
 
     def model(self, name: str, height: int, width: int, frame_id: str = "") -> CameraModel:
         """The model of "camera" or "thermal" for an image of this size and frame; RosError if there
-        is none yet (reason "no_camera_info"), or it is not usable, for another size or one of
-        several cameras that are not the image's ("camera_info").
+        is none yet (reason "no_camera_info"), or if it is not usable, is for another size, or
+        several cameras share the topic and none has the image's frame ("camera_info").
         """
         image, fixed = self.images.get(name, "auto"), name in self.fixed
         topic = self.topics.get(name, f"{name}/camera_info")
@@ -112,7 +112,7 @@ class CameraInfos:
                 f"{MAX_COEFFICIENTS}",
                 "camera_info",
             )
-        # drivers send the same values with each image, and to judge them takes milliseconds
+        # drivers send the same values with each image, and checking them takes milliseconds
         values = str([np.array(value).tolist() for value in _values(info).values()])
         known, model = self._models.get(name, ("", None))
         if model is None or values != known:
@@ -160,10 +160,10 @@ def transform_matrix(transform: Any) -> Matrix:
 
 class Extrinsics:
     """Looks up extrinsics in TF, if tf2_ros is installed, then in `poses`: the parameters
-    `<sensor>.extrinsics` by sensor. RosError if one is no pose.
+    `<sensor>.extrinsics` by sensor. RosError if one is not a pose.
 
-    Logged is where a pose comes from when that changes: TF, or the parameter because TF has none.
-    `transforms` are those of a recording, instead of what the node hears.
+    Logs the source of a pose whenever it changes: TF, or the parameter because TF has none.
+    `transforms` are those of a recording, used instead of the node's TF.
     """
 
     def __init__(
@@ -217,13 +217,13 @@ class Extrinsics:
             ) from error
         text = f"{sensor}: pose found {path}"
         if self._is_new(sensor, text):
-            # a line of its own: rclpy lets a line of code log with one severity only
+            # a line of its own: rclpy allows only one severity per line of code
             self._log.info(shortened(text))
         return found
 
     def twist(self, fixed: str, frame: str, time_ns: int, stale: float) -> tuple[Vector, Vector]:
-        """Linear and angular velocity of a frame in itself, around a time, as TF has its way in a
-        fixed frame; RosError if TF has none that is at most `stale` seconds older.
+        """Linear and angular velocity of a frame, in its own axes, around a time, from its motion
+        in a fixed frame in TF; RosError if TF's newest is more than `stale` seconds older.
         """
         if self._transforms is None:
             raise RosError("tf2_ros is not installed")
@@ -269,13 +269,13 @@ class Transforms(Protocol):
         """
 
     def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
-        """Linear and angular velocity of a frame in itself, around a time, as it moves in the
-        target; RosError if nothing is known that is at most `stale` nanoseconds older.
+        """Linear and angular velocity of the source, in its own axes, around a time, as it moves in
+        the target; RosError if the newest is more than `stale` nanoseconds older.
         """
 
 
 def twist_end(newest: int, time_ns: int, stale: int, path: str) -> int:
-    """When the way ends that a velocity around a time is taken from; RosError if it is too old."""
+    """End (ns) of the interval over which a velocity is taken; RosError if it is too old."""
     if newest < time_ns - stale:
         raise RosError(f"TF {path} is {(time_ns - newest) / 1e9:.2f} s old")
     return min(newest, time_ns + WAY // 2)
@@ -302,7 +302,7 @@ class _Transforms:
         """
         try:
             latest = self._buffer.lookup_transform(target, source, self._time())
-            if nanoseconds(latest.header.stamp) == 0:  # of static transforms only
+            if nanoseconds(latest.header.stamp) == 0:  # the chain is all static
                 return transform_matrix(latest.transform), True
             try:
                 found = self._buffer.lookup_transform(target, source, self._time.from_msg(stamp))
@@ -337,5 +337,5 @@ class _Transforms:
 
 
 def nanoseconds(stamp: Any) -> int:
-    """Of a builtin_interfaces/Time."""
+    """A builtin_interfaces/Time in nanoseconds."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -15,7 +15,7 @@ _TOPICS = {topic.name: topic for topic in INPUTS}
 def sensor_candidates(
     sensor: str, parameters: Mapping[str, Any], spec: Spec, resolve: Callable[[str], str]
 ) -> list[Topic]:
-    """Of the camera or an auxiliary; `resolve` gives the name after remapping."""
+    """Topics for the camera or an auxiliary; `resolve` gives the name after remapping."""
     raw = _TOPICS[f"{sensor}/image"]
     name = f"{resolve(raw.name)}/compressed"
     packed = [replace(raw, name=name, type=COMPRESSED)]

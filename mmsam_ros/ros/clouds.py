@@ -29,7 +29,7 @@ AUTO = "auto"
 # Names of a cloud's intensity, in order of preference; others are given by parameter.
 _INTENSITY = ("intensity", "i", "intensities", "reflectivity", "reflectance", "remission", "signal")
 _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField
-_PADDING = ("", "_")  # names of fields that hold nothing, as often as they like
+_PADDING = ("", "_")  # names of padding fields, which may repeat
 
 
 class Points(NamedTuple):
@@ -47,9 +47,9 @@ def cloud_points(
 ) -> tuple[Array, Array]:  # fmt: skip
     """xyz (N, 3) in metres and intensity (N,), both float32; an empty cloud is valid.
 
-    `intensity_field` names the field that is taken as intensity; "auto": the first one of those
-    that are known, in any case. Without one the intensity is 0, or RosError if the weights read it
-    (unless `may_lack`, for weights that know what a cloud without intensity is).
+    `intensity_field` names the field that is taken as intensity; "auto": the first known name,
+    ignoring case. Without one the intensity is 0, or RosError if the weights read it (unless
+    `may_lack`, for weights that can handle a cloud without intensity).
     """
     fields = _named_fields(message)
     may_lack = may_lack and intensity_field == AUTO
@@ -62,7 +62,7 @@ def cloud_points(
         away = [column != 0 for column in columns]
         values = points[intensity] if intensity else np.zeros(len(points))
         values = values.astype(np.float32)
-        if not needs_intensity:  # one that nobody reads makes no point worse
+        if not needs_intensity:  # an intensity that is not read spoils no point
             values[~(np.abs(values) <= MAX_VALUE)] = 0
     measured = reduce(np.logical_and, known) & reduce(np.logical_or, away)
     xyz = np.stack(columns, axis=-1)

@@ -23,7 +23,7 @@ _ROWS = {row.name: row for row in PARAMETERS}
 
 
 class Controlled(Protocol):
-    """What of the node is controlled (`node.SegmentNode`)."""
+    """The part of the node that `Control` uses (`node.SegmentNode`)."""
 
     parameters: dict[str, Any]
     pipeline: Pipeline | None
@@ -135,7 +135,7 @@ class _InThread(threading.Thread):
     def __await__(self) -> Generator[None, None, Any]:
         self.start()
         while self.is_alive():
-            self.join(0.002)  # the executor asks again and again, and would burn a core
+            self.join(0.002)  # the executor polls this, and would burn a core
             yield
         if self._error is not None:
             raise self._error

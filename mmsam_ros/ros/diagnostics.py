@@ -37,7 +37,7 @@ class _Mask(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """What the last masks tell, for mode and diagnostics. Times in seconds."""
+    """Figures of the last masks, for mode and diagnostics. Times in seconds."""
 
     failures: int  # frames in a row that failed
     masks: int  # since configure
@@ -45,8 +45,8 @@ class Figures:
     rate: float | None  # masks per second
     latency: tuple[float, float]  # p50, p95; from the camera message's arrival
     processing: tuple[float, float]  # p50, p95; of all steps together
-    shares: Mapping[str, float]  # of the masks of a while, those that have a sensor
-    refusal: str  # the last one of a camera image in that while, in one line
+    shares: Mapping[str, float]  # by sensor: share of the recent masks that have it
+    refusal: str  # the last recent one of a camera image, in one line
 
 
 class Monitor:
@@ -117,8 +117,8 @@ class Monitor:
             self._warn(f"{stream} refused ({reason}): {where}{text}")
 
     def report(self) -> None:
-        """Log masks and frames of the last seconds, unless that was done or none came; call it
-        about once a second.
+        """Log masks and frames of the last seconds, every `REPORT_PERIOD` and only if frames came;
+        call it about once a second.
         """
         with self._lock:
             now = self._clock()
@@ -147,7 +147,7 @@ class Monitor:
         return sum(word == "busy" for _, word in self._ends)
 
     def _forget(self, now: float) -> None:
-        """Drop what is older than the window, but two masks, so that a slow network has a rate."""
+        """Drop what is older than the window, except two masks: a slow network has a rate, too."""
         while len(self._recent) > 2 and self._recent[0].published < now - WINDOW:
             self._recent.popleft()
         while self._ends and self._ends[0][0] <= now - WINDOW:
@@ -158,8 +158,8 @@ class Monitor:
         findings: Mapping[str, str] | None = None, failures: int = FAILURES, silence: float = 2.0,
     ) -> DiagnosticStatus:  # fmt: skip
         """One status with every figure as a key; "weights" of `facts` becomes the hardware_id.
-        `findings`: what of a sensor is not plausible, by channel. `failures`: in a row, which are
-        an error. `silence`: seconds without a mask, which are a warning.
+        `findings`: what is implausible, by sensor and channel. `failures`: failed frames in a row
+        that are an error. `silence`: seconds without a mask that are a warning.
         """
         findings = findings or {}
         with self._lock:
@@ -194,8 +194,8 @@ class Monitor:
         return status
 
     def figures(self, sensors: Sequence[str], while_s: float) -> Figures:
-        """Of the last masks; shares by sensor are of those of the last `while_s` seconds, or of the
-        last one.
+        """Figures of the last masks; the shares by sensor are those of the last `while_s` seconds,
+        or of the last mask.
         """
         with self._lock:
             now = self._clock()

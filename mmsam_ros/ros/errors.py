@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of this room."""
+"""The error of `mmsam_ros.ros`."""
 
 from mmsam_ros._util import MmsamError
 

@@ -30,7 +30,7 @@ Copy = Callable[[Connection, int, bytes], Any]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What of a recording the node would read."""
+    """The connections of a recording that the node would read."""
 
     streams: Mapping[str, Connection]  # by sensor, the camera among them
     infos: Mapping[str, Connection]  # CameraInfo by camera
@@ -99,18 +99,18 @@ class Feed:
 
     @property
     def camera(self) -> Connection:
-        """Of the images."""
+        """The connection of the camera images."""
         return self.inputs.streams[CAMERA]
 
     def sets(
         self, infos: CameraInfos, copy: Copy | None = None, motion: CloudMotion | None = None
     ) -> Iterator[SyncedSet]:
-        """The sets; `infos` and `motion` are kept up to date. `copy` sees every message before."""
+        """The sets; `infos` and `motion` are kept up to date. `copy` sees every message first."""
         for name, connection in self.inputs.infos.items():
             # the first one counts, unless those of several cameras are on the topic
             for _, message in reversed([*islice(self._decoded([connection]), CAMERAS)]):
                 infos.update(name, message)
-        self.broken.clear()  # they are met again
+        self.broken.clear()  # they are counted again below
         streams = {c.id: stream for stream, c in self.inputs.streams.items()}
         cameras = {c.id: name for name, c in self.inputs.infos.items()}
         moving = {c.id for c in self.reader.connections

@@ -43,15 +43,15 @@ _BEND = 0.02  # share of the width by which distortion may move the edge of an i
 class Adjustments:
     """What the parameters say of sensors whose data differs from that of the training."""
 
-    lidar_frame: str = ""  # in which range and height are taken; empty: the cloud's own
+    lidar_frame: str = ""  # frame of range and height; empty: the cloud's own
     lidar_frame_pose: Matrix | None = None  # lidar_frame <- the cloud's own; used if TF has none
-    thermal_limits: Limits | None = None  # see `SensorImage`, as the next one
+    thermal_limits: Limits | None = None  # see `SensorImage`, like the next one
     thermal_inverted: bool = False
 
 
 def _moved(xyz: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
     """Points in another frame; those that are too near to be used (the vehicle, 0, 0, 0 for no
-    return) stay where they are, and so too near.
+    return) are not moved, so that they stay too near.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.linalg.norm(xyz, axis=1) < MIN_RANGE
@@ -66,7 +66,7 @@ class FrameBuilder:
     spec: Spec
     infos: CameraInfos
     poses: Extrinsics
-    thermal: Registration | None  # None: made of the camera models and the pose at each message
+    thermal: Registration | None  # None: from the camera models and the pose at each message
     read: messages.Reader = messages.read_pixels
     intensity_field: str = AUTO  # of clouds
     notes: Notes = field(default_factory=Notes)
@@ -77,7 +77,7 @@ class FrameBuilder:
     _images: Counter[str] = field(default_factory=Counter)  # by sensor, without registration
 
     def frame_ids(self, synced: SyncedSet) -> dict[str, str]:
-        """The frames of the camera and of the sensors of a set, as a `Frame` has their data."""
+        """The frame ids of the camera and sensors of a set, as used for the data in a `Frame`."""
         entries = {CAMERA: synced.camera, **synced.auxiliaries}
         found = {name: str(entry.message.header.frame_id) for name, entry in entries.items()}
         if "lidar" in found and self.adjust.lidar_frame:
@@ -110,7 +110,7 @@ class FrameBuilder:
     def _look_at_view(
         self, name: str, image: SensorImage, size: Size, frame_ids: Mapping[str, str]
     ) -> None:
-        """Say that an image is taken to show the camera's view, where nothing confirms it."""
+        """Note that an image is assumed to show the camera's view, where nothing confirms it."""
         if not same_shape(image.data.shape, size):
             return  # it is refused
         height, width = image.data.shape[:2]

@@ -25,7 +25,7 @@ from mmsam_ros.weights import Score
 FULL, DEGRADED, STARVED, FAULT, OFF = "FULL", "DEGRADED", "STARVED", "FAULT", "OFF"
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _LEAST = {DEGRADED: WARN, STARVED: WARN, FAULT: ERROR}  # level of the whole, by mode
-_BACK = 0.6  # share of masks that have a sensor again; it is missing below a half
+_BACK = 0.6  # share of masks at which a missing sensor is back; it goes missing below a half
 _RATED = 5.0  # seconds over which the rate of an input is taken
 
 
@@ -49,7 +49,7 @@ class Mode:
         return other is not None and gist(self) == gist(other)
 
     def to_json(self, since: float) -> str:
-        """As on `~/mode`; `since` in seconds of the node's clock."""
+        """The content of `~/mode`; `since` in seconds of the node's clock."""
         score = self.score and {"miou": self.score.miou, "dataset": self.score.dataset}
         return json.dumps({
             "mode": self.mode, "missing": self.missing, "score": score, "reason": self.reason,
@@ -90,7 +90,7 @@ def judge(
 
 
 class Observed(Protocol):
-    """What is looked at of the node (`node.SegmentNode`)."""
+    """The part of the node that `Health` reads (`node.SegmentNode`)."""
 
     parameters: dict[str, Any]
     pipeline: Pipeline | None
@@ -193,7 +193,7 @@ class Health:
 
 
 class Read(Protocol):
-    """What is looked at of an input (`topics.Input`)."""
+    """The part of an input that is read here (`topics.Input`)."""
 
     name: str
     last: float | None
@@ -207,7 +207,7 @@ def input_statuses(
     inputs: Sequence[Read], counts: Counts, now: float, silence: float,
     optional: Collection[str] = (),
 ) -> Iterator[DiagnosticStatus]:  # fmt: skip
-    """A status of each input; `now` on the steady clock. Of `optional` ones, silence is fine."""
+    """A status for each input; `now` on the steady clock. `optional` ones may be silent."""
     for stream in inputs:
         recent = [t for t in [*stream.arrivals] if t >= now - _RATED]
         rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
@@ -231,7 +231,7 @@ def input_statuses(
 
 
 def sync_status(counts: Counts, unmatched: Mapping[str, float]) -> DiagnosticStatus:
-    """Of the synchroniser."""
+    """The status of the synchroniser."""
     ends = ("waiting", "used", "held", "late", "dropped:unmatched", "dropped:reset")
     values: dict[str, Any] = {
         f"{stream}.{end}": tally[end] for stream, tally in counts.items() for end in ends
@@ -246,7 +246,7 @@ def sync_status(counts: Counts, unmatched: Mapping[str, float]) -> DiagnosticSta
 def inference_status(
     figures: Figures, device: torch.device, parameters: Mapping[str, Any]
 ) -> DiagnosticStatus:
-    """Of what happens to a frame, from the messages to the published mask."""
+    """The status of processing, from the messages to the published mask."""
     p50, p95 = figures.latency
     values = {
         "latency_p50_ms": f"{p50 * 1e3:.1f}",
@@ -269,7 +269,7 @@ def inference_status(
 
 
 def output_status(figures: Figures, parameters: Mapping[str, Any]) -> DiagnosticStatus:
-    """Of the masks."""
+    """The status of the masks."""
     values = {
         "masks": figures.masks,
         "rate_hz": "" if figures.rate is None else f"{figures.rate:.1f}",
@@ -285,7 +285,7 @@ def output_status(figures: Figures, parameters: Mapping[str, Any]) -> Diagnostic
 
 
 def memory(device: torch.device) -> dict[str, str]:
-    """MiB of the device that this process has, or on the CPU its resident memory."""
+    """MiB of GPU memory (reserved by this process, free, total); on the CPU, resident memory."""
     if device.type != "cuda":
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return {"memory_resident_mib": f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f}"}

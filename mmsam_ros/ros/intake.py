@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked at before messages are matched: their stamps, and who sends them. Needs no ROS."""
+"""Checks before messages are matched: their stamps, and who sends them. Needs no ROS."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from mmsam_ros.sensors import Refusal
 
 GONE = 2.0  # seconds without a message after which another sensor may take a topic over
 AHEAD = 0.5  # seconds by which stamps may be ahead of this node's clock
-_ENOUGH = 10  # messages in a row that are ahead, so that a looping bag is not meant
+_ENOUGH = 10  # messages in a row that are ahead; fewer may be a looping bag
 
 
 @dataclass
@@ -24,7 +24,7 @@ class _Source:
     _before: dict[str, float] = field(default_factory=dict)  # other frames, and when they came last
 
     def takes(self, frame_id: str, now: float) -> bool:
-        """Whether a message is of the sensor that is read. A frame that comes back soon after
+        """Whether a message is from the sensor that is read. A frame id that comes back soon after
         another one shows that two sensors send; one that counts up does not.
         """
         if frame_id != self.frame_id:

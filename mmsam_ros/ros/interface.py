@@ -54,9 +54,9 @@ INPUTS = (
           compressed=True),
 )  # fmt: skip
 
-# Images have the stamp, frame and size of the camera image. All outputs are reliable, and all of a
+# Images have the stamp, frame and size of the camera image. All outputs are reliable; those of a
 # frame are made only while somebody subscribes. They exist while the node is configured; ~/mode and
-# /diagnostics always.
+# /diagnostics always do.
 OUTPUTS = (
     Topic("~/semantic", IMAGE, "mono8: the class id of each pixel; 255 is no label."),
     Topic("~/semantic/compressed", COMPRESSED, "The same as PNG, lossless."),
@@ -133,7 +133,7 @@ class ParameterRow:
     low: Any = None  # smallest number that is allowed
     high: Any = None  # largest number that is allowed
     choices: tuple[str, ...] = ()  # words that a string may be; empty: any
-    word: str = ""  # that a number may be as well
+    word: str = ""  # accepted instead of a number
     length: int | None = None  # of a list of doubles; None: any
     read: str = CONFIGURE  # LIVE: at every use, it can be set at any time; START: never again
 
@@ -159,7 +159,7 @@ class ParameterRow:
         require(self._fits(value), f"parameter {self.name}", value, self.expected + hint, RosError)
 
     def check_override(self, given: Mapping[str, Any]) -> None:
-        """`check` of what a node was started with (rclpy's Parameters by name), if it is given."""
+        """`check` the value a node was started with (rclpy's Parameters by name), if any."""
         found = given.get(self.name)
         if found is not None and not (self.default is None and found.value is None):
             self.check(found.value)
@@ -186,7 +186,7 @@ def _seconds(
 
 
 def _choice(name: str, choices: tuple[str, ...], text: str, read: str = CONFIGURE) -> ParameterRow:
-    """The first one is the default."""
+    """A row of words, of which the first is the default."""
     return ParameterRow(name, choices[0], text, choices=choices, read=read)
 
 

@@ -44,11 +44,11 @@ class LabelledBag:
     """Writes a new rosbag2 folder, MCAP unless the recording is a database.
 
     Args:
-        folder: that must not exist.
+        folder: the new one, which must not exist.
         source: the recording, whose topics `copy` writes as well.
         spec: of the weights.
         outputs: some of `bag_options.OUTPUTS`.
-        parameters: of the node; they tell the threshold of the labels and the look of overlays.
+        parameters: of the node; they set the labels' threshold and the look of overlays.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LabelledBag:
         self, header: Any, time: int, frame: Frame, points: LidarPoints, cloud: Entry,
         result: Result,
     ) -> None:  # fmt: skip
-        """Those that the node makes of a cloud whose points may have labels."""
+        """Write the clouds that the node makes of a cloud whose points may have labels."""
         if result.confidence is None or frame.camera is None:
             return
         seen = seen_points(points.xyz, frame.camera, points.T_camera_lidar)

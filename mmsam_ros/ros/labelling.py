@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels of all frames of a recording, as the node makes them. Needs no ROS.
 
-One process reads, synchronises and prepares, as what is known of a sensor comes from the frames
-before; only the network runs in several. Results are kept in a folder until all are there, so that
-an interrupted run goes on.
+One process reads, synchronises and prepares, as what is known of a sensor comes from earlier
+frames; only the network runs in several. Results are kept in a folder until all are there, so that
+an interrupted run can be resumed.
 """
 
 import io
@@ -50,7 +50,7 @@ _AHEAD = 2  # frames that each process of the network has waiting
 
 
 class Labelled(NamedTuple):
-    """How a set ended, with what the network says where it was used."""
+    """How a set ended, with the network's result if it was used."""
 
     synced: SyncedSet
     outcome: Outcome
@@ -69,7 +69,7 @@ class _Pending:
 
 
 class Results:
-    """What is there already, by the number of the set."""
+    """Results that are on disk already, by the number of the set."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,7 +79,7 @@ class Results:
         return len(list(self._folder.glob("*.npz")))
 
     def read(self, number: int, used: tuple[str, ...]) -> Result | None:
-        """None where it is not there, or was made of other sensors."""
+        """The result; None if it is missing or was made from other sensors."""
         try:
             with np.load(self._path(number), allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays.files}
@@ -115,9 +115,9 @@ class Labelling:
     workers: int = 1
 
     def run(self, copy: Copy | None = None) -> Iterator[Labelled]:
-        """Every set, in order; each is settled in the synchroniser. `copy`: as of `Feed.sets`.
+        """Every set, in order; each is settled in the synchroniser. `copy`: see `Feed.sets`.
 
-        RosError once no engine computes any more, after the sets before.
+        RosError once no engine works any more, after the sets before it.
         """
         with _Network(self.parameters, self.workers) as network:
             waiting: deque[Labelled | _Pending] = deque()
@@ -197,7 +197,7 @@ def _is_done(waiting: Labelled | _Pending) -> bool:
 
 
 class _Network:
-    """The network in this process, beside the preparation, or in several."""
+    """The network, in a thread of this process or in several processes."""
 
     def __init__(self, parameters: Parameters, workers: int) -> None:
         self.parameters = parameters
@@ -222,11 +222,11 @@ class _Network:
         self._executor.shutdown(cancel_futures=True)
 
     def geometry(self, spec: Any) -> Any:
-        """As the parameters say."""
+        """The geometry that the parameters set."""
         return make_geometry(self.parameters, spec)
 
     def submit(self, prepared: Prepared, confidence: bool) -> Future[Result]:
-        """Have the labels made."""
+        """Start making the labels."""
         asked = {"confidence": confidence, "threshold": self.parameters["confidence_threshold"]}
         if isinstance(self._executor, ThreadPoolExecutor):
             return self._executor.submit(_infer, prepared, asked)
@@ -253,7 +253,7 @@ def _start_process(parameters: Parameters, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Or a process that waits for work outlives a parent that is killed."""
+    """End this process with its parent; it would outlive a parent that is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -262,7 +262,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _watched(device: torch.device) -> Iterator[None]:
-    """EngineError in place of what fails because the device is lost, outside of the engine."""
+    """Raise EngineError for what fails outside the engine because the device is lost."""
     try:
         yield
     except (MmsamError, torch.OutOfMemoryError):

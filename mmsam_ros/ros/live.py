@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at a running node from outside: do its inputs come, and do its outputs tell the truth?"""
+"""Looks at a running node from outside: do its inputs arrive, and are its outputs right?"""
 
 import json
 import time
@@ -37,9 +37,9 @@ _OLD = 1.0  # seconds by which stamps may be behind the clock
 _TF = "tf2_msgs/msg/TFMessage"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
 _ADVICE = "see docs/troubleshooting.md"
-_DISCOVERY = 3.0  # seconds that a node is looked for at least
-_ANSWER = 3.0  # seconds that the node's parameters are waited for
-_ENOUGH = 3  # masks that cannot all belong to images which were lost on the way
+_DISCOVERY = 3.0  # seconds to look for a node, at least
+_ANSWER = 3.0  # seconds to wait for the node's parameters
+_ENOUGH = 3  # so many masks cannot all belong to images lost on the way
 
 
 @dataclass(eq=False)
@@ -80,7 +80,7 @@ class _Live:
         self._given: dict[str, Any] = {}  # parameters of the node
 
     def findings(self) -> Iterator[Finding]:
-        """Everything."""
+        """All findings."""
         found = (self._name, self._namespace)
         self._spin(max(_DISCOVERY, self._seconds), lambda: found in self._nodes())
         if found not in self._nodes():
@@ -111,7 +111,7 @@ class _Live:
             self._executor.spin_once(timeout_sec=0.05)
 
     def _subscribe(self) -> None:
-        """To what the node reads and publishes by now."""
+        """Subscribe to what the node reads and publishes by now."""
         name, space = self._name, self._namespace
         try:
             read = self._node.get_subscriber_names_and_types_by_node(name, space)
@@ -155,7 +155,7 @@ class _Live:
             self._node.create_subscription(kind, "/tf", heard.add, 100)
 
     def _ask(self) -> Iterator[Finding]:
-        """For the parameters that say what the node needs; from then on its clock is ours."""
+        """Ask for the parameters that say what the node needs, and use its clock from then on."""
         names = [*OF_POSES, "use_sim_time"]
         client = AsyncParameterClient(self._node, self._full)
         self._spin(_ANSWER, client.services_are_ready)
@@ -288,9 +288,9 @@ def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> 
     """Whether masks have stamp, frame and size of their images, and ids of the classes.
 
     Args:
-        masks: that came, one at least.
-        pictures: images that came meanwhile, by topic; of several the camera's is that with most of
-            the masks' stamps.
+        masks: those received, at least one.
+        pictures: images received meanwhile, by topic; of several topics, the camera's is the one
+            with most of the masks' stamps.
         ids: of the classes, and of no label; None if they are not known.
     """
     stamps = [nanoseconds(mask.header.stamp) for mask in masks]
@@ -317,7 +317,7 @@ def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> 
 
 
 def _lies(mask: Any, images: Mapping[int, Any], ids: set[int] | None) -> Iterator[str]:
-    """What a mask has otherwise than its image, or than the table of classes."""
+    """Where a mask contradicts its image or the table of classes."""
     pixels = np.frombuffer(mask.data, np.uint8)
     if mask.encoding != "mono8" or pixels.size != mask.height * mask.step:
         yield f"a mask is {mask.encoding} with {pixels.size} bytes"

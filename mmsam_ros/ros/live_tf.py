@@ -13,7 +13,7 @@ from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.transforms import RecordedTransforms
 from mmsam_ros.sensors import SensorError
 
-# of the node, that say which poses it looks up and which are given
+# the node's parameters that say which poses it looks up and which are given
 PARAMETERS = ("lidar.extrinsics", "lidar.frame", "lidar.frame_pose", "lidar.motion",
               "lidar.motion_frame", "lidar.motion_pose", "thermal.extrinsics",
               "thermal.registration")  # fmt: skip
@@ -54,8 +54,8 @@ class Pose:
     target: str
     source: str
     stamp: Any
-    parameter: str = ""  # that gives it where TF does not
-    given: bool = False  # whether that is set
+    parameter: str = ""  # gives the pose where TF does not
+    given: bool = False  # whether that parameter is set
     may_be_equal: bool = True  # equal frames are one and the same, and need no transform
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where rclpy writes its log files: it does not start where it cannot."""
+"""Where rclpy writes its log files: without a writable folder, it does not start."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ from mmsam_ros.ros.errors import RosError
 
 
 def ensure_log_folder(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have rclpy log to a temporary folder if its own cannot be written; to be called before it is
-    initialised. Its own is ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log. RosError if neither can be.
+    """Have rclpy log to a temporary folder if its own is not writable; call this before rclpy.init.
+    Its own is ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log. RosError if neither is writable.
     """
     places = (("ROS_LOG_DIR", ""), ("ROS_HOME", "log"), ("HOME", ".ros/log"))
     set_ones = [
@@ -39,7 +39,7 @@ def ensure_log_folder(environment: MutableMapping[str, str] = os.environ) -> Non
 
 @contextmanager
 def forwarded(logger: Any) -> Iterator[None]:
-    """What the package says through Python's logging goes to a ROS logger meanwhile."""
+    """Forward the package's Python logging to a ROS logger while the block runs."""
     package, handler = logging.getLogger("mmsam_ros"), _Forward(logger)
     before = package.level
     package.addHandler(handler)
@@ -57,7 +57,7 @@ class _Forward(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        # rclpy wants one severity for each line of code
+        # rclpy allows only one severity per line of code
         if record.levelno >= logging.WARNING:
             self._logger.warning(record.getMessage())
         else:

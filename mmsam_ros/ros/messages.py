@@ -112,7 +112,7 @@ def camera_rgb(
     notes: Notes = SILENT,
     depth: BitDepth | None = None,
 ) -> NDArray[np.uint8]:
-    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8; `depth`: of its images before."""
+    """A camera's Image or CompressedImage -> rgb (H, W, 3) uint8; `depth`: of earlier images."""
     depth = depth or BitDepth()
     try:
         if hasattr(message, "format"):  # only a CompressedImage has one
@@ -236,7 +236,7 @@ def sent_encoding(message: Any) -> str:
 def _decompress(message: Any) -> Array:
     """The pixels of a CompressedImage as OpenCV gives them (B, G, R), or depth.
 
-    What the data begins with counts: drivers leave the format empty or invent names.
+    The first bytes of the data decide: drivers leave the format empty or invent names.
     """
     form, data = str(message.format), bytes(message.data)
     try:

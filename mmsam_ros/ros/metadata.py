@@ -12,7 +12,7 @@ import yaml
 from mmsam_ros.ros.errors import RosError
 
 NAME = "metadata.yaml"
-MCAP, BAG = b"\x89MCAP0\r\n", b"#ROSBAG"  # beginnings that nothing else has
+MCAP, BAG = b"\x89MCAP0\r\n", b"#ROSBAG"  # magic bytes
 _SUFFIXES = (".mcap", ".db3", ".bag")
 _PACKED = (".zstd", ".zst")
 _NO_METADATA = (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError,
@@ -20,9 +20,7 @@ _NO_METADATA = (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, Att
 
 
 def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
-    """(files as listed, numbers that it claims by their unit); RosError if it is no metadata of a
-    bag.
-    """
+    """(files as listed, claimed numbers by unit); RosError if it is not the metadata of a bag."""
     try:
         table = yaml.safe_load(path.read_text("utf-8"))["rosbag2_bagfile_information"]
         files = [str(name) for name in table.get("relative_file_paths") or []]
@@ -42,8 +40,8 @@ def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
 
 
 def bag_files(folder: Path) -> list[Path]:
-    """The files of a folder that are named as those of bags are, or begin so (`.mcap.active`, a
-    copy); numbers in order.
+    """The files of a folder with a bag's suffix or magic bytes (`.mcap.active`, a copy); numbers in
+    order.
     """
     files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     bags = (path for path in files if _unpacked(path.name).endswith(_SUFFIXES) or _begins(path))
@@ -70,7 +68,7 @@ def locate(present: Sequence[Path], listed: Sequence[str]) -> tuple[list[Path], 
 
 
 def _unpacked(name: str) -> str:
-    """In small letters, without the ending of a packed file."""
+    """The name in lower case, without the suffix of a compressed file."""
     name = name.lower()
     for end in _PACKED:
         name = name.removesuffix(end)

@@ -18,7 +18,7 @@ from mmsam_ros.sensors.limits import shortened
 from mmsam_ros.sensors.motion import FARTHEST, Vector, twist_at, undistort
 
 KEPT = 500  # twists that are remembered
-STALE = 0.25  # seconds between the camera image and the motion that is known nearest to it
+STALE = 0.25  # most seconds between the camera image and the nearest known motion
 
 
 @dataclass
@@ -30,7 +30,7 @@ class CloudMotion:
 
     poses: Extrinsics
     by: str  # twist or tf
-    frame: str  # with tf: the frame that stands still
+    frame: str  # with tf: the fixed frame
     pose: Matrix | None  # the LiDAR's own frame in that of the twist, used if TF has none
     notes: Notes = field(default_factory=Notes)
     state: str = "no cloud yet"
@@ -41,9 +41,7 @@ class CloudMotion:
         self._twists.append(message)
 
     def compensated(self, points: Points, cloud: Entry, camera: Entry) -> NDArray[np.float32]:
-        """The points (N, 3) at the camera's stamp; as they came, and a note, where that cannot be
-        done.
-        """
+        """The points (N, 3) at the camera's stamp; unchanged, with a note, if that fails."""
         try:
             if points.seconds is None:
                 raise RosError(points.untimed)

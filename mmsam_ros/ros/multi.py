@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def split_cameras(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The arguments of all nodes, and those of each camera's; RosError without a camera."""
+    """The arguments for all nodes, and those for each camera's; RosError without a camera."""
     common: list[str] = []
     cameras: dict[str, list[str]] = {}
     taken, rest = common, iter(words)
@@ -75,7 +75,7 @@ def _nodes(cameras: Mapping[str, list[str]]) -> Iterator["SegmentNode"]:
 
 
 class SharedSegmenters:
-    """Segmenters by what they are loaded of; those on one device take turns."""
+    """Segmenters by file and settings; those on one device take turns."""
 
     def __init__(self) -> None:
         self._loaded: WeakValueDictionary[tuple[Any, ...], Segmenter] = WeakValueDictionary()
@@ -96,7 +96,7 @@ class SharedSegmenters:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file's content; of one that is not there, nothing: loading says so."""
+    """What changes with a file's content; empty for a missing file, which loading reports."""
     if not path.is_file():
         return ()
     found = path.stat()

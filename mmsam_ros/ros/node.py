@@ -35,7 +35,7 @@ ERROR = TransitionCallbackReturn.ERROR
 
 
 class FaultError(RosError):
-    """What the node cannot recover from; a new process may."""
+    """A fault that the node cannot recover from; a new process may."""
 
 
 class SegmentNode(LifecycleNode):
@@ -47,7 +47,7 @@ class SegmentNode(LifecycleNode):
     that cannot be used.
 
     Args:
-        load: what makes the segmenter of the parameters; None: `load_segmenter`.
+        load: makes the segmenter from the parameters; None: `load_segmenter`.
         options: of the node, such as its namespace.
     """
 
@@ -56,7 +56,7 @@ class SegmentNode(LifecycleNode):
         self._load = load
         self.pipeline: Pipeline | None = None
         self.active, self.enabled = False, True
-        self._error: Exception | None = None  # of a transition of the start
+        self._error: Exception | None = None  # of a transition at the start
         self.parameters = setup.declare_parameters(self)
         self._control, self._health = Control(self, self), Health(self, self)
         self._guard_transitions()
@@ -104,7 +104,7 @@ class SegmentNode(LifecycleNode):
         return SUCCESS
 
     def follow(self, patience: float | None = None) -> None:
-        """Read the sensors, or do not, as `active` and `enabled` say; see `Pipeline.stop`."""
+        """Start or stop reading the sensors by `active` and `enabled`; see `Pipeline.stop`."""
         if self.pipeline is not None and self.pipeline.running != (self.active and self.enabled):
             if self.pipeline.running:
                 self.pipeline.stop(patience)
@@ -113,7 +113,7 @@ class SegmentNode(LifecycleNode):
         self._health.look()
 
     def stop(self) -> None:
-        """Stop, and free what configure has built, also where stopping fails."""
+        """Stop, and free what configure has built, even if stopping fails."""
         self.active = False
         try:
             self.follow()
@@ -124,11 +124,11 @@ class SegmentNode(LifecycleNode):
             self._health.look()
 
     def diagnostics(self) -> Any:
-        """As on `/diagnostics`, now."""
+        """The present content of `/diagnostics`."""
         return self._health.array()
 
     def _bring_up(self) -> None:
-        """Configure and activate; raises what keeps it from that."""
+        """Configure and activate; raises the error of the one that fails."""
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() != SUCCESS and self._error is not None:
                 self.destroy_node()
@@ -154,8 +154,8 @@ class SegmentNode(LifecycleNode):
     def _attempt(
         self, name: str, act: Callable[[], None], failed: TransitionCallbackReturn = FAILURE
     ) -> TransitionCallbackReturn:
-        """Do a transition; where it fails, the state is the one before it, or with ERROR, what
-        `on_error` makes of it.
+        """Do a transition; if it fails, the state stays as it was, or with ERROR is what `on_error`
+        makes of it.
         """
         try:
             act()
@@ -169,7 +169,7 @@ class SegmentNode(LifecycleNode):
         return SUCCESS
 
     def _guard_transitions(self) -> None:
-        """rclpy ends the process over a transition that the present state does not have."""
+        """Refuse a transition that the present state does not have: rclpy would end the process."""
         service, log = self._service_change_state, self.get_logger()
         change = service.callback
 

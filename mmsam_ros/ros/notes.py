@@ -11,25 +11,25 @@ Say = Callable[[str], Any]
 
 
 def _silent(text: str) -> None:
-    """Where nobody reads."""
+    """Discard the text."""
 
 
 @dataclass
 class Notes:
-    """Says each text once, at most `MAX_NOTES` of them; a logger's functions, or silence."""
+    """Logs each text once, at most `MAX_NOTES` of them; silent without a logger's functions."""
 
     log_info: Say = _silent
     log_warning: Say = _silent
     _said: set[str] = field(default_factory=set)
 
     def info(self, text: str, key: str = "") -> None:
-        """A choice that was made. Texts of one key, if it is given, are said once together."""
+        """Log a choice that was made. Of the texts with one key, only the first is logged."""
         if self._is_new(self.log_info, key or text):
             self.log_info(shortened(text))
 
     def warning(self, text: str, key: str = "") -> None:
-        """Something that may not be meant so."""
-        # a line of its own: rclpy lets a line of code log with one severity only
+        """Log something that may not be intended."""
+        # a line of its own: rclpy allows only one severity per line of code
         if self._is_new(self.log_warning, key or text):
             self.log_warning(shortened(text))
 

@@ -50,7 +50,7 @@ class Shown:
     def of(
         cls, synced: SyncedSet, frame: Frame, result: Result, refused: Mapping[str, Any]
     ) -> Self:
-        """Without a cloud that is missing, refused or held, which is older than the mask."""
+        """Leaves out a cloud that is missing, refused, or held and so older than the mask."""
         cloud = synced.auxiliaries.get("lidar")
         points = isinstance(frame.sensors.get("lidar"), LidarPoints)
         used = points and "lidar" not in refused and "lidar" not in synced.held
@@ -84,13 +84,13 @@ class _Output(NamedTuple):
         return self.publisher.get_subscription_count() > 0
 
     def can_show(self, shown: Shown) -> bool:
-        """Whether all is there; a subscriber may have come while the network ran."""
+        """Whether what it needs was computed; a subscriber may have come while the network ran."""
         known = not self.needs or getattr(shown.result, self.needs) is not None
         return known and not (self.of_cloud and shown.cloud is None)
 
 
 class Outputs:
-    """The publishers of a node but diagnostics.
+    """The publishers of a node, except diagnostics.
 
     `threshold`: pixels of a lower confidence (0 to 1) have no label. `opacity`: of the colours in
     overlays, 0 to 1; it can be set at any time.
@@ -151,18 +151,18 @@ class Outputs:
 
     @property
     def asked(self) -> Asked:
-        """What is read now."""
+        """What the present subscribers need."""
         needs = {output.needs for output in self._outputs if output.needs and output.is_read}
         return Asked("confidence" in needs, "probabilities" in needs, self._threshold)
 
     def set_threshold(self, threshold: float) -> None:
-        """From the next frame on; ~/label_info says it, too."""
+        """Set the threshold from the next frame on; ~/label_info has it, too."""
         if threshold != self._threshold:
             self._threshold = threshold
             self.publish_classes()
 
     def publish(self, shown: Shown) -> None:
-        """Publish what is read of a frame."""
+        """Publish the outputs of a frame that have subscribers."""
         for output in self._outputs:
             if output.is_read and output.can_show(shown):
                 message = output.make(shown)
@@ -189,7 +189,7 @@ class Outputs:
         return overlay(shown.frame.rgb, shown.result.labels, self._colours, self.opacity)
 
     def _overlays(self) -> list[_Output]:
-        """One for each class."""
+        """An overlay for each class."""
 
         def draw(shown: Shown, class_id: int, color: tuple[int, int, int]) -> NDArray[np.uint8]:
             labels = shown.result.labels
@@ -222,12 +222,12 @@ class Outputs:
 
 
 def _image(encoding: str, pixels: Callable[[Shown], Any]) -> Callable[[Shown], Image]:
-    """Makes the Image of what a function gives of a frame."""
+    """A function that makes the Image of a frame, from the pixels that `pixels` gives."""
     return lambda shown: fill_image(Image(header=shown.header), pixels(shown), encoding)
 
 
 def _advertise_label_info(node: Node) -> Publisher | None:
-    """None without vision_msgs."""
+    """The publisher of ~/label_info; None without vision_msgs."""
     if message_class("vision_msgs/msg/LabelInfo") is None:
         node.get_logger().warning(
             "~/label_info is not published: vision_msgs is not installed; if you need it, "

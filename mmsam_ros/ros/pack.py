@@ -72,7 +72,7 @@ def own_cloud(header: Header, fields: list[PointField], points: NDArray[np.void]
 
 
 def _bytes(values: NDArray[Any]) -> "array.array[int]":
-    """Of a contiguous array; any other type makes the setter check every byte."""
+    """The bytes of a contiguous array; any other type makes the setter check every byte."""
     data = array.array("B")
     data.frombytes(values.reshape(-1).view(np.uint8).data)
     return data

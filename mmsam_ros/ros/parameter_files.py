@@ -96,8 +96,8 @@ def _value(text: str) -> Any:
 
 
 def read_remaps(remaps: Iterable[str]) -> Callable[[str], str]:
-    """What resolves a name of the node's interface to a topic, by FROM:=TO; RosError for another
-    form. Names without a slash are those below the root, as of a node without namespace.
+    """A function that resolves a name of the node's interface to a topic, by FROM:=TO; RosError for
+    another form. Names without a slash are below the root, as for a node without namespace.
     """
     topics: dict[str, str] = {}
     for text in remaps:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters, declared and checked, and the objects that they configure.
 
-RosError names a parameter that is wrong. `control.py` has what happens when one is set later. Only
-to declare them needs ROS.
+RosError names a parameter that is wrong. `control.py` handles those that are set later. Only
+declaring them needs ROS.
 """
 
 import array
@@ -53,14 +53,14 @@ def declare_parameters(node: Any) -> dict[str, Any]:
 
 
 def plain_value(parameter: Any) -> Any:
-    """A value as `declare_parameters` has it: a list that is empty is None."""
+    """A value as `declare_parameters` has it: an empty list is None."""
     value = parameter.value
     return list(value) or None if isinstance(value, (array.array, list, tuple)) else value
 
 
 def check_parameters(given: Mapping[str, Any], warn: Callable[[str], Any]) -> Parameters:
-    """All parameters where only some are given, without a node; errors as of `declare_parameters`,
-    warnings as in the node's log.
+    """All parameters, with defaults for those not given, without a node; errors as for
+    `declare_parameters`, warnings as in the node's log.
     """
     for row in PARAMETERS:
         if row.name in given:
@@ -93,7 +93,7 @@ def _declare(node: Any, row: ParameterRow) -> Any:
 
 
 def _declare_list(node: Any, name: str, described: Any) -> list[float] | None:
-    """The value of a list of doubles after declaring it; None if it is empty, which is not set.
+    """The value of a list of doubles after declaring it; None if it is empty, that is, not set.
 
     rclpy answers a request for many parameters with nothing if one of them has no value, and it
     takes an empty list for one of bytes. So the empty value is set once the type is declared.
@@ -139,8 +139,8 @@ def weights_path(parameters: Parameters) -> Path:
 
 
 def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segmenter:
-    """The segmenter, whose engine is replaced when it fails, which `say` logs; errors as of
-    `load_model` and `Segmenter` too.
+    """The segmenter; an engine that fails is replaced, which `say` logs. Errors are also those of
+    `load_model` and `Segmenter`.
     """
     model, spec = load_model(weights_path(parameters))
     providers = filter(None, parameters["engine.providers"].replace(" ", "").split(","))
@@ -160,8 +160,8 @@ def _warm_up(
     segmenter: Segmenter, make_torch: Callable[[torch.device, str], TorchEngine],
     parameters: Parameters, say: Callable[[str], Any],
 ) -> None:  # fmt: skip
-    """Make the segmenter ready; what `auto` chose may compute with all sensors, as it was measured,
-    and fail with fewer: PyTorch then takes its place, which `say` logs.
+    """Make the segmenter ready. The engine that `auto` chose may work with all sensors, as it was
+    measured, and fail with fewer: PyTorch then takes its place, which `say` logs.
     """
     engine, precision = segmenter.engine, parameters["precision"]
     try:
@@ -182,7 +182,7 @@ def _warm_up(
 
 
 def make_geometry(parameters: Parameters, spec: Spec) -> Geometry:
-    """That of the weights, as far as the parameters do not change it."""
+    """The geometry of the weights, unless the parameters change it."""
     own, step = spec.geometry, parameters["geometry.stride"]
     mode = parameters["geometry.mode"] or own.mode
     if step and mode != "slide":
@@ -280,7 +280,7 @@ def make_adjustments(parameters: Parameters) -> Adjustments:
 def make_plausibility(
     parameters: Parameters, spec: Spec, infos: CameraInfos, warn: Callable[[str], Any]
 ) -> Plausibility:
-    """What looks at the sensors' data, and scales the LiDAR's intensity."""
+    """The check of the sensors' data, which also scales the LiDAR's intensity."""
     scale = IntensityScale(spec, parameters["lidar.intensity_scale"])
     return Plausibility(spec, parameters["plausibility"], warn, scale, infos)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What configure builds of the parameters and cleanup frees: from the inputs to the outputs.
+"""What configure builds from the parameters and cleanup frees: from the inputs to the outputs.
 
 Callbacks only store messages; one worker thread decodes, infers and publishes.
 """
@@ -39,8 +39,8 @@ from mmsam_ros.weights import default_weights
 class Pipeline:
     """Reads the sensors that the weights read and publishes masks, from `start` to `stop`.
 
-    `parameters` is a copy of the pipeline's own: live ones change in it, and who reads them at
-    every use needs nothing else; `apply` is for those who do not. MmsamError for parameters or
+    `parameters` is the pipeline's own copy: live ones change in it, which is enough for code that
+    reads them at every use; `apply` takes over the others. MmsamError for parameters or
     weights that cannot be used.
     """
 
@@ -101,7 +101,7 @@ class Pipeline:
 
     @property
     def optional(self) -> set[str]:
-        """Inputs that are read where they are there, and that masks do not need."""
+        """Inputs that are read if they are published, but that masks do not need."""
         points = "lidar" in self.sensors and made_of_points(self.segmenter.spec.encodings["lidar"])
         rotated = self.parameters["thermal.registration"] == "rotation"
         needed = {"camera_info": points or rotated, "thermal_info": rotated}
@@ -131,7 +131,7 @@ class Pipeline:
                 self._sending.release()
 
     def _is_wanted(self) -> bool:
-        """Whether the thread that asks is the worker, and not one that was stopped."""
+        """Whether the calling thread is the current worker, not one that was stopped."""
         return self._worker is threading.current_thread()
 
     def check(self, parameters: Mapping[str, Any]) -> None:
@@ -216,7 +216,7 @@ class Pipeline:
         self._tell_ends()
 
     def _tell_ends(self) -> None:
-        """Log what has become of each camera image, for who asks for it (--log-level debug)."""
+        """Log what has become of each camera image, for debugging (--log-level debug)."""
         for stamp_ns, end in self.sync.ended():
             self._node.get_logger().debug(f"camera {stamp_ns}: {end}")
 
@@ -282,7 +282,7 @@ class Pipeline:
         return inputs
 
     def _make_watch(self) -> Watch:
-        """On the inputs that this configuration needs."""
+        """A watch on the inputs that this configuration needs."""
         needed = [stream for stream in self.inputs if stream.name not in self.optional]
         log = self._node.get_logger()
         return Watch(needed, self.sync.unmatched, self._offsets, log.warning, log.info)
@@ -290,7 +290,7 @@ class Pipeline:
 
 class Entities:
     """The publishers, subscriptions, timers, services and clients that a node gets from now on,
-    without that of /clock, which rclpy makes when `use_sim_time` is set.
+    except the one for /clock, which rclpy makes when `use_sim_time` is set.
     """
 
     KINDS = ("publisher", "subscription", "timer", "service", "client")

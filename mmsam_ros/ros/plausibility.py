@@ -38,7 +38,7 @@ from mmsam_ros.weights import Spec
 IMPLAUSIBLE = "implausible"  # reason of a refusal
 AUTO = "auto"  # `lidar.intensity_scale`: by the clouds' own values
 WINDOW, LEAST = 10, 3  # frames that are compared, and how many are enough to judge
-PATIENCE = 20  # frames that are enough where a scene alone may look like that
+PATIENCE = 20  # frames that are enough where the scene alone may be the cause
 PERIOD = 1.0  # seconds of stamps between these frames: nearer ones show the same scene
 LOG_PERIOD = 30.0  # seconds between two log lines about the same finding
 MEMORY = 50  # frames over which the scale of the intensity is averaged
@@ -47,7 +47,7 @@ _NOT_FINITE = 0.1  # share of values
 _NEGATIVE = 0.01  # share of intensities
 _NOISE = 0.3  # correlation of pixels side by side; pictures have 0.9
 _LEAST_LEVELS = 3.0  # of 0 to 255 that a camera image has to span
-_SAME_VIEW = 0.1  # by how much the widths of views may differ that are the same
+_SAME_VIEW = 0.1  # by how much the widths of equal views may differ
 
 
 class IntensityScale:
@@ -73,7 +73,7 @@ class IntensityScale:
         seen = spec.seen.get("lidar", {}).get("intensity")
         self._mean = seen.mean if seen else 0.0
         self._given = None if scale == AUTO else float(scale)
-        self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and of how many
+        self._log, self._count = 0.0, 0  # mean of the factors' logarithms, and their number
         if self._given is not None and not 0 < self._given < math.inf:
             raise RosError(
                 f"parameter lidar.intensity_scale: found {scale}, expected a factor above 0, or "
@@ -87,7 +87,7 @@ class IntensityScale:
 
     @property
     def factor(self) -> float:
-        """The present one."""
+        """The present factor."""
         return math.exp(self._log) if self._given is None else self._given
 
     def __call__(self, planes: Planes) -> Planes:
@@ -110,7 +110,7 @@ class IntensityScale:
 
 
 def check_mode(spec: Spec, mode: str) -> str:
-    """What the weights lack for a mode, or nothing; RosError where it cannot do without."""
+    """What the weights lack for a mode, empty if nothing; RosError if the mode needs it."""
     unknown = [sensor for sensor in spec.sensors if not spec.seen.get(sensor)]
     if mode == "off" or not unknown:
         return ""
@@ -128,7 +128,7 @@ class Plausibility:
     needs statistics that the weights lack.
 
     Args:
-        spec: of the weights; without `seen` only what needs no statistics is looked at.
+        spec: of the weights; without `seen` only what needs no statistics is checked.
         mode: "warn", "refuse" (implausible sensors are left out) or "off".
         warn: logs a finding.
         scale: of the LiDAR's intensity, which is applied first.
@@ -154,7 +154,7 @@ class Plausibility:
         stamp: float | None = None,
     ) -> Planes:  # fmt: skip
         """The planes to use; `frame_ids`: of the camera and the sensors, for messages; `stamp` of
-        the frame in seconds, None: it is not one of a drive.
+        the frame in seconds, None: it is not part of a drive.
         """
         planes = self._scale(planes)
         if self.mode == "off":

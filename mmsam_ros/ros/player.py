@@ -192,7 +192,7 @@ class Player:
         names = parse_remaps(self.config, self.reader)
         skipped: dict[str, str] = {}  # topic -> reason
         played: dict[str, Connection] = {}  # by name in ROS 2
-        # of a name with two types, which no middleware takes, the one with more messages
+        # of two types under one name, which no middleware allows, the one with more messages
         for connection in sorted(self.reader.connections, key=lambda c: -c.msgcount):
             topic, msgtype = connection.topic, connection.msgtype
             if reason := self.reader.unreadable.get(connection.id):
@@ -252,7 +252,7 @@ class Player:
         return self.summary
 
     def loss(self) -> str:
-        """What the recording lost or did not give, of a replay that was not stopped; else empty."""
+        """What could not be played; empty if nothing, or if the replay was stopped."""
         played = self.summary.published.total()
         there = sum(c.msgcount for c in self.connections) - self.reader.repeated
         lacks = self.begin is None and self.end is None and played < there
@@ -305,8 +305,8 @@ class Player:
             _say(f"note: {text}")
 
     def _wait_for_subscribers(self) -> None:
-        """Until subscribers are there and no node or subscription appears any more, at most `wait`
-        seconds. RosError if one of `wait_for` has none then.
+        """Wait until subscribers are there and no node or subscription appears any more, at most
+        `wait` seconds. RosError if one of `wait_for` has none then.
         """
         awaited = self._awaited()
         before: object = None
@@ -352,7 +352,7 @@ class Player:
         return {topic: numbers[topic] for topic in self.config.wait_for}
 
     def _subscriptions(self) -> tuple[Counter[int], list[str]]:
-        """How many match each publisher, sooner or later, and what others do not get, and why."""
+        """How many match each publisher, and what the incompatible ones do not get, and why."""
         known: Counter[int] = Counter()
         refused = []
         for number, publisher in self.publishers.items():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with the node's arguments that needs no torch to be found, which loads for
-seconds. What takes several parameters together, or the weights, is found later.
+"""Checks of the node's arguments that do not need torch, which takes seconds to load. What depends
+on several parameters together, or on the weights, is checked later.
 """
 
 import os
@@ -30,7 +30,7 @@ START_ERRORS = (
 
 
 def can_start(args: Sequence[str] | None, namespace: str = "") -> bool:
-    """Whether ROS takes the arguments, the parameters may have their values and the weights file is
+    """Whether ROS accepts the arguments, the parameters' values are allowed and the weights file is
     there; logs what is wrong. The node is in `namespace`, which parameter files may name.
     """
     context = Context()

@@ -88,7 +88,7 @@ class Recording:
 
     @property
     def notes(self) -> list[str]:
-        """What was found and set right, as far as it is known by now."""
+        """What was found and corrected so far."""
         repeated = (
             f"{name}: {count} messages are left out, {other} has the same"
             for (name, other), count in self._repeated.items()
@@ -97,12 +97,12 @@ class Recording:
 
     @property
     def repeated(self) -> int:
-        """Messages that `messages` has left out, as another file has them."""
+        """Messages that `messages` has left out because another file has them."""
         return self._repeated.total()
 
     @property
     def faults(self) -> list[str]:
-        """What could not be read, as far as it is known by now."""
+        """What could not be read so far."""
         lost = (
             f"{topic}: {count} messages cannot be read ({reason})"
             for (topic, reason), count in self._lost.items()
@@ -117,7 +117,7 @@ class Recording:
     ) -> Iterator[tuple[Connection, int, bytes]]:
         """(connection, receive time, CDR) of messages from `start` to before `stop`, by time.
 
-        Without `connections` those of all that can be read.
+        Without `connections`, those of all readable ones.
         """
         self._lost.clear()
         self._repeated.clear()
@@ -154,7 +154,7 @@ class Recording:
     def _of_storage(
         self, storage: Storage, chosen: set[int], start: int | None, stop: int | None
     ) -> Iterator[tuple[int, Storage, int | None, bytes]]:
-        """Its messages after an empty entry at its beginning, so that it waits for its time."""
+        """A file's messages, after an empty entry at its start, so that it is not read earlier."""
         yield storage.start, storage, None, b""
         merged = self._storages[storage]
         ids = {number for number, connection in merged.items() if connection.id in chosen}
@@ -208,7 +208,7 @@ class Recording:
 
     @property
     def _held(self) -> int:
-        """Messages of all files, those once that look like copies of another file."""
+        """Number of messages of all files; files that look like copies of another count once."""
         files = {
             (s.start, s.end, frozenset((c.topic, c.msgcount) for c in s.connections)): s
             for s in self._storages
@@ -216,7 +216,7 @@ class Recording:
         return sum(c.msgcount for s in files.values() for c in s.connections)
 
     def _open_files(self, paths: Iterable[Path]) -> None:
-        """Open those that can be."""
+        """Open the files that can be opened."""
         for path in paths:
             try:
                 self._storages[_open_storage(path, self._closing)] = {}
@@ -224,7 +224,7 @@ class Recording:
                 self._faults[str(error)] = None
 
     def _merge_connections(self) -> None:
-        """One connection for all of a topic, type and encoding.
+        """Merge the connections of each topic, type and encoding into one.
 
         QoS are those of one file: each names all publishers.
         """

@@ -33,7 +33,7 @@ def play(args: argparse.Namespace, ros_args: Sequence[str] = ()) -> None:
     """Play as `add_arguments` has parsed; in the main thread, as signals stop it.
 
     `ros_args` go to rclpy (--ros-args ...). RosError if ROS is not installed, or the bag or an
-    option is not usable, and after all else if a part of the bag could not be played.
+    option is not usable, and at the end if a part of the bag could not be played.
     """
     try:
         from mmsam_ros.ros.player import ReplayConfig, play_bag

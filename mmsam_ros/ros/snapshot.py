@@ -63,7 +63,7 @@ class Recorder:
         self._made: tuple[SyncedSet, Frame, Result] | None = None  # until it is settled
 
     def keep(self, synced: SyncedSet, frame: Frame, result: Result) -> None:
-        """What was made of a set that `settled` will be called for."""
+        """Take note of what was made of a set; `settled` is called for it next."""
         with self._lock:
             self._made = synced, frame, result
 
@@ -149,7 +149,7 @@ def snapshot_folder(parameters: Mapping[str, Any]) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """A message, or a value of one, as JSON has it, without `data`."""
+    """A message, or a value in one, as JSON types, without `data`."""
     if hasattr(value, "get_fields_and_field_types"):
         names = [name for name in value.get_fields_and_field_types() if name != "data"]
         return {name: plain(getattr(value, name)) for name in names}

@@ -30,7 +30,7 @@ class Connection:
 
 
 class Storage(ABC):
-    """One open file. Damage is noted when it is met, and what is sound is given.
+    """One open file. Damage is noted when it is met; what is sound is still read.
 
     Attributes:
         faults: What is lost, in order, each once.

@@ -85,7 +85,7 @@ class TopicSurvey:
         return self.frames.most_common(1)[0][0] if self.frames else ""
 
     def facts(self) -> dict[str, Any]:
-        """For people and scripts."""
+        """The figures, for people and scripts."""
         lag = self.lag
         return {
             "type": self.type,

@@ -69,7 +69,7 @@ def _ns(seconds: float) -> int:
 
 @dataclass
 class _Alone:
-    """What came of camera and sensor since the last match of the two."""
+    """What arrived from camera and sensor since their last match."""
 
     apart: deque[int] = field(default_factory=lambda: deque(maxlen=ALONE))  # ns, by message
     images: int = 0  # of the camera
@@ -203,8 +203,8 @@ class Synchroniser:
             self._evict([Entry(stream, stamp_ns, None, stamp_ns)], f"refused:{reason}")
 
     def ended(self) -> list[tuple[int, str]]:
-        """Stamps of the camera messages that have ended since the last call, and how; of so many
-        that nobody asks for, the last 1000.
+        """Stamps of the camera messages that have ended since the last call, and how; at
+        most the last 1000.
         """
         with self._lock:
             ended = [*self._ended]
@@ -234,15 +234,15 @@ class Synchroniser:
             return sets
 
     def expect(self, stream: str, expected: bool) -> None:
-        """Whether camera messages wait for a stream; not for one that nobody publishes."""
+        """Sets whether camera messages wait for a stream; not for one that nobody publishes."""
         with self._lock:
             self._auxiliaries[stream].expected = expected
             if not expected:
                 self._alone[stream].reset()
 
     def update(self, config: SyncConfig) -> None:
-        """Matches by other values from now on, but for `queue`; a stream whose offset is another
-        begins anew. Sets that are open keep their deadline.
+        """Applies other values from now on, except `queue`; a stream whose offset changes begins
+        anew. Sets that are open keep their deadline.
         """
         with self._lock:
             self._deadline, self._jump = config.deadline, _ns(config.jump)

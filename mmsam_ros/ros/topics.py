@@ -86,7 +86,7 @@ class Input:
         return False
 
     def _follow(self, candidate: Topic, offers: list[QoSProfile]) -> None:
-        """Subscribe with what every publisher can serve, unless that is so already."""
+        """Subscribe with QoS that every publisher can serve, unless subscribed so already."""
         reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
         latched = {offer.durability for offer in offers} == {DurabilityPolicy.TRANSIENT_LOCAL}
         if self.reliability != "auto":
@@ -131,7 +131,7 @@ class Input:
             )
 
     def _warn_of_many(self, candidate: Topic, publishers: list[TopicEndpointInfo]) -> None:
-        """Warn once where several nodes publish what is one sensor's."""
+        """Warn once if several nodes publish on one sensor's topic."""
         nodes = sorted({f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers})
         key = candidate.name, " ".join(nodes)
         if len(nodes) > 1 and key not in self._warned and len(self._warned) < MAX_NOTES:
@@ -199,8 +199,8 @@ class Input:
 
 
 def check_names(node: Node, inputs: Sequence[Input]) -> None:
-    """RosError if remapping makes one topic of two inputs, or of an input and an output: a thermal
-    image that is the camera's looks valid.
+    """RosError if remapping gives one topic to two inputs, or to an input and an output: a camera
+    image read as the thermal one would look valid.
     """
     used = [(publisher.topic_name, "an output") for publisher in node.publishers]
     candidates = (candidate for stream in inputs for candidate in stream.candidates)

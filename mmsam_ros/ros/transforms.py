@@ -27,7 +27,7 @@ class RecordedTransforms:
         self._moving: dict[str, list[tuple[int, str, Matrix]]] = defaultdict(list)
 
     def add(self, message: Any) -> None:
-        """Take a TFMessage of /tf; a transform that is no pose is left out, as tf2 does."""
+        """Take a TFMessage of /tf; an invalid transform is left out, as in tf2."""
         for stamped in message.transforms:
             child, parent = stamped.child_frame_id.lstrip("/"), stamped.header.frame_id.lstrip("/")
             stamp = nanoseconds(stamped.header.stamp)
@@ -84,7 +84,7 @@ class RecordedTransforms:
 
 
 def _at(known: list[tuple[int, str, Matrix]], stamp: int, child: str) -> tuple[str, Matrix]:
-    """(parent, matrix) at a time, between two transforms interpolated; RosError outside of them."""
+    """(parent, matrix) at a time, interpolated between two transforms; RosError outside them."""
     after = bisect_left(known, stamp, key=_stamp)
     if after < len(known) and known[after][0] == stamp:
         return known[after][1:]
@@ -110,5 +110,5 @@ def _interpolated(first: Matrix, last: Matrix, share: float) -> Matrix:
 
 
 def nanoseconds(stamp: Any) -> int:
-    """Of a builtin_interfaces/Time."""
+    """A builtin_interfaces/Time in nanoseconds."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

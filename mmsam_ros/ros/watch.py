@@ -13,7 +13,7 @@ _FARTHEST = {row.name: row.high for row in PARAMETERS if row.name.endswith(".off
 
 
 class Awaited(Protocol):
-    """What is watched of an input (`topics.Input`)."""
+    """The part of an input that is watched (`topics.Input`)."""
 
     name: str
     last: float | None
@@ -46,12 +46,12 @@ class Watch:
         self._inputs, self._unmatched, self._offsets = inputs, unmatched, offsets
         self._warn, self._inform, self._clock = warn, inform, clock
         self._begin = clock()
-        self._silent: set[str] = set()  # inputs that a line was about
+        self._silent: set[str] = set()  # inputs that were logged
         self._alone: dict[str, float] = {}  # since when a sensor has not matched
-        self._told: set[str] = set()  # sensors that a line was about
+        self._told: set[str] = set()  # sensors that were logged
 
     def look(self) -> None:
-        """Log what has become true since; call it about once a second."""
+        """Log new findings; call it about once a second."""
         now = self._clock()
         self._look_for_messages(now)
         self._look_at_stamps(now)
@@ -72,7 +72,7 @@ class Watch:
     def _tell_silence(self, stream: Awaited) -> None:
         what = f"{stream.name}: nothing received for {PATIENCE:g} s"
         gone = f"{what} on {stream.topic}, which nobody publishes any more"
-        # a line of its own each: rclpy lets a line of code log with one severity only
+        # a line of its own each: rclpy allows only one severity per line of code
         if stream.last is None or stream.published:
             self._warn(f"{what} {stream.explain_silence()}")
         elif stream.name == CAMERA:  # the end of a bag

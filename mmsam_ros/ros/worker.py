@@ -29,8 +29,8 @@ from mmsam_ros.sensors.limits import shortened
 
 Timings = Mapping[str, float]  # milliseconds by step
 PATIENCE = 2.0  # seconds that a stop waits for the frame that is processed
-# seconds after which a frame is taken not to end any more: the first one, later ones, and these at
-# least so many times the longest of the last ones
+# seconds after which a frame counts as stuck: the first one, later ones, and for these at least so
+# many times the longest of the last ones
 STUCK_FIRST, STUCK, STUCK_TIMES = 1800.0, 60.0, 10.0
 
 
@@ -95,7 +95,7 @@ class Processor:
         return partial(self.plausibility, frame_ids=frame_ids, stamp=stamp)
 
     def _failed(self, error: Exception, refused: Mapping[str, Refusal]) -> Outcome:
-        """Of a frame that an exception, which is being handled, has ended."""
+        """The outcome of a frame that the exception being handled has ended."""
         if isinstance(error, MmsamError):
             reason = getattr(error, "reason", INVALID)
             return Outcome("refused", reason, shortened(str(error)), refused)
@@ -109,8 +109,8 @@ class Processor:
 
 
 class FullMemory:
-    """How long frames have failed for want of memory, and none was made. A process that begins anew
-    holds none.
+    """How long all frames have failed for want of memory. A new process begins without the memory
+    that this one holds.
     """
 
     LASTING = 30.0  # seconds; until then other processes may let go of theirs
@@ -168,8 +168,8 @@ class Pace:
 class Worker(threading.Thread):
     """Processes sets one at a time and settles every set that the synchroniser gives out, once.
 
-    While it is busy the newest camera images win: older waiting sets than it has the time for
-    (`Pace`) are dropped ("busy"). Sets that close while it is idle are all processed, in order.
+    While it is busy the newest camera images win: older waiting sets that it has no time
+    for (`Pace`) are dropped ("busy"). Sets that close while it is idle are all processed, in order.
     `process` must not raise. `pace` is what is known of earlier workers' sets.
     """
 
@@ -187,7 +187,7 @@ class Worker(threading.Thread):
         self._waiting: list[SyncedSet] = []
         self._pace = pace or Pace()
         self._busy = False
-        self._began: float | None = None  # with the set that is processed; steady clock
+        self._began: float | None = None  # when the present set began; steady clock
         self._stopping = threading.Event()
 
     @property

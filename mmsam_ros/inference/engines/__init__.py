@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What computes logits of normalised inputs; everything around it is the same for all engines."""
+"""Engines compute logits from normalised inputs; all around them is the same for every engine."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,11 +13,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as "torch"."""
+        """The name, such as "torch"."""
 
     @property
     def device(self) -> torch.device:
-        """Where inputs have to be, and logits are."""
+        """The device of inputs and logits."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Normalised images (B, 3, h, w) by modality, absent ones missing -> float32 logits

@@ -74,7 +74,7 @@ def fingerprint(model: MMSAMAdapter, *facts: object) -> str:
 
 
 def _code() -> list[Path]:
-    """What makes the kept files of weights: the network, its export, and the engines."""
+    """The source files that cached files depend on: the network, its export, and the engines."""
     here = Path(__file__).parent
     network = Path(mmsam_ros.model.__path__[0])
     return [*sorted(network.glob("*.py")), here.parent / "export.py", *sorted(here.glob("*.py"))]

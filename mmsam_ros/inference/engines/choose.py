@@ -24,9 +24,9 @@ from mmsam_ros.model import MMSAMAdapter, ModelConfig
 
 ENGINES = ("auto", "torch", "compile", "triton", "onnx")
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")  # the last two of ARM
-_RUNS, _SECONDS = 7, 20.0  # that an engine is timed for
-_TURNS = 4  # of the numbers of threads
-# of the labels that two engines have in common; two orders of rounding in bf16 share no more
+_RUNS, _SECONDS = 7, 20.0  # for which an engine is timed
+_TURNS = 4  # for each number of threads
+# share of labels on which two engines must agree; bf16, rounded in another order, reaches less
 _SAME, _SAME_BF16 = 0.999, 0.97
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _measure(
             Agreement.of(logits, reference).check(f"engine {name}", argmax=same)
             seconds[name] = _time(engine, inputs)
             said[name] = f"{1e3 * seconds[name]:.3g} ms"
-        except Exception as error:  # engines have no common one
+        except Exception as error:  # engines have no common error
             reason = str(error).strip().partition("\n")[0]
             _log.warning("engine auto: %s is left out: %s", name, reason or type(error).__name__)
             said[name] = "cannot be used"
@@ -207,7 +207,7 @@ def _time(engine: Engine, inputs: Mapping[str, Tensor]) -> float:
 @torch.inference_mode()
 def time_threads(model: MMSAMAdapter, size: tuple[int, int]) -> dict[int, float]:
     """Seconds of PyTorch's forward pass at `size` (h, w) on the CPU, by number of threads: 1, 2, 4
-    and so on up to those that PyTorch has here. The least of some passes, in turns.
+    and so on up to those that PyTorch has here. Each is its fastest pass, taken in turns.
     """
     engine, most = TorchEngine(model, "cpu"), torch.get_num_threads()
     counts = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]

@@ -47,7 +47,7 @@ class TorchEngine:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of a name; InferenceError where this machine does not have it."""
+    """The named device; InferenceError if this machine does not have it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = f"device: found {str(name)!r}"

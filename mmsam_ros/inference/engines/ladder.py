@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when an engine fails: once more, then a simpler engine, then `EngineError`."""
+"""What happens when an engine fails: a retry, then a simpler engine, then `EngineError`."""
 
 import gc
 import logging
@@ -21,19 +21,19 @@ _log = logging.getLogger(__name__)
 class EngineError(InferenceError):
     """No engine computes any more: the device is lost, or its memory is full for good."""
 
-    reason = "engine"  # that a frame is refused by
+    reason = "engine"  # for which a frame is refused
 
 
 class Ladder:
     """An engine that another one replaces when it fails.
 
     A call that fails is tried again, after unused memory was given back. Where it fails again, the
-    engine is asked with blank images of `size`: if it computes those, the frame is at fault, and
+    engine is tested with blank images of `size`: if it computes those, the frame is at fault, and
     its error is raised. Otherwise the next rung takes over for good. EngineError below the last.
 
     Args:
         engine: the first one.
-        rungs: what to call it in the log, and what makes it; used in this order.
+        rungs: further engines, in order: the name in the log, and a function that makes it.
         size: (h, w) of the blank images.
         say: logs a line.
     """
@@ -44,23 +44,23 @@ class Ladder:
     ) -> None:  # fmt: skip
         self._engine, self._rungs, self._size = engine, iter(rungs.items()), size
         self._say = say
-        self.failures = 0  # calls that failed at first
+        self.failures = 0  # calls whose first try failed
 
     @property
     def name(self) -> str:
-        """Of the engine that computes now."""
+        """The name of the present engine."""
         return self._engine.name
 
     @property
     def device(self) -> torch.device:
-        """Where inputs have to be."""
+        """The device of inputs and logits."""
         return self._engine.device
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`."""
         try:
             return _computed(self._engine, inputs)
-        except Exception as error:  # engines have no common one
+        except Exception as error:  # engines have no common error
             self.failures += 1
             self._say(f"engine {self.name} failed, trying once more: {_line(error)}")
         return self._retry(inputs)
@@ -81,7 +81,7 @@ class Ladder:
                 failure = _emptied(error)
                 continue
             if engine is self._engine:
-                raise failure  # by the frame
+                raise failure  # caused by the frame
             self._engine = engine
             self._say(f"engine {self.name} takes over: {_line(failure)}")
             return _computed(engine, inputs)
@@ -104,7 +104,7 @@ def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make
     """What follows an engine: PyTorch, then, on a GPU, PyTorch with half the memory. Not the CPU:
     masks at a tenth of the rate would hide the fault.
     """
-    half, device = precision == "bf16", engine.device  # what follows does not hold the engine
+    half, device = precision == "bf16", engine.device  # the lambdas must not hold it
     found: dict[str, Make] = {}
     if type(engine) is not TorchEngine:
         kind = "bf16" if half else "fp32"
@@ -115,7 +115,7 @@ def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make
 
 
 def _computed(engine: Engine, inputs: Mapping[str, Tensor]) -> Tensor:
-    """The engine's logits, once they are there: a GPU tells of an error when it is waited for."""
+    """The engine's logits, once computed: a GPU reports an error only when it is waited for."""
     logits = engine(inputs)
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)
@@ -123,7 +123,7 @@ def _computed(engine: Engine, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _emptied(error: Exception) -> Exception:
-    """The error, without what the calls that it has ended hold in memory."""
+    """The error, after freeing what the frames of its traceback hold in memory."""
     link: BaseException | None = error
     while link is not None:
         traceback.clear_frames(link.__traceback__)
@@ -132,7 +132,7 @@ def _emptied(error: Exception) -> Exception:
 
 
 def free_memory() -> None:
-    """Gives memory back that nothing uses; a device that is lost cannot, which is no news."""
+    """Gives unused memory back; a lost device cannot, which is reported elsewhere."""
     gc.collect()
     try:
         torch.cuda.empty_cache()  # nothing, where there is no CUDA
@@ -141,7 +141,7 @@ def free_memory() -> None:
 
 
 def lost(device: torch.device) -> str:
-    """What a device says that computes nothing any more in this process; empty if it computes."""
+    """The error of a device that no longer works in this process; empty if it works."""
     if device.type == "cuda":
         try:
             torch.cuda.synchronize(device)
@@ -151,5 +151,5 @@ def lost(device: torch.device) -> str:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what an error says, and what it is."""
+    """The type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

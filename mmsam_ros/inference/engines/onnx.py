@@ -30,14 +30,14 @@ from mmsam_ros.model import MMSAMAdapter
 TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
 _log = logging.getLogger(__name__)
-# where its inputs are, and what brings it
+# device type of its inputs, and what brings it
 PROVIDERS = {
     TENSORRT: ("cuda", "onnxruntime-gpu and TensorRT"),
     CUDA: ("cuda", "onnxruntime-gpu"),
     OPENVINO: ("cpu", "onnxruntime-openvino"),
     CPU: ("cpu", "onnxruntime"),
 }
-_BY_NAME_ALONE = (TENSORRT,)  # it builds for minutes
+_BY_NAME_ALONE = (TENSORRT,)  # building takes minutes
 _OPENVINO_OPSET = 19  # 2025.4 refuses GridSample's mode as opset 20 calls it
 _SUMS = "sha256.json"  # of the files that were exported
 
@@ -173,8 +173,8 @@ class OnnxEngine:
 
 
 def choose_providers(wanted: Sequence[str], have: Sequence[str], device: torch.device) -> list[str]:
-    """The providers to use of those that ONNX Runtime has, CPU last: it takes what the others do
-    not. InferenceError where none of them computes on the device.
+    """The providers to use of those that ONNX Runtime has, CPU last, for what the others cannot
+    run. InferenceError where none of them computes on the device.
     """
     kind = device.type
     for name in wanted:
