@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import MmsamError, write_atomic
 from mmsam_ros.inference import Prepared, Result, Segmenter, tune_allocator
-from mmsam_ros.inference.engines.ladder import EngineError, lost
+from mmsam_ros.inference.engines.ladder import EngineError, lost, out_of_memory
 from mmsam_ros.inference.geometry import Plan
 from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.ros.errors import RosError
@@ -180,8 +180,8 @@ class Labelling:
         reason, text = DEFECT, "".join(traceback.format_exception(error))
         if isinstance(error, MmsamError):
             reason, text = getattr(error, "reason", INVALID), str(error)
-        elif isinstance(error, torch.OutOfMemoryError):
-            reason, text = OUT_OF_MEMORY, str(error).partition("\n")[0]
+        elif full := out_of_memory(error):
+            reason, text = OUT_OF_MEMORY, full
         return self._settle(synced, Outcome("refused", reason, text, refused))
 
     def _settle(

@@ -13,11 +13,9 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any
 
-import torch
-
 from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Result, Segmenter
-from mmsam_ros.inference.engines.ladder import free_memory, lost
+from mmsam_ros.inference.engines.ladder import free_memory, lost, out_of_memory
 from mmsam_ros.inference.prepare import Review
 from mmsam_ros.ros.frames import FrameBuilder
 from mmsam_ros.ros.outputs import Outputs, Shown
@@ -99,8 +97,8 @@ class Processor:
         if isinstance(error, MmsamError):
             reason = getattr(error, "reason", INVALID)
             return Outcome("refused", reason, shortened(str(error)), refused)
-        if isinstance(error, torch.OutOfMemoryError):
-            return Outcome("refused", OUT_OF_MEMORY, str(error).partition("\n")[0], refused)
+        if full := out_of_memory(error):
+            return Outcome("refused", OUT_OF_MEMORY, full, refused)
         if not (self.is_running() and self.is_wanted()):
             return Outcome("dropped", "shutdown")
         if said := lost(self.segmenter.device):  # outside of the engine, which knows itself

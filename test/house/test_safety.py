@@ -31,7 +31,8 @@ STARTS = {
 }
 # Rooms and files that see messages while the node runs, and may not open, make or remove files.
 ON_MESSAGES = ("frames", "messages", "clouds", "calibration", "sync", "worker", "topics",
-               "plausibility", "diagnostics", "watch", "notes", "sets")  # fmt: skip
+               "plausibility", "diagnostics", "watch", "notes", "sets", "outputs", "intake",
+               "motion", "pack", "transforms", "timings", "control", "sync_stock")  # fmt: skip
 FILES = re.compile(
     r"(^|\.)(open|read_text|read_bytes|write_text|write_bytes|unlink|mkdir|rmtree|rename|replace_file|"
     r"imread|imwrite|fromfile|tofile|load_file|save_file|write_atomic|atomic_path|Path)$"

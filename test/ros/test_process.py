@@ -197,6 +197,18 @@ def fail_with(error: Exception) -> Callable[..., Any]:
     return fail
 
 
+def host_memory_errors() -> list[Exception]:
+    """What numpy, torch and Python raise where the machine's memory is too small."""
+    errors: list[Exception] = [MemoryError()]
+    for ask in (np.empty, torch.empty):
+        try:
+            ask(2**58, dtype=np.uint8 if ask is np.empty else torch.uint8)
+        except (MemoryError, RuntimeError) as error:
+            errors.append(error.with_traceback(None))
+    assert len(errors) == 3
+    return errors
+
+
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
 
 
@@ -205,6 +217,7 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMor
     [
         (RuntimeError("a bug"), "defect", "RuntimeError: a bug"),
         (FULL, "out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB."),
+        *((error, "out_of_memory", "") for error in host_memory_errors()),
     ],
 )
 @pytest.mark.parametrize("step", ["build", "prepare", "infer", "publish"])

@@ -16,6 +16,8 @@ from mmsam_ros.model import MMSAMAdapter
 
 Make = Callable[[], Engine]
 _log = logging.getLogger(__name__)
+# of torch's allocator for the CPU, and of OpenCV
+_FULL = ("can't allocate memory", "Insufficient memory")
 
 
 class EngineError(InferenceError):
@@ -147,6 +149,17 @@ def lost(device: torch.device) -> str:
             torch.cuda.synchronize(device)
         except RuntimeError as error:
             return _line(error)
+    return ""
+
+
+def out_of_memory(error: Exception) -> str:
+    """The first line of an error that means that the memory, of the device or of the machine, is
+    full; empty if it means something else.
+    """
+    text = str(error).strip().partition("\n")[0]
+    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if is_full or any(words in text for words in _FULL):
+        return text or "the memory is full"
     return ""
 
 
