@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from domains import free_domain
 from geometry_msgs.msg import TwistStamped
-from harness import camera_info, header, image
+from harness import camera_info, header, image, running
 from sensor_msgs.msg import PointCloud2, PointField
 from support.networks import spec_of
 
@@ -268,3 +271,21 @@ def test_without_the_parameter_nothing_is_moved(car: Vehicle, sweep: Cloud) -> N
     plain = replace(rig.builder, motion=None)
     rig.builder = plain
     assert np.array_equal(rig.points(message(sweep)).xyz, sweep.xyz)
+
+
+@pytest.mark.dds
+def test_the_node_reads_the_twist(weights: Path) -> None:
+    given = (f"weights:={weights}", "device:=cpu", "lidar.motion:=twist")
+    words = [word for value in given for word in ("-p", value)]
+    with running(free_domain(5), *words) as (_, client):
+        twist = client.publisher(TwistStamped, "/vehicle/twist")
+        arrays = client.record(DiagnosticArray, "/diagnostics")
+
+        def is_read() -> bool:
+            twist.publish(TwistStamped(header=header(STAMP, "base_link")))
+            statuses = {s.name.rpartition(": ")[2]: s for array in arrays for s in array.status}
+            values = {v.key: v.value for v in statuses["input twist"].values} if arrays else {}
+            return float(values.get("rate_hz", 0)) > 0
+
+        client.spin_until(is_read, "messages of vehicle/twist")
+        assert client.diagnostics()["topic.twist"] == "/vehicle/twist"
