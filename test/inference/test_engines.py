@@ -44,7 +44,7 @@ def test_onnx_runtime_gives_the_same_logits_and_exports_once(
         torch.testing.assert_close(segmenter.engine(inputs), expected, atol=1e-3, rtol=0)
     for name in ("auto", "auto"):
         caplog.clear()
-        engine = Segmenter(model, spec, "cpu", engine=name).engine
+        engine = Segmenter(model, spec, "cpu", engine=name, providers=[CPU]).engine
         assert engine.name in ("torch", "onnx (CPU)")
         (said,) = (r.message for r in caplog.records if " ms" in r.message)
         assert said.startswith(f"engine auto: {engine.name.partition(' ')[0]} (torch ")

@@ -22,7 +22,7 @@ from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference import export as export_module
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.choose import make_engine, warm_up
-from mmsam_ros.inference.engines.onnx import OPENVINO, OnnxEngine, choose_providers
+from mmsam_ros.inference.engines.onnx import OPENVINO, OPENVINO_OPSET, OnnxEngine, choose_providers
 from mmsam_ros.inference.export import export_file, sample_inputs, subsets, write_onnx
 
 onnx, onnxruntime = map(pytest.importorskip, ("onnx", "onnxruntime"))
@@ -125,9 +125,9 @@ class SamplingNetwork(PixelNetwork):
 
 def test_openvino_gets_the_names_that_it_knows(tmp_path: Path) -> None:
     model, shape = SamplingNetwork(SPEC.config), (1, 3, *SIZE)
-    expected = write_onnx(model, ("rgb",), shape, tmp_path / "w.onnx", opset=19)
+    expected = write_onnx(model, ("rgb",), shape, tmp_path / "w.onnx", opset=OPENVINO_OPSET)
     written = onnx.load(tmp_path / "w.onnx")
-    assert [entry.version for entry in written.opset_import if not entry.domain] == [19]
+    assert [entry.version for entry in written.opset_import if not entry.domain] == [OPENVINO_OPSET]
     (node,) = (node for node in written.graph.node if node.op_type == "GridSample")
     assert b"bilinear" in {attribute.s for attribute in node.attribute}
     session = onnxruntime.InferenceSession(tmp_path / "w.onnx", providers=[CPU])
@@ -189,13 +189,13 @@ def test_a_damaged_measurement_is_made_again(
 ) -> None:
     monkeypatch.setattr("mmsam_ros.inference.engines.eager.prepare", lambda model, _: model)
     model = PixelNetwork(SPEC.config)
-    make_engine("auto", model, "cpu", "fp32", SIZE)
+    make_engine("auto", model, "cpu", "fp32", SIZE, [CPU])
     (note,) = cache_folder("auto").iterdir()
     note.write_text(text)
     caplog.set_level(logging.INFO)
     caplog.clear()
-    engine = make_engine("auto", model, "cpu", "fp32", SIZE)
-    assert engine.name.partition(" ")[0] in ("torch", "onnx")
+    engine = make_engine("auto", model, "cpu", "fp32", SIZE, [CPU])
+    assert engine.name in ("torch", "onnx (CPU)")
     assert "measuring" in caplog.text
     assert json.loads(note.read_text())["engine"] in ("torch", "onnx")
 

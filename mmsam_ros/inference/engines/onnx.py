@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime, on what its execution providers reach."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -26,6 +25,7 @@ from mmsam_ros.inference.export import (
     write_onnx,
 )
 from mmsam_ros.model import MMSAMAdapter
+from mmsam_ros.weights import file_sha256
 
 TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
@@ -38,7 +38,7 @@ PROVIDERS = {
     CPU: ("cpu", "onnxruntime"),
 }
 _BY_NAME_ALONE = (TENSORRT,)  # building takes minutes
-_OPENVINO_OPSET = 19  # 2025.4 refuses GridSample's mode as opset 20 calls it
+OPENVINO_OPSET = 19  # 2025.4 refuses GridSample's mode as opset 20 calls it
 _SUMS = "sha256.json"  # of the files that were exported
 
 
@@ -70,7 +70,7 @@ class OnnxEngine:
         have = self._runtime.get_available_providers()
         self.providers = choose_providers(providers, have, self.device)
         self.name = f"onnx ({self.providers[0].removesuffix('ExecutionProvider')})"
-        self._opset = _OPENVINO_OPSET if OPENVINO in self.providers else OPSET
+        self._opset = OPENVINO_OPSET if OPENVINO in self.providers else OPSET
         self._model, self._key = model.cpu(), fingerprint(model, self._opset, precision)
         self._sessions: dict[tuple[tuple[str, ...], tuple[int, ...]], Any] = {}
         state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
@@ -138,7 +138,7 @@ class OnnxEngine:
                 opset=self._opset,
             )  # fmt: skip
             np.save(part / "reference.npy", reference.numpy())
-            sums = {file.name: _digest(file) for file in part.iterdir()}
+            sums = {file.name: file_sha256(file) for file in part.iterdir()}
             (part / _SUMS).write_text(json.dumps(sums))
 
     def _options(self, provider: str, folder: Path) -> dict[str, Any]:
@@ -198,15 +198,10 @@ def choose_providers(wanted: Sequence[str], have: Sequence[str], device: torch.d
     return list(dict.fromkeys([*found, CPU]))
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _whole(folder: Path) -> bool:
     """Whether the files of an export are as they were written."""
     try:
         sums = json.loads((folder / _SUMS).read_text())
-        return bool(sums) and all(_digest(folder / name) == sum_ for name, sum_ in sums.items())
+        return bool(sums) and all(file_sha256(folder / name) == sum_ for name, sum_ in sums.items())
     except (OSError, ValueError, AttributeError):
         return False
