@@ -25,11 +25,11 @@ from mmsam_ros.inference import Result
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
-from mmsam_ros.sensors import Frame, LidarPoints
+from mmsam_ros.sensors import CAMERA, Frame, LidarPoints
 
 MEMORY = 512 * 2**20  # bytes that the sets of a recorder may hold together
 FILES = {  # of a set, by what they hold
-    "camera": "camera.png", "labels": "labels.png", "confidence": "confidence.png",
+    "view": "camera.jpg", "labels": "labels.png", "confidence": "confidence.png",
     "outcome": "outcome.json",
 }  # fmt: skip
 
@@ -120,8 +120,8 @@ class Recorder:
         entries = (kept.synced.camera, *kept.synced.auxiliaries.values())
         for entry in entries:
             _write_message(folder / f"{entry.stream}.npz", entry, kept.frame)
-        if kept.frame is not None:
-            _write_image(folder / FILES["camera"], kept.frame.rgb[..., ::-1])
+        if kept.frame is not None:  # to look at; the pixels that were used are in camera.npz
+            _write_image(folder / FILES["view"], kept.frame.rgb[..., ::-1])
         if kept.result is not None:
             _write_image(folder / FILES["labels"], kept.result.labels)
             if kept.result.confidence is not None:
@@ -185,7 +185,9 @@ def _write_message(path: Path, entry: Entry, frame: Frame | None) -> None:
         "message": np.array(json.dumps(plain(entry.message))),
     }
     sensor = None if frame is None else frame.sensors.get(entry.stream)
-    if isinstance(sensor, LidarPoints):
+    if frame is not None and entry.stream == CAMERA:
+        arrays["pixels"] = frame.rgb
+    elif isinstance(sensor, LidarPoints):
         arrays |= {"xyz": sensor.xyz, "intensity": sensor.intensity}
         arrays["T_camera_lidar"] = sensor.T_camera_lidar
     elif sensor is not None:
@@ -196,7 +198,7 @@ def _write_message(path: Path, entry: Entry, frame: Frame | None) -> None:
 
 
 def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
 
 
 def _write_json(path: Path, values: Any) -> None:
