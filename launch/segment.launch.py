@@ -55,6 +55,9 @@ ARGUMENTS = [
     ("lidar_image_topic", "lidar/image", "LiDAR raster in the camera's view, instead of points"),
     ("thermal_topic", "thermal/image", "thermal image"),
     ("thermal_info_topic", "thermal/camera_info", "CameraInfo of the thermal camera"),
+    ("event_topic", "event/image", "event raster in the camera's view"),
+    ("depth_topic", "depth/image", "depth in the camera's view"),
+    ("twist_topic", "vehicle/twist", "TwistStamped of the vehicle, for lidar.motion twist"),
     ("registration", "", "how the thermal image is aligned with the camera's"),
     ("use_sim_time", "false", "true: use the time of /clock, which the bag's player publishes"),
     ("bag", "", "recording to play, ROS 2 or ROS 1"),
@@ -76,6 +79,8 @@ STARTING = b", starting"  # what the player says before the first message
 CANNOT_START = 2  # exit code of the node
 PAUSES = (1.0, 60.0)  # s before a node is started again: the first one, doubled up to the last
 SOUND = 60.0  # s of running after which the pause is the first one again
+# the variable that names a file of profiles: for Fast DDS 2, for 3; each ignores the other's
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 # read by launch itself
 OF_LAUNCH = ("emulate_tty", "launch-prefix", "launch-prefix-filter", "sigterm_timeout",
              "sigkill_timeout")  # fmt: skip
@@ -86,6 +91,9 @@ TOPICS = [
     ("lidar/image", "lidar_image_topic"),
     ("thermal/image", "thermal_topic"),
     ("thermal/camera_info", "thermal_info_topic"),
+    ("event/image", "event_topic"),
+    ("depth/image", "depth_topic"),
+    ("vehicle/twist", "twist_topic"),
 ]
 
 
@@ -98,12 +106,12 @@ def environment():
 def shared_memory():
     """Environment in which Fast DDS passes large images between processes without loss.
 
-    Empty if another middleware is used or the user has set a profile.
+    Empty if another middleware is used; a profile that the user has set stays.
     """
-    fast_dds = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
-    if not fast_dds or "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:
+    if not os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps"):
         return {}
-    return {"FASTRTPS_DEFAULT_PROFILES_FILE": os.path.join(SHARE, "config", "fastdds_shm.xml")}
+    profile = os.path.join(SHARE, "config", "fastdds_shm.xml")
+    return {name: profile for name in PROFILES if name not in os.environ}
 
 
 def is_set(values, name):

@@ -16,19 +16,16 @@ from mmsam_ros.ros.bags import THERMAL_NAMES, recorded_transforms, transform_cha
 from mmsam_ros.ros.calibration import camera_doubts, camera_model
 from mmsam_ros.ros.clouds import cloud_points
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import CLOUD, INFO, PARAMETERS, ParameterRow
+from mmsam_ros.ros.interface import CLOUD, INFO, INPUTS, LAUNCH_ARGUMENTS, PARAMETERS, ParameterRow
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.survey import TopicSurvey, nearest, survey
 from mmsam_ros.sensors import CAMERA, DEPTH_METRES, LIDAR_GAIN, SensorError, made_of_points
 from mmsam_ros.weights import Spec
 
-_ARGUMENTS = {  # arguments of the launch file
-    "camera/image": "image_topic", "camera/camera_info": "camera_info_topic",
-    "lidar/points": "points_topic", "lidar/image": "lidar_image_topic",
-    "thermal/image": "thermal_topic", "thermal/camera_info": "thermal_info_topic",
-}  # fmt: skip
 _NO_INPUT = ("/mmsam/", "semantic", "label", "ground_truth", "mask", "overlay")  # in topic names
-_NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth",), "event": ("event", "dvs")}
+_NAMES = {"thermal": THERMAL_NAMES, "depth": ("depth", "disparity"), "event": ("event", "dvs")}
+_OWN = {f"/{topic.name}": topic.name.partition("/")[0] for topic in INPUTS}
+_MEASURED = ("mono16", "16UC1", "32FC1")  # encodings that colour cameras do not have
 _ROWS: Mapping[str, ParameterRow] = {row.name: row for row in PARAMETERS}
 _DEFAULTS: Mapping[str, Any] = {row.name: row.default for row in PARAMETERS}
 _CLOSE = 0.02  # seconds of slop beyond the measured distance
@@ -73,7 +70,7 @@ class BagCheck:
         # a compressed image is named without its ending
         named = {n: _base(t) for n, t in self.streams.items() if f"/{n}" != _base(t)}
         launch = ["ros2", "launch", "mmsam_ros", "segment.launch.py"]
-        launch += [f"{_ARGUMENTS[n]}:={t}" for n, t in named.items() if n in _ARGUMENTS]
+        launch += [f"{LAUNCH_ARGUMENTS[n]}:={t}" for n, t in named.items()]
         plain = dict(self.parameters)
         registration = plain.pop("thermal.registration", None)
         launch += [f"registration:={registration}"] if registration else []
@@ -126,11 +123,24 @@ def _role(one: TopicSurvey) -> str:
         return ""
     if one.type == CLOUD:
         return "lidar"
-    for sensor, words in _NAMES.items():
-        if any(word in name for word in words):
-            return sensor
-    encoding = str(getattr(one.first, "encoding", getattr(one.first, "format", "")))
-    return "thermal" if encoding.startswith(("mono16", "16UC1")) else CAMERA
+    if sensor := _named(one):
+        return sensor
+    if not _measures(one):
+        return CAMERA
+    # as the depth of OAK cameras: oak/stereo/image_raw
+    return "depth" if "stereo" in name else "thermal"
+
+
+def _named(one: TopicSurvey) -> str:
+    """The sensor that an image's topic names; empty if it names none."""
+    words = (s for s, words in _NAMES.items() if any(word in one.topic.lower() for word in words))
+    return _OWN.get(_base(one.topic), "") or next(words, "")
+
+
+def _measures(one: TopicSurvey) -> bool:
+    """Whether an image has an encoding of measured values, thermal or depth."""
+    encoding = getattr(one.first, "encoding", getattr(one.first, "format", ""))
+    return str(encoding).startswith(_MEASURED)
 
 
 def _choose(found: BagCheck, sensor: str, spec: Spec) -> None:
@@ -154,6 +164,9 @@ def _choose(found: BagCheck, sensor: str, spec: Spec) -> None:
         return
     chosen, *others = fitting
     found.streams[raw] = chosen.topic
+    if sensor == "thermal" and not _named(chosen):
+        text = f"{chosen.topic} is taken for it by its encoding, its name does not say so"
+        found.say(WARNING, sensor, text, "if it is depth or a grey camera, leave it out below")
     if others:
         found.others[raw] = [one.topic for one in others]
 

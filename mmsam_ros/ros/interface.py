@@ -53,6 +53,12 @@ INPUTS = (
           "(metres), also as compressedDepth, or a picture of it, as the weights say.",
           compressed=True),
 )  # fmt: skip
+LAUNCH_ARGUMENTS = {  # of segment.launch.py, by the input that they remap
+    "camera/image": "image_topic", "camera/camera_info": "camera_info_topic",
+    "lidar/points": "points_topic", "lidar/image": "lidar_image_topic",
+    "thermal/image": "thermal_topic", "thermal/camera_info": "thermal_info_topic",
+    "vehicle/twist": "twist_topic", "event/image": "event_topic", "depth/image": "depth_topic",
+}  # fmt: skip
 
 # Images have the stamp, frame and size of the camera image. All outputs are reliable; those of a
 # frame are made only while somebody subscribes. They exist while the node is configured; ~/mode and

@@ -14,21 +14,20 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.interface import COMPRESSED, IMAGE, OUTPUTS, Topic, message_class
+from mmsam_ros.ros.interface import (
+    COMPRESSED,
+    IMAGE,
+    LAUNCH_ARGUMENTS,
+    OUTPUTS,
+    Topic,
+    message_class,
+)
 from mmsam_ros.sensors.limits import MAX_NOTES
 
 _TOPICS = {topic.name: topic for topic in OUTPUTS}
 DEPTH = 5  # messages; callbacks only store, so a longer queue would only hold older ones
 RATED = 100  # messages from which an input's rate is taken
 SHOWN = 12  # topics that a message lists at most
-LAUNCH_ARGUMENTS = {
-    "camera/image": "image_topic",
-    "camera/camera_info": "camera_info_topic",
-    "lidar/points": "points_topic",
-    "lidar/image": "lidar_image_topic",
-    "thermal/image": "thermal_topic",
-    "thermal/camera_info": "thermal_info_topic",
-}
 
 
 @dataclass
@@ -182,9 +181,7 @@ class Input:
 
     def _how_to_remap(self) -> str:
         name = self.candidates[0].name
-        argument = LAUNCH_ARGUMENTS.get(name)
-        of_launch = f" (launch argument {argument})" if argument else ""
-        return f"remap {name}{of_launch} to the right one."
+        return f"remap {name} (launch argument {LAUNCH_ARGUMENTS[name]}) to the right one."
 
     def _published(self, kinds: set[str]) -> list[str]:
         """Topics of others with one of these types, at most `SHOWN` of them."""

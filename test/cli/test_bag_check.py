@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from support.drives import STORE, copy_bag, write_drive
+from support.networks import spec_of
 
 from mmsam_ros.cli.main import build_parser, main
-from mmsam_ros.ros.bag_check import _size
+from mmsam_ros.ros.bag_check import _size, check_bag
 from mmsam_ros.ros.interface import PARAMETERS
 from mmsam_ros.ros.parameter_files import read_file, read_given
 from mmsam_ros.ros.parameters import check_parameters
@@ -217,6 +218,51 @@ def test_a_compressed_thermal_image_and_a_cloud_without_intensity(
     sent = SimpleNamespace(format="mono16; png compressed ", data=png)
     assert _size(sent, "thermal") == f"{raw.width}x{raw.height}"
     assert _size(SimpleNamespace(format="png", data=png[:40]), "thermal") is None
+
+
+def test_a_thermal_camera_that_its_topic_does_not_name(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = copy_bag(drive, tmp_path / "flir", rename={"/thermal/image": "/boson/image_raw"})
+    code, found = check(bag, capsys)
+    assert code == 1
+    assert found["inputs"]["thermal/image"] == "/boson/image_raw"
+    assert "/boson/image_raw is taken for it by its encoding" in texts(found, "warning")
+
+
+def test_depth_is_not_taken_for_a_thermal_image_and_reaches_the_launch_file(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Millimetres of 16 bits, and the name that OAK's driver gives them."""
+    bag = copy_bag(drive, tmp_path / "oak", rename={"/thermal/image": "/oak/stereo/image_raw"})
+    _, found = check(bag, capsys)
+    assert "thermal: no message of this sensor is recorded" in texts(found, "warning")
+    depth = check_bag(bag, spec_of("deliver_rgb_depth"))
+    assert depth.streams["depth/image"] == "/oak/stereo/image_raw"
+    words = shlex.split(depth.commands(None, "")["node alone"])
+    assert "depth_topic:=/oak/stereo/image_raw" in words
+
+
+def test_the_nodes_own_names_come_before_encodings(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A camera of 16 grey bits."""
+
+    def rewrite(connection: Any, data: bytes) -> bytes:
+        if connection.topic != "/camera/image":
+            return data
+        message: Any = STORE.deserialize_cdr(data, connection.msgtype)
+        grey = np.zeros((message.height, message.width), np.uint16)
+        message.encoding, message.step, message.data = (
+            "mono16",
+            2 * message.width,
+            grey.view(np.uint8).ravel(),
+        )
+        return bytes(STORE.serialize_cdr(message, connection.msgtype))
+
+    _, found = check(copy_bag(drive, tmp_path / "grey", rewrite=rewrite), capsys)
+    assert found["inputs"]["camera/image"] == "/camera/image"
+    assert found["inputs"]["thermal/image"] == "/thermal/image"
 
 
 def test_findings_are_said_before_the_file_is_written(

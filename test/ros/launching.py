@@ -101,7 +101,8 @@ def load(prefix: Path, patch: pytest.MonkeyPatch, file: str = FILE) -> Any:
     (prefix / "share/ament_index/resource_index/packages/mmsam_ros").touch()
     (prefix / "share/mmsam_ros").symlink_to(ROOT)
     patch.setenv("AMENT_PREFIX_PATH", str(prefix))
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
+    profiles = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    for name in (*profiles, "RMW_IMPLEMENTATION"):
         patch.delenv(name, raising=False)
     spec = importlib.util.spec_from_file_location("segment_launch", ROOT / "launch" / file)
     assert spec is not None

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from launching import SCOPES, defaults, handlers, set_scope, started, weights_of_a_run
 
-from mmsam_ros.ros.interface import INPUTS, OUTPUTS, PARAMETERS
+from mmsam_ros.ros.interface import INPUTS, LAUNCH_ARGUMENTS, OUTPUTS, PARAMETERS
 from mmsam_ros.ros.player import RATES
-from mmsam_ros.ros.topics import LAUNCH_ARGUMENTS
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +66,13 @@ def test_node_gets_weights_parameters_and_topics(
     assert second == str(calibration)
     assert values == {"weights": str(weights)}
     assert ("camera/image", "/cam") in node.kwargs["remappings"]
-    profile = node.kwargs["additional_env"]["FASTRTPS_DEFAULT_PROFILES_FILE"]
-    assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
+    for version in ("FASTRTPS", "FASTDDS"):  # 2, 3
+        profile = node.kwargs["additional_env"][f"{version}_DEFAULT_PROFILES_FILE"]
+        assert Path(profile).resolve() == root / "config/fastdds_shm.xml"
 
 
 def test_the_topics_are_those_that_the_node_reads(launch: Any) -> None:
-    assert {topic for topic, _ in launch.TOPICS} <= {topic.name for topic in INPUTS}
+    assert {topic for topic, _ in launch.TOPICS} == {topic.name for topic in INPUTS}
     defaults = {name: default for name, default, _ in launch.ARGUMENTS}
     assert all(defaults[argument] == topic for topic, argument in launch.TOPICS)
     assert dict(launch.TOPICS) == LAUNCH_ARGUMENTS, "which the node's log names"
@@ -163,17 +163,15 @@ def test_a_calibration_beside_the_bag_is_used(launch: Any, tmp_path: Path, of_fi
     assert node.kwargs["parameters"][1] == str(own)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp"),
-        ("FASTRTPS_DEFAULT_PROFILES_FILE", "/own.xml"),
-    ],
-)
-def test_the_profile_is_not_forced(
-    launch: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    monkeypatch.setenv(name, value)
+def test_the_profile_is_not_forced(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version of Fast DDS has a variable of its own, and ignores the other."""
+    both = {"FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"}
+    assert launch.shared_memory().keys() == both
+    for name in both:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "/own.xml")
+            assert launch.shared_memory().keys() == both - {name}
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
     assert launch.shared_memory() == {}
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from domains import free_domain
+from geometry_msgs.msg import TwistStamped
 from harness import Client, running
 from launching import Launched, defaults, started, weights_of_a_run
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from support.networks import random_network, spec_of
 
 from mmsam_ros.cli.main import main as mmsam
+from mmsam_ros.weights import save_model
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +142,12 @@ def test_the_node_takes_every_parameter_and_topic(launch: Any, weights: Path) ->
     words = ["--params-file", file]
     for name, value in values.items():
         words += ["-p", f"{name}:={value!r}"]
+    words += ["-p", "lidar.motion:=twist"]
     for source, target in node.kwargs["remappings"]:
         words += ["-r", f"{source}:={target}"]
     kinds = {"image_topic": Image, "camera_info_topic": CameraInfo, "thermal_topic": Image,
-             "thermal_info_topic": CameraInfo, "lidar_image_topic": Image}  # fmt: skip
+             "thermal_info_topic": CameraInfo, "twist_topic": TwistStamped,
+             "lidar_image_topic": Image}  # fmt: skip
     with running(free_domain(10), *words) as (process, client):
         publishers = [client.publisher(kind, topics[name]) for name, kind in kinds.items()]
         client.spin_until(
@@ -153,4 +158,20 @@ def test_the_node_takes_every_parameter_and_topic(launch: Any, weights: Path) ->
         client.spin_until(points.get_subscription_count, "points are read")
         assert client.diagnostics()["precision"] == "fp32"
         assert "does not exist" not in process.output
-    assert set(topics) == {*kinds, "points_topic"}
+    assert set(topics) == {*kinds, "points_topic", "event_topic", "depth_topic"}
+
+
+@pytest.mark.dds
+@pytest.mark.parametrize("sensor", ["event", "depth"])
+def test_the_node_takes_the_topic_of_another_sensor(
+    launch: Any, tmp_path: Path, sensor: str
+) -> None:
+    path, spec = tmp_path / "other.safetensors", spec_of(f"deliver_rgb_{sensor}")
+    save_model(path, random_network(spec), spec)
+    node, _ = started(launch, weights=str(path), device="cpu", **{f"{sensor}_topic": "/mine"})
+    words = ["-p", f"weights:={path}", "-p", "device:=cpu"]
+    for source, target in node.kwargs["remappings"]:
+        words += ["-r", f"{source}:={target}"]
+    with running(free_domain(4), *words) as (_, client):
+        publisher = client.publisher(Image, "/mine")
+        client.spin_until(publisher.get_subscription_count, "the topic is read")

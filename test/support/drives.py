@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,14 +60,20 @@ def copy_bag(
     source: Path, target: Path, edit: Edit = lambda _, time: time,
     plugin: StoragePlugin = StoragePlugin.MCAP,
     rewrite: Callable[[Connection, bytes], bytes] = lambda _, data: data,
+    rename: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:  # fmt: skip
-    """A copy with other receive times, fewer or other messages, without calibration beside it."""
+    """A copy with other receive times, topics, fewer or other messages, without calibration
+    beside it.
+    """
     with Recording(source) as reader:
         messages = [(edit(c, t), c, rewrite(c, bytes(d))) for c, t, d in reader.messages()]
         with Writer(target, version=9, storage_plugin=plugin) as writer:
             connections = {
                 c.id: writer.add_connection(
-                    c.topic, c.msgtype, typestore=STORE, offered_qos_profiles=c.offers
+                    rename.get(c.topic, c.topic),
+                    c.msgtype,
+                    typestore=STORE,
+                    offered_qos_profiles=c.offers,
                 )
                 for c in reader.connections
             }
