@@ -5,7 +5,7 @@ import dataclasses
 import os
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,55 @@ class _Facts:
     clipped: dict[str, str] = field(default_factory=dict)  # sensors whose limits do not fit
 
 
+@dataclass
+class _Seen:
+    """Of all frames, by sensor or split."""
+
+    stored: dict[str, dict[Path, Counts]] = field(default_factory=lambda: defaultdict(dict))
+    moments: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
+    blank: Counter[str] = field(default_factory=Counter)
+    uneven: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    clipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, frames: FrameSet, record: Record, facts: _Facts) -> None:
+        """Another frame."""
+        self.stored[frames.split] |= facts.stored
+        self.blank.update(facts.blank)
+        for sensor in facts.uneven:
+            self.uneven[sensor].append(record.sensors[sensor])
+        for sensor, text in facts.clipped.items():
+            self.clipped[sensor].append(text)
+        for sensor, values in facts.moments.items():
+            self.moments[sensor].append(values)
+
+    def statistics(self, frames: FrameSet) -> dict[str, Statistics]:
+        """By auxiliary."""
+        found = {}
+        for sensor, rows in self.moments.items():
+            means, variances, low, high = np.stack(rows, axis=1)
+            std = np.sqrt(means.var(0) + variances.mean(0))
+            fields = FIELDS[frames.modalities[sensor].encoding]
+            found[sensor] = Statistics(fields, means.mean(0), std, low.min(0), high.max(0))
+        return found
+
+    def faults(self, total: int) -> list[str]:
+        """Limits that most of all frames do not fit."""
+        return [
+            f"{len(texts)} of {total} frames of {sensor}: {texts[0]}"
+            for sensor, texts in self.clipped.items()
+            if 2 * len(texts) > total
+        ]
+
+    def notes(self, total: int) -> list[str]:
+        """Of sensors that show nothing, and of grey images that are not quite grey."""
+        shown = [f"{n} of {total} frames of {s} show nothing" for s, n in self.blank.items()]
+        return shown + [
+            f"{len(paths)} of {total} {sensor} images have channels that differ, such as "
+            f"{paths[0]}: their mean is read"
+            for sensor, paths in self.uneven.items()
+        ]
+
+
 def check_dataset(
     dataset: str, root: str | Path, sensors: Sequence[str], lists: str | Path = "",
     progress: Callable[[int, int], None] | None = None,
@@ -86,7 +135,34 @@ def check_dataset(
     `open_frames`; what it refuses becomes a fault here.
     """
     report, benchmark = Report(), find_benchmark(dataset)
-    work: list[tuple[FrameSet, Record]] = []
+    splits = list(_scan(report, benchmark, dataset, root, sensors, lists))
+    report.faults = list(dict.fromkeys(report.faults))
+    work = [(frames, record) for frames in splits for record in frames.records]
+    seen = _read_all(report, work, progress or (lambda done, total: None))
+    by_split = {frames.split: frames for frames, _ in work}
+    for split, frames in by_split.items():
+        text, proven = find_shift(frames, seen.stored[split])
+        if text:
+            (report.faults if proven else report.notes).append(text)
+    if work:
+        report.statistics = seen.statistics(work[0][0])
+    report.faults += seen.faults(len(work))
+    report.notes += dict.fromkeys(n for f in by_split.values() for n in _calibration_notes(f))
+    report.notes += _published_notes(benchmark, report)
+    if benchmark.notes:
+        try:
+            report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
+        except DataError as error:
+            report.faults = list(dict.fromkeys([*report.faults, str(error)]))
+    report.notes += _label_notes(report.forms.get("label", {})) + seen.notes(len(work))
+    return report
+
+
+def _scan(
+    report: Report, benchmark: Benchmark, dataset: str, root: str | Path,
+    sensors: Sequence[str], lists: str | Path,
+) -> Iterator[FrameSet]:  # fmt: skip
+    """The splits that can be opened; the others are faults."""
     for split in SPLITS:
         try:
             frames = scan_frames(dataset, root, split, sensors, lists)
@@ -98,13 +174,13 @@ def check_dataset(
         report.classes = frames.classes
         report.counts[split] = _groups(frames.records)
         report.pixels[split] = np.zeros(256, np.int64)
-        work += [(frames, record) for record in frames.records]
-    report.faults = list(dict.fromkeys(report.faults))
-    moments: dict[str, list[Array]] = defaultdict(list)
-    blank: Counter[str] = Counter()
-    uneven: dict[str, list[Path]] = defaultdict(list)
-    stored: dict[str, dict[Path, Counts]] = defaultdict(dict)
-    clipped: dict[str, list[str]] = defaultdict(list)
+        yield frames
+
+
+def _read_all(
+    report: Report, work: Sequence[tuple[FrameSet, Record]], progress: Callable[[int, int], None]
+) -> _Seen:
+    seen = _Seen()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = zip(work, pool.map(_examine, work), strict=True)
         for done, ((frames, record), facts) in enumerate(results, start=1):
@@ -112,45 +188,9 @@ def check_dataset(
             for modality, form in facts.forms.items():
                 report.forms.setdefault(modality, Counter())[form] += 1
             report.pixels[frames.split] += facts.pixels
-            stored[frames.split] |= facts.stored
-            blank.update(facts.blank)
-            for sensor in facts.uneven:
-                uneven[sensor].append(record.sensors[sensor])
-            for sensor, text in facts.clipped.items():
-                clipped[sensor].append(text)
-            for sensor, values in facts.moments.items():
-                moments[sensor].append(values)
-            if progress:
-                progress(done, len(work))
-    by_split = {frames.split: frames for frames, _ in work}
-    for split, frames in by_split.items():
-        text, proven = find_shift(frames, stored[split])
-        if text:
-            (report.faults if proven else report.notes).append(text)
-    for sensor, rows in moments.items():
-        fields = FIELDS[work[0][0].modalities[sensor].encoding]
-        means, variances, low, high = np.stack(rows, axis=1)
-        std = np.sqrt(means.var(0) + variances.mean(0))
-        report.statistics[sensor] = Statistics(fields, means.mean(0), std, low.min(0), high.max(0))
-    for sensor, texts in clipped.items():
-        if 2 * len(texts) > len(work):
-            report.faults.append(f"{len(texts)} of {len(work)} frames of {sensor}: {texts[0]}")
-    report.notes += dict.fromkeys(n for f in by_split.values() for n in _calibration_notes(f))
-    report.notes += _published_notes(benchmark, report)
-    if benchmark.notes:
-        try:
-            report.notes += benchmark.notes(Path(root), {record.name for _, record in work})
-        except DataError as error:
-            report.faults = list(dict.fromkeys([*report.faults, str(error)]))
-    report.notes += _label_notes(report.forms.get("label", {}))
-    for sensor, count in blank.items():
-        report.notes.append(f"{count} of {len(work)} frames of {sensor} show nothing")
-    for sensor, paths in uneven.items():
-        report.notes.append(
-            f"{len(paths)} of {len(work)} {sensor} images have channels that differ, such as "
-            f"{paths[0]}: their mean is read"
-        )
-    return report
+            seen.add(frames, record, facts)
+            progress(done, len(work))
+    return seen
 
 
 def count_notes(frames: FrameSet) -> list[str]:
