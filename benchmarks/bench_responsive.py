@@ -19,7 +19,15 @@ from operator import le
 from typing import Any
 
 import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from results import ROOT, Row, bar, in_process, run, write
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
 
 CASES = [
     {"images": False, "threads": 2},
@@ -52,95 +60,99 @@ def report() -> None:
 def measure(case: Row) -> Row:
     """Start a node and call it for a while."""
     with tempfile.TemporaryDirectory() as folder:
-        return measure_node(case, folder)
-
-
-def measure_node(case: Row, folder: str) -> Row:
-    """With snapshots in a folder."""
-    import rclpy
-    from diagnostic_msgs.msg import DiagnosticArray
-    from lifecycle_msgs.srv import GetState
-    from rcl_interfaces.srv import GetParameters, SetParameters
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.parameter import Parameter
-    from sensor_msgs.msg import Image
-    from std_srvs.srv import SetBool, Trigger
-
-    node = subprocess.Popen(
-        [sys.executable, "-m", "mmsam_ros.ros.main", "--ros-args", "-p", "device:=cpu", "-p",
-         f"snapshot.folder:={folder}"],
-        env=os.environ | {"OMP_NUM_THREADS": str(case["threads"])}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    rclpy.init()
-    client = rclpy.create_node("client")
-    executor = SingleThreadedExecutor()
-    executor.add_node(client)
-    arrivals: list[float] = []
-    masks: list[Any] = []
-    client.create_subscription(
-        DiagnosticArray, "/diagnostics", lambda _: arrivals.append(time.monotonic()), 10
-    )
-    client.create_subscription(Image, "/mmsam/semantic", masks.append, 5)
-    publisher = client.create_publisher(Image, "/camera/image", 5)
-    image = Image(height=720, width=1280, encoding="rgb8", step=3 * 1280, data=bytes(2764800))
-    services = {
-        "get_parameters": client.create_client(GetParameters, "/mmsam/get_parameters"),
-        "set_parameters": client.create_client(SetParameters, "/mmsam/set_parameters"),
-        "get_state": client.create_client(GetState, "/mmsam/get_state"),
-        "snapshot": client.create_client(Trigger, "/mmsam/snapshot"),
-        "disable": client.create_client(SetBool, "/mmsam/enable"),
-    }
-    opacity = Parameter("overlay_opacity", value=0.4).to_parameter_msg()
-    requests = {
-        "get_parameters": GetParameters.Request(names=["lidar.slop"]),
-        "set_parameters": SetParameters.Request(parameters=[opacity]),
-        "get_state": GetState.Request(), "snapshot": Trigger.Request(),
-    }  # fmt: skip
-    stamps = itertools.count(1)
-
-    def publish() -> None:
+        node = subprocess.Popen(
+            [sys.executable, "-m", "mmsam_ros.ros.main", "--ros-args", "-p", "device:=cpu", "-p",
+             f"snapshot.folder:={folder}"],
+            env=os.environ | {"OMP_NUM_THREADS": str(case["threads"])}, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        client = Client(node, case["images"])
+        client.wait_for(client.masks if case["images"] else client.arrivals)
+        del client.arrivals[:], client.masks[:]
+        client.call_in_turn()
+        row: Row = {"calls": len(client.took["get_state"]), "masks": len(client.masks)}
+        late = [1e3 * abs(period - 1) for period in np.diff(client.arrivals).tolist()]
         if case["images"]:
-            image.header.stamp.sec = next(stamps)
-            publisher.publish(image)
-
-    client.create_timer(IMAGE_PERIOD, publish)
-    while node.poll() is None and not (masks if case["images"] else arrivals):
-        executor.spin_once(timeout_sec=0.1)
-    took: dict[str, list[float]] = {name: [] for name in services}
-    del arrivals[:], masks[:]
-
-    def call(name: str, request: Any) -> float:
-        """Milliseconds until the answer."""
-        sent = time.monotonic()
-        executor.spin_until_future_complete(services[name].call_async(request), timeout_sec=60.0)
-        return 1e3 * (time.monotonic() - sent)
-
-    began, due = time.monotonic(), 0.0
-    for name in itertools.cycle(CALLS):
-        while time.monotonic() < due:
-            executor.spin_once(timeout_sec=max(0.0, due - time.monotonic()))
-        due = time.monotonic() + CALL_PERIOD
-        took[name].append(call(name, requests[name]))
-        if time.monotonic() - began > SECONDS:
-            break
-    late = [1e3 * abs(period - 1) for period in np.diff(arrivals).tolist()]
-    row: Row = {"calls": len(took["get_state"]), "masks": len(masks)}
-    for _ in range(DISABLED if case["images"] else 0):
-        del masks[:]
-        call("disable", SetBool.Request(data=True))
-        while node.poll() is None and not masks:
-            executor.spin_once(timeout_sec=0.1)
-        took["disable"].append(call("disable", SetBool.Request(data=False)))
-    node.send_signal(signal.SIGINT)
-    node.wait()
-    took["diagnostics_late"] = late
+            client.disable_after_masks()
+        node.send_signal(signal.SIGINT)
+        node.wait()
     row["load"] = round(os.getloadavg()[0], 1)
-    for name, values in took.items():
+    for name, values in (client.took | {"diagnostics_late": late}).items():
         if not values:  # idle: no mask to disable after
             continue
         p50, p99 = np.percentile(values, (50, 99))
         row |= {f"{name}_p50_ms": round(float(p50), 1), f"{name}_p99_ms": round(float(p99), 1)}
     return row
+
+
+class Client:
+    """Calls the node of another process, and with `images` publishes them."""
+
+    def __init__(self, process: subprocess.Popen[bytes], images: bool) -> None:
+        rclpy.init()
+        self.process, self.executor = process, SingleThreadedExecutor()
+        node = rclpy.create_node("client")
+        self.executor.add_node(node)
+        self.arrivals: list[float] = []  # of diagnostics
+        self.masks: list[Any] = []
+        node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda _: self.arrivals.append(time.monotonic()), 10
+        )
+        node.create_subscription(Image, "/mmsam/semantic", self.masks.append, 5)
+        opacity = Parameter("overlay_opacity", value=0.4).to_parameter_msg()
+        self.calls = {
+            name: (node.create_client(kind, f"/mmsam/{service}"), request)
+            for name, service, kind, request in (
+                ("get_parameters", "get_parameters", GetParameters,
+                 GetParameters.Request(names=["lidar.slop"])),
+                ("set_parameters", "set_parameters", SetParameters,
+                 SetParameters.Request(parameters=[opacity])),
+                ("get_state", "get_state", GetState, GetState.Request()),
+                ("snapshot", "snapshot", Trigger, Trigger.Request()),
+                ("disable", "enable", SetBool, SetBool.Request(data=False)),
+                ("enable", "enable", SetBool, SetBool.Request(data=True)),
+            )
+        }  # fmt: skip
+        self.took: dict[str, list[float]] = {name: [] for name in (*CALLS, "disable")}
+        if images:
+            publisher, stamps = node.create_publisher(Image, "/camera/image", 5), itertools.count(1)
+            image = Image(height=720, width=1280, encoding="rgb8", step=3840, data=bytes(2764800))
+
+            def publish() -> None:
+                image.header.stamp.sec = next(stamps)
+                publisher.publish(image)
+
+            node.create_timer(IMAGE_PERIOD, publish)
+
+    def wait_for(self, arrived: list[Any]) -> None:
+        """Until something has arrived, or the node has ended."""
+        while self.process.poll() is None and not arrived:
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def call(self, name: str) -> float:
+        """Milliseconds until the answer."""
+        service, request = self.calls[name]
+        sent = time.monotonic()
+        self.executor.spin_until_future_complete(service.call_async(request), timeout_sec=60.0)
+        return 1e3 * (time.monotonic() - sent)
+
+    def call_in_turn(self) -> None:
+        """All of `CALLS`, again and again."""
+        began, due = time.monotonic(), 0.0
+        for name in itertools.cycle(CALLS):
+            while time.monotonic() < due:
+                self.executor.spin_once(timeout_sec=max(0.0, due - time.monotonic()))
+            due = time.monotonic() + CALL_PERIOD
+            self.took[name].append(self.call(name))
+            if time.monotonic() - began > SECONDS:
+                return
+
+    def disable_after_masks(self) -> None:
+        """Each time soon after a mask, so while the next frame is inferred."""
+        for _ in range(DISABLED):
+            del self.masks[:]
+            self.call("enable")
+            self.wait_for(self.masks)
+            self.took["disable"].append(self.call("disable"))
 
 
 if __name__ == "__main__":
