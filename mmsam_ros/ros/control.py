@@ -135,7 +135,7 @@ class _InThread(threading.Thread):
     def __await__(self) -> Generator[None, None, Any]:
         self.start()
         while self.is_alive():
-            self.join(0.002)  # the executor polls this, and would burn a core
+            self.join(0.01)  # the executor polls this, and would take the time that it needs
             yield
         if self._error is not None:
             raise self._error

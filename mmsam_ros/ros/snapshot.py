@@ -25,7 +25,7 @@ from mmsam_ros.inference import Result
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
-from mmsam_ros.sensors import CAMERA, Frame, LidarPoints
+from mmsam_ros.sensors import Frame, LidarPoints
 
 MEMORY = 512 * 2**20  # bytes that the sets of a recorder may hold together
 FILES = {  # of a set, by what they hold
@@ -120,7 +120,7 @@ class Recorder:
         entries = (kept.synced.camera, *kept.synced.auxiliaries.values())
         for entry in entries:
             _write_message(folder / f"{entry.stream}.npz", entry, kept.frame)
-        if kept.frame is not None:  # to look at; the pixels that were used are in camera.npz
+        if kept.frame is not None:  # to look at: camera.npz has the message as it came
             _write_image(folder / FILES["view"], kept.frame.rgb[..., ::-1])
         if kept.result is not None:
             _write_image(folder / FILES["labels"], kept.result.labels)
@@ -185,9 +185,7 @@ def _write_message(path: Path, entry: Entry, frame: Frame | None) -> None:
         "message": np.array(json.dumps(plain(entry.message))),
     }
     sensor = None if frame is None else frame.sensors.get(entry.stream)
-    if frame is not None and entry.stream == CAMERA:
-        arrays["pixels"] = frame.rgb
-    elif isinstance(sensor, LidarPoints):
+    if isinstance(sensor, LidarPoints):
         arrays |= {"xyz": sensor.xyz, "intensity": sensor.intensity}
         arrays["T_camera_lidar"] = sensor.T_camera_lidar
     elif sensor is not None:
