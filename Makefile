@@ -69,9 +69,13 @@ $(NOBLE_STAMP): $(STAMP)
 # What computes with arrays and images, and over DDS the node's inputs and outputs.
 NOBLE_DDS := $(addprefix test/ros/test_,node.py defects.py outputs.py lazy_outputs.py inputs.py label_bag_and_node.py)
 NOBLE_TESTS := test/sensors test/inference test/data test/ros test/cli
+# files there whose subject reads neither numpy nor OpenCV
+NOT_NOBLE := cli/test_allocator cli/test_main inference/test_ladder \
+	$(addprefix ros/test_,parameter_files sync sync_jumps sync_properties)
 test-noble: $(NOBLE_STAMP)
 	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
-	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (dds or distributed or slow)' $(NOBLE_TESTS)
+	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (dds or distributed or slow)' \
+		$(NOT_NOBLE:%=--ignore=test/%.py) $(NOBLE_TESTS)
 	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m dds $(NOBLE_DDS)
 
 test-numerics: $(STAMP)

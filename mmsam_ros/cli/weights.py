@@ -19,7 +19,6 @@ from mmsam_ros.data.open import BENCHMARKS, open_frames
 from mmsam_ros.model import build_model
 from mmsam_ros.model.config import Preset
 from mmsam_ros.sensors import AUXILIARY_SENSORS, CAMERA
-from mmsam_ros.training.start import benchmark_geometry, check_fit, look_at, network_config
 from mmsam_ros.weights import registry
 
 
@@ -99,6 +98,8 @@ def write_weights(args: argparse.Namespace) -> None:
     """Write an mmsam weights file: the released MM SAM-adapter, or start weights from SAM and
     ConvNeXt. What is not given starts from scratch.
     """
+    from mmsam_ros.training.start import benchmark_geometry, network_config
+
     if args.released and (args.sam or args.convnext):
         raise CliError("--released is a whole network: leave out --sam and --convnext")
     benchmark = BENCHMARKS[args.dataset]
@@ -146,6 +147,8 @@ def write_seen(args: argparse.Namespace) -> None:
     by itself; converted or older weights need it so that the node can recognise a sensor that does
     not fit.
     """
+    from mmsam_ros.training.start import check_fit, look_at
+
     if weights.weights_file(args.file) != args.file.expanduser():
         raise CliError(
             f"{args.file}: is a name of the registry, whose bytes must stay; copy "

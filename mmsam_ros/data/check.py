@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.benchmark import Benchmark
@@ -25,6 +25,9 @@ from mmsam_ros.data.shift import Counts, find_shift, value_counts
 from mmsam_ros.sensors import FIELDS, ClassInfo, SensorImage, clipping
 from mmsam_ros.sensors.camera_info import centre_doubts
 from mmsam_ros.sensors.pixels import channel_spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PNG = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGBA"}
 Array = NDArray[np.float64]
@@ -254,7 +257,7 @@ def _part_faults(frames: FrameSet, record: Record) -> list[str]:
     return list(dict.fromkeys(faults))
 
 
-def _form(path: Path, image: Tensor) -> str:
+def _form(path: Path, image: "Tensor") -> str:
     """Size and format of a file that could be read."""
     with path.open("rb") as file:
         head = file.read(26)

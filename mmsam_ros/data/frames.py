@@ -4,12 +4,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision import tv_tensors
 
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.fit import LABEL_ADVICE, check_size, check_turns, thermal_advice
@@ -18,13 +16,16 @@ from mmsam_ros.data.labels import Values, read_label, read_values
 from mmsam_ros.data.read import Calibration, SensorData, read_sensor
 from mmsam_ros.sensors import ClassInfo, Frame, Modality, SensorImage, frame_planes
 
+if TYPE_CHECKING:  # with torch._dynamo, more than torch itself: not for what only reads files
+    from torchvision import tv_tensors
+
 
 class Sample(TypedDict, total=False):
     """One frame as planes at its camera image's size; torchvision's v2 transforms act on all."""
 
-    rgb: tv_tensors.Image  # uint8 (3, H, W)
-    planes: dict[str, tv_tensors.Image]  # float32 (C, H, W) by sensor, see `sensors.frame_planes`
-    label: tv_tensors.Mask  # uint8 (H, W) training ids, 255 for none; absent without ground truth
+    rgb: "tv_tensors.Image"  # uint8 (3, H, W)
+    planes: "dict[str, tv_tensors.Image]"  # float32 (C, H, W) by sensor, `sensors.frame_planes`
+    label: "tv_tensors.Mask"  # uint8 (H, W) training ids, 255 for none; absent without ground truth
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,17 @@ class FrameSet:
 
         DataError names the file of a sensor whose data does not fit its modality.
         """
+        import torch
+        from torchvision import tv_tensors
+
+        def image(values: NDArray[Any]) -> tv_tensors.Image:
+            return tv_tensors.Image(torch.from_numpy(values).permute(2, 0, 1).contiguous())
+
         planes = frame_planes(item.frame, self.modalities, item.frame.size)
         for refusal in planes.refused.values():
             raise DataError(f"{item.record.sensors[refusal.sensor]}: {refusal.text}")
-        auxiliaries = {sensor: _image(values) for sensor, values in planes.auxiliaries.items()}
-        sample = Sample(rgb=_image(planes.rgb), planes=auxiliaries)
+        auxiliaries = {sensor: image(values) for sensor, values in planes.auxiliaries.items()}
+        sample = Sample(rgb=image(planes.rgb), planes=auxiliaries)
         if item.label is not None:
             sample["label"] = tv_tensors.Mask(torch.from_numpy(item.label))
         return sample
-
-
-def _image(planes: NDArray[Any]) -> tv_tensors.Image:
-    return tv_tensors.Image(torch.from_numpy(planes).permute(2, 0, 1).contiguous())

@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.frames import FrameSet
@@ -139,7 +139,7 @@ class Trainer:
         if not math.isfinite(loss + size):
             raise not_finite(loss, size, step, step // per_epoch, factor * base, micro)
         if limit := self.config.optimiser.clip_grad_norm:
-            clip_gradients(self.net, limit)
+            clip_gradients(self.fabric, self.net, limit)
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.net)
@@ -254,17 +254,20 @@ def accumulate(
     return total
 
 
-def clip_gradients(net: nn.Module, limit: float) -> None:
-    """Scale all gradients so that their norm, over all processes, is at most `limit`."""
-    held = [p for p in net.parameters() if p.grad is not None]
-    sharded = [p for p in held if isinstance(p.grad, DTensor)]
-    parts = [sharded, [p for p in held if not isinstance(p.grad, DTensor)]]  # no call takes both
-    gradients: list[list[Any]] = [[p.grad for p in part] for part in parts if part]
-    norms: list[Any] = [get_total_norm(some) for some in gradients]
-    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    total = torch.linalg.vector_norm(torch.stack(whole))
-    for part in parts:
-        clip_grads_with_norm_(part, limit, total)
+def clip_gradients(fabric: Fabric, net: nn.Module, limit: float) -> None:
+    """Scale all gradients so that their norm, over all processes, is at most `limit`.
+
+    With FSDP each process takes its own parts: DTensor would plan for every gradient of the list.
+    """
+    held = [p.grad for p in net.parameters() if p.grad is not None]
+    parts: list[Any] = [grad.to_local() for grad in held if isinstance(grad, DTensor)]
+    whole = [grad for grad in held if not isinstance(grad, DTensor)]
+    squares = get_total_norm(whole).square()
+    if parts:
+        sharded: Any = fabric.all_reduce(get_total_norm(parts).square(), reduce_op="sum")
+        squares = squares + sharded
+    factor = (limit / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([*parts, *whole], factor)
 
 
 def validation_steps(config: TrainConfig, sampler: FrameSampler) -> list[int]:

@@ -75,11 +75,17 @@ def jpegs(page: Path) -> list[NDArray[np.uint8]]:
 
 
 def similarity(page: NDArray[np.uint8], picture: NDArray[np.uint8], widths: range) -> float:
-    """Correlation of a picture with the place of the page where it fits best, of these widths."""
-    best = -1.0
-    for width in widths:
+    """Correlation of a picture with the place of the page where it fits best, of these widths.
+
+    The width is that of the best fit on a page of half the size, or a neighbour.
+    """
+
+    def fit(page: NDArray[np.uint8], width: int) -> float:
         height = round(picture.shape[0] * width / picture.shape[1])
         small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        found = cv2.matchTemplate(page, small, cv2.TM_CCOEFF_NORMED)
-        best = max(best, float(found.max()))
-    return best
+        return float(cv2.matchTemplate(page, small, cv2.TM_CCOEFF_NORMED).max())
+
+    half = np.asarray(cv2.resize(page, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    rough = [fit(half, width // 2) for width in widths]
+    best = int(np.argmax(rough))
+    return max(fit(page, width) for width in widths[max(best - 1, 0) : best + 2])

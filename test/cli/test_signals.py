@@ -90,6 +90,11 @@ def ended(process: subprocess.Popen[str], number: int, *, group: bool = False) -
     return said
 
 
+def rendering(folder: Path) -> tuple[str, ...]:
+    """Many frames, of which the first is soon there."""
+    return ("synth", "folder", str(folder / "out"), "--frames", "train=2000", "--size", "64x48")
+
+
 @pytest.mark.parametrize(
     ("number", "group", "code"),
     [
@@ -105,8 +110,7 @@ def ended(process: subprocess.Popen[str], number: int, *, group: bool = False) -
     ],
 )
 def test_the_pool_of_synth_folder_ends(tmp_path: Path, number: int, group: bool, code: int) -> None:
-    words = ("synth", "folder", str(tmp_path / "out"), "--frames", "train=400", "--workers", "2")
-    with verb(*words) as process:
+    with verb(*rendering(tmp_path), "--workers", "2") as process:
         written = tmp_path / "out/images"
         wait_for(lambda: any(written.rglob("*.png")), process)
         assert workers(process.pid) == 2
@@ -144,8 +148,7 @@ def test_the_processes_of_several_devices_end(tmp_path: Path) -> None:
 
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
-    words = ("synth", "folder", str(tmp_path / "out"), "--frames", "train=400")
-    with verb(*words, nohup=True) as process:
+    with verb(*rendering(tmp_path), nohup=True) as process:
         written = tmp_path / "out/images"
         wait_for(lambda: any(written.rglob("*.png")), process)
         os.kill(process.pid, signal.SIGHUP)

@@ -137,3 +137,12 @@ heavy = {"timm", "torchvision", "segment_anything", "torch._dynamo", "sympy", "l
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_files_are_read_without_torch(root: Path) -> None:
+    code = """
+import sys
+import mmsam_ros.cli.data
+assert not {"torch", "torchvision"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

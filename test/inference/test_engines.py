@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.networks import random_network, spec_of
+from support.networks import lean_spec, random_network, spec_of
 
 from mmsam_ros.inference import InferenceError, Segmenter, TorchEngine
 from mmsam_ros.inference.engines import choose
@@ -30,7 +30,7 @@ def test_onnx_runtime_gives_the_same_logits_and_exports_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pytest.importorskip("onnxruntime")
-    spec = spec_of("muses_rgb_lidar", rgb_only=True)
+    spec = lean_spec("muses_rgb_lidar", rgb_only=True)
     model = random_network(spec)
     inputs = sample_inputs(("rgb",), (1, 3, *spec.geometry.size))
     expected = TorchEngine(model, "cpu")(inputs)

@@ -2,7 +2,8 @@
 """`mmsam weights export`: a graph for each set of sensors, in two precisions.
 
 Time goes with the number of nodes, of which Road-Fusion makes more than half with several
-auxiliaries. So it is not in all of the networks.
+auxiliaries, and the injectors and extractors most of the rest. So they are not in all of the
+networks.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def export(spec: Spec, tmp_path: Path, *words: str) -> Any:
     ("network", "absent", "fusion", "asked"),
     [
         (SEVERAL, "masked", "concat", None),
-        (ONE, "empty", "road", None),
+        (ONE, "empty", "road", ["lidar"]),
+        (ONE, "empty", "add", []),
         (SEVERAL, "fallback", "road", []),  # the camera alone is another network
         (SEVERAL, "fallback", "road", ["lidar", "thermal"]),
     ],
@@ -57,6 +59,9 @@ def test_sets_of_sensors_are_exported(
     combine = CombineConfig(absent, gate=absent != "empty")
     like = spec_of(network).config.fusion
     spec = lean_spec(network, combine=combine, fusion=replace(like, kind=fusion))
+    if fusion == "add":  # the sum of the maps, which the empty raster's are added to
+        interaction = replace(spec.config.interaction, kind="entry")
+        spec = replace(spec, config=replace(spec.config, interaction=interaction))
     words = [] if asked is None else [f"--sensors={','.join(asked)}"]
     model, out = export(spec, tmp_path, *words)
     said = capsys.readouterr().out

@@ -50,6 +50,13 @@ STILL = (
     "--augment.flip=0",
     "--augment.distortion.probability=0",
 )
+# For nano: one block at each level, all of one width. What FSDP plans goes with the number of
+# parameters and of their shapes.
+NARROW = (
+    "--model.trunk.depths=[1, 1, 1, 1]",
+    "--model.trunk.widths=[16, 16, 16, 16]",
+    "--model.interaction.num_extra_extractors=1",
+)
 GUARD = 1800  # seconds after which another process hangs, on any machine
 
 
@@ -122,7 +129,7 @@ def two_steps(
         micro = [in_float64(next(batches)) for _ in range(sampler.accumulation)]
         accumulate(fabric, network, loss_function(config.loss), micro)
         if config.optimiser.clip_grad_norm:
-            clip_gradients(net, config.optimiser.clip_grad_norm)
+            clip_gradients(fabric, net, config.optimiser.clip_grad_norm)
         optimiser.step()
     found = {"syncs": torch.tensor(len(syncs))}
     for name, p in net.named_parameters():

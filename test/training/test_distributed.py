@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from runs import SENSORS, Interrupt, Job, finish, options, run_config, start, two_steps
+from runs import NARROW, SENSORS, Interrupt, Job, finish, options, run_config, start, two_steps
 from safetensors.torch import load_file
 from support.networks import network_of
 from support.trees import FOLDER_CLASSES, make_folder
@@ -33,6 +33,7 @@ from mmsam_ros.weights import load_model
 pytestmark = pytest.mark.distributed
 
 EXACT = (
+    *NARROW,
     "--loss.kind=ce",
     "--optimiser.lr=1e-3",
     "--modality_dropout=0.4",
@@ -41,7 +42,7 @@ EXACT = (
 CLIPPED = (*EXACT, "--optimiser.clip_grad_norm=0.1")
 
 # two processes of one frame, with accumulation on top
-TWO = ("--batch.effective=4", "--batch.per_device=1", "--device.devices=2")
+TWO = (*NARROW, "--batch.effective=4", "--batch.per_device=1", "--device.devices=2")
 RUN = (*TWO, "--schedule.epochs=2", "--device.checkpointing=true", "--modality_dropout=0.4",
        "--log.validate_every=2")  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SENSORS, Job, finish, losses, options, start
+from runs import NARROW, SENSORS, Job, finish, losses, options, start
 from support.randomise import randomise
 from support.trees import make_folder
 from torch import Tensor
@@ -113,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data`, and weights of RGB alone."""
     folder = tmp_path_factory.mktemp("gate")
     make_folder(folder / "data", SENSORS)
-    config = load_config(options(folder, "--model.inputs=rgb"))
+    config = load_config(options(folder, *NARROW, "--model.inputs=rgb"))
     model, spec = build(config, open_frames("folder", config.data.root, "train", config.sensors))
     save_model(folder / "rgb.safetensors", randomise(model, seed=3), spec)
     return folder
@@ -121,7 +121,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wanted(folder: Path, out: str, *more: str) -> list[str]:
     words = ("--model.combine.absent=fallback", f"--start.fallback={folder / 'rgb.safetensors'}")
-    return options(folder, *words, f"--out={folder / out}", "--modality_dropout=0.3", *more)
+    return options(
+        folder, *NARROW, *words, f"--out={folder / out}", "--modality_dropout=0.3", *more
+    )
 
 
 def test_a_run_with_a_target(folder: Path) -> None:

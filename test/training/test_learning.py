@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import SENSORS, losses, run_config
+from runs import NARROW, SENSORS, losses, run_config
 from support.trees import make_deliver, make_fmb, make_folder, make_muses
 
 from mmsam_ros.data.open import open_frames
@@ -59,7 +59,7 @@ def test_four_frames_are_overfitted(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", SENSORS, size=(64, 64), per_split={"train": 4, "val": 4})
     for path in root.glob("*/train_*"):
         shutil.copy(path, path.with_name(path.name.replace("train", "val")))
-    more = ["--schedule.epochs=50", "--batch.effective=4", "--batch.per_device=4"]
+    more = [*NARROW, "--schedule.epochs=50", "--batch.effective=4", "--batch.per_device=4"]
     more += ["--optimiser.lr=1e-2", "--log.validate_every=25", "--log.pictures=0"]
     more += [
         f"--{key}=[64, 64]" for key in ("model.image_size", "augment.base_size", "augment.crop")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import Interrupt, Job, finish, options, run_config, start
+from runs import NARROW, Interrupt, Job, finish, options, run_config, start
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.training.config import LogConfig, ScheduleConfig, TrainingError
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 # drop paths, augmentation, averaged weights: everything that a checkpoint has to hold
 FULL = (
+    *NARROW,
     "--schedule.epochs=3",
     "--augment.flip=0.5",
     "--augment.scale=[0.5, 2.0]",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from runs import losses, options, run_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -26,7 +27,8 @@ def test_gradients_are_scaled_to_their_norm(limit: float, factor: float) -> None
     """3, 4 and 12 have the norm 13."""
     net = nn.ParameterList(torch.zeros(shape) for shape in ((2,), (), (3,)))
     net[0].grad, net[1].grad = torch.tensor([3.0, 4.0]), torch.tensor(12.0)
-    clip_gradients(net, limit)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    clip_gradients(fabric, net, limit)
     torch.testing.assert_close(net[0].grad, factor * torch.tensor([3.0, 4.0]))
     torch.testing.assert_close(net[1].grad, factor * torch.tensor(12.0))
     assert net[2].grad is None

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.networks import random_network, spec_of
+from support.networks import lean_spec, random_network
 
 from mmsam_ros._util import write_atomic
 from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference.engines.cache import new_folder
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.export import sample_inputs
+from mmsam_ros.model import PriorConfig
 
 ROOM = 64 * 1024  # bytes of the disk
 
@@ -69,7 +70,8 @@ def test_the_cache_of_an_engine(disk: Path, full: bool, monkeypatch: pytest.Monk
     if not full:
         mount("-o", "remount,ro", str(disk))
     monkeypatch.setenv("MMSAM_CACHE", str(disk))
-    spec = spec_of("synthetic_rgb_lidar_thermal", rgb_only=True)
+    # an encoder and a head: larger than the disk, and soon exported
+    spec = lean_spec("synthetic_rgb_lidar_thermal", rgb_only=True, prior=PriorConfig("none"))
     engine = make_engine("onnx", random_network(spec), "cpu", "fp32", spec.geometry.size)
     inputs = sample_inputs(("rgb",), (1, 3, *spec.geometry.size))
     with pytest.raises(InferenceError, match=f"{disk}/onnx cannot be written .*; set MMSAM_CACHE"):
