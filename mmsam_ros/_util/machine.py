@@ -28,6 +28,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def cuda_seen() -> str:
+    """How many CUDA devices PyTorch sees, in words; the machine may have others."""
+    import torch
+
+    lack = f", as PyTorch {torch.__version__} is built without CUDA"
+    count = torch.cuda.device_count() or "no"
+    return f"PyTorch sees {count} CUDA devices{'' if torch.backends.cuda.is_built() else lack}"
+
+
 def cpu_flags() -> list[str]:
     """What the processor can do, in the kernel's words; empty where the kernel does not say."""
     facts = _processor()

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsam_ros._util import MmsamError
+from mmsam_ros._util import MmsamError, cuda_seen
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
 from mmsam_ros._util.openmp import wait_passively
 from mmsam_ros.cli.output import print_findings
@@ -233,12 +233,13 @@ def _torch() -> Iterator[Finding]:
             level, remedy = (OK, "") if free >= _MEMORY else (WARNING, "end other processes on it")
             yield Finding(level, f"cuda:{number}", text, remedy)
     elif Path("/dev/nvidiactl").exists():
-        text = f"a GPU is there, but PyTorch {found} cannot use it (built for {torch.version.cuda})"
         remedy = "install a PyTorch for this driver's CUDA (nvidia-smi shows it)"
-        yield Finding(WARNING, "device", text, remedy)
+        if torch.version.cuda:
+            remedy += f"; this one is for {torch.version.cuda}"
+        yield Finding(WARNING, "device", f"a GPU is there, but {cuda_seen()}", remedy)
     else:
-        text = f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
-        yield Finding(OK, "device", f"{text}; no GPU: large networks take seconds per frame")
+        text = f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} cores; {cuda_seen()}"
+        yield Finding(OK, "device", f"{text}: large networks take seconds per frame")
 
 
 def _weights(given: Path | None) -> Iterator[Finding]:

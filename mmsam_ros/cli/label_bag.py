@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +79,16 @@ def run(args: argparse.Namespace) -> int:
         report = Report(args.bag, args.out, labelling, given)
         try:
             _write(args, labelling, new, report, log)
-        except KeyboardInterrupt:
+            report.finish(log.lines)
+            if not report.masks:
+                shutil.rmtree(part)
+                raise CliError(f"{args.bag}: no frame could be labelled: {report.reasons()}")
+            write_atomic(new / REPORT[0], report.json())
+            write_atomic(new / REPORT[1], report.html())
+            new.rename(args.out)
+        except (KeyboardInterrupt, OSError):  # such as a full disk
             print("mmsam: give the same command again to continue", file=sys.stderr)
             raise
-        report.finish(log.lines)
-        if not report.masks:
-            shutil.rmtree(part)
-            raise CliError(f"{args.bag}: no frame could be labelled: {report.reasons()}")
-        write_atomic(new / REPORT[0], report.json())
-        write_atomic(new / REPORT[1], report.html())
-        new.rename(args.out)
         shutil.rmtree(part)
     print(f"{args.out}: {report.summary()}")
     for fault in report.faults:
@@ -111,8 +111,8 @@ def _write(
     seconds = max(reader.end_time - reader.start_time, 1) / 1e9
     colours, opacity = palette(spec.classes), labelling.parameters["overlay_opacity"]
     with (
-        closing(LabelledBag(folder, reader, spec, args.outputs, labelling.parameters)) as bag,
-        closing(Video(folder / VIDEO, total / seconds)) as video,
+        LabelledBag(folder, reader, spec, args.outputs, labelling.parameters) as bag,
+        Video(folder / VIDEO, total / seconds) as video,
         progress("labelling") as advance,
     ):
         if args.all_topics:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An MP4 file of pictures."""
 
+import errno
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -14,13 +16,15 @@ _RATES = (0.1, 240.0)  # Hz
 
 
 class Video:
-    """Pictures are added in order; there is no file before the first one."""
+    """Pictures are added in order; there is no file before the first one. The context finishes the
+    file; OSError if it is not whole then.
+    """
 
     def __init__(self, path: Path, rate: float) -> None:
         # FFmpeg's MPEG-4 refuses more decimals, and the rate of a single image
         self._path, self._rate = path, round(min(max(rate, _RATES[0]), _RATES[1]), 1)
         self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
+        self._size, self._count = (0, 0), 0
 
     def add(self, picture: NDArray[np.uint8]) -> None:
         """Add a picture, rgb8; all get the size of the first one. CliError if that fails."""
@@ -34,8 +38,17 @@ class Video:
         if picture.shape[1::-1] != self._size:
             picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
         self._writer.write(picture[..., ::-1])
+        self._count += 1
 
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if kind is None:  # OpenCV says nothing of a full disk
+            found = cv2.VideoCapture(str(self._path)).get(cv2.CAP_PROP_FRAME_COUNT)
+            if found != self._count:
+                text = f"the video lacks some of {self._count} pictures; is the disk full?"
+                raise OSError(errno.EIO, text, str(self._path))

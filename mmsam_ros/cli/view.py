@@ -107,11 +107,11 @@ class _Viewer:
 
 
 def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values scaled to 0..255 between the 1st and 99th percentile."""
+    """Values scaled to 0..255 between the 1st and 99th percentile; 0 where none was measured."""
     values = np.asarray(values, np.float32)
-    known = values[np.isfinite(values)]
-    low, high = percentiles(known, (1, 99)) if known.size else (0.0, 1.0)
-    scaled = np.nan_to_num((values - low) / max(high - low, 1e-9), posinf=1, neginf=0)
+    there = np.isfinite(values)  # an infinite distance or temperature is no measurement either
+    low, high = percentiles(values[there], (1, 99)) if there.any() else (0.0, 1.0)
+    scaled = np.where(there, values - low, 0) / max(high - low, 1e-9)
     return np.asarray(255 * scaled.clip(0, 1), np.uint8)
 
 

@@ -25,8 +25,8 @@ from mmsam_ros.weights import Score
 FULL, DEGRADED, STARVED, FAULT, OFF = "FULL", "DEGRADED", "STARVED", "FAULT", "OFF"
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 _LEAST = {DEGRADED: WARN, STARVED: WARN, FAULT: ERROR}  # level of the whole, by mode
-_BACK = 0.6  # share of masks at which a missing sensor is back; it goes missing below a half
-_RATED = 5.0  # seconds over which the rate of an input is taken
+LOST, BACK = 0.5, 0.6  # shares of masks: below it a sensor is missing, from it on it is back
+RATED = 5.0  # seconds over which the rate of an input is taken
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def judge(
     missing = tuple(
         sensor
         for sensor, share in figures.shares.items()
-        if share < (_BACK if sensor in missed else 0.5)
+        if share < (BACK if sensor in missed else LOST)
     )
     there = {CAMERA, *figures.shares} - set(missing)
     score = next((s for names, s in scores.items() if set(names.split("+")) == there), None)
@@ -209,7 +209,7 @@ def input_statuses(
 ) -> Iterator[DiagnosticStatus]:  # fmt: skip
     """A status for each input; `now` on the steady clock. `optional` ones may be silent."""
     for stream in inputs:
-        recent = [t for t in [*stream.arrivals] if t >= now - _RATED]
+        recent = [t for t in [*stream.arrivals] if t >= now - RATED]
         rate = (len(recent) - 1) / max(now - recent[0], 1e-9) if len(recent) > 1 else 0.0
         age = None if stream.last is None else now - stream.last
         values = {

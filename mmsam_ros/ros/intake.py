@@ -11,7 +11,7 @@ from mmsam_ros.sensors import Refusal
 
 GONE = 2.0  # seconds without a message after which another sensor may take a topic over
 AHEAD = 0.5  # seconds by which stamps may be ahead of this node's clock
-_ENOUGH = 10  # messages in a row that are ahead; fewer may be a looping bag
+ENOUGH = 10  # messages in a row that are ahead; fewer may be a looping bag
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Intake:
             self._ahead[stream] = 0
             return
         self._ahead[stream] += 1
-        if self._ahead[stream] == _ENOUGH:
+        if self._ahead[stream] == ENOUGH:
             self.notes.warning(
                 f"{stream}: its stamps are {ahead:.1f} s ahead of this node's clock, at which "
                 "others do not find transforms yet. Synchronise the clocks; with use_sim_time, let "

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording with the node's outputs, written as the node would publish them. Needs no ROS."""
 
-from collections.abc import Callable, Collection, Mapping
+import errno
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +45,8 @@ _VISION = {
 
 
 class LabelledBag:
-    """Writes a new rosbag2 folder, MCAP unless the recording is a database.
+    """Writes a new rosbag2 folder, MCAP unless the recording is a database. Its context finishes
+    the files, unless it ends with an error. An OSError names a file, the folder at least.
 
     Args:
         folder: the new one, which must not exist.
@@ -57,7 +62,7 @@ class LabelledBag:
     ) -> None:  # fmt: skip
         self._threshold = parameters["confidence_threshold"]
         self._opacity = parameters["overlay_opacity"]
-        self._spec, self._outputs, self._source = spec, outputs, source
+        self._spec, self._outputs, self._source, self._folder = spec, outputs, source, folder
         self._store = get_typestore(Stores.ROS2_JAZZY)
         for name, text in _VISION.items():
             self._store.register(get_types_from_msg(text, name))
@@ -65,7 +70,8 @@ class LabelledBag:
         self._writer = Writer(folder, version=9, storage_plugin=plugin)
         if plugin is StoragePlugin.MCAP:
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
+        with _named(folder):
+            self._writer.open()
         self._added: dict[str, Any] = {}  # connections of the writer by topic
         self._copies: dict[int, Any] = {}  # by id of the source's
         self.left_out: dict[str, str] = {}  # the source's topics that are not copied, and why
@@ -74,9 +80,15 @@ class LabelledBag:
         self._labelled: Entry | None = None  # the newest cloud that is written
         self._write_classes(source.start_time)
 
-    def close(self) -> None:
-        """Finish the files."""
-        self._writer.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        with _named(self._folder):
+            self._writer.__exit__(kind, error, trace)
 
     @property
     def lacking(self) -> list[str]:
@@ -95,17 +107,17 @@ class LabelledBag:
                 self.left_out[topic] = "the new bag has its own"
             else:
                 try:
-                    self._copies[connection.id] = self._writer.add_connection(
-                        topic, msgtype, offered_qos_profiles=connection.offers,
-                        **self._definition(connection),
-                    )  # fmt: skip
+                    self._copies[connection.id] = self._add(
+                        topic, msgtype, connection.offers, **self._definition(connection)
+                    )
                 except WriterError as error:
                     self.left_out[f"{topic} as {msgtype}"] = str(error)
 
     def copy(self, connection: Connection, time: int, data: bytes) -> None:
         """Write a message of the recording as it is."""
         if target := self._copies.get(connection.id):
-            self._writer.write(target, time, data)
+            with _named(self._folder):
+                self._writer.write(target, time, data)
 
     def add(
         self, synced: SyncedSet, time: int, frame: Frame, result: Result,
@@ -197,13 +209,32 @@ class LabelledBag:
         topic = name.replace("~", NODE, 1)
         if topic not in self._added:
             profiles = [_LATCHED if latched else _RELIABLE]
-            self._added[topic] = self._writer.add_connection(
-                topic, kind, typestore=self._store, offered_qos_profiles=profiles
+            self._added[topic] = self._add(topic, kind, profiles, typestore=self._store)
+        with _named(self._folder):
+            self._writer.write(self._added[topic], time, self._store.serialize_cdr(message, kind))
+
+    def _add(self, topic: str, kind: str, offers: Sequence[qos.Qos], **definition: Any) -> Any:
+        with _named(self._folder):
+            return self._writer.add_connection(
+                topic, kind, offered_qos_profiles=offers, **definition
             )
-        self._writer.write(self._added[topic], time, self._store.serialize_cdr(message, kind))
 
     def _definition(self, connection: Connection) -> dict[str, Any]:
         """Arguments of the writer that describe a type: ROS's own, else as it was recorded."""
         if connection.msgtype in self._store.fielddefs:
             return {"typestore": self._store}
         return {"msgdef": connection.definition, "rihs01": "RIHS01_" + 64 * "0"}
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Errors of the disk as an OSError that names the folder, which a writer's do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+    except sqlite3.Error as error:
+        full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, str(error), str(folder)) from error

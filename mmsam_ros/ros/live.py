@@ -3,11 +3,10 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -24,6 +23,7 @@ from rclpy.qos import (
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
+from mmsam_ros.ros.live_outputs import MASK, OWN_CLOUD, Said, is_judged, judge, read_output
 from mmsam_ros.ros.live_tf import PARAMETERS as OF_POSES
 from mmsam_ros.ros.live_tf import HeardTransforms, check_pose, poses_needed
 from mmsam_ros.ros.survey import content
@@ -37,9 +37,9 @@ _OLD = 1.0  # seconds by which stamps may be behind the clock
 _TF = "tf2_msgs/msg/TFMessage"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
 _ADVICE = "see docs/troubleshooting.md"
+_TopicT = TypeVar("_TopicT", bound="_Topic")
 _DISCOVERY = 3.0  # seconds to look for a node, at least
 _ANSWER = 3.0  # seconds to wait for the node's parameters
-_ENOUGH = 3  # so many masks cannot all belong to images lost on the way
 
 
 @dataclass(eq=False)
@@ -52,6 +52,19 @@ class _Topic:
     def receive(self, message: Any) -> None:
         self.arrivals.append(time.time())
         self.messages.append(message)
+
+
+@dataclass(eq=False)
+class _Output(_Topic):
+    """Keeps only its newest message: some are large."""
+
+    short: str = ""  # name in the node's namespace
+    said: list[Said] = field(default_factory=list)
+
+    def receive(self, message: Any) -> None:
+        self.arrivals.append(time.time())
+        self.messages[:] = [message]
+        self.said.append(read_output(self.short, message))
 
 
 def look_at(name: str, seconds: float) -> list[Finding]:
@@ -75,7 +88,8 @@ class _Live:
         namespace, _, self._name = name.rpartition("/")
         self._namespace, self._full = namespace or "/", name
         self._inputs: list[_Topic] = []
-        self._outputs: dict[str, _Topic] = {}
+        self._told: dict[str, _Topic] = {}  # what the node says of itself
+        self._outputs: dict[str, _Output] = {}  # by their names in its namespace
         self._transforms: HeardTransforms | None = None
         self._given: dict[str, Any] = {}  # parameters of the node
 
@@ -120,30 +134,36 @@ class _Live:
             return
         for topic, types in read:
             if types[0] in _INPUTS and topic not in {known.name for known in self._inputs}:
-                self._inputs.append(self._listen(topic, types[0]))
+                self._inputs.append(self._listen(_Topic(topic, types[0])))
         images = [topic for topic, types in made if types[0] == IMAGE]
         own = [topic for topic in images if topic.startswith(f"{self._full}/")]
         remapped = [topic for topic in images if topic not in own]
         for topic, types in made:
             short = topic.removeprefix(f"{self._full}/")
-            if remapped == [topic] and f"{self._full}/semantic" not in own:
-                short = "semantic"
-            if short in ("semantic", "classes", "/diagnostics") and short not in self._outputs:
-                self._outputs[short] = self._listen(topic, types[0])
+            if remapped == [topic] and f"{self._full}/{MASK}" not in own:
+                short = MASK
+            if short in ("classes", "/diagnostics") and short not in self._told:
+                self._told[short] = self._listen(_Topic(topic, types[0]))
+            elif is_judged(short) and short not in self._outputs and self._is_made(short, topic):
+                self._outputs[short] = self._listen(_Output(topic, types[0], short=short))
 
-    def _listen(self, name: str, kind: str) -> _Topic:
-        offers = self._node.get_publishers_info_by_topic(name)
+    def _is_made(self, short: str, topic: str) -> bool:
+        """Whether the node makes an output without us: masks always, others for their readers."""
+        return short == MASK or bool(self._node.get_subscriptions_info_by_topic(topic))
+
+    def _listen(self, topic: _TopicT) -> _TopicT:
+        offers = self._node.get_publishers_info_by_topic(topic.name)
         reliable = offers and all(
             o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offers
         )
         latched = {o.qos_profile.durability for o in offers} == {DurabilityPolicy.TRANSIENT_LOCAL}
         profile = QoSProfile(
-            depth=20,
+            depth=5 if isinstance(topic, _Output) else 20,  # a cloud has megabytes
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
-        topic = _Topic(name, kind)
-        self._node.create_subscription(message_class(kind), name, topic.receive, profile)
+        kind = message_class(topic.type)
+        self._node.create_subscription(kind, topic.name, topic.receive, profile)
         return topic
 
     def _hear_transforms(self) -> None:
@@ -191,7 +211,7 @@ class _Live:
 
     def _streams(self) -> dict[str, str]:
         """The topic of each stream, such as "camera", as the node says in its diagnostics."""
-        arrays = self._outputs.get("/diagnostics")
+        arrays = self._told.get("/diagnostics")
         return {
             value.key.removeprefix("topic."): value.value
             for array in (arrays.messages if arrays else ())
@@ -222,7 +242,7 @@ class _Live:
         yield self._of_messages(topic)
 
     def _of_messages(self, topic: _Topic) -> Finding:
-        newest, count = topic.messages[-1], len(topic.messages)
+        newest, count = topic.messages[-1], len(topic.arrivals)
         span = topic.arrivals[-1] - topic.arrivals[0]
         rate = f"{(count - 1) / span:.1f} Hz, " if count > 1 and span > 0 else ""
         policy = self._node.get_publishers_info_by_topic(topic.name)
@@ -241,26 +261,37 @@ class _Live:
         return Finding(OK, topic.name, text)
 
     def _of_outputs(self) -> Iterator[Finding]:
-        """Whether masks have stamp, frame and size of camera images, and ids of the classes."""
-        masks = self._outputs.get("semantic")
-        if masks is None or not masks.messages:
+        """Whether they have stamp, frame and size of what they were made of, and ids of classes."""
+        masks = self._outputs.get(MASK)
+        if masks is None or not masks.said:
             yield Finding(ERROR, "masks", f"none in {self._seconds:g} s",
                           "see what is said of the inputs, and the node's log")  # fmt: skip
             return
         yield self._of_messages(masks)
-        classes = self._outputs.get("classes")
+        classes = self._told.get("classes")
         table = json.loads(classes.messages[-1].data) if classes and classes.messages else None
         if table is None:
             yield Finding(WARNING, "classes", f"nothing on {self._full}/classes",
                           "listen longer (--seconds)")  # fmt: skip
         ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
-        camera = self._streams().get("camera")
-        pictures = [t for t in self._inputs if t.type in _PICTURES and t.messages]
-        chosen = [t for t in pictures if t.name == camera] or pictures
-        yield judge(masks.messages, [topic.messages for topic in chosen], ids)
+        images, clouds = self._received("camera", _PICTURES), self._received("lidar", (CLOUD,))
+        for name, output in self._outputs.items():
+            if output.said:
+                yield judge(name, output.said, clouds if name == OWN_CLOUD else images, ids)
+                continue
+            yield Finding(WARNING, name, f"none in {self._seconds:g} s, though somebody reads it",
+                          "see what is said of the LiDAR" if output.type == CLOUD else
+                          "listen longer (--seconds)")  # fmt: skip
+
+    def _received(self, stream: str, types: tuple[str, ...]) -> list[list[Any]]:
+        """Messages of a stream's topic, or, where it is not known, of all topics of these types."""
+        name = self._streams().get(stream)
+        some = [topic for topic in self._inputs if topic.type in types and topic.messages]
+        chosen = [topic for topic in some if topic.name == name] or some
+        return [topic.messages for topic in chosen]
 
     def _of_diagnostics(self) -> Iterator[Finding]:
-        topic, said = self._outputs.get("/diagnostics"), set[str]()
+        topic, said = self._told.get("/diagnostics"), set[str]()
         for array in topic.messages[-1:] if topic else ():
             for status in array.status:
                 if not status.name.startswith(self._full):
@@ -282,53 +313,3 @@ class _Live:
         if topic is None or not topic.messages:
             yield Finding(WARNING, "/diagnostics", "nothing received",
                           "listen longer (--seconds), or start the node again")  # fmt: skip
-
-
-def judge(masks: list[Any], pictures: list[list[Any]], ids: set[int] | None) -> Finding:
-    """Whether masks have stamp, frame and size of their images, and ids of the classes.
-
-    Args:
-        masks: those received, at least one.
-        pictures: images received meanwhile, by topic; of several topics, the camera's is the one
-            with most of the masks' stamps.
-        ids: of the classes, and of no label; None if they are not known.
-    """
-    stamps = [nanoseconds(mask.header.stamp) for mask in masks]
-    topics = [{nanoseconds(m.header.stamp): m for m in messages} for messages in pictures]
-    images = max(topics, key=lambda known: sum(s in known for s in stamps), default={})
-    # a mask may belong to an image from before or after all those that came here
-    first, last = min(images, default=0), max(images, default=0)
-    lost = [s for s in stamps if s not in images and first < s < last]
-    found = sum(s in images for s in stamps)
-    wrong = [text for mask in masks for text in _lies(mask, images, ids)]
-    if wrong:
-        text = f"{len(wrong)} faults in {len(masks)} masks: {wrong[0]}"
-        return Finding(ERROR, "masks", text, "report it with a snapshot of the messages")
-    if len(lost) >= _ENOUGH and not found:
-        return Finding(ERROR, "masks", f"none of {len(lost)} has the stamp of one of the "
-                       f"{len(images)} images that came meanwhile",
-                       "report it with a snapshot of the messages")  # fmt: skip
-    if lost or not found:
-        return Finding(WARNING, "masks", f"{len(lost) or len(masks)} of {len(masks)} have the "
-                       "stamp of no image that came here", "images may be lost on the way to this "
-                       "process: listen longer (--seconds), and see `mmsam doctor`")  # fmt: skip
-    return Finding(OK, "masks", f"stamps, frames and sizes of {found} are those of their "
-                   f"images; ids of {len(masks)} are classes")  # fmt: skip
-
-
-def _lies(mask: Any, images: Mapping[int, Any], ids: set[int] | None) -> Iterator[str]:
-    """Where a mask contradicts its image or the table of classes."""
-    pixels = np.frombuffer(mask.data, np.uint8)
-    if mask.encoding != "mono8" or pixels.size != mask.height * mask.step:
-        yield f"a mask is {mask.encoding} with {pixels.size} bytes"
-        return
-    if ids is not None and (unknown := set(np.unique(pixels).tolist()) - ids):
-        yield f"ids {sorted(unknown)} are none of the classes"
-    image = images.get(nanoseconds(mask.header.stamp))
-    if image is None:
-        return
-    if image.header.frame_id != mask.header.frame_id:
-        yield f"frame {mask.header.frame_id!r}, image {image.header.frame_id!r}"
-    size = (getattr(image, "height", mask.height), getattr(image, "width", mask.width))
-    if size != (mask.height, mask.width):
-        yield f"size {mask.width}x{mask.height}, image {size[1]}x{size[0]}"

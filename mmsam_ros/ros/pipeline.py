@@ -14,6 +14,7 @@ from typing import Any
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
+from mmsam_ros._util import cuda_seen
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
 from mmsam_ros.ros.calibration import Extrinsics
@@ -247,7 +248,7 @@ class Pipeline:
                 "its model card. Evaluation only; do not use on a vehicle"
             )
         if self.parameters["device"] == "auto" and segmenter.device.type == "cpu":
-            warn("parameter device is 'auto' and there is no CUDA device: running on the CPU")
+            warn(f"parameter device is 'auto' and {cuda_seen()}: running on the CPU")
         if segmenter.geometry != segmenter.spec.geometry:
             warn(
                 f"geometry is {self.settings['geometry']} by parameter; the weights were trained "

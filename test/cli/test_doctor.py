@@ -16,8 +16,10 @@ from support.networks import random_network, spec_of
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding, exit_code
 from mmsam_ros.cli import doctor
 from mmsam_ros.cli.main import main
+from mmsam_ros.inference import InferenceError
 from mmsam_ros.inference.engines import choose
 from mmsam_ros.inference.engines.choose import ENGINES, time_threads
+from mmsam_ros.inference.engines.eager import find_device
 from mmsam_ros.model import MMSAMAdapter
 
 
@@ -98,6 +100,21 @@ def test_more_threads_that_are_slower(
     (finding,) = doctor._threads(small_network())
     assert finding.level == level
     assert ("OMP_NUM_THREADS=2" in finding.remedy) == (level == WARNING)
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_devices_are_those_that_pytorch_sees(monkeypatch: pytest.MonkeyPatch, built: bool) -> None:
+    """A PyTorch without CUDA sees none, whatever the machine has; only its answers are replaced."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    said = "PyTorch sees no CUDA devices"
+    lack = f", as PyTorch {torch.__version__} is built without CUDA"
+    (finding,) = (f for f in doctor._torch() if f.subject == "device")
+    assert said in finding.text
+    assert (lack in finding.text) == (not built)
+    with pytest.raises(InferenceError, match=f"found 'cuda:1', but {said}") as caught:
+        find_device("cuda:1")
+    assert (lack in str(caught.value)) == (not built)
 
 
 def test_exit_codes() -> None:

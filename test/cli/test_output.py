@@ -8,7 +8,6 @@ import pty
 import re
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -77,6 +76,6 @@ def test_a_terminal_of_80_columns(root: Path) -> None:
 @pytest.mark.parametrize("rate", [1e9, 66.1234, 89.973, 119.88, 2e-4, 10.0])
 def test_a_video_of_any_rate(tmp_path: Path, rate: float) -> None:
     """Of a single image the rate is not known; MPEG-4 has no time base for most others."""
-    with closing(Video(tmp_path / "v.mp4", rate)) as video:
+    with Video(tmp_path / "v.mp4", rate) as video:
         video.add(np.zeros((32, 48, 3), np.uint8))
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).read()[0]

@@ -9,16 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from support.drives import label_bag
 from support.trees import make_folder
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.cli.view import _recorded_classes
+from mmsam_ros.cli.view import _recorded_classes, _stretched
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, ClassInfo
 
-EVERY_MESSAGE = {"/camera/image": 5, "/lidar/points": 10, "/mmsam/semantic": 5,
+EVERY_MESSAGE = {"/camera/image": 5, "/lidar/points": 10, "/thermal/image": 9,
+                 "/mmsam/semantic": 5, "/mmsam/confidence": 5,
                  "/mmsam/points/labelled": 5}  # fmt: skip
+GREY = ("/thermal/image", "/mmsam/confidence")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,20 @@ def test_a_topic_classes_of_something_else() -> None:
         assert list(_recorded_classes(reader)) == list(found)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_was_not_measured_is_black() -> None:
+    """As of a depth image beyond its range, whose other pixels keep their grey."""
+    depths = np.linspace(1, 50, 60, dtype=np.float32).reshape(6, 10)
+    shown = _stretched(depths)
+    assert shown.min() == 0
+    assert shown.max() == 255
+    for unknown in (np.nan, np.inf, -np.inf):
+        holes = np.pad(depths, (0, 1), constant_values=unknown)
+        assert (_stretched(holes)[:6, :10] == shown).all()
+        assert (_stretched(holes)[6] == 0).all()
+        assert (_stretched(np.full((2, 2), unknown)) == 0).all()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_labelled_bag(rerun: Any, drive: Path, weights: Path, tmp_path: Path) -> None:
     out, outputs = tmp_path / "labelled", "--outputs=confidence,labelled_points"
@@ -60,6 +77,13 @@ def test_a_labelled_bag(rerun: Any, drive: Path, weights: Path, tmp_path: Path) 
     chunks = read_back(tmp_path / "bag.rrd")
     for entity, count in EVERY_MESSAGE.items():
         assert rows(chunks, entity) == count, entity
+    for entity in GREY:
+        models = {
+            f["color_model"]
+            for c in chunks[entity]
+            for (f,) in c.column("Image:format").to_pylist()
+        }
+        assert models == {rerun.ColorModel.L.value}, entity
     text = str([chunk.to_pydict() for chunk in chunks["/"]])
     for info in SYNTHETIC_CLASSES:
         assert info.name in text

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import camera_info
+from harness import ROOT, camera_info
 
 from mmsam_ros.inference import Result
 from mmsam_ros.ros import snapshot
 from mmsam_ros.ros.calibration import CameraInfos, camera_model
 from mmsam_ros.ros.clouds import Points
-from mmsam_ros.ros.diagnostics import Figures, Monitor
+from mmsam_ros.ros.diagnostics import WINDOW, Figures, Monitor
 from mmsam_ros.ros.health import (
+    BACK,
+    LOST,
+    RATED,
     Mode,
     inference_status,
     input_statuses,
@@ -28,8 +31,11 @@ from mmsam_ros.ros.health import (
     output_status,
     sync_status,
 )
+from mmsam_ros.ros.intake import AHEAD, ENOUGH
+from mmsam_ros.ros.node import GRAPH_PERIOD
 from mmsam_ros.ros.sets import Entry, Outcome, SyncedSet
 from mmsam_ros.ros.snapshot import Recorder
+from mmsam_ros.ros.sync import ALONE
 from mmsam_ros.sensors import Frame, LidarPoints
 from mmsam_ros.weights import Score
 
@@ -87,6 +93,26 @@ def test_a_sensor_that_comes_and_goes_does_not_flap() -> None:
     ):  # fmt: skip
         found = figures(shares={"lidar": share, "thermal": 1.0})
         assert judge(found, 0.1, SCORES, GIVEN, missed).mode == mode
+
+
+def test_the_documented_thresholds() -> None:
+    lines = (ROOT / "docs/lifecycle.md").read_text().splitlines()
+    rows = dict(line.strip("| ").split(" | ") for line in lines if line.count(" | ") == 1)
+    for what, numbers in (
+        ("a sensor is missing", [f"less than {100 * LOST:g} %"]),
+        ("a missing sensor is back", [f"at least {100 * BACK:g} %"]),
+        ("the mode is looked at", [f"every {GRAPH_PERIOD:g} s"]),
+        ("rate, latency and used sensors in `/diagnostics`", [f"last {WINDOW:g} s"]),
+        ("rate of an input", [f"last {RATED:g} s"]),
+        ("warnings `without ...`, `with ... in N of M masks`", [f"last {WINDOW:g} s"]),
+        ("warning `dropped as busy`", [f"last {WINDOW:g} s"]),
+        ("warning `never matches`, `stamps_ahead.<sensor>`",
+         [f"{ALONE} messages of a sensor and {ALONE} images"]),
+        ("log: stamps are ahead of the clock",
+         [f"more than {AHEAD:g} s", f"{ENOUGH} messages in a row"]),
+    ):  # fmt: skip
+        for number in numbers:
+            assert number in rows[what], what
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.disks import mount, small_disk
 from support.networks import lean_spec, random_network
 
 from mmsam_ros._util import write_atomic
@@ -21,23 +21,10 @@ from mmsam_ros.model import PriorConfig
 ROOM = 64 * 1024  # bytes of the disk
 
 
-def mount(*words: str) -> None:
-    """Skips the test where this user may not."""
-    done = subprocess.run(["mount", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mount: {done.stderr.strip()}")
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder))
-    try:
+    with small_disk(tmp_path / "disk", ROOM) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "read-only"])

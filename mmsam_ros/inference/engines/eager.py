@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from mmsam_ros._util import cuda_seen
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations, pack, packing_pays, prepare
 
@@ -47,7 +48,7 @@ class TorchEngine:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The named device; InferenceError if this machine does not have it."""
+    """The named device; InferenceError if PyTorch does not see it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = f"device: found {str(name)!r}"
@@ -57,7 +58,6 @@ def find_device(name: str | torch.device) -> torch.device:
         raise InferenceError(f"{found}, expected auto, cpu or cuda[:N]") from error
     if device.type not in ("cpu", "cuda"):
         raise InferenceError(f"{found}, expected auto, cpu or cuda[:N]")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InferenceError(f"{found}, but this machine has {count} CUDA devices")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InferenceError(f"{found}, but {cuda_seen()}")
     return device
