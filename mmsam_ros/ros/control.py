@@ -41,7 +41,7 @@ class Control:
     """
 
     def __init__(self, node: Node, what: Controlled) -> None:
-        self._what, self._name = what, node.get_fully_qualified_name()
+        self._what, self._node, self._name = what, node, node.get_fully_qualified_name()
         self._log = node.get_logger()
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._apply)
@@ -106,7 +106,7 @@ class Control:
             return response
         diagnostics = plain(self._what.diagnostics())
         try:
-            folder = await _InThread(lambda: pipeline.recorder.write(diagnostics))
+            folder = await _InThread(lambda: pipeline.recorder.write(diagnostics), self._wake)
         except Exception as error:  # a bug costs the snapshot, not the node
             response.message = str(error)
             known = isinstance(error, MmsamError)
@@ -116,13 +116,21 @@ class Control:
         self._log.info(f"~/snapshot: {folder}")
         return response
 
+    def _wake(self) -> None:
+        if (executor := self._node.executor) is not None:  # else the node has left it
+            executor.wake()
+
 
 class _InThread(threading.Thread):
-    """Waits for a function that runs in a thread, while the executor does other things."""
+    """Waits for a function that runs in a thread, while the executor does other things.
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    `wake` lets the executor look again: else it would wait for the next message or timer.
+    """
+
+    def __init__(self, function: Callable[[], Any], wake: Callable[[], None]) -> None:
         super().__init__(name="mmsam_snapshot", daemon=True)
-        self._function = function
+        self._function, self._wake = function, wake
+        self._ended = False
         self._result: Any = None
         self._error: Exception | None = None
 
@@ -131,11 +139,12 @@ class _InThread(threading.Thread):
             self._result = self._function()
         except Exception as error:  # raised where it is awaited
             self._error = error
+        self._ended = True
+        self._wake()
 
     def __await__(self) -> Generator[None, None, Any]:
         self.start()
-        while self.is_alive():
-            self.join(0.01)  # the executor polls this, and would take the time that it needs
+        while not self._ended:
             yield
         if self._error is not None:
             raise self._error

@@ -33,6 +33,9 @@ FILES = {  # of a set, by what they hold
     "outcome": "outcome.json",
 }  # fmt: skip
 
+# libyaml's where it is there: Python that runs beside the network waits for the interpreter's lock
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
@@ -104,7 +107,8 @@ class Recorder:
                 folder.mkdir()
                 self._write_set(folder, kept)
             given = {k: v for k, v in self._parameters.items() if v is not None}
-            text = yaml.safe_dump({"/**/mmsam": {"ros__parameters": given}}, sort_keys=False)
+            values = {"/**/mmsam": {"ros__parameters": given}}
+            text = yaml.dump(values, Dumper=_DUMPER, sort_keys=False)
             (part / "parameters.yaml").write_text(text)
             infos = {name: plain(info) for name, info in self._infos.known().items()}
             _write_json(part / "camera_info.json", infos)
