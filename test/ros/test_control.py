@@ -7,7 +7,9 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from resource import RLIMIT_FSIZE, prlimit
+from threading import Event
 from typing import Any
 
 import cv2
@@ -25,6 +27,7 @@ from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 from support.networks import random_network, spec_of
 
+from mmsam_ros.ros.control import _InThread
 from mmsam_ros.ros.interface import PARAMETERS, SERVICES, STEPS
 from mmsam_ros.ros.parameters import check_parameters, make_camera_infos
 from mmsam_ros.ros.snapshot import MEMORY, Recorder
@@ -261,6 +264,19 @@ def test_a_snapshot_holds_what_came_and_what_was_made(manager: Manager, snapshot
     assert given["ros__parameters"]["snapshot.folder"] == str(snapshots)
     saved_statuses = json.loads((folder / "diagnostics.json").read_text())["status"]
     assert saved_statuses[0]["name"] == "/mmsam: segmentation"
+
+
+def test_the_executor_is_woken_once_a_snapshot_is_there() -> None:
+    """It would sleep until the next message: a camera may send none."""
+    woken: Queue[bool] = Queue()
+    begun = Event()
+    thread = _InThread(lambda: begun.wait() and "folder", lambda: woken.put(thread._ended))
+    waiting = thread.__await__()
+    next(waiting)
+    begun.set()
+    assert woken.get(timeout=60)
+    with pytest.raises(StopIteration, match="folder"):
+        next(waiting)
 
 
 def test_a_snapshot_holds_a_calibration_by_parameters(tmp_path: Path) -> None:
