@@ -9,9 +9,9 @@ is written. The node on a GPU: bench_node.py; the engines: bench_engines.py --de
 
 import argparse
 import statistics
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from operator import ge, le
 from typing import Any
 
@@ -19,24 +19,24 @@ import operations
 import torch
 from bench_train import measure as train_step
 from networks import Clock, config_of, network
-from results import Row, bar, command_line, in_process, milliseconds, peak_gib, run, write
+from results import Row, bar, command_line, milliseconds, peak_gib, write
 from scenes import Scene
+from torch import Tensor
 
+from mmsam_ros._util import MmsamError
 from mmsam_ros.inference import Segmenter, tune_allocator
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.export import Agreement
-from mmsam_ros.model import prepare
+from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.weights import default_weights
 
 NO_GPU = "no GPU on this machine"
-# way, precision
-NETWORK = (
-    ("plain", "fp32"), ("plain", "tf32"), ("plain", "bf16"),
-    ("prepared", "fp32"), ("prepared", "tf32"), ("prepared", "bf16"),
-    ("triton", "fp32"), ("triton", "tf32"), ("triton", "bf16"), ("graph", "tf32"),
-    ("graph", "bf16"), ("compile", "fp32"), ("compile", "tf32"), ("compile", "bf16"),
-)  # fmt: skip
-ENGINES, PRECISIONS = ("prepared", "compile", "triton"), ("fp32", "bf16")
+# way, precision; the first is the network as it is trained. `compile` takes minutes
+NETWORK = (("plain", "fp32"), ("plain", "tf32"), ("plain", "bf16"), ("torch", "fp32"),
+           ("torch", "bf16"), ("triton", "fp32"), ("triton", "bf16"))  # fmt: skip
+COMPILED = (("compile", "bf16"),)
+ENGINES = ("torch", "triton", "compile")
+WARM_UP = 5  # runs; the third is captured as a CUDA graph
 GOALS = {"H200": 12.0, "H100": 16.0}  # ms
 
 
@@ -44,26 +44,43 @@ def report(args: argparse.Namespace) -> None:
     """Measure and write bench_gpu.json."""
     device, missing = args.device, args.device == "cuda" and not torch.cuda.is_available()
     preset = "vit_l" if device == "cuda" else "nano"
-    base = {"device": device, "preset": preset}
-    cases: list[Row] = [
-        base | {"what": "network", "way": way, "precision": precision} for way, precision in NETWORK
-    ]
+    base = {"device": device, "preset": preset, "what": "network"}
+    cases: list[Row] = [base | {"way": way, "precision": kind} for way, kind in NETWORK]
+    cases += operations.cases(device)
     cases += [
         base | {"what": "training step", "precision": precision, "batch": 1, "repeats": 10,
                 "devices": 1, "strategy": "auto", "checkpointing": False}
         for precision in ("fp32", "bf16-mixed")
     ]  # fmt: skip
     cases += [
-        {"what": "frame", "device": device, "size": size} for size in ((720, 1280), (1080, 1920))
-    ]
-    cases += operations.cases(device)
+        {"what": "frame", "device": device, "size": size, "engine": engine}
+        for engine in ("torch", "triton") for size in ((720, 1280), (1080, 1920))
+    ]  # fmt: skip
+    cases += [base | {"way": way, "precision": kind} for way, kind in COMPILED]
     rows = [case | {"reason": NO_GPU if missing else "not reached"} for case in cases]
     for number, case in enumerate(() if missing else cases):
-        rows[number] = in_process(case)
+        rows[number] = guarded(case)
         if device == "cuda":  # a lent machine may be taken back
             write("bench_gpu", rows, bars(rows))
     if missing:
         write("bench_gpu", rows, bars(rows))
+
+
+def guarded(case: Row) -> Row:
+    """The case and what `measure` says of it, or why it cannot be measured.
+
+    All in one process: a large network takes longer to make than to time, and the peak of a GPU's
+    memory can be counted anew.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        row = case | measure(case)
+    except (MmsamError, ImportError, RuntimeError) as error:
+        row = case | {"reason": str(error).strip().partition("\n")[0]}
+    print(row, flush=True)
+    return row
 
 
 def measure(case: Row) -> Row:
@@ -74,53 +91,52 @@ def measure(case: Row) -> Row:
 
 
 def timed(function: Callable[[], Any], device: str, repeats: int) -> Row:
-    """Percentiles of a function's time; three runs warm up."""
+    """Percentiles of a function's time; `WARM_UP` runs come first."""
     clock, seconds = Clock(device), []
-    for _ in range(3 + repeats):
+    for _ in range(WARM_UP + repeats):
         began = clock.now()
         function()
         seconds.append(clock.now() - began)
-    return milliseconds(seconds[3:])
+    return milliseconds(seconds[WARM_UP:])
 
 
 def forward_pass(case: Row) -> Row:
-    """The network with all modalities."""
+    """The network with all modalities, against the plain one in float32."""
     device, way, precision = case["device"], case["way"], case["precision"]
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     half = precision == "bf16"
-    model, inputs = network(config_of(case["preset"]), device)
-    if way == "prepared":
-        model = prepare(model)
+    model, inputs, expected = plain_network(case["preset"], device)
     forward: Callable[[], Any] = partial(model, inputs)
-    if way in ("compile", "triton", "graph"):  # a graph takes nothing from the CPU, as kernels do
-        name, size = ("compile" if way == "compile" else "triton"), model.config.image_size
-        engine = make_engine(name, model, device, "bf16" if half else "fp32", size)
+    if way != "plain":
+        kind = "bf16" if half else "fp32"
+        engine = make_engine(way, model, device, kind, model.config.image_size)
         forward = partial(engine, inputs)
-    context = torch.autocast(device, torch.bfloat16, cache_enabled=False) if half else nullcontext()
-    with torch.inference_mode():
-        with context:
-            logits = forward()
-            if way == "graph":
-                forward = captured(forward)
-            found = timed(forward, device, 50 if device == "cuda" else 3)
-        peak = {"peak_gib": peak_gib(cuda=device == "cuda")}
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        plain, inputs = network(config_of(case["preset"]), device)  # the same seed
-        return found | peak | vars(Agreement.of(logits, plain(inputs)))
+    autocast = torch.autocast(device, torch.bfloat16, enabled=half and way == "plain")
+    with torch.inference_mode(), autocast, tensor_float(precision == "tf32"):
+        found = timed(forward, device, 20 if device == "cuda" else 3)
+        logits = forward()
+    peak = {"peak_gib": peak_gib(cuda=device == "cuda")}
+    return found | peak | vars(Agreement.of(logits, expected))
 
 
-def captured(forward: Callable[[], Any]) -> Callable[[], None]:
-    """A CUDA graph of what a function computes; its inputs stay where they are."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            forward()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        forward()
-    return graph.replay
+@lru_cache(maxsize=1)
+@torch.inference_mode()
+def plain_network(preset: str, device: str) -> tuple[MMSAMAdapter, dict[str, Tensor], Tensor]:
+    """A network, inputs, and its logits in float32 without TF32."""
+    model, inputs = network(config_of(preset), device)
+    with tensor_float(on=False):
+        return model, inputs, model(inputs)
+
+
+@contextmanager
+def tensor_float(on: bool) -> Iterator[None]:
+    """Products and convolutions of float32 in TF32, or not."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 @torch.inference_mode()
@@ -134,7 +150,8 @@ def operation(case: Row) -> Row:
 def frame(case: Row) -> Row:
     """The package's weights on sensor data, from memory to labels in memory."""
     device = case["device"]
-    segmenter = Segmenter.load(default_weights(), device)
+    segmenter = Segmenter.load(default_weights(), device, engine=case["engine"])
+    segmenter.warm_up()
     given = Scene.of(*case["size"]).frame()
     steps: list[dict[str, float]] = []
 
@@ -143,7 +160,7 @@ def frame(case: Row) -> Row:
 
     found = timed(once, device, 50 if device == "cuda" else 3)
     return found | {
-        f"{s}_ms": round(statistics.median(t[s] for t in steps[3:]), 2) for s in steps[0]
+        f"{s}_ms": round(statistics.median(t[s] for t in steps[WARM_UP:]), 2) for s in steps[0]
     }
 
 
@@ -155,9 +172,8 @@ def bars(rows: list[Row]) -> list[Row]:
     # what a user can choose, as far as it computes the same
     ways = [
         row
-        for (what, way, precision), row in own.items()
-        if what == "network" and way in ENGINES and precision in PRECISIONS
-        and row.get("cosine", 0.0) >= 0.999
+        for (what, way, _), row in own.items()
+        if what == "network" and way in ENGINES and row.get("cosine", 0.0) >= 0.999
     ]  # fmt: skip
     best = min(ways, key=lambda r: r["p50_ms"], default={})
     p50 = best.get("p50_ms")
@@ -184,4 +200,4 @@ def bars(rows: list[Row]) -> list[Row]:
 if __name__ == "__main__":
     parser = command_line(__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    run(report, measure, __doc__, parser)
+    report(parser.parse_args())

@@ -74,9 +74,11 @@ def resizes(device: torch.device) -> bool:
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     """The array on a device. To a GPU it goes by pinned memory, so that nothing waits for it."""
     tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    if device.type != "cuda":
+        return tensor.to(device)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    np.copyto(pinned.numpy(), array)  # torch would wake all its threads for that: 7 ms of 16
+    return pinned.to(device, non_blocking=True)
 
 
 def normalise(planes: Tensor, modality: Modality) -> Tensor:

@@ -15,11 +15,12 @@ from mmsam_ros.model.config import (
 )
 from mmsam_ros.model.network import MMSAMAdapter, build_model, rgb_alone
 from mmsam_ros.model.packed import pack, packing_pays
-from mmsam_ros.model.prepared import prepare
+from mmsam_ros.model.prepared import prepare, store_halved
 from mmsam_ros.model.rewritten import PLAIN, Operations
 
 __all__ = [
     "PLAIN", "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
     "MMSAMAdapter", "ModelConfig", "ModelError", "Operations", "PriorConfig", "TrunkConfig",
     "build_model", "config_from_released", "pack", "packing_pays", "prepare", "rgb_alone",
+    "store_halved",
 ]  # fmt: skip

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_BLOCKS = 64
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x`, in float32 where it has half precision; float32 and float64 stay as they are."""
@@ -17,6 +19,22 @@ def arithmetic(x: Tensor) -> torch.dtype:
     """What layers compute `x` in: autocast's type where it is on."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def channel_products(a: Tensor, b: Tensor) -> Tensor:
+    """Products (..., c, e) of channels a (..., c, n) and b (..., e, n), summed over n positions.
+
+    On a GPU in blocks of positions: a product of so few channels and so long a sum occupies only a
+    few of its multiprocessors.
+    """
+    blocked = a.is_cuda and a.shape[-1] % _BLOCKS == 0
+    return products_in_blocks(a, b, _BLOCKS) if blocked else a @ b.transpose(-2, -1)
+
+
+def products_in_blocks(a: Tensor, b: Tensor, blocks: int) -> Tensor:
+    """As `channel_products`; the sum of one product for each block of positions."""
+    a, b = (x.unflatten(-1, (blocks, -1)).transpose(-3, -2) for x in (a, b))
+    return (a @ b.transpose(-2, -1)).sum(-3)
 
 
 def initialise(module: nn.Module) -> None:

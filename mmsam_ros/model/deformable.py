@@ -144,6 +144,15 @@ class DeformableAttention(nn.Module):
         return self.output_proj(sampled.to(value.dtype))
 
 
+def _sides(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """Width and height of each level, (L, 2)."""
+    if device.type != "cuda":
+        return torch.tensor([(w, h) for h, w in shapes], device=device)
+    # a copy from the CPU would wait, and no CUDA graph may have one
+    sides = [torch.full((), side, device=device) for h, w in shapes for side in (w, h)]
+    return torch.stack(sides).view(-1, 2)
+
+
 def attend_points(
     value_BSME: Tensor, offsets_BQMLP2: Tensor, weights_BQMLP: Tensor, points_1Q12: Tensor,
     shapes: Shapes,
@@ -151,7 +160,7 @@ def attend_points(
     """Samples (B, Q, M * E) in at least float32; offsets are in pixels, and the weights' softmax
     goes over levels and points.
     """
-    scale = torch.tensor([(w, h) for h, w in shapes], device=value_BSME.device)  # (L, 2)
+    scale = _sides(tuple(shapes), value_BSME.device)
     offsets = at_least_float32(offsets_BQMLP2) / scale[:, None]
     locations = points_1Q12[:, :, None, :, None] + offsets
     weights = at_least_float32(weights_BQMLP).flatten(3).softmax(dim=-1).view_as(weights_BQMLP)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.common import LayerNorm2d, at_least_float32
+from mmsam_ros.model.common import LayerNorm2d, at_least_float32, channel_products
 from mmsam_ros.model.config import FusionConfig
 
 Rows = Tensor | slice  # samples of a batch that have an auxiliary; a slice if all do
@@ -37,7 +37,7 @@ class GlobalBranch(nn.Module):
             q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, d/heads, hw)
             # unit length along space, so the product over hw positions stays within [-1, 1]
             q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-            attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
+            attention = (channel_products(q, k) * self.temperature).softmax(dim=-1)
             mixed = attention @ v
         return x + n + self.residual_scale * self.proj(mixed.to(qkv.dtype).view(B, d, h, w))
 
@@ -73,7 +73,7 @@ class CrossModalAttention(nn.Module):
         B, d, h, w = rgb.shape
         with torch.autocast(rgb.device.type, enabled=False):
             r, a = (at_least_float32(x).flatten(2) for x in (rgb, aux))  # (B, d, hw)
-            product = r @ a.transpose(1, 2)  # (B, d, d)
+            product = channel_products(r, a)  # (B, d, d)
             r_new = self.gamma_rgb * (product.softmax(dim=-1) @ a) + r
             a_new = self.gamma_aux * (product.transpose(1, 2).softmax(dim=-1) @ r) + a
             fused = self.norm(torch.cat([r_new, a_new], dim=1))

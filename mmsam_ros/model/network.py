@@ -121,10 +121,10 @@ class MMSAMAdapter(nn.Module):
         present = present or {}
         self._check(given, present)
         # without a mask, the batch is not divided by data, which not every engine takes
-        masked = given.keys() - {"rgb"} <= present.keys()
+        masked = all(name in present for name in given if name != "rgb")
         if self.fallback is None or not masked:
             return self.head(self.forward_features(given, present))
-        if given.keys() == {"rgb"} and not self.training:
+        if len(given) == 1 and not self.training:  # the camera alone
             whole: Tensor = self.fallback(given)
             return whole
         alone = without_auxiliary(given, present)

@@ -16,6 +16,7 @@ from mmsam_ros.model.encoder import Block, LoRALinear
 from mmsam_ros.model.fusion import RoadFusion
 from mmsam_ros.model.network import MMSAMAdapter
 from mmsam_ros.model.rewritten import (
+    EXACT,
     PLAIN,
     LeanBlock,
     LeanDeformable,
@@ -57,6 +58,21 @@ def prepare(model: MMSAMAdapter, operations: Operations = PLAIN) -> MMSAMAdapter
         elif isinstance(module, RoadFusion):
             net.set_submodule(name, LeanFusion(module))
     return net
+
+
+@torch.no_grad()
+def store_halved(net: MMSAMAdapter) -> None:
+    """Keep the weights that autocast would cast in bfloat16, in place, so that no pass casts them.
+
+    `net` is a prepared one. What computes in float32 whatever the precision stays as it is.
+    """
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            if name.rpartition(".")[2] in EXACT:
+                continue
+            for key, parameter in list(layer.named_parameters(recurse=False)):
+                half = nn.Parameter(parameter.bfloat16(), requires_grad=False)
+                layer.register_parameter(key, half)
 
 
 def merge_lora(layer: LoRALinear) -> nn.Linear:

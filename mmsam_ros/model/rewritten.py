@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsam_ros.model.common import at_least_float32
+from mmsam_ros.model.common import at_least_float32, channel_products
 from mmsam_ros.model.deformable import DeformableAttention, Shapes, attend_points
 from mmsam_ros.model.encoder import Block, attend, relative_positions
 from mmsam_ros.model.fusion import (
@@ -26,6 +26,8 @@ class Operations(NamedTuple):
 
 
 PLAIN = Operations(attend, attend_points)
+# names of layers that compute in float32 under autocast, too
+EXACT = ("sampling", "classifier")
 
 
 def linear_of(weight: Tensor, bias: Tensor | None, like: Tensor) -> nn.Linear:
@@ -204,7 +206,7 @@ class LeanGlobal(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = at_least_float32(qkv).unbind(1)  # each (B, heads, d/heads, hw)
             lengths = [y.norm(dim=-1).clamp(min=1e-12) for y in (q, k)]
-            scores = q @ k.transpose(-2, -1) / (lengths[0][..., :, None] * lengths[1][..., None, :])
+            scores = channel_products(q, k) / (lengths[0][..., :, None] * lengths[1][..., None, :])
             mix = self.proj @ (scores * self.temperature).softmax(dim=-1)  # (B, heads, d, d/heads)
             mixed = mix.transpose(1, 2).flatten(2) @ v.flatten(1, 2)
         return (x + n).contiguous() + mixed.to(qkv.dtype).view(B, d, h, w)

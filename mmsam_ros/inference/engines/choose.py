@@ -18,6 +18,7 @@ from mmsam_ros._util import check_word, cpu_flags, machine, write_atomic
 from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.cache import cache_folder, fingerprint
 from mmsam_ros.inference.engines.eager import TorchEngine, find_device
+from mmsam_ros.inference.engines.graphs import PASSES
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
 from mmsam_ros.model import MMSAMAdapter, ModelConfig
@@ -68,14 +69,16 @@ def slow_precision(device: torch.device, precision: str) -> str:
 
 @torch.inference_mode()
 def warm_up(engine: Engine, config: ModelConfig, size: tuple[int, int]) -> None:
-    """Run every set of modalities once, so that no frame waits for a compiler; InferenceError where
-    the device cannot, as for want of memory.
+    """Run every set of modalities, so that no frame waits for a compiler or for the capture of a
+    CUDA graph; InferenceError where the device cannot, as for want of memory.
     """
     if type(engine) is TorchEngine and engine.device.type == "cpu":
         return  # there is none
     try:
         for names in subsets(config):
-            engine({name: torch.zeros(1, 3, *size, device=engine.device) for name in names})
+            blank = {name: torch.zeros(1, 3, *size, device=engine.device) for name in names}
+            for _ in range(PASSES if engine.device.type == "cuda" else 1):
+                engine(blank)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         reason = str(error).strip().partition("\n")[0]
         raise InferenceError(

@@ -7,14 +7,24 @@ import torch
 from torch import Tensor
 
 from mmsam_ros._util import cuda_seen
+from mmsam_ros.inference.engines.graphs import Graphs
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations, pack, packing_pays, prepare
+from mmsam_ros.model import (
+    PLAIN,
+    MMSAMAdapter,
+    Operations,
+    pack,
+    packing_pays,
+    prepare,
+    store_halved,
+)
 
 PRECISIONS = ("fp32", "bf16")
 
 
 class TorchEngine:
-    """The network, prepared for inference, in PyTorch's eager mode, with autocast for bf16.
+    """The network, prepared for inference, in PyTorch's eager mode, with autocast for bf16; on a
+    GPU as CUDA graphs.
 
     Arguments and errors as of `Segmenter`; the model is put on the device and into eval mode.
     """
@@ -32,12 +42,19 @@ class TorchEngine:
         self.precision = precision
         try:
             self.model = prepare(model.eval().to(self.device), operations)
+            if self.device.type == "cuda" and precision == "bf16":
+                store_halved(self.model)
             if self.packs and self.device.type == "cpu" and packing_pays():
                 pack(self.model, torch.bfloat16 if precision == "bf16" else torch.float32)
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
-        self._forward: Callable[[Mapping[str, Tensor]], Tensor] = self.model
+        self._run_by(self.model)
+
+    def _run_by(self, forward: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        """Compute with `forward`; on a GPU as CUDA graphs."""
+        on_gpu = self.device.type == "cuda"
+        self._forward = Graphs(forward, self.device) if on_gpu else forward
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA graphs: all kernels of a forward pass launched at once."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MOST = 32  # graphs of an engine; each holds its part of the memory
+PASSES = 3  # until a set is captured; in the first ones libraries choose their kernels
+_log = logging.getLogger(__name__)
+Forward = Callable[[Mapping[str, Tensor]], Tensor]
+Signature = tuple[tuple[str, torch.Size], ...]
+
+
+class Graphs:
+    """A forward pass on a GPU as one CUDA graph for each set of modalities and size.
+
+    Launching thousands of small kernels one by one takes longer than running them. The first passes
+    of a set run as they are, the next one is captured, and from then on replayed. A set that cannot
+    be captured, which is logged, goes on without, and so do sizes beyond the first 32. Threads take
+    turns.
+
+    Args:
+        forward: computes logits of normalised images, always with the same kernels.
+        device: the GPU.
+    """
+
+    def __init__(self, forward: Forward, device: torch.device) -> None:
+        self._forward, self._device = forward, device
+        self._passes: dict[Signature, int] = {}
+        self._captured: dict[Signature, _Captured | None] = {}
+        self._pool: Any = None  # memory that the graphs share
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits, in memory of their own."""
+        key = tuple((name, image.shape) for name, image in inputs.items())
+        passes = self._passes[key] = self._passes.get(key, 0) + 1
+        if passes == PASSES and len(self._captured) < _MOST:
+            self._captured[key] = self._capture(inputs)
+        graph = self._captured.get(key)
+        return self._forward(inputs) if graph is None else graph.replay(inputs)
+
+    def _capture(self, inputs: Mapping[str, Tensor]) -> "_Captured | None":
+        with torch.cuda.device(self._device):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            try:
+                return _Captured(self._forward, inputs, self._pool)
+            except RuntimeError as error:  # out of memory, or an operation that waits for the CPU
+                reason = str(error).strip().partition("\n")[0]
+                _log.warning(
+                    "no CUDA graph of the network with %s, it goes on without, slower: %s",
+                    ", ".join(inputs), reason,
+                )  # fmt: skip
+                return None
+
+
+class _Captured:
+    """A captured pass with the memory that it reads and writes."""
+
+    def __init__(self, forward: Forward, inputs: Mapping[str, Tensor], pool: Any) -> None:
+        self._inputs = {name: image.clone() for name, image in inputs.items()}
+        self._graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        # other threads may use the GPU meanwhile
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            self._logits = forward(self._inputs)
+
+    def replay(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        for name, image in inputs.items():
+            self._inputs[name].copy_(image)
+        self._graph.replay()
+        return self._logits.clone()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA graphs of an engine. There is nothing to capture without a GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import pytest
+import torch
+from support.networks import random_network, spec_of
+from torch import Tensor
+
+from mmsam_ros.inference import Segmenter
+from mmsam_ros.inference.engines import graphs
+from mmsam_ros.inference.engines.choose import make_engine
+from mmsam_ros.inference.engines.graphs import PASSES, Graphs
+from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+SEVERAL = "synthetic_rgb_lidar_thermal"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["torch", "triton"])
+def test_every_set_of_sensors_is_captured_and_gives_what_pytorch_gives(
+    name: str, precision: str
+) -> None:
+    spec = spec_of(SEVERAL)
+    model = random_network(spec)
+    engine = make_engine(name, model, "cuda", precision, spec.geometry.size)
+    size, sets = (1, 3, *spec.geometry.size), list(subsets(spec.config))
+    for names in sets * PASSES:
+        engine({name: torch.zeros(size, device="cuda") for name in names})
+    captured = engine._forward._captured  # type: ignore[attr-defined]
+    assert len(captured) == len(sets)
+    assert None not in captured.values()
+    plain = model.eval().cuda()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        inputs = {n: torch.randn(size, device="cuda") for n in spec.config.modalities}
+        found = {}
+        for names in sets:  # the graphs share memory: no result may change another
+            found[names] = engine({name: inputs[name] for name in names})
+        for names in sets:
+            with torch.inference_mode():
+                expected = plain({name: inputs[name] for name in names})
+            same = Agreement.of(found[names], expected)
+            same.check(f"{name} {names}", argmax=0.9 if precision == "bf16" else 0.999)
+
+
+def test_a_segmenter_captures_before_its_first_frame() -> None:
+    spec = spec_of(SEVERAL)
+    segmenter = Segmenter(random_network(spec), spec, "cuda")
+    segmenter.warm_up()
+    captured = segmenter.engine._forward._captured  # type: ignore[attr-defined]
+    assert len(captured) == len(list(subsets(spec.config)))
+
+
+def test_what_cannot_be_captured_goes_on_without(caplog: pytest.LogCaptureFixture) -> None:
+    def waits(inputs: Mapping[str, Tensor]) -> Tensor:
+        return inputs["rgb"] * float(inputs["rgb"].mean())  # the CPU asks for a value
+
+    forward = Graphs(waits, torch.device("cuda"))
+    x = torch.randn(1, 3, 8, 8, device="cuda")
+    for _ in range(PASSES + 2):
+        torch.testing.assert_close(forward({"rgb": x}), waits({"rgb": x}))
+    (said,) = (r.message for r in caplog.records if r.levelno == logging.WARNING)
+    assert said.startswith("no CUDA graph of the network with rgb, it goes on without")
+
+
+def test_sizes_without_end_do_not_take_memory_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_MOST", 2)
+    forward = Graphs(lambda inputs: 2 * inputs["rgb"], torch.device("cuda"))
+    for side in (8, 16, 24, 32):
+        x = torch.randn(1, 3, side, side, device="cuda")
+        for _ in range(PASSES + 1):
+            torch.testing.assert_close(forward({"rgb": x}), 2 * x)
+    assert len(forward._captured) == 2
+
+
+def test_inputs_are_uploaded_as_they_are() -> None:
+    from mmsam_ros.inference.prepare import upload
+
+    for dtype in (torch.uint8, torch.float32):
+        array = (torch.rand(3, 5, 7) * 255).to(dtype).numpy()
+        there = upload(array, torch.device("cuda"))
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), torch.from_numpy(array))
+
+
+def test_inputs_of_sample_networks_are_not_kept() -> None:
+    forward = Graphs(lambda inputs: inputs["rgb"] + 1, torch.device("cuda"))
+    first, second = (sample_inputs(("rgb",), (1, 3, 8, 8))["rgb"].cuda() + i for i in (0, 1))
+    for _ in range(PASSES):
+        forward({"rgb": first})
+    kept = forward({"rgb": first})
+    torch.testing.assert_close(forward({"rgb": second}), second + 1)
+    torch.testing.assert_close(kept, first + 1)  # a replay does not change earlier logits
