@@ -61,8 +61,8 @@ TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bench_flood": ("A million messages that match nothing", (
         "messages", "waiting_at_most", "queue", "us_per_message")),
     "bench_gpu": ("GPU", (
-        "what", "case", "way", "precision", "size", "p50_ms", "p95_ms", "p99_ms", "seconds",
-        "peak_gib", "difference")),
+        "what", "case", "way", "engine", "precision", "size", "p50_ms", "p95_ms", "p99_ms",
+        "prepare_ms", "network_ms", "labels_ms", "seconds", "peak_gib", "argmax", "difference")),
     "bench_train": ("A training step", (
         "preset", "size", "batch", "devices", "strategy", "precision", "checkpointing", "seconds",
         "peak_gib")),

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import cv2
 import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType
@@ -29,6 +30,7 @@ from mmsam_ros.ros.preflight import NODE, START_ERRORS
 GRAPH_PERIOD = 0.2  # seconds between looks at who publishes, and at the mode
 DIAGNOSTICS_PERIOD = 1.0  # seconds
 FAULT_CODE = 3  # exit code
+_OPENCV_THREADS = 4  # on 16 cores its threads take longer to wake than to work
 Load = Callable[[setup.Parameters, Callable[[str], Any]], Segmenter]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -208,6 +210,7 @@ def run(
     after a fault.
     """
     tune_allocator()
+    cv2.setNumThreads(min(_OPENCV_THREADS, cv2.getNumThreads()))
     nodes: list[SegmentNode] = []
     begun = spinning = False
     try:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mmsam_ros.inference import TorchEngine
 from mmsam_ros.inference.engines.triton import TritonEngine
-from mmsam_ros.model import PLAIN, ModelConfig, build_model
+from mmsam_ros.model import PLAIN, ModelConfig, build_model, prepare
 from mmsam_ros.model.triton_kernels import KERNELS
+from mmsam_ros.model.triton_ops import OPAQUE
 
 GRIDS = {  # batch, heads, height, width, channels of a head
     "small": (2, 3, 5, 7, 16),
@@ -90,6 +91,18 @@ def network(change: dict[str, object]) -> tuple[float, float]:
     return compare(TritonEngine(model, "cpu")(inputs), TorchEngine(model, "cpu")(inputs))
 
 
+def traced(change: dict[str, object]) -> tuple[float, float]:
+    """The logits as torch.compile sees the network: without a break, the kernels untouched."""
+    values = ModelConfig.preset("nano", num_classes=5).to_dict() | change
+    model = build_model(ModelConfig.from_dict(values | {"image_size": (64, 96)}))
+    randomise(model, seed=5)
+    model.float().eval()
+    inputs = {name: torch.randn(1, 3, 64, 96) for name in model.config.modalities}
+    whole = torch.compile(prepare(model, OPAQUE), fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        return compare(whole(inputs), TorchEngine(model, "cpu")(inputs))
+
+
 def main() -> None:
     """All cases."""
     torch.manual_seed(3)
@@ -104,6 +117,7 @@ def main() -> None:
     several = {"modalities": ("rgb", "lidar", "thermal"), "combine": {"absent": "fallback"}}
     for name, change in (("published", {}), ("fallback", several)):
         found[f"network, {name}, float32"] = network(change)
+        found[f"network, {name}, traced, float32"] = traced(change)
     print(json.dumps(found))
 
 

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
-from mmsam_ros.model.prepared import prepare
+from mmsam_ros.model.common import channel_products, products_in_blocks
+from mmsam_ros.model.prepared import prepare, store_halved
 
 SEVERAL = ("rgb", "lidar", "thermal")
 CASES: dict[str, dict[str, Any]] = {
@@ -118,3 +119,28 @@ def test_vit_l_takes_fewer_operations() -> None:
             found.append(counter.get_total_flops() / 2e9)
     assert found[0] == pytest.approx(2373.1, abs=0.1)
     assert found[1] == pytest.approx(2161.7, abs=0.1)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("case", ["published", "fallback", "lora"])
+def test_halved_weights_give_what_autocast_gives(case: str) -> None:
+    """Bit by bit; and the network that was prepared keeps its own weights."""
+    model = network(case).float()
+    cast, halved = prepare(model), prepare(model)
+    store_halved(halved)
+    given = images(model.config.modalities, model.config.image_size, 1)
+    inputs = {name: image.float() for name, image in given.items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        for names in (("rgb",), model.config.modalities):
+            some = {name: inputs[name] for name in names}
+            assert torch.equal(halved(some), cast(some))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    kinds = {p.dtype for p in halved.parameters()}
+    assert kinds == {torch.float32, torch.bfloat16}
+
+
+def test_products_in_blocks_are_the_whole_products() -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.randn(2, 3, c, 96, generator=generator, dtype=torch.float64) for c in (5, 7))
+    torch.testing.assert_close(products_in_blocks(a, b, 8), a @ b.transpose(-2, -1))
+    torch.testing.assert_close(channel_products(a, b), a @ b.transpose(-2, -1))

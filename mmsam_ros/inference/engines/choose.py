@@ -92,19 +92,24 @@ def _make(
     providers: Sequence[str],
 ) -> Engine:  # fmt: skip
     # imported here: the others load for seconds
-    if name == "compile":
-        from mmsam_ros.inference.engines.compiled import CompiledEngine
-
-        return CompiledEngine(model, device, precision)
-    if name == "triton":
-        from mmsam_ros.inference.engines.triton import TritonEngine
-
-        return TritonEngine(model, device, precision)
     if name == "onnx":
         from mmsam_ros.inference.engines.onnx import OnnxEngine
 
         return OnnxEngine(model, device, precision, providers)
-    return TorchEngine(model, device, precision)
+    engine: TorchEngine
+    if name == "compile":
+        from mmsam_ros.inference.engines.compiled import CompiledEngine
+
+        engine = CompiledEngine(model, device, precision)
+    elif name == "triton":
+        from mmsam_ros.inference.engines.triton import TritonEngine
+
+        engine = TritonEngine(model, device, precision)
+    else:
+        engine = TorchEngine(model, device, precision)
+    if engine.device.type == "cuda":
+        engine.use_graphs()
+    return engine
 
 
 def _fastest(

@@ -3,19 +3,16 @@
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.runtime.runtime_utils import default_cache_dir
-from torch.library import custom_op
 
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.eager import TorchEngine, find_device
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.model import PLAIN, MMSAMAdapter, Operations
-from mmsam_ros.model.deformable import Shapes
 
 _VARIANTS = 64  # sets of modalities and shapes; above torch's limit it would refuse
 
@@ -34,12 +31,12 @@ class CompiledEngine(TorchEngine):
         self, model: MMSAMAdapter, device: str | torch.device = "auto", precision: str = "fp32"
     ) -> None:
         found = find_device(device)
-        super().__init__(model, found, precision, _kernels() if found.type == "cuda" else PLAIN)
+        super().__init__(model, found, precision, _operations(found))
         default = default_cache_dir()  # in /tmp; set by whatever imports torch._dynamo
         if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default) == default:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("inductor"))
         torch._dynamo.config.recompile_limit = _VARIANTS
-        self._run_by(torch.compile(self.model, dynamic=False, fullgraph=True))
+        self._forward = torch.compile(self.model, dynamic=False, fullgraph=True)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`."""
@@ -50,49 +47,12 @@ class CompiledEngine(TorchEngine):
             raise InferenceError(f"engine compile: {reason}") from error
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Operations:
-    """The kernels of `model/triton_kernels.py` as operations that the compiler leaves as they are;
-    PyTorch's where there is no Triton.
-    """
+def _operations(device: torch.device) -> Operations:
+    """On a GPU our kernels, where there is Triton; PyTorch's otherwise."""
+    if device.type != "cuda":
+        return PLAIN
     try:
-        from mmsam_ros.model.triton_kernels import KERNELS
+        from mmsam_ros.model.triton_ops import OPAQUE
     except ImportError:
         return PLAIN
-    attend = custom_op(
-        "mmsam_ros::attend", KERNELS.attend, mutates_args=(),
-        schema="(Tensor q, Tensor k, Tensor v, Tensor by_row, Tensor by_column, Tensor? absent) "
-               "-> Tensor",
-    )  # fmt: skip
-    attend.register_fake(lambda q, k, v, *_: v.new_empty(q.shape))
-
-    def sample(
-        value: Tensor, offsets: Tensor, weights: Tensor, points: Tensor, sides: list[int]
-    ) -> Tensor:
-        return KERNELS.attend_points(
-            value, offsets, weights, points, list(zip(sides[::2], sides[1::2], strict=True))
-        )
-
-    sampled = custom_op(
-        "mmsam_ros::attend_points", sample, mutates_args=(),
-        schema="(Tensor value, Tensor offsets, Tensor weights, Tensor points, int[] sides) "
-               "-> Tensor",
-    )  # fmt: skip
-
-    @sampled.register_fake
-    def _(
-        value: Tensor, offsets: Tensor, weights: Tensor, points: Tensor, sides: list[int]
-    ) -> Tensor:
-        B, Q = offsets.shape[:2]
-        return value.new_empty((B, Q, value.shape[2] * value.shape[3]), dtype=torch.float32)
-
-    def attend_points(
-        value: Tensor, offsets: Tensor, weights: Tensor, points: Tensor, shapes: Shapes
-    ) -> Tensor:
-        return sampled(
-            value, offsets, weights, points, [side for shape in shapes for side in shape]
-        )
-
-    return Operations(
-        lambda q, k, v, r, c, absent=None: attend(q, k, v, r, c, absent), attend_points
-    )
+    return OPAQUE

@@ -23,8 +23,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 class TorchEngine:
-    """The network, prepared for inference, in PyTorch's eager mode, with autocast for bf16; on a
-    GPU as CUDA graphs.
+    """The network, prepared for inference, in PyTorch's eager mode, with autocast for bf16.
 
     Arguments and errors as of `Segmenter`; the model is put on the device and into eval mode.
     """
@@ -49,12 +48,11 @@ class TorchEngine:
         except RuntimeError as error:  # out of memory, no driver
             reason = f"the network cannot be moved there ({error})"
             raise InferenceError(f"device {device}: {reason}") from error
-        self._run_by(self.model)
+        self._forward: Callable[[Mapping[str, Tensor]], Tensor] = self.model
 
-    def _run_by(self, forward: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
-        """Compute with `forward`; on a GPU as CUDA graphs."""
-        on_gpu = self.device.type == "cuda"
-        self._forward = Graphs(forward, self.device) if on_gpu else forward
+    def use_graphs(self) -> None:
+        """Compute as CUDA graphs from now on. The weights must stay where and as they are."""
+        self._forward = Graphs(self._forward, self.device)
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -49,6 +49,7 @@ class Graphs:
             try:
                 return _Captured(self._forward, inputs, self._pool)
             except RuntimeError as error:  # out of memory, or an operation that waits for the CPU
+                _end_of_capture()
                 reason = str(error).strip().partition("\n")[0]
                 _log.warning(
                     "no CUDA graph of the network with %s, it goes on without, slower: %s",
@@ -73,3 +74,11 @@ class _Captured:
             self._inputs[name].copy_(image)
         self._graph.replay()
         return self._logits.clone()
+
+
+def _end_of_capture() -> None:
+    """After a capture that failed PyTorch's generator of random numbers believes that one is going
+    on, and refuses to draw, until another capture ends.
+    """
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.zeros((), device="cuda")

@@ -103,12 +103,12 @@ class Ladder:
 
 
 def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make]:
-    """What follows an engine: PyTorch, then, on a GPU, PyTorch with half the memory. Not the CPU:
-    masks at a tenth of the rate would hide the fault.
+    """What follows an engine: PyTorch, on a GPU without CUDA graphs, then PyTorch with half the
+    memory. Not the CPU: masks at a tenth of the rate would hide the fault.
     """
     half, device = precision == "bf16", engine.device  # the lambdas must not hold it
     found: dict[str, Make] = {}
-    if type(engine) is not TorchEngine:
+    if type(engine) is not TorchEngine or device.type == "cuda":
         kind = "bf16" if half else "fp32"
         found[f"torch ({kind})"] = lambda: TorchEngine(model, device, kind)
     if engine.device.type == "cuda" and not half:
