@@ -117,7 +117,7 @@ def main() -> None:
     several = {"modalities": ("rgb", "lidar", "thermal"), "combine": {"absent": "fallback"}}
     for name, change in (("published", {}), ("fallback", several)):
         found[f"network, {name}, float32"] = network(change)
-        found[f"network, {name}, traced, float32"] = traced(change)
+    found["network, fallback, traced, float32"] = traced(several)
     print(json.dumps(found))
 
 
