@@ -13,8 +13,12 @@ file (`presence.scores`), the card beside it and benchmarks/results/weights_tiny
 """
 
 import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
+from multiprocessing import get_context
 from operator import ge, le
 from pathlib import Path
 from string import Template
@@ -104,8 +108,11 @@ def bars(out: Path, best: Row) -> list[Row]:
 def road_card(out: Path, model: MMSAMAdapter, spec: Spec, args: argparse.Namespace) -> str:
     """The model card of weights for real streets; writes road.json."""
     others = sorted({*out.parent.glob("*.safetensors")} - {out})
-    own, *more = [road.score(file, args.roads, args.boxes, [args.root]) for file in (out, *others)]
-    size = sum(file.stat().st_size for file in (out, *others)) / 2**20
+    files = [out, *others]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        scored = partial(road.score, roads=args.roads, boxes=args.boxes, made=[args.root])
+        own, *more = pool.map(scored, files)
+    size = sum(file.stat().st_size for file in files) / 2**20
     held = [*road.bars(own), bar("all weights of the package", round(size, 1), "MiB", 40.0, le)]
     rows = [row for some in (own, *more) for row in some]
     write("road", rows, held)

@@ -166,10 +166,10 @@ def test_scale(program: Any, monkeypatch: pytest.MonkeyPatch, case: dict[str, An
 def test_what_a_gpu_is_measured_by_runs_on_a_cpu(program: Any) -> None:
     bench = program("bench_gpu")
     base = {"device": "cpu", "preset": "nano"}
-    for way in (("plain", "fp32"), ("prepared", "bf16")):
+    for way in (("plain", "fp32"), ("torch", "bf16")):
         row = bench.measure(base | {"what": "network", "way": way[0], "precision": way[1]})
         assert row["p50_ms"] > 0
-    row = bench.measure({"what": "frame", "device": "cpu", "size": (48, 64)})
+    row = bench.measure({"what": "frame", "device": "cpu", "size": (48, 64), "engine": "torch"})
     assert {"p50_ms", "prepare_ms", "network_ms", "labels_ms"} <= set(row)
 
 
@@ -203,7 +203,8 @@ def test_an_engine_that_fails_passes_no_bar(program: Any) -> None:
 def test_bars_of_a_gpu(program: Any) -> None:
     """A ratio to plain float32 of the fastest way; null where there is no GPU."""
     bench = program("bench_gpu")
-    network = [{"what": "network", "way": way, "precision": p} for way, p in bench.NETWORK]
+    ways = (*bench.NETWORK, *bench.COMPILED)
+    network = [{"what": "network", "way": way, "precision": p} for way, p in ways]
     steps = [{"what": "training step", "precision": p} for p in ("fp32", "bf16-mixed")]
     absent = [row | {"reason": bench.NO_GPU} for row in network + steps]
     assert {(b["value"], b["holds"], b["reason"]) for b in bench.bars(absent)} == {
@@ -212,7 +213,7 @@ def test_bars_of_a_gpu(program: Any) -> None:
     same, off = {"cosine": 1.0}, {"cosine": 0.9}
     timed = [row | same | {"p50_ms": 100.0} for row in network]
     for row in timed:
-        fast = {("graph", "bf16"): 5.0, ("triton", "tf32"): 6.0, ("compile", "bf16"): 7.0}
+        fast = {("plain", "tf32"): 5.0, ("plain", "bf16"): 6.0, ("compile", "bf16"): 7.0}
         row["p50_ms"] = fast.get((row["way"], row["precision"]), row["p50_ms"])
         if (row["way"], row["precision"]) == ("triton", "bf16"):
             row |= off | {"p50_ms": 4.0}
