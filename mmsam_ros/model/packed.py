@@ -4,6 +4,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmsam_ros.model.rewritten import EXACT
+
 LARGE = 2**18  # weights of a layer; in smaller ones the call costs more than the product saves
 
 
@@ -43,13 +45,13 @@ class PackedLinear(nn.Module):
 def pack(net: nn.Module, dtype: torch.dtype, least: int = LARGE) -> None:
     """Replace the large linear layers of a network prepared for inference, in place.
 
-    What needs float32 whatever the dtype, the sampling locations, stays as it is. A layer that two
+    What needs float32 whatever the dtype stays as it is. A layer that two
     networks share is packed once. Float32 weights that nothing else holds are freed.
     """
     packed: dict[int, PackedLinear] = {}
     for name, module in list(net.named_modules(remove_duplicate=False)):
         large = type(module) is nn.Linear and module.weight.numel() >= least
-        if large and name.rpartition(".")[2] != "sampling":
+        if large and name.rpartition(".")[2] not in EXACT:
             if id(module) not in packed:
                 packed[id(module)] = PackedLinear(module, dtype)
             net.set_submodule(name, packed[id(module)])
