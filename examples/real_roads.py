@@ -52,7 +52,9 @@ CITYSCAPES = {
     15: ("car", "truck"), 17: ("bicycle", "rider"), 18: ("bicycle", "rider"),
 }  # fmt: skip
 BOXES = {"person": ("person", "rider"), "car": ("car", "truck"), "bicycle": ("bicycle", "rider")}
+PEOPLE = ("person", "rider")
 BOX_CORE = 0.4  # share of a box's sides, in its middle, that is its class
+BOX_RIM = 6  # pixels around the boxes of which nothing is said
 
 
 def bits(names: Sequence[str]) -> int:
@@ -120,8 +122,10 @@ class Writer:
     def _value(self, number: int) -> int:
         if number not in self.values:
             names = tuple(name for i, name in enumerate(NAMES) if number >> i & 1)
+            others = [name for name in NAMES if name not in names]
+            said = f"not {' or '.join(others)}" if len(others) < len(names) else " or ".join(names)
             self.values[number] = len(self.classes)
-            self.classes[self.narrower + " or ".join(names)] = names
+            self.classes[self.narrower + said] = names
         return self.values[number]
 
     def finish(self, encodings: Mapping[str, str], **more: Any) -> None:
@@ -177,23 +181,37 @@ def idd_pseudo(data: Path, out: Path) -> None:
 
 
 def roadscene(data: Path, out: Path) -> None:
-    """Night frames up to FLIR_06282 are `test`, without labels. Boxes say what their middle is."""
+    """Night frames up to FLIR_06282 are `test`, without labels. Boxes say what their middle is, and
+    that nobody is outside: a person far away, without a box, covers few pixels.
+    """
     writer, folder = Writer(out), data / "roadscene"
     boxed = json.loads((data / "boxes/boxes.json").read_text())["frames"]
     for name, about in json.loads((folder / "index.json").read_text()).items():
         held_out = about["light"] == "night" and name <= "FLIR_06282"
         sets = pseudo_sets(data / "pseudo/roadscene", name)
-        for box in boxed.get(name, {}).get("boxes", []):
-            left, top, right, bottom = box["xyxy"]
-            x, y = (left + right) / 2, (top + bottom) / 2
-            w, h = BOX_CORE * (right - left) / 2, BOX_CORE * (bottom - top) / 2
-            core = sets[round(y - h) : round(y + h) + 1, round(x - w) : round(x + w) + 1]
-            core[...] = bits(BOXES[box["class"]])
+        if name in boxed:
+            sets = with_boxes(sets, boxed[name]["boxes"])
         split = "test" if held_out else "train"
         image = folder / "rgb" / f"{name}.jpg"
         writer.add(split, name, image, None if held_out else sets, light=about["light"])
         write_png(out / "thermal" / f"{name}.png", read(folder / "thermal" / f"{name}.png"))
     writer.finish({"thermal": "frame_gain"})
+
+
+def with_boxes(sets: Sets, boxes: Sequence[Mapping[str, Any]]) -> Sets:
+    """Sets narrowed by the boxes of a frame in boxes.json."""
+    cores, outside = sets.copy(), np.ones(sets.shape, bool)
+    for box in boxes:
+        left, top, right, bottom = box["xyxy"]
+        x, y = (left + right) / 2, (top + bottom) / 2
+        w, h = BOX_CORE * (right - left) / 2, BOX_CORE * (bottom - top) / 2
+        core = cores[round(y - h) : round(y + h) + 1, round(x - w) : round(x + w) + 1]
+        core[...] = bits(BOXES[box["class"]])
+        if box["class"] != "car":
+            rows = slice(max(0, round(top) - BOX_RIM), round(bottom) + BOX_RIM)
+            outside[rows, max(0, round(left) - BOX_RIM) : round(right) + BOX_RIM] = False
+    nobody = np.uint16(ANY & ~bits(PEOPLE))
+    return np.where(outside, narrowed(cores, np.full_like(cores, nobody)), cores)
 
 
 def kitti(data: Path, out: Path) -> None:

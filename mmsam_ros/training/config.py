@@ -106,6 +106,8 @@ class LossConfig(_Config):
             empty for none (published). The mean stays over the number of pixels.
         gate: weight of the gates' squared error, see docs/network.md; with `combine.absent:
             fallback`, whose network of RGB alone says where it is right. 0 for none.
+        keep: weight of the divergence from that network's classes where the labels leave it open;
+            with `combine.absent: fallback`. 0 for none.
     """
 
     kind: Literal["ohem", "ce"] = "ohem"  # cross-entropy of hard pixels (`ohem`, published) or all
@@ -114,6 +116,7 @@ class LossConfig(_Config):
     frames: int = ranged(0, 0)  # OHEM: frames that share `min_kept`; 0: all of a forward pass
     class_weights: tuple[float, ...] = ranged((), 0)
     gate: float = ranged(0.0, 0)
+    keep: float = ranged(0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,8 @@ class TrainConfig(_Config):
         self.require(given, "sensors", "at least one, or model.inputs 'rgb'")
         self.require(len(set(self.sensors)) == len(self.sensors), "sensors", "each once")
         combine, reads = self.model.combine, self.model.inputs == "all"
-        gated = reads and combine.gate and combine.absent == "fallback"
-        expected = "0 without model.combine.absent 'fallback' and model.combine.gate true"
+        falls_back = reads and combine.absent == "fallback"
+        expected = "0 without model.combine.absent 'fallback'"
+        self.require(falls_back or not self.loss.keep, "loss.keep", expected)
+        gated, expected = falls_back and combine.gate, f"{expected} and model.combine.gate true"
         self.require(gated or not self.loss.gate, "loss.gate", expected)

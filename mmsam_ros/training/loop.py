@@ -25,7 +25,7 @@ from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices, run
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.evaluate import FrameResult, Predictor, evaluate_frames
-from mmsam_ros.training.gate import GateLoss
+from mmsam_ros.training.fallback import FallbackLoss
 from mmsam_ros.training.loader import Batch, FrameSampler, TrainingFrames, make_loader
 from mmsam_ros.training.log import Plan, RunLog, watched_parameters
 from mmsam_ros.training.metrics import ALL, Scores
@@ -76,9 +76,10 @@ class Trainer:
         if config.device.checkpointing:
             devices.recompute_activations(self.net)
         dataset = TrainingFrames(frames, self.spec, config, tuple(others.values()))
-        criterion = loss_function(config.loss, dataset.codes.sets)
-        gated = GateLoss(criterion, self.net, config.loss.gate) if config.loss.gate else criterion
-        self.criterion = gated.to(fabric.device)
+        criterion: nn.Module = loss_function(config.loss, dataset.codes.sets)
+        if config.loss.gate or config.loss.keep:
+            criterion = FallbackLoss(criterion, self.net, config.loss.gate, config.loss.keep)
+        self.criterion = criterion.to(fabric.device)
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 
         # where the run is, and the batches from there
