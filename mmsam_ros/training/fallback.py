@@ -31,7 +31,9 @@ class FallbackLoss(nn.Module):
     Forward hooks on `net` see the pass: they run in every wrapper that trains it.
     """
 
-    def __init__(self, criterion: nn.Module, net: MMSAMAdapter, gate: float, keep: float) -> None:
+    def __init__(
+        self, criterion: OhemCrossEntropy, net: MMSAMAdapter, gate: float, keep: float
+    ) -> None:
         super().__init__()
         self.criterion, self.gate, self.keep = criterion, gate, keep
         self._alone: Tensor | None = None  # the fallback's logits (n, classes, h, w) of `_rows`
@@ -91,8 +93,8 @@ def _squared_error(p: Tensor, right: Tensor) -> Tensor:
 
 
 def _divergence(logits: Tensor, alone: Tensor, where: Tensor) -> Tensor:
-    """Of both logits (n, classes, h, w); the mean over all pixels, `where` (n, 1, H, W) has the share
-    of each that counts.
+    """Of both logits (n, classes, h, w); mean over all pixels, of which `where` (n, 1, H, W) says
+    how far they count.
     """
     own, target = (at_least_float32(x).log_softmax(dim=1) for x in (logits, alone))
     divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(dim=1, keepdim=True)

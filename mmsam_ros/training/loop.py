@@ -76,9 +76,9 @@ class Trainer:
         if config.device.checkpointing:
             devices.recompute_activations(self.net)
         dataset = TrainingFrames(frames, self.spec, config, tuple(others.values()))
-        criterion: nn.Module = loss_function(config.loss, dataset.codes.sets)
-        if config.loss.gate or config.loss.keep:
-            criterion = FallbackLoss(criterion, self.net, config.loss.gate, config.loss.keep)
+        own, loss = loss_function(config.loss, dataset.codes.sets), config.loss
+        with_fallback = loss.gate > 0 or loss.keep > 0
+        criterion = FallbackLoss(own, self.net, loss.gate, loss.keep) if with_fallback else own
         self.criterion = criterion.to(fabric.device)
         torch.manual_seed(config.seed + 1 + fabric.global_rank)  # of a process's own drop paths
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gates learn where RGB alone is right."""
+"""The network of RGB alone teaches the gates, and its classes where labels leave them open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmsam_ros.data.open import open_frames
 from mmsam_ros.model import CombineConfig, MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.training.config import TrainingError
 from mmsam_ros.training.configure import load_config
-from mmsam_ros.training.gate import GateLoss
+from mmsam_ros.training.fallback import FallbackLoss
 from mmsam_ros.training.loop import train
 from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.training.start import build
@@ -55,7 +55,7 @@ def test_right_and_wrong_pixels_count_the_same(network: MMSAMAdapter) -> None:
     seen: list[list[Tensor]] = []
     assert network.prior is not None
     handle = network.prior.register_forward_hook(lambda _, __, maps: seen.append(maps.gates))
-    loss_of = GateLoss(criterion(), network, WEIGHT)
+    loss_of = FallbackLoss(criterion(), network, WEIGHT, keep=0)
     logits = network.train()(inputs, present)
     found = loss_of(logits, labels) - criterion()(logits, labels)
     handle.remove()
@@ -78,7 +78,7 @@ def test_right_and_wrong_pixels_count_the_same(network: MMSAMAdapter) -> None:
 
 def test_the_target_teaches_the_gates_alone(network: MMSAMAdapter) -> None:
     inputs, labels = batch(2)
-    loss_of = GateLoss(criterion(), network, WEIGHT)
+    loss_of = FallbackLoss(criterion(), network, WEIGHT, keep=0)
     network.zero_grad()
     logits = network.train()(inputs, {})
     (loss_of(logits.detach(), labels) - criterion()(logits.detach(), labels)).backward()
@@ -87,9 +87,29 @@ def test_the_target_teaches_the_gates_alone(network: MMSAMAdapter) -> None:
     assert all(name.startswith("prior.gates.") for name in taught)
 
 
+def test_open_labels_keep_the_fallback_s_classes(network: MMSAMAdapter) -> None:
+    """By definition, pixel by pixel at the logits' size; the first frame has no auxiliary."""
+    inputs, labels = batch(3)
+    labels = labels[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    present = {name: torch.tensor([False, True, True]) for name in SENSORS}
+    loss_of = FallbackLoss(criterion(), network, gate=0, keep=WEIGHT)
+    logits = network.train()(inputs, present)
+    found = loss_of(logits, labels) - criterion()(logits, labels)
+    assert network.fallback is not None
+    with torch.no_grad():
+        alone = network.fallback({"rgb": inputs["rgb"][1:]})
+    guess = torch.nn.functional.interpolate(alone, size=SIZE, mode="bilinear").argmax(1)
+    counts = (labels[1:] == 255) | ((labels[1:] == CLASSES) & ((guess == 1) | (guess == 3)))
+    share = torch.nn.functional.avg_pool2d(counts.float()[:, None], 4)[:, 0]
+    assert ((share > 0) & (share < 1)).any()
+    p, q = alone.softmax(1), logits[1:].softmax(1)
+    divergence = (p * (p.log() - q.log())).sum(1)
+    torch.testing.assert_close(found, WEIGHT * (share * divergence).mean())
+
+
 def test_without_auxiliaries_there_is_nothing_to_teach(network: MMSAMAdapter) -> None:
     inputs, labels = batch(2)
-    loss_of = GateLoss(criterion(), network, WEIGHT)
+    loss_of = FallbackLoss(criterion(), network, WEIGHT, WEIGHT)
     nobody = {name: torch.tensor([False, False]) for name in SENSORS}
     network.train()(inputs, {})  # whose gates are not the next pass's
     logits = network(inputs, nobody)
@@ -106,6 +126,12 @@ def test_without_auxiliaries_there_is_nothing_to_teach(network: MMSAMAdapter) ->
 def test_a_target_needs_gates_and_a_fallback(tmp_path: Path, more: tuple[str, ...]) -> None:
     with pytest.raises(TrainingError, match=r"loss\.gate: found 0\.5, expected 0 without model\.c"):
         load_config(options(tmp_path, "--loss.gate=0.5", *more))
+
+
+@pytest.mark.parametrize("more", [(), ("--model.inputs=rgb",)])
+def test_who_keeps_the_fallback_s_classes_has_one(tmp_path: Path, more: tuple[str, ...]) -> None:
+    with pytest.raises(TrainingError, match=r"loss\.keep: found 0\.5, expected 0 without model\.c"):
+        load_config(options(tmp_path, "--loss.keep=0.5", *more))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +167,8 @@ def test_a_run_with_a_target(folder: Path) -> None:
 
 @pytest.mark.distributed
 def test_several_processes_teach_the_gates(folder: Path) -> None:
-    two = ("--batch.effective=2", "--batch.per_device=1", "--device.devices=2", "--loss.gate=1")
+    two = ("--batch.effective=2", "--batch.per_device=1", "--device.devices=2", "--loss.gate=1",
+           "--loss.keep=1")  # fmt: skip
     more = (*two, "--schedule.epochs=1", "--device.checkpointing=true")
     jobs = [
         Job(["train", *wanted(folder, strategy, f"--device.strategy={strategy}", *more)])
