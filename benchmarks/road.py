@@ -39,7 +39,7 @@ from mmsam_ros.weights import Geometry, load_model, read_spec, save_model
 
 # folder and split of each set, and what it has besides the camera
 SETS = {"CamVid 0001TP": ("camvid", "val", ()), "IDD": ("idd", "val", ()),
-        "RoadScene night": ("roadscene", "test", ("thermal",)),
+        "RoadScene night": ("roadscene_night", "test", ("thermal",)),
         "KITTI": ("kitti", "train", ("lidar",))}  # fmt: skip
 CAMVID, IDD, NIGHT, KITTI = SETS
 EVERY = 4  # of KITTI's frames, which are a tenth of a second apart

@@ -5,9 +5,9 @@ and then `--config road`.
 python examples/real_roads.py REAL_ROADS OUT
 
 REAL_ROADS has CamVid, IDD-Lite, RoadScene (camera and thermal), a drive of KITTI (camera and LiDAR)
-and labels of other networks ("pseudo"). OUT gets camvid, idd, idd_pseudo, roadscene and kitti. A
-label means a set of the classes of mmsam's synthetic world; where a pseudo label says more than
-the true one, it narrows the set. What no label says is left out (255).
+and labels of other networks ("pseudo"). OUT gets camvid, idd, idd_pseudo, roadscene (its days),
+roadscene_night and kitti. A label means a set of the classes of mmsam's synthetic world; where a
+pseudo label says more than the true one, it narrows the set. What no label says is left out (255).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mmsam_ros.data.folder_writer import FolderWriter, write_png
 from mmsam_ros.sensors import SYNTHETIC_CLASSES, class_table, palette
 
+NIGHT_BOXES = Path(__file__).with_name("night_boxes.json")
 NAMES = [info.name for info in SYNTHETIC_CLASSES]
 ANY = (1 << len(NAMES)) - 1  # every class is possible
 Sets = NDArray[np.uint16]  # of each pixel the classes that it may be, as bits
@@ -53,7 +54,7 @@ CITYSCAPES = {
 }  # fmt: skip
 BOXES = {"person": ("person", "rider"), "car": ("car", "truck"), "bicycle": ("bicycle", "rider")}
 PEOPLE = ("person", "rider")
-BOX_CORE = 0.4  # share of a box's sides, in its middle, that is its class
+CORES = {"person": 0.4, "car": 0.6, "bicycle": 0.4}  # share of a box's sides that is its middle
 BOX_RIM = 6  # pixels around the boxes of which nothing is said
 
 
@@ -90,6 +91,11 @@ def narrowed(sets: Sets, more: Sets) -> Sets:
     return np.where(sets & more, sets & more, sets)
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text())
+
+
 def read(path: Path) -> NDArray[np.uint8]:
     """An image of one channel."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -102,12 +108,12 @@ class Writer:
     """A folder data set whose label images have a value for each set of classes that occurs."""
 
     def __init__(self, root: Path, own: Mapping[str, tuple[int | str, ...]] | None = None) -> None:
-        self.root, self.frames = root, list[tuple[str, str, dict[str, str]]]()
+        self.root, self.frames = root, list[tuple[str, str]]()
         self.classes = {name: tuple(map(str, names)) for name, (_, *names) in (own or {}).items()}
         self.narrower = "only " if own else ""
         self.values = {bits(names): i for i, names in enumerate(self.classes.values())}
 
-    def add(self, split: str, name: str, image: Path, sets: Sets | None, **subsets: str) -> None:
+    def add(self, split: str, name: str, image: Path, sets: Sets | None) -> None:
         """A frame: its image is copied, its sets become a label image."""
         (self.root / "images").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image, self.root / "images" / f"{name}{image.suffix}")
@@ -117,7 +123,7 @@ class Writer:
                 if number != ANY:
                     label[sets == number] = self._value(number)
             write_png(self.root / "labels" / f"{name}.png", label)
-        self.frames.append((split, name, subsets))
+        self.frames.append((split, name))
 
     def _value(self, number: int) -> int:
         if number not in self.values:
@@ -136,17 +142,17 @@ class Writer:
             r, g, b = colours[[NAMES.index(one) for one in names]].mean(0).astype(int).tolist()
             rows.append((name, r, g, b))
         writer = FolderWriter(self.root, class_table(*rows), encodings, any_of=self.classes, **more)
-        for split, name, subsets in self.frames:
-            writer.list_frame(split, name, subsets)
+        for split, name in self.frames:
+            writer.list_frame(split, name, {})
         writer.finish()
-        counts = {s: sum(of == s for of, _, _ in self.frames) for s in ("train", "val", "test")}
+        counts = {s: sum(of == s for of, _ in self.frames) for s in ("train", "val", "test")}
         print(f"{self.root}: {counts}, classes {', '.join(self.classes)}")
 
 
 def camvid(data: Path, out: Path) -> None:
     """Sequence 0001TP is `val`, the others `train`."""
     writer, folder = Writer(out, CAMVID), data / "camvid"
-    for name, about in json.loads((folder / "sequences.json").read_text()).items():
+    for name, about in read_json(folder / "sequences.json").items():
         split = "val" if about["sequence"] == "0001TP" else "train"
         sets = true_sets(read(folder / "labels" / f"{name}.png"), CAMVID)
         if split == "train":
@@ -180,38 +186,66 @@ def idd_pseudo(data: Path, out: Path) -> None:
     writer.finish({})
 
 
-def roadscene(data: Path, out: Path) -> None:
-    """Night frames up to FLIR_06282 are `test`, without labels. Boxes say what their middle is, and
-    that nobody is outside: a person far away, without a box, covers few pixels.
+def roadscene(data: Path, out: Path, light: str = "day") -> None:
+    """The pairs of the day, or of the night, of which those up to FLIR_06282 are `test`, without
+    labels. Boxes say more than the pseudo labels.
     """
-    writer, folder = Writer(out), data / "roadscene"
-    boxed = json.loads((data / "boxes/boxes.json").read_text())["frames"]
-    for name, about in json.loads((folder / "index.json").read_text()).items():
-        held_out = about["light"] == "night" and name <= "FLIR_06282"
-        sets = pseudo_sets(data / "pseudo/roadscene", name)
-        if name in boxed:
-            sets = with_boxes(sets, boxed[name]["boxes"])
-        split = "test" if held_out else "train"
-        image = folder / "rgb" / f"{name}.jpg"
-        writer.add(split, name, image, None if held_out else sets, light=about["light"])
-        write_png(out / "thermal" / f"{name}.png", read(folder / "thermal" / f"{name}.png"))
+    writer, folder, night = Writer(out), data / "roadscene", light == "night"
+    files = (data / "boxes/boxes.json", NIGHT_BOXES)
+    boxed = {name: f["boxes"] for file in files for name, f in read_json(file)["frames"].items()}
+    index = read_json(folder / "index.json")
+    for name in (name for name, about in index.items() if about["light"] == light):
+        thermal, sets = read(folder / "thermal" / f"{name}.png"), None
+        if not night or name > "FLIR_06282":
+            sets = pseudo_sets(data / "pseudo/roadscene", name)
+            if name in boxed:
+                sets = with_boxes(sets, boxed[name], thermal if night else None)
+        split = "test" if sets is None else "train"
+        writer.add(split, name, folder / "rgb" / f"{name}.jpg", sets)
+        write_png(out / "thermal" / f"{name}.png", thermal)
     writer.finish({"thermal": "frame_gain"})
 
 
-def with_boxes(sets: Sets, boxes: Sequence[Mapping[str, Any]]) -> Sets:
-    """Sets narrowed by the boxes of a frame in boxes.json."""
-    cores, outside = sets.copy(), np.ones(sets.shape, bool)
-    for box in boxes:
-        left, top, right, bottom = box["xyxy"]
-        x, y = (left + right) / 2, (top + bottom) / 2
-        w, h = BOX_CORE * (right - left) / 2, BOX_CORE * (bottom - top) / 2
-        core = cores[round(y - h) : round(y + h) + 1, round(x - w) : round(x + w) + 1]
-        core[...] = bits(BOXES[box["class"]])
+def roadscene_night(data: Path, out: Path) -> None:
+    """The pairs of the night, with persons and cars in the boxes of boxes.json and our own."""
+    roadscene(data, out, "night")
+
+
+def with_boxes(
+    sets: Sets, boxes: Sequence[Mapping[str, Any]], thermal: NDArray[np.uint8] | None
+) -> Sets:
+    """Sets narrowed by all boxes of persons, cars and bicycles in a frame: their middles are these;
+    with the thermal image of a night, which people are warmer than, all warm pixels of a person's
+    box. Nobody is outside: a person far away, without a box, covers few pixels.
+    """
+    found, outside = sets.copy(), np.ones(sets.shape, bool)
+    for box in sorted(boxes, key=lambda box: str(box["class"]) == "person"):  # persons in front
+        if box["class"] == "person" and thermal is not None:
+            inside = window(box["xyxy"])
+            around = thermal[window(box["xyxy"], BOX_RIM)]
+            warm, _ = cv2.threshold(around, 0, 255, cv2.THRESH_OTSU)
+            found[inside][thermal[inside] > warm] = bits(BOXES["person"])
+        else:
+            core = window(shrunk(box["xyxy"], CORES[box["class"]]))
+            found[core] = bits(BOXES[box["class"]])
         if box["class"] != "car":
-            rows = slice(max(0, round(top) - BOX_RIM), round(bottom) + BOX_RIM)
-            outside[rows, max(0, round(left) - BOX_RIM) : round(right) + BOX_RIM] = False
-    nobody = np.uint16(ANY & ~bits(PEOPLE))
-    return np.where(outside, narrowed(cores, np.full_like(cores, nobody)), cores)
+            outside[window(box["xyxy"], BOX_RIM)] = False
+    nobody = np.full_like(found, ANY & ~bits(PEOPLE))
+    return np.where(outside, narrowed(found, nobody), found)
+
+
+def window(xyxy: Sequence[float], rim: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of a box and `rim` pixels around it."""
+    left, top, right, bottom = map(round, xyxy)
+    rows = slice(max(0, top - rim), max(bottom, top + 1) + rim)
+    return rows, slice(max(0, left - rim), max(right, left + 1) + rim)
+
+
+def shrunk(xyxy: Sequence[float], share: float) -> tuple[float, float, float, float]:
+    """The middle of a box, with this share of its sides."""
+    left, top, right, bottom = xyxy
+    dx, dy = ((1 - share) / 2 * side for side in (right - left, bottom - top))
+    return left + dx, top + dy, right - dx, bottom - dy
 
 
 def kitti(data: Path, out: Path) -> None:
@@ -223,7 +257,7 @@ def kitti(data: Path, out: Path) -> None:
         cloud = np.load(folder / "clouds" / f"{path.stem}.npz")
         points = np.column_stack([cloud["xyz"], cloud["intensity"]])
         np.save(out / "lidar" / f"{path.stem}.npy", points.astype(np.float32))
-    given = json.loads((folder / "calibration.json").read_text())
+    given = read_json(folder / "calibration.json")
     width, height = given["image_size"]
     camera = {"width": width, "height": height, "K": given["K"], "D": [], "model": "plumb_bob"}
     pose = {"T_camera_lidar": given["T_camera_lidar"]}
@@ -234,5 +268,5 @@ def kitti(data: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     DATA, OUT = map(Path, sys.argv[1:])
-    for convert in (camvid, idd, idd_pseudo, roadscene, kitti):
+    for convert in (camvid, idd, idd_pseudo, roadscene, roadscene_night, kitti):
         convert(DATA, OUT / convert.__name__)
