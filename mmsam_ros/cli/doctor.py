@@ -339,7 +339,7 @@ def _onnx() -> Finding:
     lacks = {name: lack for name in ("onnx", "onnxruntime", "onnxscript") if (lack := _lack(name))}
     missing = [name for name, lack in lacks.items() if lack == _ABSENT]
     if missing:
-        text = f"not installed ({', '.join(missing)}); pip install 'mmsam_ros[onnx]' brings it"
+        text = f"not installed ({', '.join(missing)}); pip install onnx onnxruntime onnxscript"
         return Finding(OK, "engine onnx", text)
     if lacks:
         text = "; ".join(f"{name} {lack}" for name, lack in lacks.items())

@@ -35,10 +35,10 @@ VERBS = {  # each is a module of this package, which is imported when it is aske
     "replay": "play a recording into ROS 2",
     "doctor": "check the installation, or a running node",
 }
-_EXTRAS = {  # extras of setup.py, and the modules they bring
-    "train": ("h5py", "jinja2", "lightning", "tensorboard", "torchmetrics"),
-    "synth": ("embreex",),
-}
+_EXTRAS = (  # packages of some verbs alone, which come together; as extras of setup.py
+    ("h5py", "jinja2", "lightning", "tensorboard", "torchmetrics"),
+    ("embreex",),
+)
 _INSTALLATION = "`mmsam doctor` says what else is missing (docs/install.md)"
 _FIRST = "MMSAM_FIRST_PROCESS"  # id of the first process, for those it starts
 
@@ -101,8 +101,8 @@ def _run(words: Sequence[str]) -> int:
         module = (error.name or "").partition(".")[0]
         if module in ("", "mmsam_ros"):
             raise
-        extras = [extra for extra, modules in _EXTRAS.items() if module in modules]
-        remedy = f"pip install 'mmsam_ros[{extras[0]}]' brings it" if extras else _INSTALLATION
+        needed = next((" ".join(names) for names in _EXTRAS if module in names), "")
+        remedy = f"pip install {needed}" if needed else _INSTALLATION
         raise CliError(f"{module} is not installed; {remedy}") from error
     except KeyboardInterrupt:
         print("mmsam: interrupted", file=sys.stderr)

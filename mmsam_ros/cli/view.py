@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show a recording, labelled by `mmsam label-bag` or not, or a data set in the folder "
         "layout: images, clouds, masks with the names and colours of the classes, confidence, all "
-        "by time. Needs Rerun: pip install 'mmsam_ros[view]'."
+        "by time. Needs Rerun: pip install rerun-sdk."
     )
     option = parser.add_argument
     option("source", type=Path, metavar="BAG|FOLDER", help="recording, or data set")
@@ -58,7 +58,7 @@ def load_rerun() -> Any:
     try:
         return importlib.import_module("rerun")
     except ImportError as error:
-        need = "view needs Rerun: pip install 'mmsam_ros[view]'"
+        need = "view needs Rerun: pip install rerun-sdk"
         raise CliError(f"{need} ({error})") from error
 
 

@@ -151,7 +151,7 @@ def load_optional(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        need = "engine onnx and the export need it: pip install 'mmsam_ros[onnx]'"
+        need = "engine onnx and the export need it: pip install onnx onnxruntime onnxscript"
         raise InferenceError(f"{name} cannot be imported ({error}); {need}") from error
 
 

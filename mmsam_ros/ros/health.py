@@ -31,20 +31,22 @@ RATED = 5.0  # seconds over which the rate of an input is taken
 
 @dataclass(frozen=True)
 class Mode:
-    """FULL: masks of all sensors; DEGRADED: of some; STARVED: none is made, for want of input;
-    FAULT: none is made, inference fails; OFF: not active, or disabled.
+    """FULL: masks of all sensors; DEGRADED: of some, or of implausible data; STARVED: none is made,
+    for want of input; FAULT: none is made, inference fails; OFF: not active, or disabled.
     """
 
     mode: str
     reason: str
     missing: tuple[str, ...] = ()  # sensors
     score: Score | None = None  # measured with these sensors, by the weights file
+    implausible: tuple[str, ...] = ()  # sensors, the camera included
 
     def is_like(self, other: Self | None) -> bool:
         """Whether the two differ in figures and details alone."""
 
         def gist(mode: Self) -> tuple[Any, ...]:
-            return mode.mode, mode.missing, re.sub(r"[,:].*|[\d.]+", "", mode.reason)
+            reason = re.sub(r"[,:].*|[\d.]+", "", mode.reason)
+            return mode.mode, mode.missing, mode.implausible, reason
 
         return other is not None and gist(self) == gist(other)
 
@@ -52,18 +54,18 @@ class Mode:
         """The content of `~/mode`; `since` in seconds of the node's clock."""
         score = self.score and {"miou": self.score.miou, "dataset": self.score.dataset}
         return json.dumps({
-            "mode": self.mode, "missing": self.missing, "score": score, "reason": self.reason,
-            "since": since,
+            "mode": self.mode, "missing": self.missing, "implausible": self.implausible,
+            "score": score, "reason": self.reason, "since": since,
         })  # fmt: skip
 
 
 def judge(
     figures: Figures, camera_age: float | None, scores: Mapping[str, Score],
-    parameters: Mapping[str, Any], missed: Collection[str] = (),
+    parameters: Mapping[str, Any], missed: Collection[str] = (), implausible: Collection[str] = (),
 ) -> Mode:  # fmt: skip
     """The mode of a node that reads its sensors. `camera_age`: seconds since the last camera
     image, None if none has come; `scores` by sensors, such as "camera+lidar"; `missed`: sensors
-    that were missing until now.
+    that were missing until now; `implausible`: those whose data cannot be true.
     """
     silence = parameters["health.silence"]
     if figures.failures >= parameters["health.failures"]:
@@ -84,6 +86,10 @@ def judge(
     )
     there = {CAMERA, *figures.shares} - set(missing)
     score = next((s for names, s in scores.items() if set(names.split("+")) == there), None)
+    if implausible:  # nothing was measured with such data
+        lost = f"without {', '.join(missing)} and " if missing else ""
+        reason = f"masks {lost}with implausible {', '.join(implausible)}"
+        return Mode(DEGRADED, reason, missing, implausible=tuple(implausible))
     if missing:
         return Mode(DEGRADED, f"masks without {', '.join(missing)}", missing, score)
     return Mode(FULL, "masks of all sensors", score=score)
@@ -179,10 +185,11 @@ class Health:
             return Mode(FAULT, pipeline.fault)
         last = next(stream.last for stream in pipeline.inputs if stream.name == CAMERA)
         age = None if last is None else time.monotonic() - last
-        figures = pipeline.monitor.figures(pipeline.sensors, what.parameters["health.silence"])
+        silence = what.parameters["health.silence"]
+        figures = pipeline.monitor.figures(pipeline.sensors, silence)
         missed = self._mode.missing if self._mode is not None else ()
-        scores = pipeline.segmenter.spec.presence.scores
-        return judge(figures, age, scores, what.parameters, missed)
+        scores, implausible = pipeline.segmenter.spec.presence.scores, pipeline.plausibility.doubted
+        return judge(figures, age, scores, what.parameters, missed, implausible(silence))
 
     def _log(self, mode: Mode) -> None:
         score = f" ({mode.score.miou} % mIoU on {mode.score.dataset})" if mode.score else ""

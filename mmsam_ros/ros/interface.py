@@ -290,7 +290,7 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
             "Runtime on a GPU."),
     _choice("engine", ("torch", "auto", "compile", "triton", "onnx"), "What runs the network. "
             "torch: PyTorch; compile: torch.compile; triton: PyTorch with kernels of its own, on a "
-            "GPU; onnx: ONNX Runtime (pip install 'mmsam_ros[onnx]'); "
+            "GPU; onnx: ONNX Runtime (pip install onnx onnxruntime onnxscript); "
             "auto: the fastest on this machine. With auto, compile and onnx the first start takes "
             "minutes, later ones seconds."),
     ParameterRow("engine.providers", "", "Execution providers of ONNX Runtime, best first, with "

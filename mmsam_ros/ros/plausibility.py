@@ -144,6 +144,7 @@ class Plausibility:
         self._watch = ChannelWatch(spec, WINDOW, LEAST, PATIENCE, PERIOD)
         self._next_log: dict[tuple[str, ...], float] = {}
         self.findings: Mapping[str, str] = {}  # of the newest frame, by "sensor.subject"
+        self._doubts: dict[str, float] = {}  # when a sensor's data last could not be true
         if scale.note:
             warn(scale.note)
         if text := check_mode(spec, mode):
@@ -158,7 +159,7 @@ class Plausibility:
         """
         planes = self._scale(planes)
         if self.mode == "off":
-            self.findings = {}
+            self.findings, self._doubts = {}, {}
             return planes
         kept, refused = dict(planes.auxiliaries), dict(planes.refused)
         all_found: dict[str, str] = {}
@@ -172,12 +173,19 @@ class Plausibility:
                 self._log(sensor, finding, frame_ids)
                 all_found[f"{sensor}.{finding.subject}"] = finding.text
             certain = [finding for finding in found if finding.certain]
+            if certain:
+                self._doubts[sensor] = self._clock()
             if certain and self.mode == "refuse" and sensor != CAMERA:
                 text = "; ".join(f"{finding.subject} {finding.text}" for finding in certain)
                 refused[sensor] = Refusal(sensor, IMPLAUSIBLE, text)
                 del kept[sensor]
         self.findings = all_found
         return replace(planes, auxiliaries=kept, refused=refused)
+
+    def doubted(self, seconds: float) -> tuple[str, ...]:
+        """Sensors, the camera included, whose data could not be true within this time."""
+        since = self._clock() - seconds
+        return tuple(sorted(name for name, last in [*self._doubts.items()] if last >= since))
 
     def _of_frame(
         self, sensor: str, frame: Frame, frame_ids: Mapping[str, str]

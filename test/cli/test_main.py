@@ -214,8 +214,8 @@ def test_errors_of_the_machine_name_their_own_cause(
 @pytest.mark.parametrize(
     ("module", "words", "remedy"),
     [
-        ("lightning", ["experiments", "list"], "mmsam_ros[train]"),
-        ("embreex", ["synth", "bag", "drive"], "mmsam_ros[synth]"),
+        ("lightning", ["experiments", "list"], "pip install h5py jinja2 lightning"),
+        ("embreex", ["synth", "bag", "drive"], "pip install embreex"),
         ("safetensors", ["weights", "list"], "mmsam doctor"),
     ],
 )

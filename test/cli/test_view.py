@@ -34,7 +34,7 @@ def test_without_rerun(
 ) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert main(["view", str(tmp_path), "--save", str(tmp_path / "x.rrd")]) == 2
-    assert "pip install 'mmsam_ros[view]'" in capsys.readouterr().err
+    assert "pip install rerun-sdk" in capsys.readouterr().err
     assert main(["view", str(tmp_path / "nothing")]) == 2
     assert "no such file" in capsys.readouterr().err
 

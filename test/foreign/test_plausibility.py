@@ -253,6 +253,21 @@ def test_a_camera_that_shows_nothing_is_said(spec: Spec, drive: list[Frame], lev
     assert strict(drive) == {}
 
 
+def test_a_sensor_is_doubted_as_long_as_it_cannot_be_true(spec: Spec, drive: list[Frame]) -> None:
+    """Which the mode tells; a finding that a scene may explain is no doubt."""
+    checked = Checked(spec)
+    look, black = checked.plausibility, lambda f: replace(f, rgb=np.zeros_like(f.rgb))
+    checked(drive)
+    assert look.doubted(2.0) == ()
+    checked(drive, lambda f: black(turned(rolled(90), known=True)(f)))
+    assert look.doubted(2.0) == ("camera", "lidar")
+    checked(drive)
+    assert (look.doubted(3.5), look.doubted(4.5)) == ((), ("camera", "lidar"))
+    look.mode = "off"
+    checked(drive[:1], black)
+    assert look.doubted(60.0) == ()
+
+
 def test_polarity_is_a_warning_after_a_while(spec: Spec, drive: list[Frame]) -> None:
     """Scenes look like that, too: it is never refused, and not said at a red light."""
     checked = Checked(spec, "refuse")

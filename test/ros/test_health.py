@@ -81,8 +81,26 @@ def test_the_mode(
     assert reason in judged.reason
     assert (judged.score and judged.score.miou) == miou
     said = json.loads(judged.to_json(7.5))
-    assert list(said) == ["mode", "missing", "score", "reason", "since"]
+    assert list(said) == ["mode", "missing", "implausible", "score", "reason", "since"]
     assert said["score"] == (None if miou is None else {"miou": miou, "dataset": "a"})
+
+
+@pytest.mark.parametrize(
+    ("lidar", "implausible", "mode", "reason"),
+    [
+        (1.0, ["lidar"], "DEGRADED", "masks with implausible lidar"),
+        (0.4, ["camera"], "DEGRADED", "masks without lidar and with implausible camera"),
+        (1.0, [], "FULL", "masks of all sensors"),
+    ],
+)
+def test_data_that_cannot_be_true_degrades(
+    lidar: float, implausible: list[str], mode: str, reason: str
+) -> None:
+    found = figures(shares={"lidar": lidar, "thermal": 1.0})
+    judged = judge(found, 0.1, SCORES, GIVEN, implausible=implausible)
+    assert (judged.mode, judged.reason) == (mode, reason)
+    assert (judged.score is None) == bool(implausible), "no score was measured with such data"
+    assert json.loads(judged.to_json(7.5))["implausible"] == implausible
 
 
 def test_a_sensor_that_comes_and_goes_does_not_flap() -> None:
@@ -124,6 +142,7 @@ def test_the_documented_thresholds() -> None:
         (("STARVED", "no mask yet"), ("STARVED", "no camera image yet"), False),
         (("OFF", "inactive"), ("OFF", "not configured"), False),
         (("DEGRADED", "w", ("lidar",)), ("DEGRADED", "w", ("thermal",)), False),
+        (("DEGRADED", "w", (), None, ("lidar",)), ("DEGRADED", "w", (), None, ("camera",)), False),
     ],
 )  # fmt: skip
 def test_a_mode_is_published_again_only_for_news(

@@ -64,7 +64,13 @@ def drive(client: Client, factor: float) -> None:
 
 
 def options(**parameters: Any) -> list[str]:
-    given = {"device": "cpu", "sync.deadline": 10.0, "lidar.extrinsics": POSE} | parameters
+    given = {
+        "device": "cpu",
+        "sync.deadline": 10.0,
+        "health.silence": 60.0,
+        "lidar.extrinsics": POSE,
+    }
+    given |= parameters
     return [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
 
 
@@ -96,6 +102,8 @@ def test_what_is_implausible_is_left_out_if_asked_for(weights: str) -> None:
         # it takes three frames to judge by statistics, and one by calibration
         assert (values["fused.camera+lidar"], values["fused.camera"]) == ("2", "2")
         assert values["last_refusal.lidar"].startswith("implausible: intensity is ")
+        assert values["mode"] == "DEGRADED"
+        assert values["mode_reason"].endswith("with implausible lidar, thermal")
         output = pair[0].output
         assert output.count("implausible: lidar intensity is ") == 1
         assert output.count("implausible: thermal view is 64 degrees wide, the camera's 75") == 1
@@ -110,4 +118,5 @@ def test_what_the_node_names_cures_it(weights: str) -> None:
         values, _ = finished(pair, 1 / 255)
         assert not [key for key in values if key.startswith("implausible")]
         assert values["fused.camera+lidar+thermal"] == "4"
+        assert values["mode"] == "FULL"
         assert "implausible" not in pair[0].output
