@@ -85,7 +85,8 @@ class Segmenter:
 
     def warm_up(self) -> None:
         """Make the engine ready for every set of sensors, so that losing one compiles nothing."""
-        warm_up(self.engine, self.spec.config, self.geometry.size)
+        with self.turn:
+            warm_up(self.engine, self.spec.config, self.geometry.size)
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +141,8 @@ class Segmenter:
 
     def _now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            # not for the whole device: that would break another thread's capture of a CUDA graph
+            torch.cuda.current_stream(self.device).synchronize()
         return time.perf_counter()
 
 
@@ -153,7 +155,9 @@ def predict(engine: Engine, prepared: Prepared) -> Tensor:
 
     def run(window: Window) -> Tensor:
         top, bottom, left, right = window
-        inputs = {m: x[:, :, top:bottom, left:right] for m, x in prepared.inputs.items()}
+        parts = {m: x[:, :, top:bottom, left:right] for m, x in prepared.inputs.items()}
+        # as in the warm-up: torch.compile compiles anew for other strides
+        inputs = {m: x.contiguous() for m, x in parts.items()}
         logits = engine(inputs)
         if not bool(logits.isfinite().all()):  # argmax would call every such pixel the first class
             raise InferenceError("the network's output is not finite")

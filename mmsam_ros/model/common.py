@@ -27,7 +27,8 @@ def channel_products(a: Tensor, b: Tensor) -> Tensor:
     On a GPU in blocks of positions: a product of so few channels and so long a sum occupies only a
     few of its multiprocessors.
     """
-    blocked = a.is_cuda and a.shape[-1] % _BLOCKS == 0
+    few = a.shape[-2] <= a.shape[-1] // _BLOCKS  # else the blocks' products are larger than a, b
+    blocked = a.is_cuda and few and a.shape[-1] % _BLOCKS == 0
     return products_in_blocks(a, b, _BLOCKS) if blocked else a @ b.transpose(-2, -1)
 
 

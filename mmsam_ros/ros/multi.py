@@ -90,7 +90,8 @@ class SharedSegmenters:
         segmenter = self._loaded.get(key)
         if segmenter is None:
             segmenter = load_segmenter(parameters, say)
-            segmenter.turn = self._turns[str(segmenter.device)]
+            device = segmenter.device
+            segmenter.turn = self._turns[f"{device.type}:{device.index or 0}"]
             self._loaded[key] = segmenter
         return segmenter
 

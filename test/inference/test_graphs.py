@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs of an engine. There is nothing to capture without a GPU."""
+"""CUDA graphs of an engine. Without a GPU there is nothing to capture, but what leads to it."""
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
 
 import pytest
@@ -15,9 +16,10 @@ from mmsam_ros.inference import Segmenter, TorchEngine
 from mmsam_ros.inference.engines import graphs
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.engines.graphs import PASSES, Graphs
+from mmsam_ros.inference.engines.ladder import Ladder
 from mmsam_ros.inference.export import Agreement, sample_inputs, subsets
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,7 @@ def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 SEVERAL = "synthetic_rgb_lidar_thermal"
 
 
+@gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["torch", "triton"])
 def test_every_set_of_sensors_is_captured_and_gives_what_pytorch_gives(
@@ -59,6 +62,7 @@ def test_every_set_of_sensors_is_captured_and_gives_what_pytorch_gives(
             same.check(f"{name} {names}", argmax=0.9 if precision == "bf16" else 0.999)
 
 
+@gpu
 def test_a_segmenter_captures_before_its_first_frame() -> None:
     spec = spec_of(SEVERAL)
     segmenter = Segmenter(random_network(spec), spec, "cuda")
@@ -70,6 +74,7 @@ def test_a_segmenter_captures_before_its_first_frame() -> None:
     assert len(captured) == len(list(subsets(spec.config)))
 
 
+@gpu
 def test_what_cannot_be_captured_goes_on_without(caplog: pytest.LogCaptureFixture) -> None:
     def waits(inputs: Mapping[str, Tensor]) -> Tensor:
         return inputs["rgb"] * float(inputs["rgb"].mean())  # the CPU asks for a value
@@ -79,20 +84,78 @@ def test_what_cannot_be_captured_goes_on_without(caplog: pytest.LogCaptureFixtur
     for _ in range(PASSES + 2):
         torch.testing.assert_close(forward({"rgb": x}), waits({"rgb": x}))
     torch.randn(2, device="cuda")  # a training that validates draws from it afterwards
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    freed = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    del freed
+    reserved = torch.cuda.memory_reserved()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < reserved, "memory can be given back as before"
     (said,) = (r.message for r in caplog.records if r.levelno == logging.WARNING)
     assert said.startswith("no CUDA graph of the network with rgb, it goes on without")
 
 
+class Replayed:
+    """Stands for a captured pass, whose logits are negative here."""
+
+    def replay(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return -inputs["rgb"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_third_pass_of_each_set_of_inputs_is_captured_once(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Whatever the order of sets; a capture that has failed is not tried again."""
+    asked: list[tuple[str, ...]] = []
+
+    def capture(_: Graphs, inputs: Mapping[str, Tensor]) -> Replayed | None:
+        asked.append(tuple(sorted(inputs)))
+        return None if fails else Replayed()
+
+    monkeypatch.setattr(Graphs, "_capture", capture)
+    forward, x = Graphs(lambda inputs: inputs["rgb"], torch.device("cpu")), torch.ones(1, 3, 8, 8)
+    sets = [{"rgb": x}, {"rgb": x, "lidar": x}]
+    for done in range(PASSES + 2):
+        expected = -x if done >= PASSES - 1 and not fails else x
+        assert all(torch.equal(forward(inputs), expected) for inputs in sets)
+    assert torch.equal(forward({"lidar": x, "rgb": x}), x if fails else -x)
+    assert asked == [("rgb",), ("lidar", "rgb")]
+
+
 def test_sizes_without_end_do_not_take_memory_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "_MOST", 2)
-    forward = Graphs(lambda inputs: 2 * inputs["rgb"], torch.device("cuda"))
-    for side in (8, 16, 24, 32):
-        x = torch.randn(1, 3, side, side, device="cuda")
-        for _ in range(PASSES + 1):
-            torch.testing.assert_close(forward({"rgb": x}), 2 * x)
+    monkeypatch.setattr(Graphs, "_capture", lambda *_: Replayed())
+    forward = Graphs(lambda inputs: inputs["rgb"], torch.device("cpu"))
+    for number, side in enumerate((8, 16, 24, 32)):
+        x = torch.ones(1, 3, side, side)
+        found = [forward({"rgb": x}) for _ in range(PASSES + 1)][-1]
+        assert torch.equal(found, -x if number < 2 else x)
     assert len(forward._captured) == 2
 
 
+def test_an_engine_that_has_failed_gives_its_graphs_back() -> None:
+    """The next one would have to fit beside them."""
+    spec = spec_of("muses_rgb_lidar", rgb_only=True)
+    engine = TorchEngine(random_network(spec), "cpu")
+    engine.use_graphs()
+    inputs = sample_inputs(("rgb",), (1, 3, *spec.geometry.size))
+    expected, failing = engine(inputs), weakref.ref(engine._forward)
+    there: list[bool] = []
+
+    def broken(_: Mapping[str, Tensor]) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    def make() -> TorchEngine:
+        there.append(failing() is not None)
+        return TorchEngine(random_network(spec), "cpu")
+
+    engine._forward.forward = broken  # type: ignore[union-attr]
+    ladder = Ladder(engine, {"next": make}, spec.geometry.size, lambda _: None)
+    torch.testing.assert_close(ladder(inputs), expected)
+    assert there == [False]
+
+
+@gpu
 def test_inputs_are_uploaded_as_they_are() -> None:
     from mmsam_ros.inference.prepare import upload
 
@@ -103,6 +166,7 @@ def test_inputs_are_uploaded_as_they_are() -> None:
         torch.testing.assert_close(there.cpu(), torch.from_numpy(array))
 
 
+@gpu
 def test_inputs_of_sample_networks_are_not_kept() -> None:
     forward = Graphs(lambda inputs: inputs["rgb"] + 1, torch.device("cuda"))
     first, second = (sample_inputs(("rgb",), (1, 3, 8, 8))["rgb"].cuda() + i for i in (0, 1))

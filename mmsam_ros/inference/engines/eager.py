@@ -54,6 +54,11 @@ class TorchEngine:
         """Compute as CUDA graphs from now on. The weights must stay where and as they are."""
         self._forward = Graphs(self._forward, self.device)
 
+    def drop_graphs(self) -> None:
+        """Compute without them again; their memory is free then."""
+        if isinstance(self._forward, Graphs):
+            self._forward = self._forward.forward
+
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`."""

@@ -20,8 +20,8 @@ class Graphs:
 
     Launching thousands of small kernels one by one takes longer than running them. The first passes
     of a set run as they are, the next one is captured, and from then on replayed. A set that cannot
-    be captured, which is logged, goes on without, and so do sizes beyond the first 32. Threads take
-    turns.
+    be captured, which is logged, goes on without, and so do sizes beyond the first 32. Callers take
+    turns (`Segmenter.turn`).
 
     Args:
         forward: computes logits of normalised images, always with the same kernels.
@@ -29,10 +29,12 @@ class Graphs:
     """
 
     def __init__(self, forward: Forward, device: torch.device) -> None:
-        self._forward, self._device = forward, device
+        self.forward, self._device = forward, device
         self._passes: dict[Signature, int] = {}
         self._captured: dict[Signature, _Captured | None] = {}
         self._pool: Any = None  # memory that the graphs share
+        # to capture on: the one that PyTorch chooses is on the first GPU that has captured
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits, in memory of their own."""
@@ -41,32 +43,36 @@ class Graphs:
         if passes == PASSES and len(self._captured) < _MOST:
             self._captured[key] = self._capture(inputs)
         graph = self._captured.get(key)
-        return self._forward(inputs) if graph is None else graph.replay(inputs)
+        return self.forward(inputs) if graph is None else graph.replay(inputs)
 
     def _capture(self, inputs: Mapping[str, Tensor]) -> "_Captured | None":
-        with torch.cuda.device(self._device):
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
+        device = self._device
+        # a capture that fails leaves its stream as the current one
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
+            if self._stream is None:
+                self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
             try:
-                return _Captured(self._forward, inputs, self._pool)
+                return _Captured(self.forward, inputs, self._pool, self._stream)
             except RuntimeError as error:  # out of memory, or an operation that waits for the CPU
-                _end_of_capture()
                 reason = str(error).strip().partition("\n")[0]
-                _log.warning(
-                    "no CUDA graph of the network with %s, it goes on without, slower: %s",
-                    ", ".join(inputs), reason,
-                )  # fmt: skip
-                return None
+            _end_of_capture(self._stream)  # the error is gone, and with it what its frames held
+        _log.warning(
+            "no CUDA graph of the network with %s, it goes on without, slower: %s",
+            ", ".join(inputs), reason,
+        )  # fmt: skip
+        return None
 
 
 class _Captured:
     """A captured pass with the memory that it reads and writes."""
 
-    def __init__(self, forward: Forward, inputs: Mapping[str, Tensor], pool: Any) -> None:
+    def __init__(
+        self, forward: Forward, inputs: Mapping[str, Tensor], pool: Any, stream: torch.cuda.Stream
+    ) -> None:
         self._inputs = {name: image.clone() for name, image in inputs.items()}
         self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        # other threads may use the GPU meanwhile
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        # other threads may use the GPU meanwhile, but not wait for all of it
+        with torch.cuda.graph(self._graph, pool, stream, "thread_local"):
             self._logits = forward(self._inputs)
 
     def replay(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -76,9 +82,9 @@ class _Captured:
         return self._logits.clone()
 
 
-def _end_of_capture() -> None:
+def _end_of_capture(stream: torch.cuda.Stream) -> None:
     """After a capture that failed PyTorch's generator of random numbers believes that one is going
     on, and refuses to draw, until another capture ends.
     """
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
         torch.zeros((), device="cuda")

@@ -93,6 +93,8 @@ class Ladder:
     def _below(self, failure: Exception) -> Iterator[Engine]:
         """The present engine, and those that follow as far as they can be made."""
         yield self._engine
+        if isinstance(self._engine, TorchEngine):
+            self._engine.drop_graphs()  # else the next one would have to fit beside them
         for name, make in self._rungs:
             self._say(f"engine {self.name} fails, trying {name}: {_line(failure)}")
             free_memory()
@@ -103,8 +105,9 @@ class Ladder:
 
 
 def rungs(engine: Engine, model: MMSAMAdapter, precision: str) -> dict[str, Make]:
-    """What follows an engine: PyTorch, on a GPU without CUDA graphs, then PyTorch with half the
-    memory. Not the CPU: masks at a tenth of the rate would hide the fault.
+    """What follows an engine: PyTorch, on a GPU without CUDA graphs, then PyTorch in bf16, whose
+    activations take half the memory. Not the CPU: masks at a tenth of the rate would hide the
+    fault.
     """
     half, device = precision == "bf16", engine.device  # the lambdas must not hold it
     found: dict[str, Make] = {}
@@ -120,7 +123,7 @@ def _computed(engine: Engine, inputs: Mapping[str, Tensor]) -> Tensor:
     """The engine's logits, once computed: a GPU reports an error only when it is waited for."""
     logits = engine(inputs)
     if engine.device.type == "cuda":
-        torch.cuda.synchronize(engine.device)
+        torch.cuda.current_stream(engine.device).synchronize()
     return logits
 
 
@@ -146,7 +149,7 @@ def lost(device: torch.device) -> str:
     """The error of a device that no longer works in this process; empty if it works."""
     if device.type == "cuda":
         try:
-            torch.cuda.synchronize(device)
+            torch.cuda.current_stream(device).synchronize()
         except RuntimeError as error:
             return _line(error)
     return ""
