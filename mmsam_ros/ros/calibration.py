@@ -194,15 +194,15 @@ class Extrinsics:
         else:
             self.source = "TF, else parameters"
 
-    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any) -> Matrix:
-        """(4, 4), camera <- sensor at the stamp (builtin_interfaces/Time) of the sensor's message;
-        RosError (reason "no_extrinsics") if it is not known.
+    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, time_ns: int) -> Matrix:
+        """(4, 4), camera <- sensor at a time on the camera's clock, which is that of TF; RosError
+        (reason "no_extrinsics") if it is not known.
         """
         # tf2 takes no leading slashes, but drivers of ROS 1 times still write them
         frames = camera_frame.lstrip("/"), sensor_frame.lstrip("/")
         path = f"from frame {frames[1]!r} to frame {frames[0]!r}"
         try:
-            found = self._of_tf(sensor, frames, stamp)
+            found = self._of_tf(sensor, frames, time_ns)
         except RosError as error:
             if sensor in self._fixed:
                 text = f"{sensor}: no pose {path} in TF: parameter {sensor}.extrinsics is used"
@@ -230,7 +230,7 @@ class Extrinsics:
         frames = fixed.lstrip("/"), frame.lstrip("/")
         return self._transforms.twist(*frames, time_ns, round(stale * 1e9))
 
-    def _of_tf(self, sensor: str, frames: tuple[str, str], stamp: Any) -> Matrix:
+    def _of_tf(self, sensor: str, frames: tuple[str, str], time_ns: int) -> Matrix:
         """The pose that needs no parameter; RosError with the reason why there is none."""
         if frames[0] == frames[1] != "" and sensor not in self._fixed:
             return np.eye(4)
@@ -242,7 +242,7 @@ class Extrinsics:
         now = time.monotonic()
         if now < asked + REFRESH:
             return matrix
-        matrix, static = self._transforms.find(*frames, stamp)
+        matrix, static = self._transforms.find(*frames, time_ns)
         if static:
             if len(self._static) >= MAX_NOTES:  # frames that count up
                 self._static.clear()
@@ -263,8 +263,8 @@ class Extrinsics:
 class Transforms(Protocol):
     """Where extrinsics are looked up."""
 
-    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
-        """(4, 4), target <- source at a stamp, and whether it never changes; RosError if it is not
+    def find(self, target: str, source: str, time_ns: int) -> tuple[Matrix, bool]:
+        """(4, 4), target <- source at a time, and whether it never changes; RosError if it is not
         known.
         """
 
@@ -296,8 +296,8 @@ class _Transforms:
         self._buffer = Buffer(node=node)
         self._listener = TransformListener(self._buffer, node)
 
-    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
-        """(4, 4), target <- source at the stamp, and whether it never changes; RosError if TF does
+    def find(self, target: str, source: str, time_ns: int) -> tuple[Matrix, bool]:
+        """(4, 4), target <- source at a time, and whether it never changes; RosError if TF does
         not have it. It does not wait: a transform that is `LATE` or less behind will do.
         """
         try:
@@ -305,9 +305,10 @@ class _Transforms:
             if nanoseconds(latest.header.stamp) == 0:  # the chain is all static
                 return transform_matrix(latest.transform), True
             try:
-                found = self._buffer.lookup_transform(target, source, self._time.from_msg(stamp))
+                at = self._time(nanoseconds=max(time_ns, 1))  # 0 asks for the newest
+                found = self._buffer.lookup_transform(target, source, at)
             except self._too_early:
-                if abs(nanoseconds(latest.header.stamp) - nanoseconds(stamp)) > LATE:
+                if abs(nanoseconds(latest.header.stamp) - time_ns) > LATE:
                     raise
                 found = latest
             return transform_matrix(found.transform), False
@@ -323,6 +324,8 @@ class _Transforms:
             if newest == 0:
                 raise RosError(f"frame {source!r} does not move in {target!r} by TF")
             end = twist_end(newest, time_ns, stale, f"from {source!r} to {target!r}")
+            if end <= WAY:  # a simulation has just begun; rclpy has no time before 0
+                raise RosError(f"TF from {source!r} to {target!r} begins later")
             first, last = (
                 transform_matrix(
                     self._buffer.lookup_transform(

@@ -139,16 +139,16 @@ class FrameBuilder:
         """One sensor's part of a frame; `camera` raises if it is needed and not there."""
         if entry.decoded is None:  # a held message is decoded once for all its sets
             entry.decoded = self._decode(entry.stream, entry.message)
-        frame_id, stamp = entry.message.header.frame_id, entry.message.header.stamp
+        frame_id, time_ns = entry.message.header.frame_id, entry.time_ns
         camera_frame = image.message.header.frame_id
         if isinstance(entry.decoded, Points):
             camera()
             xyz, intensity, *_ = entry.decoded
             if self.motion is not None:
                 xyz = self.motion.compensated(entry.decoded, entry, image)
-            pose = self.poses.lookup(entry.stream, camera_frame, frame_id, stamp)
+            pose = self.poses.lookup(entry.stream, camera_frame, frame_id, time_ns)
             if self.adjust.lidar_frame:
-                inside = self._in_lidar_frame(frame_id, stamp)
+                inside = self._in_lidar_frame(frame_id, time_ns)
                 xyz = _moved(xyz, inside)
                 pose = pose @ np.linalg.inv(inside)
             return LidarPoints(xyz, intensity, pose)
@@ -159,7 +159,7 @@ class FrameBuilder:
             return SensorImage(entry.decoded, self.thermal, limits, inverted)
         height, width = entry.decoded.shape
         thermal = self.infos.model("thermal", height, width, frame_id)
-        pose = self.poses.lookup("thermal", camera_frame, frame_id, stamp)
+        pose = self.poses.lookup("thermal", camera_frame, frame_id, time_ns)
         rotation = camera().R @ pose[:3, :3] @ thermal.R.T
         registration = Registration.from_rotation(camera().K, rotation, thermal.K)
         for name, model in ((CAMERA, camera()), ("thermal", thermal)):
@@ -172,11 +172,11 @@ class FrameBuilder:
                 )
         return SensorImage(entry.decoded, registration, limits, inverted)
 
-    def _in_lidar_frame(self, frame_id: str, stamp: Any) -> Matrix:
+    def _in_lidar_frame(self, frame_id: str, time_ns: int) -> Matrix:
         """(4, 4), lidar.frame <- the cloud's own; RosError (reason "no_extrinsics") without one."""
         frame, given = self.adjust.lidar_frame, self.adjust.lidar_frame_pose
         try:
-            return self.poses.lookup("lidar.frame", frame, frame_id, stamp)
+            return self.poses.lookup("lidar.frame", frame, frame_id, time_ns)
         except RosError as error:
             if given is not None:
                 return given

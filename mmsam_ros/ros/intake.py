@@ -3,7 +3,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mmsam_ros.ros.notes import Notes
@@ -41,11 +41,13 @@ class _Source:
 @dataclass
 class Intake:
     """Refuses messages without a stamp and those of a second sensor on one topic; says which
-    stamps are in the future. `clock`: this node's time in nanoseconds, 0 while it is not known.
+    stamps are in the future. `clock`: this node's time in nanoseconds, 0 while it is not known;
+    `offsets`: seconds that a stream's stamps are corrected by.
     """
 
     clock: Callable[[], int] = lambda: 0
     notes: Notes = field(default_factory=Notes)
+    offsets: Mapping[str, float] = field(default_factory=dict)
     _sources: dict[str, _Source] = field(default_factory=dict)
     _ahead: Counter[str] = field(default_factory=Counter)  # messages in a row
 
@@ -69,7 +71,7 @@ class Intake:
 
     def _look_ahead(self, stream: str, stamp_ns: int) -> None:
         clock = self.clock()
-        ahead = (stamp_ns - clock) / 1e9
+        ahead = (stamp_ns - clock) / 1e9 + self.offsets.get(stream, 0.0)
         if not clock or ahead <= AHEAD:
             self._ahead[stream] = 0
             return

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
-from mmsam_ros.ros.calibration import Matrix, transform_matrix
+from mmsam_ros.ros.calibration import Matrix, nanoseconds, transform_matrix
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.transforms import RecordedTransforms
 from mmsam_ros.sensors import SensorError
@@ -41,19 +41,20 @@ class HeardTransforms:
             except SensorError as error:
                 self.faults[child] = f"from {parent!r} to {child!r}: {error}"
 
-    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
+    def find(self, target: str, source: str, time_ns: int) -> tuple[Matrix, bool]:
         """See `calibration.Transforms`."""
-        return self._known.find(target, source, stamp)
+        return self._known.find(target, source, time_ns)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A pose that the node needs: of frame `source` in frame `target`, at a message's stamp."""
+    """A pose that the node needs: of frame `source` in frame `target`, at a time on the
+    camera's clock."""
 
     sensor: str
     target: str
     source: str
-    stamp: Any
+    time_ns: int
     parameter: str = ""  # gives the pose where TF does not
     given: bool = False  # whether that parameter is set
     may_be_equal: bool = True  # equal frames are one and the same, and need no transform
@@ -71,23 +72,28 @@ def poses_needed(
     """
     thermal = headers.get("thermal", []) if parameters.get("thermal.registration") == "rotation" \
         else []  # fmt: skip
+
+    def time_ns(sensor: str, header: Any) -> int:
+        return nanoseconds(header.stamp) + round(1e9 * parameters.get(f"{sensor}.offset", 0.0))
+
     for sensor, some in (("lidar", headers.get("lidar", [])), ("thermal", thermal)):
         name = f"{sensor}.extrinsics"
         for header in some:
             given = bool(parameters.get(name))
             frame = header.frame_id.lstrip("/")
-            yield Pose(sensor, camera, frame, header.stamp, name, given, may_be_equal=not given)
+            time = time_ns(sensor, header)
+            yield Pose(sensor, camera, frame, time, name, given, may_be_equal=not given)
     for header in headers.get("lidar", []):
-        frame = header.frame_id.lstrip("/")
+        frame, time = header.frame_id.lstrip("/"), time_ns("lidar", header)
         if target := parameters.get("lidar.frame"):
             given = bool(parameters.get("lidar.frame_pose"))
-            yield Pose("lidar.frame", target, frame, header.stamp, "lidar.frame_pose", given)
+            yield Pose("lidar.frame", target, frame, time, "lidar.frame_pose", given)
         if parameters.get("lidar.motion") == "tf":
             target = parameters.get("lidar.motion_frame", "")
-            yield Pose("lidar.motion", target, frame, header.stamp, may_be_equal=False)
+            yield Pose("lidar.motion", target, frame, time, may_be_equal=False)
         for twist in headers.get("twist", []) if parameters.get("lidar.motion") == "twist" else []:
             target, given = twist.frame_id.lstrip("/"), bool(parameters.get("lidar.motion_pose"))
-            yield Pose("lidar.motion", target, frame, header.stamp, "lidar.motion_pose", given)
+            yield Pose("lidar.motion", target, frame, time, "lidar.motion_pose", given)
 
 
 def check_pose(pose: Pose, transforms: HeardTransforms | None) -> Finding:
@@ -108,7 +114,7 @@ def check_pose(pose: Pose, transforms: HeardTransforms | None) -> Finding:
         return Finding(WARNING, subject, f"{path} is not looked up: tf2_msgs is not installed here",
                        "apt install ros-jazzy-tf2-msgs")  # fmt: skip
     try:
-        matrix, static = transforms.find(pose.target, pose.source, pose.stamp)
+        matrix, static = transforms.find(pose.target, pose.source, pose.time_ns)
     except RosError as error:
         faults = [fault for child, fault in transforms.faults.items() if child in str(error)]
         return _replaced(pose, subject, "; ".join([f"no transform {path} ({error})", *faults]),

@@ -118,7 +118,7 @@ def camera_rgb(
         if hasattr(message, "format"):  # only a CompressedImage has one
             if "compressedDepth" in message.format:
                 raise RosError(f"format is {message.format!r}, expected jpeg or png", "compressed")
-            return picture_rgb(_decompress(message), sent_encoding(message), depth)
+            return picture_rgb(_camera_picture(message), sent_encoding(message), depth)
         pixels, encoding = read(message, CAMERA_PIXELS)
         if encoding in ("8UC3", "8UC4"):
             notes.warning(
@@ -255,6 +255,15 @@ def _decompress(message: Any) -> Array:
     except SensorError as error:
         raise RosError(f"{form} data {error}", "compressed") from error
     return pixels
+
+
+def _camera_picture(message: Any) -> Array:
+    """The pixels, unless image_transport has clipped 16 bits at 255, as it does to grey and Bayer
+    images that become jpeg; others it scales, and then names what it scaled to.
+    """
+    if message.format.rstrip().endswith("jpeg compressed"):
+        return _as_deep_as_sent(message)
+    return _decompress(message)
 
 
 def _as_deep_as_sent(message: Any) -> Array:

@@ -60,9 +60,9 @@ class CloudMotion:
 
     def _twist(self, cloud: Entry, time_ns: int) -> tuple[Vector, Vector]:
         """The LiDAR's twist in its own frame at a time."""
-        header = cloud.message.header
+        frame_id = cloud.message.header.frame_id
         if self.by == "tf":
-            linear, angular = self.poses.twist(self.frame, header.frame_id, time_ns, STALE)
+            linear, angular = self.poses.twist(self.frame, frame_id, time_ns, STALE)
             return twist_at(linear, angular, np.eye(4))
         known = [*self._twists]
         if not known:
@@ -74,18 +74,19 @@ class CloudMotion:
                 f"vehicle/twist has nothing within {STALE:g} s of the image, the nearest is "
                 f"{apart:.2f} s away"
             )
-        place = self._place(found.header.frame_id, header)
+        place = self._place(found.header.frame_id, cloud)
         v, w = found.twist.linear, found.twist.angular
         return twist_at((v.x, v.y, v.z), (w.x, w.y, w.z), place)
 
-    def _place(self, body: str, header: Any) -> Matrix:
+    def _place(self, body: str, cloud: Entry) -> Matrix:
         """(4, 4), frame of the twist <- the cloud's own."""
+        frame_id = cloud.message.header.frame_id
         try:
-            return self.poses.lookup("lidar.motion", body, header.frame_id, header.stamp)
+            return self.poses.lookup("lidar.motion", body, frame_id, cloud.time_ns)
         except RosError as error:
             if self.pose is not None:
                 return self.pose
             raise RosError(
-                f"no transform from frame {header.frame_id!r} of the cloud to {body!r} of "
+                f"no transform from frame {frame_id!r} of the cloud to {body!r} of "
                 "vehicle/twist; publish it on /tf_static or set the parameter lidar.motion_pose"
             ) from error

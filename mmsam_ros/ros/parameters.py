@@ -12,13 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmsam_ros.inference import Segmenter
+from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.engines.eager import PRECISIONS, TorchEngine
 from mmsam_ros.inference.engines.ladder import Ladder, free_memory, rungs
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
@@ -149,7 +150,8 @@ def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segment
         make_geometry(parameters, spec),
         engine=parameters["engine"], providers=tuple(providers),
     )  # fmt: skip
-    _warm_up(segmenter, model, parameters, say)
+    size, given = segmenter.geometry.size, parameters["precision"]
+    _warm_up(segmenter, lambda d: make_engine("torch", model, d, given, size), parameters, say)
     engine = segmenter.engine
     followers = rungs(engine, model, parameters["precision"])
     segmenter.engine = Ladder(engine, followers, segmenter.geometry.size, say)
@@ -157,7 +159,8 @@ def load_segmenter(parameters: Parameters, say: Callable[[str], Any]) -> Segment
 
 
 def _warm_up(
-    segmenter: Segmenter, model: MMSAMAdapter, parameters: Parameters, say: Callable[[str], Any]
+    segmenter: Segmenter, make_torch: Callable[[torch.device], Engine], parameters: Parameters,
+    say: Callable[[str], Any],
 ) -> None:  # fmt: skip
     """Make the segmenter ready. The engine that `auto` chose may work with all sensors, as it was
     measured, and fail with fewer: PyTorch then takes its place, which `say` logs.
@@ -176,7 +179,7 @@ def _warm_up(
     device = engine.device
     del engine, segmenter.engine  # there may be no room for both
     free_memory()
-    segmenter.engine = make_engine("torch", model, device, precision, segmenter.geometry.size)
+    segmenter.engine = make_torch(device)
     segmenter.warm_up()
 
 

@@ -83,10 +83,10 @@ class Pipeline:
             builder, self.segmenter, self._outputs, node.context.ok, self._is_wanted,
             self._sending, self.plausibility, self._made,
         )  # fmt: skip
-        self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes)
+        self._offsets: dict[str, float] = {}  # by sensor, as the parameters are now
+        self._intake = Intake(lambda: node.get_clock().now().nanoseconds, notes, self._offsets)
         self.inputs = self._make_inputs()
         check_names(node, self.inputs)
-        self._offsets: dict[str, float] = {}  # by sensor, as the watch knows them
         self._worker: Worker | None = None
         self._pace = Pace()  # of all workers
         self._memory = FullMemory()
@@ -158,6 +158,8 @@ class Pipeline:
             return
         if taken := self._worker.stuck:
             self.fault = f"a frame has not ended for {taken:.0f} s"
+        if self._worker.died:
+            self.fault = "the thread that makes the masks has ended, see its traceback"
         for stream in self.inputs:
             published = stream.update()
             if stream.name in self.sensors:

@@ -33,6 +33,7 @@ from mmsam_ros.sensors import (
     sample_planes,
 )
 from mmsam_ros.sensors.limits import MAX_NOTES, shortened
+from mmsam_ros.sensors.statistics import is_swapped, likeness
 from mmsam_ros.weights import Spec
 
 IMPLAUSIBLE = "implausible"  # reason of a refusal
@@ -286,22 +287,11 @@ def _of_camera(rgb: NDArray[np.uint8]) -> Iterator[Finding]:
 def _smooth(image: NDArray[Any]) -> Iterator[Finding]:
     """Whether pixels side by side are alike, as in every picture."""
     image = image[::4]
-    alike = _likeness(image)
-    swapped = _likeness(image.byteswap()) if image.dtype == np.uint16 else 0.0
-    if swapped > max(alike, 0.9) + (1 - swapped):
+    alike = likeness(image)
+    if is_swapped(image):
         found = "is a picture only with the bytes of each value swapped"
         yield Finding("value", found, "correct the byte order (is_bigendian) of the driver")
     elif alike < _NOISE:
         found = f"is noise: pixels side by side have a correlation of {alike:.2f}"
         remedy = "check the camera's lens and shutter, and the encoding"
         yield Finding("value", found, remedy, certain=False)
-
-
-def _likeness(image: NDArray[Any]) -> float:
-    """Correlation of the pixels side by side, 1 where all are the same."""
-    values = image.astype(np.float64)
-    values = values[np.isfinite(values).all(axis=1)]  # rows
-    values -= values.mean() if values.size else 0.0
-    left, right = values[:, :-1], values[:, 1:]
-    size = float(np.sqrt((left * left).sum() * (right * right).sum()))
-    return float((left * right).sum()) / size if size else 1.0

@@ -40,7 +40,7 @@ class RecordedTransforms:
                 continue
             del known[: bisect_left(known, known[-1][0] - _KEPT, key=_stamp)]
 
-    def find(self, target: str, source: str, stamp: Any) -> tuple[Matrix, bool]:
+    def find(self, target: str, source: str, time_ns: int) -> tuple[Matrix, bool]:
         """See `calibration.Transforms`; the newest will do if it is `LATE` or less older."""
         try:
             return transform_chain(self._static, target, source), True
@@ -48,7 +48,7 @@ class RecordedTransforms:
             moving = self._between(target, source)
             if not moving:
                 raise
-        wanted, newest = nanoseconds(stamp), self._newest(moving)
+        wanted, newest = time_ns, self._newest(moving)
         if newest < wanted <= newest + LATE:
             wanted = newest
         return self._pose(target, source, moving, wanted), False

@@ -195,6 +195,11 @@ class Worker(threading.Thread):
         taken = 0.0 if began is None else time.monotonic() - began
         return taken if taken > self._pace.stuck else None
 
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended without `stop`: what settles a set has failed."""
+        return self.ident is not None and not self.is_alive() and not self._stopping.is_set()
+
     def stop(self, patience: float | None = None) -> None:
         """Finish the current set, drop what waits ("shutdown") and end the thread.
 

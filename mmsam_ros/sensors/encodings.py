@@ -189,7 +189,7 @@ def decode_raster(image: NDArray[np.generic], encoding: str) -> NDArray[np.float
         if image.dtype.kind == "u":
             values /= 1000.0
         else:
-            values[~np.isfinite(values)] = 0.0
+            values[~((values > 0) & (values < math.inf))] = 0.0
     if image.dtype.kind == "f" and not (np.abs(values) <= MAX_VALUE).all():
         raise SensorError(
             f"{encoding} image holds NaN or infinite values or some beyond {MAX_VALUE:g}, "

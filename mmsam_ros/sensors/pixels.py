@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros.sensors import jpeg, png
 from mmsam_ros.sensors.errors import SensorError
+from mmsam_ros.sensors.statistics import is_swapped
 
 Array = NDArray[Any]
 _NO_COLOUR = 128  # chroma of grey
@@ -93,6 +94,8 @@ def _decode(data: bytes, flags: int) -> Array:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:  # no fault of the data
+            raise MemoryError(str(error).strip()) from error
         raise SensorError(f"of {len(data)} bytes is broken ({error})") from error
     if pixels is None:
         raise SensorError(f"of {len(data)} bytes cannot be decoded")
@@ -158,6 +161,12 @@ def to_8_bits(pixels: Array, depth: BitDepth | None = None) -> NDArray[np.uint8]
         return pixels
     if pixels.dtype != np.uint16:
         raise SensorError(f"picture is {pixels.dtype}, expected uint8 or uint16")
+    some = pixels[::4] if pixels.ndim == 2 else pixels[::4, :, 1]
+    if is_swapped(some):
+        raise SensorError(
+            "picture of 16 bits is one only with the bytes of each value swapped; correct the byte "
+            "order (is_bigendian) of the driver"
+        )
     (depth or BitDepth()).check(pixels)
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257))  # rounds
 

@@ -113,6 +113,24 @@ def robust_mean(values: NDArray[np.float32]) -> float:
     return float(values.clip(*np.percentile(values, (5, 95))).mean(dtype=np.float64))
 
 
+def likeness(image: NDArray[Any]) -> float:
+    """Correlation of the pixels side by side, 1 where all are the same."""
+    values = image.astype(np.float64)
+    values = values[np.isfinite(values).all(axis=1)]  # rows
+    values -= values.mean() if values.size else 0.0
+    left, right = values[:, :-1], values[:, 1:]
+    size = float(np.sqrt((left * left).sum() * (right * right).sum()))
+    return float((left * right).sum()) / size if size else 1.0
+
+
+def is_swapped(image: NDArray[Any]) -> bool:
+    """Whether an image of 16 bits is a picture only with the bytes of each value swapped."""
+    if image.dtype != np.uint16:
+        return False
+    alike, swapped = likeness(image), likeness(image.byteswap())
+    return swapped > max(alike, 0.9) + (1 - swapped)
+
+
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Pearson's, 0 where one of both is constant."""
     a, b = first - first.mean(), second - second.mean()

@@ -147,10 +147,10 @@ def test_what_cannot_be_used_is_said(options: dict[str, object], said: str) -> N
         Segmenter(random_network(spec), spec, "cpu", **options)
 
 
-def test_a_missing_onnx_runtime_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_onnx_runtime_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     spec = spec_of("muses_rgb_lidar")
-    with pytest.raises(InferenceError, match=r"pip install 'mmsam_ros\[onnx\]'"):
+    with pytest.raises(InferenceError, match=r"pip install onnx onnxruntime onnxscript"):
         Segmenter(random_network(spec), spec, "cpu", engine="onnx")
 
 

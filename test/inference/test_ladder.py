@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_frame_that_no_engine_takes_replaces_none() -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name", "failure"),
-    [(torch.cuda, "synchronize", LOST), (torch, "zeros", FULL), (torch, "zeros", LOST)],
+    [(torch.cuda, "current_stream", LOST), (torch, "zeros", FULL), (torch, "zeros", LOST)],
 )
 def test_a_gpu_that_fails_late_or_has_no_room_for_blank_images_is_a_fault(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, failure: Exception
@@ -113,9 +114,10 @@ def test_a_gpu_that_fails_late_or_has_no_room_for_blank_images_is_a_fault(
     def fail(*_: Any, **__: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    fine = SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: fine)
     monkeypatch.setattr(owner, name, fail)
-    engine = Failing("torch", None if name == "synchronize" else failure)
+    engine = Failing("torch", None if name == "current_stream" else failure)
     engine.device = torch.device("cuda")
     with pytest.raises(EngineError, match="no engine computes any more, the last one was torch"):
         ladder(engine)[0](IMAGE)

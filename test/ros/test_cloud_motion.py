@@ -93,7 +93,7 @@ class Poses:
     def __init__(self, car: Vehicle) -> None:
         self.car, self.moves = car, True
 
-    def lookup(self, sensor: str, target: str, source: str, stamp: Any) -> np.ndarray:
+    def lookup(self, sensor: str, target: str, source: str, time_ns: int) -> np.ndarray:
         rig = self.car.rig
         return rig.T_camera_lidar if target == "camera" else rig.lidar.T_base
 
@@ -217,10 +217,10 @@ def test_what_is_missing_is_said_once_and_the_cloud_used_as_it_is(
     elif spoil == "place":
         lookup = rig.poses.lookup
 
-        def missing(sensor: str, target: str, source: str, stamp: Any) -> np.ndarray:
+        def missing(sensor: str, target: str, source: str, time_ns: int) -> np.ndarray:
             if target == "base_link":
                 raise RosError("no", "no_extrinsics")
-            return lookup(sensor, target, source, stamp)
+            return lookup(sensor, target, source, time_ns)
 
         monkeypatch.setattr(rig.poses, "lookup", missing)
     rig.poses.moves = False

@@ -211,6 +211,10 @@ def test_stamps_in_the_future_are_said_once() -> None:
     send(20, 100.0)
     assert len(said) == 1
     assert said[0].startswith("camera: its stamps are 100.0 s ahead of this node's clock")
+    offsets = {"camera": -100.0}  # corrects them
+    intake = Intake(lambda: clock, Notes(said.append, said.append), offsets)
+    send(30, 100.0)
+    assert len(said) == 1
     unknown = Intake(lambda: 0, Notes(said.append, said.append))  # use_sim_time without a /clock
     for _ in range(30):
         unknown.refusal("camera", clock, "camera", 1.0)

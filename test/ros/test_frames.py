@@ -36,7 +36,7 @@ class Poses:
         self.matrix = matrix
 
     def lookup(
-        self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any
+        self, sensor: str, camera_frame: str, sensor_frame: str, time_ns: int
     ) -> NDArray[np.float64]:
         if sensor_frame == "lost":
             raise RosError("no pose", "no_extrinsics")
@@ -213,7 +213,7 @@ class Tree:
     def __init__(self, **poses: NDArray[np.float64]) -> None:
         self.poses = poses
 
-    def lookup(self, sensor: str, target: str, source: str, stamp: Any) -> NDArray[np.float64]:
+    def lookup(self, sensor: str, target: str, source: str, time_ns: int) -> NDArray[np.float64]:
         if f"{target}_{source}" not in self.poses:
             raise RosError("no pose", "no_extrinsics")
         return self.poses[f"{target}_{source}"]
@@ -340,7 +340,7 @@ def test_long_texts_of_a_sender_are_shortened() -> None:
     _, views = confirmed(32, 24, info=odd)
     assert len(views["thermal"]) <= MAX_TEXT
 
-    def lookup(sensor: str, target: str, source: str, stamp: Any) -> NDArray[np.float64]:
+    def lookup(sensor: str, target: str, source: str, time_ns: int) -> NDArray[np.float64]:
         raise RosError(f"no way to {source}", "no_extrinsics")
 
     build = builder()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import array
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,3 +269,60 @@ def test_real_edge_cases(shared: Path) -> None:
     depth = depth_values(bag["/depth/image_raw/compressedDepth"][0])
     assert depth.dtype == np.uint16
     assert depth.max() > 0
+
+
+@pytest.mark.parametrize("sent", ["mono16", "bayer_rggb16"])
+def test_a_camera_of_16_bits_that_became_jpeg(sent: str) -> None:
+    """image_transport clips grey and Bayer images of 16 bits at 255: they would be white."""
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    with pytest.raises(RosError, match=r"values are lost; .*compressed\.format to png"):
+        camera_rgb(compressed(ramp, f"{sent}; jpeg compressed ", ".jpg"))
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["rgb16; jpeg compressed bgr8", "mono16; jpeg compressed mono8", "mono8; jpeg compressed ",
+     "jpeg", ""],
+)  # fmt: skip
+def test_a_camera_that_was_scaled_before_it_became_jpeg(form: str) -> None:
+    grey = np.full((8, 8), 90, np.uint8)
+    assert np.abs(camera_rgb(compressed(grey, form, ".jpg")).astype(int) - 90).max() <= 2
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "bayer_rggb16"])
+def test_a_camera_whose_bytes_are_swapped(encoding: str) -> None:
+    """Its picture would be noise."""
+    row = np.linspace(500, 65000, 96).astype(np.uint16)
+    shape = (96, 1, 3) if encoding == "rgb16" else (96, 1)
+    pixels = np.tile(row[:, None] if encoding == "rgb16" else row, shape)
+    assert camera_rgb(message(pixels, encoding)).max() > 200
+    with pytest.raises(RosError, match="is_bigendian"):
+        camera_rgb(message(pixels.byteswap(), encoding))
+
+
+def test_a_camera_of_noise_is_no_matter_of_bytes() -> None:
+    noise = RNG.integers(0, 65536, (96, 96)).astype(np.uint16)
+    assert camera_rgb(message(noise, "mono16")).shape == (96, 96, 3)
+
+
+def test_full_memory_is_no_broken_image() -> None:
+    """In a process that may have no more memory than it has, and a little."""
+    code = """
+import re, resource, types, cv2, numpy as np
+from mmsam_ros.ros.messages import camera_rgb
+cv2.setNumThreads(1)
+def jpeg(side):
+    pixels = np.zeros((side, side, 3), np.uint8)
+    data = cv2.imencode(".jpg", pixels)[1].tobytes()
+    return types.SimpleNamespace(format="jpeg", data=data)
+large = jpeg(8000)
+camera_rgb(jpeg(64))
+used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 80 * 2**20, -1))
+try:
+    camera_rgb(large)
+except MemoryError:
+    print("full")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "full\n", done.stderr

@@ -64,7 +64,7 @@ def test_a_moving_transform_at_the_cloud_s_stamp(heard: HeardTransforms) -> None
 
 
 def test_a_transform_that_stops_coming(heard: HeardTransforms) -> None:
-    late = Pose("lidar", "camera", "lidar", header(START + 40 * STEP, "lidar").stamp, "p", False)
+    late = Pose("lidar", "camera", "lidar", START + 40 * STEP, "p", False)
     said = check_pose(late, heard)
     assert said.level == ERROR
     assert "'mast' is known from" in said.text

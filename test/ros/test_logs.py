@@ -119,7 +119,7 @@ def test_poses_of_parameters_and_of_tf_go_to_one_logger(capfd: pytest.CaptureFix
     node = SimpleNamespace(get_logger=lambda: get_logger("poses"))
     given = {"lidar": [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]}
     poses = Extrinsics(node, given, SimpleNamespace(find=find))
-    asked = ("lidar", "camera", "velodyne", SimpleNamespace(sec=1, nanosec=0))
+    asked = ("lidar", "camera", "velodyne", 10**9)
     assert poses.lookup(*asked)[0, 3] == 1.0
     known.append(True)
     assert poses.lookup(*asked)[0, 3] == 0.0

@@ -7,6 +7,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ COUNTS = RNG.integers(24000, 33000, (80, 80), np.uint16)
 class Poses:
     """The LiDAR looks where the camera looks."""
 
-    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, stamp: Any) -> Any:
+    def lookup(self, sensor: str, camera_frame: str, sensor_frame: str, time_ns: int) -> Any:
         return pose_matrix([0.0, 0.2, 0.0], [0.5, -0.5, 0.5, 0.5])
 
 
@@ -246,7 +247,8 @@ def test_a_device_that_is_lost_outside_the_engine_is_a_fault(
     owner = {"publish": rig.outputs}.get(step, Segmenter)
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, gone)
-        patch.setattr("torch.cuda.synchronize", gone if step != "publish" else lambda *_: None)
+        stream = SimpleNamespace(synchronize=gone if step != "publish" else lambda: None)
+        patch.setattr("torch.cuda.current_stream", lambda _: stream)
         patch.setattr(Segmenter, "device", torch.device("cuda"))
         patch.setattr(Segmenter, "_now", lambda _: time.perf_counter())
         patch.setattr("mmsam_ros.inference.segmenter.prepare", on_cpu)

@@ -273,3 +273,25 @@ def test_memory_that_stays_full_is_a_fault() -> None:
     assert said == "memory has been full for 30 s: CUDA out of memory"
     assert not memory.fault(full, 200.0 + 4 * late), "there was a pause, of which nothing is known"
     assert not memory.fault(full, 201.0 + 4 * late)
+
+
+def test_a_thread_that_has_died_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised outside the processing of a set."""
+
+    def settle(*_: object) -> None:
+        raise MemoryError
+
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    sync = Synchroniser(SyncConfig({}, deadline=0.0))
+    worker = Worker(sync, lambda _: Outcome("used"), settle)
+    assert not worker.died
+    worker.start()
+    assert not worker.died
+    worker.feed(CAMERA, 1, "message", time.monotonic())
+    worker.join(WAIT)
+    assert worker.died
+    assert said
+    stopped = make(Log())
+    stopped.stop()
+    assert not stopped.died

@@ -140,3 +140,9 @@ def test_other_encodings_keep_their_numbers(encoding: str, dtype: type) -> None:
 def test_refusals(image: np.ndarray, encoding: str, message: str) -> None:
     with pytest.raises(SensorError, match=message):
         decode_raster(image, encoding)
+
+
+def test_depth_that_is_not_above_0_was_not_measured() -> None:
+    """-1 is what some drivers write for it."""
+    depth = np.array([[-1.0, 0.0, 2.0, -np.inf, np.inf, np.nan]], np.float32)
+    assert decode_raster(depth, "depth_metres")[..., 0].tolist() == [[0, 0, 2, 0, 0, 0]]
