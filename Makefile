@@ -70,8 +70,9 @@ $(NOBLE_STAMP): $(STAMP)
 NOBLE_DDS := $(addprefix test/ros/test_,node.py defects.py outputs.py lazy_outputs.py inputs.py label_bag_and_node.py)
 NOBLE_TESTS := test/sensors test/inference test/data test/ros test/cli
 # files there whose subject reads neither numpy nor OpenCV
-NOT_NOBLE := cli/test_allocator cli/test_main inference/test_ladder \
-	$(addprefix ros/test_,parameter_files sync sync_jumps sync_properties)
+NOT_NOBLE := $(addprefix cli/test_,allocator main label_bag_failures label_bag_full_disk) \
+	$(addprefix inference/test_,cache graphs ladder onnx_sessions) \
+	$(addprefix ros/test_,engine_start multi parameter_files sync sync_jumps sync_properties)
 test-noble: $(NOBLE_STAMP)
 	PYTHONPATH=$(NOBLE) $(BIN)/python -c 'import cv2, numpy; assert (numpy.__version__, cv2.__version__) == ("1.26.4", "4.6.0")'
 	PYTHONPATH=$(NOBLE) $(PYTEST) $(PARALLEL) -m 'not (dds or distributed or slow)' \
