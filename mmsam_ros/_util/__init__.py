@@ -2,7 +2,7 @@
 """Helpers that all packages share; importing it needs only the standard library."""
 
 from mmsam_ros._util.errors import MmsamError, check_word, near_match
-from mmsam_ros._util.files import atomic_path, flush, write_atomic
+from mmsam_ros._util.files import atomic_path, flush, whole_folder, write_atomic
 from mmsam_ros._util.machine import cpu_flags, cuda_seen, machine, revision, versions
 from mmsam_ros._util.mapping import Checked, from_mapping, ranged, require
 from mmsam_ros._util.program import run_program, stop_signals
@@ -10,5 +10,5 @@ from mmsam_ros._util.program import run_program, stop_signals
 __all__ = [
     "Checked", "MmsamError", "atomic_path", "check_word", "cpu_flags", "cuda_seen", "flush",
     "from_mapping", "machine", "near_match", "ranged", "require", "revision", "run_program",
-    "stop_signals", "versions", "write_atomic",
+    "stop_signals", "versions", "whole_folder", "write_atomic",
 ]  # fmt: skip

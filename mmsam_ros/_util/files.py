@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Atomic writes: a file is complete or absent."""
+"""Atomic writes: a file or a folder is complete or absent."""
 
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmsam_ros._util.errors import MmsamError
 
 
 def flush(path: Path) -> None:
@@ -33,6 +36,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder of the same name elsewhere to make and fill. If the block ends without an error, it
+    becomes `path`; else nothing is left of it. MmsamError if `path` is there.
+    """
+    if os.path.lexists(path):
+        raise MmsamError(f"{path} exists, expected a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as part:
+        yield Path(part, path.name)  # as the files in it may be named
+        Path(part, path.name).rename(path)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -20,6 +20,7 @@ from mmsam_ros.ros.bag_options import CLOUDS, OUTPUTS, Log, check_target, given_
 if TYPE_CHECKING:
     from mmsam_ros.cli.label_report import Report
     from mmsam_ros.ros.labelling import Labelling
+    from mmsam_ros.ros.recording import Recording
 
 VIDEO, REPORT = "overlay.mp4", ("report.json", "report.html")
 _NAMED = 5  # differences that a message names
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     part = args.out.with_name(f".{args.out.name}.part")
     new = part / args.out.name  # as the files in it are named
     with Recording(args.bag) as reader, ExitStack() as held:
+        _say_notes(reader, log)
         feed = Feed(reader, parameters, spec, read_remaps(args.remap))
         held.enter_context(_locked(part))
         confidence = bool({"confidence", *CLOUDS} & {*args.outputs})
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         report = Report(args.bag, args.out, labelling, given)
         try:
             _write(args, labelling, new, report, log)
+            _say_notes(reader, log)  # of files that hold the same as well
             report.finish(log.lines)
             if not report.masks:
                 shutil.rmtree(part)
@@ -132,6 +135,11 @@ def _write(
         for name in bag.lacking:
             log.warning(f"--outputs {name}: not written, as no mask was made with LiDAR points")
     _say_refusals(report, log)  # of the messages after the last set as well
+
+
+def _say_notes(reader: "Recording", log: Log) -> None:
+    for text in reader.notes:  # each is said once
+        log.info(text)
 
 
 def _say_refusals(report: "Report", log: Log) -> None:

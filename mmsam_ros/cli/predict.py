@@ -62,6 +62,14 @@ def run(args: argparse.Namespace) -> None:
     if args.out.resolve() in (path.resolve() for path in args.images):
         raise CliError(f"--out: found {args.out}, which holds the images; expected another folder, "
                        "or the results would be images of the next run")  # fmt: skip
+    results = {image: result_paths(args.out, image) for image in pairs}
+    own = {image.resolve(): image for image in pairs}
+    for image, paths in results.items():
+        if found := next((p for path in paths.values() if (p := own.get(path.resolve()))), None):
+            raise CliError(
+                f"{found} would be overwritten by the results of {image}; expected another --out, "
+                "or images without the results of an earlier run"
+            )
     calibration = Calibration.read(args.calib) if args.calib else None
     weights = args.weights or default_weights()
     if args.weights is None:
@@ -87,8 +95,7 @@ def run(args: argparse.Namespace) -> None:
         result = segmenter.infer(prepared, confidence=False)
         picture = overlay(frame.rgb, result.labels, palette(spec.classes))
         for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
-            path = args.out / f"{image.stem}_{kind}.png"
-            write_atomic(path, cv2.imencode(".png", pixels)[1].tobytes())
+            write_atomic(results[image][kind], cv2.imencode(".png", pixels)[1].tobytes())
         print(f"{image}: {' + '.join(('camera', *result.present))}")
         reasons = dict.fromkeys(spec.sensors, "not given")  # the last reason counts
         reasons |= {sensor: f"{path} has no file of this name" for sensor, path in given.items()}
@@ -105,6 +112,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}: labels and overlays of {len(pairs)} images")
 
 
+def result_paths(out: Path, image: Path) -> dict[str, Path]:
+    """The files that are written of an image, by what they hold."""
+    return {kind: out / f"{image.stem}_{kind}.png" for kind in ("labels", "overlay")}
+
+
 def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path, dict[str, Path]]:
     """The images, each with the files of its sensors that are there.
 
@@ -112,10 +124,16 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     """
     found: list[Path] = []
     for path in images:
-        inside = entries(path) if path.is_dir() else [path]
-        inside = [file for file in inside if file.suffix.lower() in _IMAGES and file.is_file()]
+        if not path.exists():
+            raise CliError(f"{path}: no such file or directory")
+        files = [file for file in (entries(path) if path.is_dir() else [path]) if file.is_file()]
+        inside = [file for file in files if file.suffix.lower() in _IMAGES]
         if not inside:
             raise CliError(f"{path}: found no image, expected {', '.join(_IMAGES)}")
+        if left := len(files) - len(inside):
+            kinds = sorted({file.suffix or file.name for file in files if file not in inside})
+            print(f"warning: {path}: {left} files are left out ({', '.join(kinds)}), expected "
+                  f"{', '.join(_IMAGES)}", file=sys.stderr)  # fmt: skip
         found += inside
     first: dict[str, Path] = {}
     for path in found:

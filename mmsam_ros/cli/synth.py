@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from mmsam_ros._util import write_atomic
+from mmsam_ros._util import whole_folder, write_atomic
 from mmsam_ros.cli.arguments import add_verb, count, image_size
 from mmsam_ros.cli.output import progress
 from mmsam_ros.data import SPLITS
 from mmsam_ros.world import Vehicle, build_street, draw_rig, world_seed
 from mmsam_ros.world.scene import CASES, WEATHERS
+
+_CALIBRATION = "calibration.yaml"
 
 
 def _frames(text: str) -> dict[str, int]:
@@ -59,15 +61,14 @@ def write_drive(args: argparse.Namespace) -> None:
     rig = draw_rig(args.rig, *args.size, camera_rate=args.camera_rate)
     seed = world_seed(args.split, args.seed)
     world = build_street(seed, weather=args.weather, case=args.case, seconds=args.seconds)
-    with progress("rendering") as advance:
-        counts = write_bag(args.out, Vehicle(world, rig), args.seconds, advance)
+    with whole_folder(args.out) as folder, progress("rendering") as advance:
+        counts = write_bag(folder, Vehicle(world, rig), args.seconds, advance)
+        parameters = read_parameters(folder)
+        parameters["thermal"]["registration"] = "rotation"  # its view is not the camera's
+        write_atomic(folder / _CALIBRATION, parameters_yaml(parameters))
     for topic, number in counts.items():
         print(f"{number:6d} {topic}")
-    parameters = read_parameters(args.out)
-    parameters["thermal"]["registration"] = "rotation"  # its view is not the camera's
-    calibration = args.out / "calibration.yaml"
-    write_atomic(calibration, parameters_yaml(parameters))
-    print(f"bag: {args.out}, with its calibration for the node: {calibration}")
+    print(f"bag: {args.out}, with its calibration for the node: {args.out / _CALIBRATION}")
 
 
 def write_folder(args: argparse.Namespace) -> None:
@@ -75,8 +76,8 @@ def write_folder(args: argparse.Namespace) -> None:
 
     rig = draw_rig(args.rig, *args.size)
     scenes = plan(args.frames, per_scene=args.per_scene, first=args.first)
-    with progress("rendering") as advance:
-        counts = render(args.out, scenes, rig, workers=args.workers, report=advance)
+    with whole_folder(args.out) as folder, progress("rendering") as advance:
+        counts = render(folder, scenes, rig, workers=args.workers, report=advance)
     for (split, word), number in counts.items():
         print(f"{number:6d} {split}, {word}")
     print(f"folder: {args.out}")

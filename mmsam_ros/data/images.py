@@ -26,6 +26,7 @@ _DEFLATED = ("tiff_deflate", "tiff_adobe_deflate")
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags: where parts of a TIFF lie, and their bytes
 _AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _ORIENTATION = 0x0112  # tag of EXIF
+_BITS = 258  # tag of TIFF: bits of each channel
 _STEP, _MOST_BYTES = 1 << 20, 16 * MAX_PIXELS  # inflated at a time; in all, of four floats
 
 
@@ -57,9 +58,8 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     with naming(path):
         content = path.read_bytes()
     try:
-        if not is_picture(content):
-            _load(content)
-        image = decode_image(content, _AS_STORED)
+        whole = None if is_picture(content) else _load(content)
+        image = decode_image(content, _AS_STORED) if whole is None else whole
     except SizeError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # SensorError, and a dozen types of Pillow
@@ -71,8 +71,10 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
     return content, upright(content, image, number)
 
 
-def _load(content: bytes) -> None:
-    """Raises some error for a damaged TIFF, of which OpenCV reads what it can."""
+def _load(content: bytes) -> Array | None:
+    """Raises some error for a damaged TIFF, of which OpenCV reads what it can. The pixels of one
+    with alpha and 8 bits, whose colours OpenCV multiplies by alpha.
+    """
     with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as image:
         check_pixels(image.height, image.width)
         image.load()
@@ -81,6 +83,11 @@ def _load(content: bytes) -> None:
             starts, sizes = (tags[tag] for tag in (_TILES if _TILES[0] in tags else _STRIPS))
             for start, size in zip(starts, sizes, strict=True):
                 _inflate(content[start : start + size])  # libtiff may leave its sum out
+        if image.format == "TIFF" and image.mode == "RGBA":
+            bits = image.tag_v2.get(_BITS, ())  # type: ignore[attr-defined]
+            if set(bits) == {8}:  # Pillow would make 8 of 16
+                return np.ascontiguousarray(np.asarray(image)[..., 2::-1])
+    return None
 
 
 def _inflate(packed: bytes) -> None:

@@ -108,6 +108,8 @@ def check_bag(bag: Path, spec: Spec) -> BagCheck:
             _look_at_clocks(found, spec)
         _look_at_content(found, spec)
         _look_at_calibration(found, reader, spec)
+        for text in reader.notes:
+            found.say(OK, "file", text)
         for text in reader.faults:
             found.say(WARNING, "file", text)
         for connection in reader.connections:

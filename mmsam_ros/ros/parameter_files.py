@@ -11,10 +11,13 @@ from typing import Any
 
 import yaml
 
+from mmsam_ros._util import check_word
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.interface import INPUTS
 
 NODE = "/mmsam"  # whose parameters are read
 _KEY = "ros__parameters"
+_TF = ("/tf", "/tf_static")  # found by type and last word, whatever their names
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,14 +100,18 @@ def _value(text: str) -> Any:
 
 def read_remaps(remaps: Iterable[str]) -> Callable[[str], str]:
     """A function that resolves a name of the node's interface to a topic, by FROM:=TO; RosError for
-    another form. Names without a slash are below the root, as for a node without namespace.
+    another form, or a name that is no input. Names without a slash are below the root, as for a
+    node without namespace. Of two rules for a name the first counts, as in ROS.
     """
     topics: dict[str, str] = {}
+    known = [topic.name for topic in INPUTS]
     for text in remaps:
         source, sign, target = text.partition(":=")
         if not (source and sign and target):
             raise RosError(f"-r: found {text!r}, expected FROM:=TO")
-        topics[_absolute(source)] = _absolute(target)
+        if _absolute(source) not in (*map(_absolute, known), *_TF):
+            check_word("-r, inputs", source, known, RosError)
+        topics.setdefault(_absolute(source), _absolute(target))
     return lambda name: topics.get(_absolute(name), _absolute(name))
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from heapq import merge
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from rosbags.rosbag2.reader import zstd
 from rosbags.serde import SerdeError
@@ -300,14 +300,20 @@ def _open_storage(path: Path, closing: ExitStack) -> Storage:
 
 def _open_packed(path: Path, closing: ExitStack) -> Storage:
     """Open a compressed file as far as it can be decompressed."""
-    folder = closing.enter_context(TemporaryDirectory(prefix="mmsam_bag_"))
-    target, fault = Path(folder) / path.stem, ""
-    with path.open("rb") as packed, zstd.open(packed, "rb") as source, target.open("wb") as out:
-        try:
-            while block := source.read(1 << 20):
-                out.write(block)
-        except (zstd.ZstdError, EOFError) as error:
-            fault = f"it is cut or damaged after {out.tell()} unpacked bytes ({error})"
+    try:
+        folder = closing.enter_context(TemporaryDirectory(prefix="mmsam_bag_"))
+        target, fault = Path(folder) / path.stem, ""
+        with path.open("rb") as packed, zstd.open(packed, "rb") as source, target.open("wb") as out:
+            try:
+                while block := source.read(1 << 20):
+                    out.write(block)
+            except (zstd.ZstdError, EOFError) as error:
+                fault = f"it is cut or damaged after {out.tell()} unpacked bytes ({error})"
+    except OSError as error:
+        raise RosError(
+            f"{path}: cannot be unpacked in {gettempdir()} ({error.strerror or error}); set TMPDIR "
+            "to a folder with enough space"
+        ) from error
     storage = _open_storage(target, closing)
     storage.path = path
     if fault:

@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TrainingError(f"{path}: {error}") from error
+        raise TrainingError(f"{path}: {' '.join(str(error).split())}") from error
     require(isinstance(values, dict), str(path), values, "keys with values", TrainingError)
     return dict(values)
 

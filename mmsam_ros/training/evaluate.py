@@ -220,6 +220,13 @@ class Evaluation:
         kept = [sensor for sensor in spec.sensors if sensor not in config.drop]
         known = (name for name, found in BENCHMARKS.items() if found.classes == spec.classes)
         dataset = config.dataset or next(known, "folder")  # which may have any classes
+        there = find_benchmark(dataset).known_sensors(Path(config.root))
+        if lacking := [sensor for sensor in kept if sensor not in there]:
+            raise TrainingError(
+                f"{config.root}: the weights read {', '.join(lacking)}, the data set has "
+                f"{', '.join(there) or 'the camera alone'}; give --drop {','.join(lacking)} to "
+                "evaluate without"
+            )
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
         check_fit(spec, frames)
 

@@ -103,7 +103,8 @@ def read_registry(path: Path) -> dict[str, Entry]:
     try:
         table = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a YAML file ({error})") from error
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: not a YAML file ({reason})") from error
     table = {} if table is None else table
     if not isinstance(table, Mapping):
         raise WeightsError(f"{path}: found {type(table).__name__}, expected names with values")

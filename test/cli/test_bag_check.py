@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,18 @@ def restamped(source: Path, target: Path, topic: str, shift: int) -> Path:
                 data = bytes(STORE.serialize_cdr(message, connection.msgtype))
             writer.write(connections[connection.id], time, data)
     return target
+
+
+def test_files_that_are_read_as_well_are_said(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drive, tmp_path / "bag")
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    shutil.copy(file, file.with_name("copy.mcap"))
+    code, found = check(tmp_path / "bag", capsys)
+    assert code == 0
+    assert "copy.mcap is not listed in metadata.yaml and read as well" in texts(found, "ok")
+    assert "messages are left out" in texts(found, "ok")
 
 
 def test_a_sound_drive(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:

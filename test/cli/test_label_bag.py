@@ -283,6 +283,19 @@ def test_what_is_left_out_and_why_is_said(
     assert struct.unpack("<f", info[-4:]) == (0.25,)  # the threshold comes last
 
 
+def test_files_that_are_read_as_well_are_said(
+    folder: Path, drive: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drive, folder / "twice")
+    (file,) = (folder / "twice").glob("*.mcap")
+    shutil.copy(file, file.with_name("copy.mcap"))
+    assert label_bag(folder / "twice", folder / "once", weights) == 0
+    said, found = capsys.readouterr().err, report(folder / "once")["said"]
+    for text in ("copy.mcap is not listed in metadata.yaml and read as well", "are left out"):
+        assert text in said
+        assert text in "\n".join(found)
+
+
 def test_clouds_that_the_node_refuses_are_not_written(
     tmp_path: Path, drive: Path, weights: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

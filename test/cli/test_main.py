@@ -124,6 +124,20 @@ def test_names_that_the_locale_cannot_print(tmp_path: Path) -> None:
         assert b"meta.json: is missing" in done.stderr
 
 
+def test_a_broken_yaml_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose error in PyYAML has five."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    path = tmp_path / "mmsam_ros/registry.yaml"
+    path.parent.mkdir()
+    path.write_text("a: [")
+    for argv in (["weights", "list"], ["experiments", "run", str(path)]):
+        assert main(argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"mmsam: error: {path}: ")
+
+
 def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])

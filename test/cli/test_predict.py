@@ -120,7 +120,8 @@ def test_lidar_rasters(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["images/none.png"], "none.png: found no image, expected .png, .jpg, .jpeg"),
+        (["images/none.png"], "none.png: no such file or directory"),
+        (["meta.json"], "meta.json: found no image, expected .png, .jpg, .jpeg"),
         (["images/val_0000.png", "images/val_0000.png"], "two images have the same name"),
         (["images", "--lidar", "lidar/val_0000.npy"], "as there are several images"),
         (["images/val_0000.png", "--lidar", "lidar/none.npy"], "expected a file"),
@@ -140,6 +141,31 @@ def test_what_cannot_be_read_is_named(
     paths = [word if word.startswith("--") else str(folder / word) for word in words]
     assert predict(*paths) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_left_out_of_a_directory_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes((folder / "images/val_0000.png").read_bytes())
+    for name in ("b.webp", "c.webp", "d.gif", ".e.webp"):
+        (tmp_path / name).write_bytes(b"RIFF")
+    assert predict(tmp_path, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert f"warning: {tmp_path}: 3 files are left out (.gif, .webp), expected .png" in said.err
+    assert "labels and overlays of 1 images" in said.out
+
+
+def test_results_are_not_the_images_of_the_next_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `mmsam predict *.png --out .` would find them."""
+    (tmp_path / "a.png").write_bytes((folder / "images/val_0000.png").read_bytes())
+    assert predict(tmp_path / "a.png", "--out", tmp_path) == 0
+    before = (tmp_path / "a_labels.png").read_bytes()
+    assert predict(*sorted(tmp_path.iterdir()), "--out", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert f"a_labels.png would be overwritten by the results of {tmp_path / 'a.png'}" in said
+    assert (tmp_path / "a_labels.png").read_bytes() == before
 
 
 def test_two_files_for_one_image_are_refused(

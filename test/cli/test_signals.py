@@ -111,11 +111,13 @@ def rendering(folder: Path) -> tuple[str, ...]:
 )
 def test_the_pool_of_synth_folder_ends(tmp_path: Path, number: int, group: bool, code: int) -> None:
     with verb(*rendering(tmp_path), "--workers", "2") as process:
-        written = tmp_path / "out/images"
-        wait_for(lambda: any(written.rglob("*.png")), process)
+        wait_for(lambda: any(tmp_path.rglob("images/*.png")), process)
         assert workers(process.pid) == 2
         ended(process, number, group=group)
         assert process.returncode == code
+    assert not (tmp_path / "out").exists(), "the same command begins again"
+    if number == signal.SIGINT:
+        assert not list(tmp_path.iterdir())
 
 
 def training(folder: Path, *more: str) -> tuple[str, ...]:
@@ -149,11 +151,10 @@ def test_the_processes_of_several_devices_end(tmp_path: Path) -> None:
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
     with verb(*rendering(tmp_path), nohup=True) as process:
-        written = tmp_path / "out/images"
-        wait_for(lambda: any(written.rglob("*.png")), process)
+        wait_for(lambda: any(tmp_path.rglob("images/*.png")), process)
         os.kill(process.pid, signal.SIGHUP)
-        count = len(list(written.rglob("*.png")))
-        wait_for(lambda: len(list(written.rglob("*.png"))) > count, process)
+        count = len(list(tmp_path.rglob("images/*.png")))
+        wait_for(lambda: len(list(tmp_path.rglob("images/*.png"))) > count, process)
 
 
 def test_a_training_writes_its_checkpoint_when_its_terminal_is_closed(tmp_path: Path) -> None:
@@ -162,6 +163,19 @@ def test_a_training_writes_its_checkpoint_when_its_terminal_is_closed(tmp_path: 
         ended(process, signal.SIGHUP, group=True)
         assert process.returncode == 128 + signal.SIGHUP
     assert (tmp_path / "run/checkpoint.pt").exists()
+
+
+def test_the_same_command_makes_a_bag_that_was_interrupted(tmp_path: Path) -> None:
+    words = ("synth", "bag", str(tmp_path / "drive"), "--size", "64x48", "--seconds")
+    with verb(*words, "600") as process:
+        wait_for(lambda: any(tmp_path.rglob("*.mcap")), process)
+        ended(process, signal.SIGINT)
+        assert process.returncode == 128 + signal.SIGINT
+    assert not list(tmp_path.iterdir())
+    with verb(*words, "0.3") as process:
+        assert process.wait(GUARD) == 0
+    found = {path.name for path in (tmp_path / "drive").iterdir()}
+    assert found == {"drive.mcap", "metadata.yaml", "calibration.yaml"}
 
 
 @pytest.mark.parametrize("library", ["cv2", "libtorch_cpu"])

@@ -14,6 +14,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.reader import zstd
 from rosbags.typesys import Stores, get_typestore
+from support.disks import small_disk
 from support.texts import PLUGINS, STORE, STRING, TEXTS, cdr, read, write_file
 
 from mmsam_ros.ros.errors import RosError
@@ -44,6 +45,16 @@ def test_a_message_that_cannot_be_unpacked_costs_itself(tmp_path: Path) -> None:
     assert texts == [TEXTS[i] for i in range(12) if i not in (2, 4, 5)]
     assert len(faults) == 2
     assert "/a: 2 messages cannot be read (it has 0 bytes)" in faults
+
+
+def test_no_room_to_unpack_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_file(tmp_path / "bag", ["text" * 100_000], compress=CompressionMode.FILE)
+    with small_disk(tmp_path / "disk", 64 * 1024) as folder:
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        with pytest.raises(RosError, match=rf"{file}: .* in {folder} \(No space.*set TMPDIR"):
+            Recording(file.parent)
 
 
 def test_a_packed_file_is_read_up_to_where_it_is_cut(tmp_path: Path) -> None:

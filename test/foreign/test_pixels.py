@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from support.images import BGR, GREY, RGB, compressed, message, png
 
 from mmsam_ros.data.errors import DataError, DataWarning
@@ -59,6 +60,14 @@ def test_colours(encoding: str, padding: int, big: bool) -> None:
     found = camera_rgb(message(COLOURS[encoding], encoding, padding=padding, big=big))
     assert found.dtype == np.uint8
     assert np.array_equal(found, RGB)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_alpha_of_a_tiff_changes_no_colour(tmp_path: Path, compression: str | None) -> None:
+    """OpenCV multiplies 8 bits by it."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.dstack([RGB, ALPHA])).save(path, compression=compression)
+    assert np.array_equal(read_rgb(path), RGB)
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16"])

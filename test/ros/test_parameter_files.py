@@ -74,3 +74,13 @@ def test_remappings() -> None:
     assert [resolve(name) for name in names] == [
         "/front/image", "/front/image", "/scan", "/thermal/image",
     ]  # fmt: skip
+
+
+def test_remappings_are_those_of_the_node() -> None:
+    """The first rule counts, and TF may have any name."""
+    resolve = read_remaps(["camera/image:=/a", "/camera/image:=/b", "/tf:=/robot/tf"])
+    assert resolve("camera/image") == "/a"
+    with pytest.raises(RosError, match=r"-r, inputs: unknown 'lidar/pionts'; did you mean 'lidar/"):
+        read_remaps(["lidar/pionts:=/velodyne"])
+    with pytest.raises(RosError, match=r"unknown '~/semantic'"):
+        read_remaps(["~/semantic:=/front/semantic"])

@@ -281,6 +281,7 @@ def test_bf16_is_close(folder: Path) -> None:
 def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     deliver, data = prepared(folder, "deliver"), prepared(folder, "folder")
     make_folder(tmp_path, encodings={"lidar": "muses_png16", "thermal": "mono16"})
+    make_folder(tmp_path / "thermal", ("thermal",))
     cases: list[tuple[EvalConfig, dict[str, Any], str]] = [
         (deliver, {"root": data.root, "dataset": "folder"},
          "folder test .*class 0 'sky' means 'sky', which the network does not have"),
@@ -290,6 +291,8 @@ def test_what_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
         (deliver, {"limit": 0}, "limit: found 0"),
         (data, {"root": str(tmp_path)},
          "lidar: the weights read muses_raw, the data set has muses_png16"),
+        (data, {"root": str(tmp_path / "thermal")},
+         "thermal: the weights read lidar, the data set has thermal; give --drop lidar"),
     ]  # fmt: skip
     for config, changes, message in cases:
         with pytest.raises((TrainingError, DataError), match=message):
