@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,14 @@ from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.files import IMAGES
 from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.images import read_image
-from mmsam_ros.data.open import find_benchmark, scan_frames
+from mmsam_ros.data.open import (
+    find_benchmark,
+    nothing_labelled,
+    scan_frames,
+    shared_frames,
+)
 from mmsam_ros.data.shift import Counts, find_shift, value_counts
-from mmsam_ros.sensors import FIELDS, ClassInfo, SensorImage, clipping
+from mmsam_ros.sensors import FIELDS, NO_LABEL, ClassInfo, SensorImage, clipping
 from mmsam_ros.sensors.camera_info import centre_doubts
 from mmsam_ros.sensors.pixels import channel_spread
 
@@ -150,6 +156,13 @@ def check_dataset(
     if work:
         report.statistics = seen.statistics(work[0][0])
     report.faults += seen.faults(len(work))
+    for split, frames in by_split.items():
+        if report.pixels[split].any() and not report.pixels[split][:NO_LABEL].any():
+            report.faults.append(nothing_labelled(frames))
+    for one, other in combinations(by_split, 2):
+        if pairs := shared_frames(by_split[one], by_split[other]):
+            text = f"{len(pairs)} frames are in {one} and in {other}, such as {pairs[0][1]}"
+            (report.faults if (one, other) == ("train", "val") else report.notes).append(text)
     report.notes += dict.fromkeys(n for f in by_split.values() for n in _calibration_notes(f))
     report.notes += _published_notes(benchmark, report)
     if benchmark.notes:

@@ -45,6 +45,10 @@ def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = No
     modalities = {sensor: meta.modality(sensor) for sensor in sensors}
     path = root / "calib.json"
     calibration = Calibration.read(path) if os.path.lexists(path) else None
+    if calibration is not None and "thermal" in sensors:
+        every = (find("thermal", name) for some in meta.splits.values() for name in some)
+        first = next(filter(Path.is_file, every), None)
+        calibration = calibration.for_size_of(first) if first else calibration
     return FrameSet(
         "folder", split, records, meta.classes, modalities,
         calibration=calibration, any_of=meta.any_of or {},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mmsam_ros._util import Checked, check_word, from_mapping, ranged, require, write_atomic
 from mmsam_ros.data import SPLITS
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.files import read_json
+from mmsam_ros.data.files import composed, read_json
 from mmsam_ros.data.read import Calibration
 from mmsam_ros.sensors import (
     AUXILIARY_SENSORS,
@@ -75,13 +75,14 @@ class Meta(Checked):
         else:
             self.require(self.limits is None, "limits", "none: there is no thermal sensor")
         split_of: dict[str, str] = {}
+        places: dict[str, str] = {}
         for split, names in self.splits.items():
             check_word("splits", split, SPLITS, DataError)
             for name in names:
                 _check_name(f"splits.{split}", name)
-                if name in split_of:
-                    raise DataError(f"{name!r} is in {split_of[name]} and in {split}")
-                split_of[name] = split
+                if (key := composed(name)) in places:  # which names one file
+                    raise DataError(f"{name!r} is in {places[key]} and in {split}")
+                places[key] = split_of[name] = split
         for key, words in self.subsets.items():
             for name in words:
                 check_word(f"subsets.{key}", name, split_of, DataError)

@@ -5,7 +5,8 @@ docs/own_data.md describes calib.json. Every DataError names its file.
 """
 
 import warnings
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +28,14 @@ from mmsam_ros.sensors import (
     check_size,
     check_view,
     decode_raster,
+    made_of_points,
     stored_alike,
 )
 from mmsam_ros.sensors.pixels import channel_spread, to_single
 
 Array = NDArray[Any]
 SensorData = LidarPoints | SensorImage
+_ROUNDING = 0.02  # metres; steps of 16-bit PNG are 1/150
 
 
 def read_array(path: Path) -> Array:
@@ -117,6 +120,21 @@ class Calibration:
     T_camera_lidar: NDArray[np.float64] | None = None
     registration: Registration | None = None
     thermal_size: tuple[int, int] | None = None  # (height, width) of the registration; None: any
+    thermal_file: Path | None = None  # whose size that is, where calib.json has none
+
+    def for_size_of(self, thermal: Path) -> Self:
+        """For thermal images of one size, that of a file where calib.json has none: a homography
+        is for one.
+        """
+        if self.registration is None or self.thermal_size:
+            return self
+        with suppress(DataError):  # who reads the file is told
+            form = thermal.suffix.lower()
+            image = read_array(thermal) if form in (".npz", ".npy") else read_image(thermal)
+            if image.ndim >= 2:
+                size = image.shape[0], image.shape[1]
+                return replace(self, thermal_size=size, thermal_file=thermal)
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -170,16 +188,40 @@ def read_sensor(
                     stacklevel=2,
                 )
             stored = single
+        _check_channels(stored, encoding)
         image = SensorImage(stored.astype(np.float32) if stored.dtype == np.float64 else stored)
         if sensor != "thermal" or calibration is None or calibration.registration is None:
             return image
         (height, width), expected = image.data.shape[:2], calibration.thermal_size
         if expected and (height, width) != expected:
+            of_file = f", as {calibration.thermal_file} is" if calibration.thermal_file else ""
             raise SensorError(
                 f"is {width}x{height}, but the calibration's thermal camera is "
-                f"{expected[1]}x{expected[0]}"
+                f"{expected[1]}x{expected[0]}{of_file}"
             )
         return SensorImage(image.data, calibration.registration)
+
+
+def _check_channels(raster: Array, encoding: str) -> None:
+    """SensorError where a raster's channels cannot be what their names say: of LiDAR no height is
+    more than the range, and the third channel of event counts is 0.
+    """
+    if raster.ndim != 3 or raster.shape[2] != 3 or raster.dtype.kind not in "fu":
+        return  # who decodes it says so
+    if encoding == "muses_png16" and raster.dtype == np.uint16:
+        raster = decode_raster(raster, encoding)
+    found, first, third = "", raster[..., 0], raster[..., 2]
+    if made_of_points(encoding):
+        wrong = np.count_nonzero(first < np.abs(third) - _ROUNDING)
+        if wrong and 2 * wrong > np.count_nonzero(raster.any(axis=2)):
+            found = f"{wrong} pixels have a height beyond their range"
+    elif encoding == "event_counts" and third.any():
+        found = f"the third channel has values to {third.max()}, not 0"
+    if found:
+        raise SensorError(
+            f"{encoding} image: {found}, expected the channels {', '.join(FIELDS[encoding])}; look "
+            "at their order (OpenCV writes and reads images as BGR)"
+        )
 
 
 def _points(points: Array, calibration: Calibration | None) -> LidarPoints:

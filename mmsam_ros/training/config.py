@@ -49,8 +49,12 @@ class DataConfig(_Config):
     workers: int = ranged(4, 0)
 
     def check(self) -> None:
-        shares = [self.weight, *(part.weight for part in self.mix.values())]
-        self.require(any(shares), "weight", "a share above 0, here or in mix")
+        self.require(any(self.shares), "weight", "a share above 0, here or in mix")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weights of the data sets: that of `root`, and those of `mix`."""
+        return (self.weight, *(part.weight for part in self.mix.values()))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class OptimiserConfig(_Config):
     betas: tuple[float, float] = ranged((0.9, 0.999), 0, 1, below=True)  # decay of AdamW's moments
     weight_decay: float = ranged(0.01, 0)  # AdamW's weight decay
     layer_decay: float = ranged(0.9, 0, 1)  # learning rate of an encoder block over the next one's
-    ema: float = ranged(0.0, 0, 1)  # decay of the averaged weights per step; 0 for none (published)
+    ema: float = ranged(0.0, 0, 1, below=True)  # decay of the averaged weights per step; 0: none
     clip_grad_norm: float = ranged(0.0, 0)  # largest norm of all gradients; 0 for any (published)
 
 

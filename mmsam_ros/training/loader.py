@@ -59,7 +59,8 @@ class FrameSampler(Sampler[list[Draw]]):
     together, each set its share, shuffled. A set goes round through permutations of its frames,
     on from where the last epoch ended, so that none comes more often than another.
 
-    TrainingError where the numbers do not divide, or a step takes more frames than there are.
+    TrainingError where the numbers do not divide, a step takes more frames than there are, or a
+    set with a weight would never come.
     """
 
     def __init__(
@@ -67,11 +68,19 @@ class FrameSampler(Sampler[list[Draw]]):
         others: Sequence[int] = (),
     ) -> None:  # fmt: skip
         batch, data = config.batch, config.data
-        weights = np.array([data.weight, *(part.weight for part in data.mix.values())])
+        weights = np.array(data.shares)
         self._sizes = np.array([frames, *others])
         frames = int(self._sizes[weights > 0].sum())
         bounds = np.rint(frames * weights.cumsum() / weights.sum()).astype(int)
         self._counts = np.diff(bounds, prepend=0)  # of an epoch's frames, by data set
+        for name, weight, count in zip(("", *data.mix), weights, self._counts, strict=True):
+            if weight and not count:
+                least = weights.sum() / frames
+                raise TrainingError(
+                    f"data.{f'mix.{name}.' if name else ''}weight: found {weight:g}, too little "
+                    f"for one of the {frames} frames of an epoch, expected 0 or at least "
+                    f"{least:.2g}"
+                )
         self.accumulation, rest = divmod(batch.effective, batch.per_device * world_size)
         if rest:
             raise TrainingError(

@@ -20,6 +20,7 @@ from torch.nn.utils import get_total_norm
 from mmsam_ros.data.check import count_notes
 from mmsam_ros.data.frames import FrameSet
 from mmsam_ros.data.meanings import Scoring
+from mmsam_ros.data.open import check_apart
 from mmsam_ros.inference import InferenceError, TorchEngine
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.training import devices, run
@@ -61,6 +62,7 @@ class Trainer:
         self.fabric, self.config, self.directory = fabric, config, directory
         frames, self.val_frames = open_split(config, "train"), open_split(config, "val")
         others, self.val_others = open_mix(config, "train"), open_mix(config, "val")
+        check_apart([frames, *others.values()], [self.val_frames, *self.val_others.values()])
 
         # the network and its optimiser
         fabric.seed_everything(config.seed, verbose=False)  # the same network in every process

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsam_ros._util import require
 from mmsam_ros.model import MMSAMAdapter
 from mmsam_ros.model.common import at_least_float32
 from mmsam_ros.sensors import NO_LABEL
-from mmsam_ros.training.config import LossConfig, ScheduleConfig, TrainConfig
+from mmsam_ros.training.config import LossConfig, ScheduleConfig, TrainConfig, TrainingError
 
 
 class OhemCrossEntropy(nn.Module):
@@ -88,7 +89,7 @@ def loss_function(config: LossConfig, sets: Sequence[Sequence[int]] = ()) -> Ohe
 
 def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str, Any]]:
     """Groups of what trains: `params`, `lr`, `weight_decay`, a `name` (layer and decay) and the
-    `scale` of the learning rate.
+    `scale` of the learning rate. TrainingError where nothing trains.
     """
     depth, optimiser = model.config.encoder.depth, config.optimiser
     groups: dict[str, dict[str, Any]] = {}
@@ -101,6 +102,8 @@ def parameter_groups(model: MMSAMAdapter, config: TrainConfig) -> list[dict[str,
         rates = {"lr": optimiser.lr * scale, "weight_decay": optimiser.weight_decay * decays}
         group = groups.setdefault(key, {"name": key, "params": [], "scale": scale, **rates})
         group["params"].append(p)
+    expected = "parameters that are left to train"
+    require(bool(groups), "start.freeze", [*config.start.freeze], expected, TrainingError)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -51,7 +51,12 @@ def run_directory(config: TrainConfig, resume: Path | None) -> Path:
 
 
 def describe(directory: Path, config: TrainConfig, world_size: int) -> None:
-    """Write config.yaml, and add this start to environment.json."""
+    """Write config.yaml, and add this start to environment.json; what a start that was killed while
+    it wrote a checkpoint or weights left of them is removed.
+    """
+    for pattern in (f".{CHECKPOINT}.*.part", ".*.safetensors.*.part"):
+        for part in directory.glob(pattern):
+            part.unlink(missing_ok=True)
     path = directory / ENVIRONMENT
     starts = json.loads(path.read_text()) if path.is_file() else []
     write_atomic(path, json.dumps([*starts, environment(world_size)], indent=2) + "\n")

@@ -143,8 +143,9 @@ def build(
     model = build_model(network)
     geometry = benchmark_geometry(benchmark.mode, benchmark, network.image_size)
     sensors = f"{'+'.join(('camera', *network.auxiliaries))} of {frames.dataset}"
-    data = " + ".join(f"{x.dataset}, {len(x)} frames of {x.split}" for x in (frames, *others))
-    made = sorted({x.rasters for x in (frames, *others) if x.rasters})
+    trained = [x for x, share in zip((frames, *others), config.data.shares, strict=True) if share]
+    data = " + ".join(f"{x.dataset}, {len(x)} frames of {x.split}" for x in trained)
+    made = sorted({x.rasters for x in trained if x.rasters})
     provenance = {
         "data": "; ".join((data, *made)),
         "recipe": f"{sensors}, {config.model.preset}, {config.schedule.epochs} epochs",
@@ -163,7 +164,7 @@ def build(
                 f"any unit, expected {read.encoding} as in {config.data.root}; or say {LIDAR_GAIN} "
                 "in its meta.json"
             )
-    spec = dataclasses.replace(spec, seen=look_at(frames, spec, others=others))
+    spec = dataclasses.replace(spec, seen=look_at(trained[0], spec, others=trained[1:]))
     _load(model, config.start, spec)
     freeze(model, config.start.freeze)
     return model, spec

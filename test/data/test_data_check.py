@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -228,3 +229,30 @@ def test_an_empty_report_prints(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert check_dataset("deliver", tmp_path, ()).counts == Report().counts
     assert run("--dataset", "deliver", "--root", str(tmp_path)) == 1
     assert "neither img/" in capsys.readouterr().out
+
+
+def test_labels_that_say_nothing_are_a_fault(tmp_path: Path) -> None:
+    root = make_fmb(tmp_path)
+    for path in (root / "test/Label").iterdir():
+        cv2.imwrite(str(path), np.zeros((60, 80), np.uint8))
+    (fault,) = check_dataset("fmb", root, ("thermal",), root / "lists").faults
+    assert "no pixel of the split 'test' has a label" in fault
+    assert "all are 255 or 0" in fault
+
+
+def test_frames_of_two_splits_are_named(tmp_path: Path) -> None:
+    """Validation frames of FMB that were copied out of train/, not moved."""
+    root = make_fmb(tmp_path)
+    for top in ("Visible", "Infrared", "Label"):
+        shutil.copytree(root / "train" / top, root / "val" / top)
+    for path in (root / "val").glob("*/*"):
+        if path.stem > "00002":
+            path.unlink()
+    (root / "test/Visible/00009.png").symlink_to(root / "val/Visible/00001.png")
+    for top in ("Infrared", "Label"):
+        shutil.copy(root / "val" / top / "00001.png", root / "test" / top / "00009.png")
+    report = check_dataset("fmb", root, ("thermal",))
+    (fault,) = report.faults
+    assert fault.startswith("2 frames are in train and in val, such as ")
+    assert fault.endswith("val/Visible/00001.png")
+    assert any(note.startswith("1 frames are in val and in test") for note in report.notes)

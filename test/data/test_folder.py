@@ -380,3 +380,56 @@ def test_no_json_and_unknown_sensors(tmp_path: Path) -> None:
     root = make_folder(tmp_path, ("lidar",))
     with pytest.raises(DataError, match=r"sensors of folder: unknown 'thermal'; known: lidar"):
         open_frames("folder", root, "val", ("thermal",))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "encoding", "message"),
+    [
+        ("lidar", "muses_raw", "height beyond their range, expected .* range, intensity, height"),
+        ("lidar", "muses_png16", "height beyond their range.*as BGR"),
+        ("event", "event_counts", "third channel has values to 3, not 0, expected .* positive"),
+    ],
+)
+def test_channels_in_the_order_of_opencv_are_refused(
+    tmp_path: Path, sensor: str, encoding: str, message: str
+) -> None:
+    root = make_folder(tmp_path, (sensor,), encodings={sensor: encoding})
+    (path,) = (root / sensor).glob("train_0000.*")
+    if path.suffix == ".png":
+        cv2.imwrite(str(path), stored(path)[..., ::-1])
+    else:
+        np.savez(path, np.load(path)["arr_0"][..., ::-1])
+    frames = open_frames("folder", root, "train", (sensor,))
+    with pytest.raises(DataError, match=rf"{path.name}: {encoding} image: .*{message}"):
+        frames[0]
+    frames[1]
+
+
+def test_a_homography_is_for_thermal_images_of_one_size(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("thermal",), calibrated=True)
+    path = root / "thermal/val_0001.png"
+    cv2.imwrite(str(path), stored(path)[::2, ::2])
+    frames = open_frames("folder", root, "val", ("thermal",))
+    frames[0]
+    text = r"val_0001.png: is 24x16, but .* camera is 48x32, as .*train_0000.png is"
+    with pytest.raises(DataError, match=text):
+        frames[1]
+
+
+def test_a_name_spelt_in_two_ways_is_one_frame(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ())
+    edit(root / "meta.json", "subsets", value={})
+    splits = {"train": ["caf\u00e9"], "val": ["cafe\u0301"]}
+    edit(root / "meta.json", "splits", value=splits)
+    with pytest.raises(DataError, match=r"meta.json: .* is in train and in val"):
+        open_frames("folder", root, "train", ())
+
+
+def test_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ())
+    for path in (root / "labels").glob("val_*"):
+        cv2.imwrite(str(path), np.full((64, 96), 255, np.uint8))
+    open_frames("folder", root, "train", ())
+    text = r"val_0000.png: no pixel of the split 'val' has a label.* all are 255, expected ids"
+    with pytest.raises(DataError, match=text):
+        open_frames("folder", root, "val", ())

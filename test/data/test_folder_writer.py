@@ -25,9 +25,9 @@ H, W = 6, 8
 def frame(rng: np.random.Generator) -> dict[str, Any]:
     """Arrays of one frame, by argument of `FolderWriter.add`."""
     sensors = {
-        "lidar": rng.uniform(1, 9, (H, W, 3)).astype(np.float32),
+        "lidar": (rng.uniform(1, 9, (H, W, 3)) * (9, 1, 1)).astype(np.float32),
         "thermal": rng.integers(27000, 31000, (H, W)).astype(np.uint16),
-        "event": rng.integers(0, 9, (H, W, 3)).astype(np.uint8),
+        "event": (rng.integers(0, 9, (H, W, 3)) * (1, 1, 0)).astype(np.uint8),
         "depth": rng.integers(0, 255, (H, W, 3)).astype(np.uint8),
     }
     rgb = rng.integers(0, 255, (H, W, 3)).astype(np.uint8)

@@ -148,6 +148,7 @@ def test_a_stored_configuration_reads_back_the_same(tmp_path: Path) -> None:
             ["--optimiser.betas=[0.9, 1.5]"],
             "optimiser.betas: found .*, expected at least 0 and below 1",
         ),
+        (["--optimiser.ema=1"], "optimiser.ema: found 1.0, expected at least 0 and below 1"),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], message: str) -> None:

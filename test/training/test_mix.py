@@ -15,6 +15,7 @@ import torch
 from runs import SENSORS, Interrupt, Job, finish, options, start
 from support.trees import make_folder
 
+from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.data.open import open_frames
 from mmsam_ros.sensors import class_table
@@ -229,3 +230,37 @@ def test_intensity_is_read_as_the_data_set_of_root_has_it(folder: Path) -> None:
             assert np.percentile(intensity[intensity > 0], 90) == pytest.approx(2.0, rel=0.02)
     with pytest.raises(TrainingError, match=r"gain.*lidar is lidar_gain.*expected muses_raw"):
         train(load_config(options(folder, f"--data.mix.gain.root={folder / 'gain'}")))
+
+
+def test_a_weight_too_small_for_a_frame_is_refused() -> None:
+    text = r"data.mix.set0.weight: found 0.01, .* 30 frames of an epoch, expected 0 or at least"
+    with pytest.raises(TrainingError, match=text):
+        draws((1, 0.01), (20, 10))
+    assert {kind for *_, kind in draws((1, 0.04), (20, 10))} == {0, 1}
+
+
+def test_weights_do_not_tell_of_data_that_was_not_trained_on(folder: Path) -> None:
+    config = load_config(mixed(folder, "--data.mix.streets.weight=0"))
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
+    _, spec = build(config, frames, [*open_mix(config, "train").values()])
+    assert spec.provenance.data == "folder, 4 frames of train"
+    shares = ("--data.weight=0", "--data.mix.other.root", str(folder / "data"))
+    config = load_config(options(folder, *shares))
+    _, spec = build(config, frames, [*open_mix(config, "train").values()])
+    assert spec.provenance.data == "folder, 4 frames of train"
+    assert spec.seen.keys() == set(SENSORS)
+
+
+def test_frames_that_are_trained_on_are_not_validated_on(folder: Path) -> None:
+    again = folder / "again"
+    again.mkdir()
+    for path in (folder / "data").iterdir():
+        (again / path.name).symlink_to(path)
+    meta = json.loads((folder / "data/meta.json").read_text())
+    names = meta["splits"]
+    swapped = meta | {"splits": names | {"train": names["val"], "val": names["train"]}}
+    (again / "meta.json").unlink()
+    (again / "meta.json").write_text(json.dumps(swapped))
+    text = r"2 of 2 frames of val are trained on as well, such as .*data/images/val_0000.png"
+    with pytest.raises(DataError, match=text):
+        train(load_config(options(folder, f"--data.mix.again.root={again}")))

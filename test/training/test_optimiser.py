@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from support.networks import network_of
 
 from mmsam_ros.model import MMSAMAdapter
-from mmsam_ros.training.config import ScheduleConfig, TrainConfig
+from mmsam_ros.training.config import ScheduleConfig, StartConfig, TrainConfig, TrainingError
 from mmsam_ros.training.recipe import lr_factor, parameter_groups
 from mmsam_ros.training.start import freeze
 from mmsam_ros.weights.foreign import released_name
@@ -83,6 +84,14 @@ def test_frozen_parameters_are_in_no_group() -> None:
     freeze(model, ("encoder", "prior.trunks.lidar"))
     assert not [n for n in by_name(model) if n.startswith(("encoder.", "prior.trunks.lidar."))]
     assert "prior.trunks.rgb.stem.0.weight" in by_name(model)
+
+
+def test_a_network_with_nothing_to_train_is_refused() -> None:
+    net = network_of("deliver_rgb_lidar")
+    freeze(net, ("*",))
+    config = replace(CONFIG, start=StartConfig(freeze=("*",)))
+    with pytest.raises(TrainingError, match=r"start.freeze: found \['\*'\], expected parameters"):
+        parameter_groups(net, config)
 
 
 def test_schedule_by_hand() -> None:

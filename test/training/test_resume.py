@@ -121,9 +121,13 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"holds a run.*--resume .*another --out"):
         train(config)
     (folder / "checkpoint.pt").unlink()  # killed before the first one
+    left = [folder / f".{name}.99.part" for name in ("checkpoint.pt", "last.safetensors")]
+    for path in left:
+        path.write_bytes(b"killed while it was written")
     first = logged(folder)
     train(config, resume=folder)
     assert logged(folder) == first
+    assert not any(path.exists() for path in left)
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
