@@ -172,7 +172,8 @@ def test_what_does_not_fit_the_run_is_named(folder: Path) -> None:
 
 def test_classes_are_scored_as_the_data_set_has_them(folder: Path) -> None:
     config = load_config(mixed(folder))
-    model, spec = build(config, open_frames("folder", config.data.root, "train", SENSORS))
+    frames = open_frames("folder", config.data.root, "train", SENSORS)
+    model, spec = build(config, frames, [*open_mix(config, "train").values()])
     save_model(folder / "weights.safetensors", model, spec)
     given = EvalConfig(
         str(folder / "weights.safetensors"), str(folder / "streets"), "val", drop=SENSORS
