@@ -22,7 +22,13 @@ from mmsam_ros.data.corrupt import CORRUPTIONS, corrupt
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.frames import FrameSet, LabelledFrame
 from mmsam_ros.data.meanings import Scoring
-from mmsam_ros.data.open import BENCHMARKS, find_benchmark, open_frames
+from mmsam_ros.data.open import (
+    BENCHMARKS,
+    any_labelled,
+    find_benchmark,
+    nothing_labelled,
+    open_frames,
+)
 from mmsam_ros.inference import Engine, InferenceError, Segmenter
 from mmsam_ros.inference.channels import compare
 from mmsam_ros.inference.draw import colorise
@@ -228,6 +234,8 @@ class Evaluation:
                 "evaluate without"
             )
         frames = open_frames(dataset, config.root, config.split, kept, config.lists)
+        if not any_labelled(frames):
+            raise DataError(nothing_labelled(frames))
         check_fit(spec, frames)
 
         def change(item: LabelledFrame) -> LabelledFrame:

@@ -239,6 +239,15 @@ def test_data_that_does_not_fit_is_an_error_with_its_file(folder: Path, tmp_path
             evaluation.run()
 
 
+def test_labels_that_are_withheld_give_no_score(folder: Path, tmp_path: Path) -> None:
+    config = prepared(folder, "folder", split="val")
+    root = make_folder(tmp_path, ("lidar", "thermal"))
+    for path in (root / "labels").glob("test_*"):
+        cv2.imwrite(str(path), np.full_like(cv2.imread(str(path), 0), 255))
+    with pytest.raises(DataError, match="no pixel of the split 'test' has a label"):
+        Evaluation(dataclasses.replace(config, root=str(root), split="test"))
+
+
 def test_degraded_frames_are_what_the_network_sees(folder: Path) -> None:
     names = ("motionblur", "lidarjitter")
     evaluation = Evaluation(prepared(folder, "deliver", corrupt=names))

@@ -50,7 +50,7 @@ def test_a_run_that_gets_no_better_stops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The average of the weights that is scored stays what it was: the first one is the best."""
-    more = ("--optimiser.ema=1", "--schedule.epochs=9", "--schedule.patience=2")
+    more = ("--optimiser.ema=0.9999999", "--schedule.epochs=9", "--schedule.patience=2")
     run = train(run_config(tmp_path, *more))
     assert len(losses(run)) == 2 * 3, "two steps an epoch"
     text = "stopped early: the last 2 validations are not better than"
