@@ -48,8 +48,9 @@ class HeardTransforms:
 
 @dataclass(frozen=True)
 class Pose:
-    """A pose that the node needs: of frame `source` in frame `target`, at a time on the
-    camera's clock."""
+    """A pose that the node needs: of frame `source` in frame `target`, at a time on the camera's
+    clock.
+    """
 
     sensor: str
     target: str

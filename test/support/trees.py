@@ -9,6 +9,7 @@ auxiliary. The same seed gives the same files.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,16 @@ def _frames(per_split: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _rng(seed: int, split: str, i: int) -> np.random.Generator:
     return np.random.default_rng([seed, ("train", "val", "test").index(split), i])
+
+
+def edit(path: Path, *keys: str, value: Any) -> None:
+    """Sets one key of a JSON file; value None removes it."""
+    document = json.loads(path.read_text())
+    inner = document
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path.write_text(json.dumps(document))
