@@ -15,6 +15,8 @@ unexport AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # The wheels have Fast DDS only.
 unexport RMW_IMPLEMENTATION
+# Else each process that a test starts compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 export PYTHONUNBUFFERED := 1
 # see mmsam_ros/ros/main.py

@@ -34,16 +34,15 @@ settings.load_profile("any machine")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker begins one when the others have ended."""
 
-    def rank(item: pytest.Item) -> int:
-        marks = {mark.name for other in by_file[item.path] for mark in other.iter_markers()}
-        return min(
-            (i for i, name in enumerate(("distributed", "slow", "dds")) if name in marks), default=3
-        )
-
-    by_file: dict[Path, list[pytest.Item]] = {}
+    marks: dict[Path, set[str]] = {}
     for item in items:
-        by_file.setdefault(item.path, []).append(item)
-    items.sort(key=rank)
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    order = ("distributed", "slow", "dds")
+    ranks = {
+        path: min((i for i, name in enumerate(order) if name in names), default=len(order))
+        for path, names in marks.items()
+    }
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.fixture(scope="session")
