@@ -235,8 +235,8 @@ def _why_blank(data: LidarPoints | SensorImage, modality: Modality) -> str:
             if 0 < high - low < least:
                 return (
                     f"98 % of the image's values are {low:g} to {high:g}, expected at least "
-                    f"{least:g} between these, as less may be noise; parameter thermal.limits reads "
-                    "any contrast"
+                    f"{least:g} between these, as less may be noise; parameter thermal.limits "
+                    "reads any contrast"
                 )
         return "the image has the same value everywhere, or does not overlap the camera's view"
     if not len(data.xyz):

@@ -200,8 +200,8 @@ def test_data_that_does_not_fit_is_refused_and_the_rest_goes_on(
 
 VALUE = "the image has the same value everywhere, or does not overlap the camera's view"
 FAINT = (
-    "98 % of the image's values are 2950 to 2953, expected at least 4 between these, as less may be "
-    "noise; parameter thermal.limits reads any contrast"
+    "98 % of the image's values are 2950 to 2953, expected at least 4 between these, as less may "
+    "be noise; parameter thermal.limits reads any contrast"
 )
 DIM = np.tile(np.arange(2950, 2954, dtype=np.uint16).repeat(8), (24, 1))
 AWAY = Registration.from_homography([[1, 0, 500], [0, 1, 0], [0, 0, 1]])
