@@ -97,11 +97,11 @@ def read_json(path: Path) -> Any:
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """An image of one channel."""
+    """An image of one channel of 8 bits."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert image is not None, path
-    assert image.ndim == 2, path
-    return image.astype(np.uint8)
+    assert (image.ndim, image.dtype) == (2, np.uint8), f"{path}: {image.dtype} {image.shape}"
+    return np.asarray(image, np.uint8)
 
 
 class Writer:

@@ -228,10 +228,9 @@ def scale_thermal(
         )
     limits = own_limits or limits
     if limits is None and encoding != "mono8":
-        low, high = map(float, percentiles(image[known] if is_float else image, (1.0, 99.0)))
-        if high - low < (_LEAST_DEGREES if is_float else _LEAST_CONTRAST):
+        limits, least = frame_range(image)
+        if limits[1] - limits[0] < least:
             return np.zeros(image.shape, np.float32)
-        limits = low, high
     if limits is not None:
         scaled[~known] = limits[0]
         scaled -= limits[0]
@@ -240,6 +239,17 @@ def scale_thermal(
     if inverted:
         np.subtract(np.float32(255), scaled, out=scaled, where=known)
     return scaled
+
+
+def frame_range(image: NDArray[np.generic]) -> tuple[Limits, float]:
+    """The 1st and 99th percentile of a thermal image of which at least one value is finite, and how
+    far apart they must be to be more than noise.
+    """
+    values, least = image, _LEAST_CONTRAST
+    if image.dtype.kind == "f":
+        values, least = image[np.abs(image.astype(np.float32)) <= MAX_VALUE], _LEAST_DEGREES
+    low, high = percentiles(values, (1.0, 99.0)).tolist()
+    return (low, high), least
 
 
 def check_clipping(image: NDArray[np.generic], limits: Limits) -> None:

@@ -21,6 +21,7 @@ from mmsam_ros.sensors.encodings import (
     Modality,
     check_clipping,
     decode_raster,
+    frame_range,
     made_of_points,
     scale_raster,
     scale_thermal,
@@ -157,7 +158,7 @@ def frame_planes(
         if isinstance(data, SensorImage) and (clipped := clipping(data, modality)):
             blank[sensor] = Refusal(sensor, LIMITS, clipped)
         elif bool((found == found[0, 0]).all()):
-            blank[sensor] = Refusal(sensor, BLANK, _why_blank(data))
+            blank[sensor] = Refusal(sensor, BLANK, _why_blank(data, modality))
     rgb = resize(frame.rgb, size) if resize_rgb else frame.rgb
     return Planes(rgb, planes, refused, blank)
 
@@ -226,9 +227,17 @@ def clipping(image: SensorImage, modality: Modality) -> str:
     return ""
 
 
-def _why_blank(data: LidarPoints | SensorImage) -> str:
+def _why_blank(data: LidarPoints | SensorImage, modality: Modality) -> str:
     """What is wrong with a sensor that shows nothing; empty where it had nothing to measure."""
     if isinstance(data, SensorImage):
+        if modality.encoding == "frame_gain" and data.limits is None:
+            (low, high), least = frame_range(data.data)
+            if 0 < high - low < least:
+                return (
+                    f"98 % of the image's values are {low:g} to {high:g}, expected at least "
+                    f"{least:g} between these, as less may be noise; parameter thermal.limits "
+                    "reads any contrast"
+                )
         return "the image has the same value everywhere, or does not overlap the camera's view"
     if not len(data.xyz):
         return ""
@@ -239,5 +248,6 @@ def _why_blank(data: LidarPoints | SensorImage) -> str:
     total, count = len(used), int(used.sum())
     if not count:
         return f"none of {total} points has a position and an intensity below {MAX_VALUE:g}"
-    others = f", and {total - count} more have no position or intensity" if count < total else ""
+    unused = f"within {MIN_RANGE:g} m or without a position or intensity"
+    others = f", and {total - count} more are {unused}" if count < total else ""
     return f"none of {count} points is in the camera's view{others}: check the extrinsics"

@@ -18,7 +18,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def render(
     """Render the scenes into the new folder `root`; returns frames by split and difficulty.
 
     `workers`: processes, by default one per core. `report` is called with the share that is done.
-    DataError: the folder exists, or there are no frames.
+    DataError: the folder exists, there are no frames, or a process was killed.
     """
     if root.exists():
         raise DataError(f"{root} exists, expected a new folder for the data set")
@@ -95,12 +95,19 @@ def render(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _start_worker) as pool:
         jobs = [pool.submit(_render_scene, root, scene, rig) for scene in scenes]
-        for done, (scene, job) in enumerate(zip(scenes, jobs, strict=True), start=1):
-            for name, subsets in job.result().items():
-                writer.list_frame(scene.split, name, subsets)
-                counts[scene.split, subsets["difficulty"]] += 1
-            if report:
-                report(done / len(scenes))
+        try:
+            for done, (scene, job) in enumerate(zip(scenes, jobs, strict=True), start=1):
+                for name, subsets in job.result().items():
+                    writer.list_frame(scene.split, name, subsets)
+                    counts[scene.split, subsets["difficulty"]] += 1
+                if report:
+                    report(done / len(scenes))
+        except BrokenExecutor as error:
+            raise DataError(
+                "a process that renders has ended, perhaps for lack of memory: give fewer --workers"
+            ) from error
+        finally:  # where a scene fails, those that wait are not rendered before the error is seen
+            pool.shutdown(cancel_futures=True)
     writer.finish()
     return counts
 

@@ -209,7 +209,7 @@ class Conditions:
     air: float  # kelvin above the materials' nominal temperatures
     exposure: float  # factor on the metered exposure
     shutter: float  # seconds
-    shake: tuple[float, float] = (0.0, 0.0)  # the camera's rotation about its x and y axes, rad/s
+    shake: tuple[float, float] = (0.0, 0.0)  # of the picture along x and y, rad/s of the camera
     jitter: float = 0.0  # deviation of the LiDAR's beams, degrees
     coarse: int = 1  # side of the square of thermal pixels of one detector
 

@@ -249,9 +249,11 @@ def test_the_cause_of_an_empty_raster() -> None:
     both, unknown = np.concatenate([ahead, -ahead[:20]]), np.ones(50, np.float32)
     unknown[:30] = np.nan
     assert shown(both, unknown).blank["lidar"].text == (
-        "none of 20 points is in the camera's view, and 30 more have no position or intensity: "
-        "check the extrinsics"
+        "none of 20 points is in the camera's view, and 30 more are within 1 m or without a "
+        "position or intensity: check the extrinsics"
     )
+    near = np.concatenate([-ahead, ahead[:10] / 10])  # the vehicle itself is measured well
+    assert "and 10 more are within 1 m" in shown(near, np.ones(40, np.float32)).blank["lidar"].text
 
 
 def test_some_without_intensity() -> None:

@@ -199,6 +199,11 @@ def test_data_that_does_not_fit_is_refused_and_the_rest_goes_on(
 
 
 VALUE = "the image has the same value everywhere, or does not overlap the camera's view"
+FAINT = (
+    "98 % of the image's values are 2950 to 2953, expected at least 4 between these, as less may "
+    "be noise; parameter thermal.limits reads any contrast"
+)
+DIM = np.tile(np.arange(2950, 2954, dtype=np.uint16).repeat(8), (24, 1))
 AWAY = Registration.from_homography([[1, 0, 500], [0, 1, 0], [0, 0, 1]])
 BEHIND = LidarPoints(-np.abs(XYZ), INTENSITY, TURNED)
 EMPTY = LidarPoints(XYZ[:0], INTENSITY[:0], TURNED)
@@ -220,6 +225,8 @@ COLOUR = np.tile(np.array([7, 0, 200], np.uint8), (*NATIVE, 1))
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8)), MONO8, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 25000, np.uint16)), MONO16, VALUE),
         ("thermal", SensorImage(np.full((24, 32), 77, np.uint16)), GAIN, VALUE),
+        ("thermal", SensorImage(DIM), GAIN, FAINT),
+        ("thermal", SensorImage(DIM, SHIFTED), GAIN, FAINT),
         # the edge of the thermal view is no contrast
         ("thermal", SensorImage(np.full((24, 32), 99, np.uint8), SHIFTED), MONO8, VALUE),
         ("thermal", SensorImage(COUNTS, AWAY), MONO16, VALUE),

@@ -7,7 +7,9 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +173,28 @@ def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"seconds is {seconds}, expected a finite time"):
             build_street(world_seed("test", 0), seconds=seconds)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_scene_that_fails_ends_the_others_that_wait(tmp_path: Path) -> None:
+    scenes = plan({"train": 10}, per_scene=1)
+    scenes[0] = dataclasses.replace(scenes[0], weather="hail")
+    with pytest.raises(DataError, match="hail"):
+        render(tmp_path / "set", scenes, make_rig(64, 48), workers=1)
+    assert len([*tmp_path.rglob("*.png")]) < 4 * 3, "of four files a frame"
+
+
+class _Fatal(str):
+    """A word that ends the process which receives it, as the kernel does for lack of memory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
+    scenes = plan({"train": 1})
+    scenes[0] = dataclasses.replace(scenes[0], weather=_Fatal())
+    with pytest.raises(DataError, match="lack of memory: give fewer --workers"):
+        render(tmp_path / "set", scenes, make_rig(64, 48), workers=1)
 
 
 def _arguments(*words: str) -> argparse.Namespace:
