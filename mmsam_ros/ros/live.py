@@ -22,12 +22,12 @@ from rclpy.qos import (
 )
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
 from mmsam_ros.ros.live_outputs import MASK, OWN_CLOUD, Said, is_judged, judge, read_output
 from mmsam_ros.ros.live_tf import PARAMETERS as OF_POSES
 from mmsam_ros.ros.live_tf import HeardTransforms, check_pose, poses_needed
 from mmsam_ros.ros.survey import content
-from mmsam_ros.ros.transforms import nanoseconds
 from mmsam_ros.sensors import NO_LABEL
 
 _TWIST = "geometry_msgs/msg/TwistStamped"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
-from mmsam_ros.ros.transforms import nanoseconds
+from mmsam_ros.ros.calibration import nanoseconds
 
 MASK = "semantic"
 OWN_CLOUD = "points/labelled"  # the only one under the LiDAR's header

@@ -17,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 from mmsam_ros._util import cuda_seen
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
-from mmsam_ros.ros.calibration import Extrinsics
+from mmsam_ros.ros.calibration import Extrinsics, nanoseconds
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.errors import RosError
@@ -205,10 +205,9 @@ class Pipeline:
             self.fault = full
 
     def _store(self, stream: str, message: Any) -> None:
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
         if self._worker is None:
             return
+        stamp_ns = nanoseconds(message.header.stamp)
         now = time.monotonic()
         refusal = self._intake.refusal(stream, stamp_ns, message.header.frame_id, now)
         if refusal is None:
