@@ -189,7 +189,7 @@ class Pipeline:
     def _made(
         self, synced: SyncedSet, frame: Frame, result: Result, took: Mapping[str, float]
     ) -> None:
-        """After a mask was published; called by the worker."""
+        """Take note of a published mask; called by the worker."""
         self._timings.publish(synced, took)
         self.recorder.keep(synced, frame, result)
 
@@ -198,7 +198,7 @@ class Pipeline:
         self.recorder.settled(synced, outcome)
         self.monitor.settled(synced, outcome)
         self.sync.settle(synced, outcome)
-        self._tell_ends()
+        self._log_ends()
         if outcome.reason == ENGINE:
             self.fault = outcome.text
         elif full := self._memory.fault(outcome, time.monotonic()):
@@ -215,9 +215,9 @@ class Pipeline:
         else:
             self.sync.refuse(stream, stamp_ns, refusal.reason)
             self.monitor.refused(refusal)
-        self._tell_ends()
+        self._log_ends()
 
-    def _tell_ends(self) -> None:
+    def _log_ends(self) -> None:
         """Log what has become of each camera image, for debugging (--log-level debug)."""
         for stamp_ns, end in self.sync.ended():
             self._node.get_logger().debug(f"camera {stamp_ns}: {end}")

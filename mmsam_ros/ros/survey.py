@@ -73,7 +73,7 @@ class TopicSurvey:
 
     @property
     def drift(self) -> float:
-        """By how much the lag grows from the first to the last quarter, seconds."""
+        """Growth of the lag from the first to the last quarter, seconds."""
         quarter = len(self.lag) // 4
         if not quarter:
             return 0.0
