@@ -3,10 +3,10 @@
 
 ros2 launch mmsam_ros segment.launch.py weights:=/path/weights.safetensors bag:=/path/bag
 
-What is wrong with an argument is said before anything starts, and ends the launch with exit code 1.
-So does a node that cannot start, and a bag of which nothing can be played. A node that ends by a
-fault or is killed is started again, after a pause that grows; so is one that cannot start any more
-after another one was ready.
+A wrong argument is reported before anything starts, and ends the launch with exit code 1. So does a
+node that cannot start, and a bag that cannot be played at all. A node that ends with a fault or is
+killed is started again, after a pause that grows; so is one that can no longer start after another
+one was ready.
 """
 
 import difflib

@@ -12,11 +12,16 @@ class MmsamError(ValueError):
 
 
 def shown(value: object) -> str:
-    """Its repr, which a number of 5,000 digits and lists in lists in lists do not have."""
+    """Its repr, or its type where it has none: a number of 5,000 digits, very deep lists."""
     try:
         return repr(value)
     except (ValueError, RecursionError):
         return f"{type(value).__name__} that is too long or deep to be shown"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message: those of compilers and of CUDA may fill a page."""
+    return str(error).strip().partition("\n")[0]
 
 
 def near_match(word: object, known: Iterable[str]) -> str:

@@ -2,10 +2,12 @@
 """What entry points have in common: errors are one line, and exit codes."""
 
 import errno
+import multiprocessing
 import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -46,6 +48,21 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return asked if ignored else (*asked, signal.SIGHUP)
 
 
+def follow_parent() -> None:
+    """Let this process of a pool end with its parent, which Ctrl-C is left to: it is sent to the
+    whole group. A process that waits for work would outlive a parent that is killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _describe(error: Exception) -> str:
     text = str(error) or "there is not enough memory"  # a MemoryError is often empty
     if isinstance(error, OSError) and error.filename is None and error.__traceback__:
@@ -56,7 +73,9 @@ def _describe(error: Exception) -> str:
 
 
 def _flush() -> OSError | None:
-    """Why standard output or error takes no more; what is left for it is then thrown away."""
+    """Flush standard output and error; the error of one that cannot be written, whose rest is
+    discarded.
+    """
     found = None
     for stream in (sys.stderr, sys.stdout):
         try:

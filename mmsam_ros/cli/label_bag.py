@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Label a recording of ROS 2 or ROS 1: synchroniser, frames and network are the node's, and "
         "so are its parameters and topics. OUT is a rosbag2 folder with /mmsam/semantic, "
-        f"/mmsam/classes, /mmsam/label_info and {', '.join(REPORT)}. An interrupted run goes on "
-        "when the same command is given again. The exit status is 1 if a part of the recording "
-        "could not be read, or a frame not be labelled for lack of memory or a defect; 2 if there "
-        "is no OUT."
+        f"/mmsam/classes, /mmsam/label_info and {', '.join(REPORT)}. Give "
+        "the same command again to resume an interrupted run. The exit status is 1 if a part of "
+        "the recording could not be read, or a frame could not be labelled for lack of memory or "
+        "through a defect; 2 if there is no OUT."
     )
     option = parser.add_argument
     option("bag", type=Path, metavar="IN", help="rosbag2 folder or file, or a ROS 1 .bag")
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         _check_resumed(part, facts)
         results = Results(part / "results")
         if len(results):
-            log.info(f"going on: {len(results)} frames are labelled already")
+            log.info(f"resuming: {len(results)} frames are already labelled")
         labelling = make_labelling(feed, parameters, spec, results, log, args.workers,
                                    confidence=confidence)  # fmt: skip
         report = Report(args.bag, args.out, labelling, given)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             write_atomic(new / REPORT[1], report.html())
             new.rename(args.out)
         except (KeyboardInterrupt, OSError):  # such as a full disk
-            print("mmsam: give the same command again to continue", file=sys.stderr)
+            print("mmsam: give the same command again to resume", file=sys.stderr)
             raise
         shutil.rmtree(part)
     print(f"{args.out}: {report.summary()}")
@@ -182,5 +182,5 @@ def _check_resumed(part: Path, facts: dict[str, Any]) -> None:
     elif changed:
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise CliError(f"{part} holds an interrupted run, with other values of: "
-                       f"{', '.join(changed[:_NAMED])}{more}; give its command to continue it, or "
+                       f"{', '.join(changed[:_NAMED])}{more}; give its command to resume it, or "
                        "delete the folder")  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What came of labelling a recording, as JSON and as a page that needs no other file."""
+"""The report of a labelled recording, as JSON and as a page that needs no other file."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmsam_ros.inference.draw import overlay
 from mmsam_ros.ros.labelling import Labelled, Labelling
 from mmsam_ros.ros.parameters import weights_path
-from mmsam_ros.ros.sets import OWN
+from mmsam_ros.ros.sets import OWN_FAILURES
 from mmsam_ros.sensors import CAMERA, NO_LABEL, palette
 
 _PICTURES, _WIDTH = 6, 640  # on the page, and pixels of each
@@ -34,13 +34,13 @@ img { width: 100%; border-radius: 4px }
 
 
 class Report:
-    """Counts what `Labelling.run` gives.
+    """Counts the sets that `Labelling.run` gives.
 
     Attributes:
         masks: Frames that were labelled.
         refusals: The first text of each kind of refusal so far.
-        faults: What of the recording could not be read, and frames that are not labelled through
-            no fault of theirs; known after `finish`.
+        faults: Parts of the recording that could not be read, and frames that are not labelled for
+            a reason outside the data (`OWN_FAILURES`); known after `finish`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Report:
         }  # fmt: skip
 
     def add(self, ended: Labelled) -> None:
-        """Take note of a set."""
+        """Count a set."""
         stamp = ended.synced.camera.stamp_ns
         for refusal in ended.outcome.refusals:
             self._first_text.setdefault(f"{refusal.sensor}: {refusal.reason}", refusal.text)
@@ -83,12 +83,12 @@ class Report:
         self._pixels += np.bincount(ended.result.labels.ravel(), minlength=256)
 
     def finish(self, lines: Sequence[str]) -> None:
-        """Sum up; `lines`: what was said meanwhile."""
+        """Sum up; `lines` are those of the log."""
         feed = self._labelling.feed
         counts = feed.sync.counts()
         broken = (f"{topic}: {n} messages cannot be read" for topic, n in feed.broken.items())
         own = (f"{n} frames are not labelled ({reason}), through no fault in the data"
-               for reason in OWN
+               for reason in OWN_FAILURES
                if (n := counts[CAMERA].get(f"refused:{reason}")))  # fmt: skip
         self.faults = [*feed.reader.faults, *broken, *own]
         names = {info.id: info.name for info in self._spec.classes} | {NO_LABEL: "no label"}
@@ -113,7 +113,7 @@ class Report:
             "classes": {names.get(i, str(i)): round(100 * self._pixels[i] / total, 3)
                         for i in present},
             "faults": self.faults,
-            "said": list(lines),
+            "log": list(lines),
         }  # fmt: skip
 
     @property
@@ -152,13 +152,13 @@ class Report:
         }  # fmt: skip
         tables["Frames"].pop("not labelled")
         facts = {k: content[k] for k in ("recording", "labelled", "weights", "recipe")}
-        said = [*content["faults"], *content["said"]]
+        log = [*content["faults"], *content["log"]]
         body = [
             "<h1>Labelled recording</h1>", _table(facts),
             '<div class="pictures">', *map(_figure, self._pictures), "</div>",
             "<h2>Classes, % of all pixels</h2>", self._classes(),
             *(f"<h2>{escape(title)}</h2>{_table(rows)}" for title, rows in tables.items() if rows),
-            *(["<h2>Said meanwhile</h2>", _list(said)] if said else []),
+            *(["<h2>Log</h2>", _list(log)] if log else []),
         ]  # fmt: skip
         return (
             '<!doctype html>\n<html lang="en"><meta charset="utf-8">'

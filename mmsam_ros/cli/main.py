@@ -122,7 +122,7 @@ def _signals() -> Iterator[None]:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """End the processes of pools and loaders, which would wait for ever, then this one."""
+    """End the processes of pools and loaders, which would wait forever, then this one."""
     for worker in multiprocessing.active_children():
         worker.kill()
     if number == signal.SIGINT:

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
-from mmsam_ros.data.files import composed, entries
+from mmsam_ros.data.files import ARRAYS, IMAGES, composed, entries
 from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, LidarPoints, Planes, palette
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_DATA = (".npy", ".npz", *_IMAGES)
 _FILES = {
     "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
     "thermal": "8- or 16-bit image",
@@ -28,7 +26,7 @@ _FILES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Segment image files, with what other sensors saw at the same moment. Of each image it "
+        "Segment image files, with what other sensors saw at the same moment. For each image it "
         "writes NAME_labels.png (class ids) and NAME_overlay.png. With a directory or several "
         "images the sensors' options take directories, which hold files of the same names."
     )
@@ -127,13 +125,13 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
         if not path.exists():
             raise CliError(f"{path}: no such file or directory")
         files = [file for file in (entries(path) if path.is_dir() else [path]) if file.is_file()]
-        inside = [file for file in files if file.suffix.lower() in _IMAGES]
+        inside = [file for file in files if file.suffix.lower() in IMAGES]
         if not inside:
-            raise CliError(f"{path}: found no image, expected {', '.join(_IMAGES)}")
+            raise CliError(f"{path}: found no image, expected {', '.join(IMAGES)}")
         if left := len(files) - len(inside):
             kinds = sorted({file.suffix or file.name for file in files if file not in inside})
             print(f"warning: {path}: {left} files are left out ({', '.join(kinds)}), expected "
-                  f"{', '.join(_IMAGES)}", file=sys.stderr)  # fmt: skip
+                  f"{', '.join(IMAGES)}", file=sys.stderr)  # fmt: skip
         found += inside
     first: dict[str, Path] = {}
     for path in found:
@@ -143,7 +141,7 @@ def pair_files(images: Sequence[Path], sensors: Mapping[str, Path]) -> dict[Path
     pairs: dict[Path, dict[str, Path]] = {image: {} for image in found}
     for sensor, path in sensors.items():
         if path.is_dir():
-            inside = [file for file in entries(path) if file.suffix.lower() in _DATA]
+            inside = [file for file in entries(path) if file.suffix.lower() in (*ARRAYS, *IMAGES)]
             by_stem: dict[str, Path] = {}
             for file in inside:
                 if (other := by_stem.setdefault(composed(file.stem), file)) is not file:

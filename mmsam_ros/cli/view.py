@@ -148,10 +148,10 @@ def _drawn(data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _show_bag(viewer: _Viewer, args: argparse.Namespace) -> int:
+    from mmsam_ros.ros.calibration import nanoseconds
     from mmsam_ros.ros.errors import RosError
     from mmsam_ros.ros.recording import Recording
     from mmsam_ros.ros.survey import KINDS
-    from mmsam_ros.ros.transforms import nanoseconds
 
     notes: set[str] = set()
     with Recording(args.source) as reader:

@@ -64,7 +64,7 @@ class Benchmark:
         return sorted(rows, key=lambda row: row.miou["all"])
 
     def count_notes(self, split: str, counts: Mapping[str, int]) -> list[str]:
-        """Where numbers of frames by group differ from the published ones of a split."""
+        """Differences between a split's numbers of frames, by group, and the published ones."""
         known = {group.partition("=")[0] for group in counts}  # FMB has no difficulty without lists
         return [
             f"{split}: {counts.get(group, 0)} frames of {group}, published are {published}"

@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Of an auxiliary's planes over the train split, in their units; arrays by field.
+    """Statistics of an auxiliary's planes over the train split, in their units; arrays by field.
 
     Mean of the images' means; variance of those means plus mean of the images' variances: the rule
     of the MUSES tools, which gave the published constants.
@@ -73,7 +73,7 @@ class Report:
 
 @dataclass
 class _Facts:
-    """Of one frame; moments (4, fields) of the train split alone: mean, variance, min and max."""
+    """What one frame holds; moments (4, fields: mean, variance, min, max) in `train` alone."""
 
     faults: list[str] = field(default_factory=list)
     forms: dict[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class _Facts:
 
 @dataclass
 class _Seen:
-    """Of all frames, by sensor or split."""
+    """What all frames hold, by sensor or split."""
 
     stored: dict[str, dict[Path, Counts]] = field(default_factory=lambda: defaultdict(dict))
     moments: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
@@ -96,7 +96,7 @@ class _Seen:
     clipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, frames: FrameSet, record: Record, facts: _Facts) -> None:
-        """Another frame."""
+        """Add a frame."""
         self.stored[frames.split] |= facts.stored
         self.blank.update(facts.blank)
         for sensor in facts.uneven:
@@ -107,7 +107,7 @@ class _Seen:
             self.moments[sensor].append(values)
 
     def statistics(self, frames: FrameSet) -> dict[str, Statistics]:
-        """By auxiliary."""
+        """Statistics by auxiliary."""
         found = {}
         for sensor, rows in self.moments.items():
             means, variances, low, high = np.stack(rows, axis=1)
@@ -125,7 +125,7 @@ class _Seen:
         ]
 
     def notes(self, total: int) -> list[str]:
-        """Of sensors that show nothing, and of grey images that are not quite grey."""
+        """Notes on sensors that show nothing, and on grey images that are not quite grey."""
         shown = [f"{n} of {total} frames of {s} show nothing" for s, n in self.blank.items()]
         return shown + [
             f"{len(paths)} of {total} {sensor} images have channels that differ, such as "
@@ -211,7 +211,7 @@ def _read_all(
 
 
 def count_notes(frames: FrameSet) -> list[str]:
-    """Where the number of frames differs from what is published of the split."""
+    """Differences between the split's numbers of frames and the published ones."""
     return find_benchmark(frames.dataset).count_notes(frames.split, _groups(frames.records))
 
 

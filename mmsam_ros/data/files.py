@@ -20,6 +20,7 @@ from mmsam_ros.data.errors import DataError, naming
 
 Suffixes = Sequence[str]
 IMAGES: Suffixes = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ARRAYS: Suffixes = (".npz", ".npy")
 _MARKS = {  # longer ones first: that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsam_ros.data.benchmark import Benchmark, unused_images
-from mmsam_ros.data.files import IMAGES, Files, composed, walk
+from mmsam_ros.data.files import ARRAYS, IMAGES, Files, composed, walk
 from mmsam_ros.data.folder_writer import Meta
 from mmsam_ros.data.frames import FrameSet, Record
 from mmsam_ros.data.read import Calibration
 
-_ARRAYS = (".npz", ".npy")
 # the first one names a missing file
-_SUFFIXES = {"lidar": (*_ARRAYS, *IMAGES), "event": (*_ARRAYS, *IMAGES),
-             "thermal": (*IMAGES, *_ARRAYS), "depth": (*IMAGES, *_ARRAYS)}  # fmt: skip
+_SUFFIXES = {"lidar": (*ARRAYS, *IMAGES), "event": (*ARRAYS, *IMAGES),
+             "thermal": (*IMAGES, *ARRAYS), "depth": (*IMAGES, *ARRAYS)}  # fmt: skip
 
 
 def scan(root: Path, split: str, sensors: Sequence[str], lists: Path | None = None) -> FrameSet:

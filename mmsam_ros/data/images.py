@@ -26,7 +26,7 @@ _DEFLATED = ("tiff_deflate", "tiff_adobe_deflate")
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags: where parts of a TIFF lie, and their bytes
 _AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _ORIENTATION = 0x0112  # tag of EXIF
-_BITS = 258  # tag of TIFF: bits of each channel
+TIFF_BITS = 258  # tag: bits of each channel
 _STEP, _MOST_BYTES = 1 << 20, 16 * MAX_PIXELS  # inflated at a time; in all, of four floats
 
 
@@ -84,7 +84,7 @@ def _load(content: bytes) -> Array | None:
             for start, size in zip(starts, sizes, strict=True):
                 _inflate(content[start : start + size])  # libtiff may leave its sum out
         if image.format == "TIFF" and image.mode == "RGBA":
-            bits = image.tag_v2.get(_BITS, ())  # type: ignore[attr-defined]
+            bits = image.tag_v2.get(TIFF_BITS, ())  # type: ignore[attr-defined]
             if set(bits) == {8}:  # Pillow would make 8 of 16
                 return np.ascontiguousarray(np.asarray(image)[..., 2::-1])
     return None

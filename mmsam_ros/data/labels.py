@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsam_ros.data.errors import DataError, naming
-from mmsam_ros.data.images import PNG, Turns, orientation, read_file, upright
+from mmsam_ros.data.images import PNG, TIFF_BITS, Turns, orientation, read_file, upright
 from mmsam_ros.sensors import NO_LABEL
 
 _PNG_GREY = (0, 4)  # colour types, the second one with alpha
-_TIFF_BITS = 258  # tag
 _LOSSY = ("JPEG", "MPO", "WEBP", "jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24")
 _REMEDY = "export the labels as 8-bit PNG with one channel, whose values are the ids"
 Values = NDArray[np.uint8]
@@ -80,7 +79,7 @@ def _depth(content: bytes, file: Image.Image) -> tuple[int, bool]:
         bits, colour = struct.unpack_from(">BB", content, 24)
         return bits, colour in _PNG_GREY
     tags: Mapping[int, Any] = getattr(file, "tag_v2", {})
-    return int(min(np.atleast_1d(tags.get(_TIFF_BITS, 1)))), file.mode.startswith(("1", "L", "I"))
+    return int(min(np.atleast_1d(tags.get(TIFF_BITS, 1)))), file.mode.startswith(("1", "L", "I"))
 
 
 def _indices(path: Path, content: bytes, file: Image.Image, known: int, red: bool) -> Values:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmsam_ros._util import from_mapping
 from mmsam_ros.data.errors import DataError, DataWarning, naming
-from mmsam_ros.data.files import read_json
+from mmsam_ros.data.files import ARRAYS, read_json
 from mmsam_ros.data.images import Turns, read_image, three_channels
 from mmsam_ros.sensors import (
     FIELDS,
@@ -130,7 +130,7 @@ class Calibration:
             return self
         with suppress(DataError):  # who reads the file is told
             form = thermal.suffix.lower()
-            image = read_array(thermal) if form in (".npz", ".npy") else read_image(thermal)
+            image = read_array(thermal) if form in ARRAYS else read_image(thermal)
             if image.ndim >= 2:
                 size = image.shape[0], image.shape[1]
                 return replace(self, thermal_size=size, thermal_file=thermal)
@@ -169,11 +169,11 @@ def read_sensor(
     DataWarning says so.
     """
     form = path.suffix.lower()
-    stored = read_array(path) if form in (".npz", ".npy") else read_image(path, turns)
+    stored = read_array(path) if form in ARRAYS else read_image(path, turns)
     with naming(path, SensorError, IndexError):  # an array without axes or channels
         if sensor == "lidar" and form == ".npy" and stored.ndim == 2:
             return _points(stored, calibration)
-        if stored_alike(encoding, "muses_raw") and form not in (".npz", ".npy"):
+        if stored_alike(encoding, "muses_raw") and form not in ARRAYS:
             stored = decode_raster(stored, "muses_png16")
         elif encoding == "png8":
             stored = three_channels(stored)

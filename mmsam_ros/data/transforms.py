@@ -143,7 +143,7 @@ class Augment(nn.Module):
         return cast(Sample, out)
 
     def _other_intensity(self, planes: tv_tensors.Image) -> tv_tensors.Image:
-        """Of range, intensity and height; empty pixels stay 0."""
+        """Change the intensity of a raster of range, intensity and height; empty pixels stay 0."""
         absent = torch.rand(()) < self.config.no_intensity
         low, high = map(math.log, self.config.intensity_gamma)
         gamma = math.exp(_uniform(low, high))

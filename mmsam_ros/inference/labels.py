@@ -86,7 +86,7 @@ class _Axis(NamedTuple):
 
 
 def _labels(logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
-    """Of logits (classes, h, w)."""
+    """Labels at `size` from logits (classes, h, w)."""
     winners = _winners(logits)
     if logits.shape[1:] == size:
         return winners

@@ -101,7 +101,7 @@ class Segmenter:
         prepared = self.prepare(frame)
         for refusal in prepared.refused.values():
             if not refusal.of_frame:
-                raise InferenceError(refusal.text, refusal.sensor)
+                raise InferenceError(f"{refusal.sensor}: {refusal.text}")
         return self.infer(prepared, confidence=confidence)
 
     @torch.inference_mode()

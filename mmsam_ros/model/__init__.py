@@ -11,7 +11,6 @@ from mmsam_ros.model.config import (
     ModelError,
     PriorConfig,
     TrunkConfig,
-    config_from_released,
 )
 from mmsam_ros.model.network import MMSAMAdapter, build_model, rgb_alone
 from mmsam_ros.model.packed import pack, packing_pays
@@ -21,6 +20,6 @@ from mmsam_ros.model.rewritten import PLAIN, Operations
 __all__ = [
     "PLAIN", "CombineConfig", "EncoderConfig", "FusionConfig", "HeadConfig", "InteractionConfig",
     "MMSAMAdapter", "ModelConfig", "ModelError", "Operations", "PriorConfig", "TrunkConfig",
-    "build_model", "config_from_released", "pack", "packing_pays", "prepare", "rgb_alone",
+    "build_model", "pack", "packing_pays", "prepare", "rgb_alone",
     "store_halved",
 ]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of the network: frozen dataclasses, presets, and the released code's in our terms.
+"""Configuration of the network: frozen dataclasses and presets.
 
 Sizes are (height, width) in pixels. Defaults are the published ViT-L network.
 """
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
-from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged, require
+from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, ranged
 
 Size = tuple[int, int]
 Preset = Literal["vit_b", "vit_l", "vit_h", "tiny", "nano"]
@@ -312,46 +312,3 @@ _PRESETS: dict[str, dict[str, Any]] = {
         head=HeadConfig(channels=64),
     ),
 }  # fmt: skip
-
-
-def config_from_released(backbone: Mapping[str, Any], head: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that the released code's dictionaries of backbone and head describe.
-
-    Raises:
-        ModelError: a setting that the published network does not have, or a missing one.
-    """
-    fixed = {"in_chans": 3, "modality_channels": (3, 3), "patch_size": PATCH_SIZE}
-    switches = ("qkv_bias", "use_abs_pos", "use_rel_pos", "with_cffn", "add_vit_feature")
-    for key, expected in (fixed | dict.fromkeys(switches, True)).items():
-        found = backbone.get(key, expected)
-        found = tuple(found) if isinstance(found, list) else found
-        require(found == expected, f"backbone.{key}", found, repr(expected), ModelError)
-    plain = ("embed_dim", "depth", "num_heads", "mlp_ratio", "window_size", "global_attn_indexes")
-    try:
-        side, pretrained = backbone["img_size"], backbone["pretrained_size"]
-        encoder = {key: backbone[key] for key in plain}
-        trunk, fusion = backbone["convnext"], backbone["fusion"]
-        values = {
-            "num_classes": head["num_classes"],
-            "modalities": backbone["modalities"],
-            "image_size": (side, side),
-            "encoder": encoder | {"pretrained_size": (pretrained, pretrained)},
-            "trunk": {"depths": trunk["depths"], "widths": trunk["channels"]},
-            "fusion": {
-                "num_heads": fusion["attn_heads"],
-                "groups": fusion["conv_groups"],
-                "norm_groups": fusion["gn_groups"],
-            },
-            "interaction": {
-                "block_ranges": backbone["interaction_indexes"],
-                "num_heads": backbone["deform_num_heads"],
-                "num_points": backbone["n_points"],
-                "value_ratio": backbone["deform_ratio"],
-                "ffn_ratio": backbone["cffn_ratio"],
-                "num_extra_extractors": 2 if backbone["use_extra_extractor"] else 0,
-            },
-            "head": {"channels": head["channels"]},
-        }
-    except KeyError as error:
-        raise ModelError(f"released configuration: key {error} is missing") from error
-    return from_mapping(ModelConfig, values)

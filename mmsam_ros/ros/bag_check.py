@@ -372,9 +372,8 @@ def _look_at_info(found: BagCheck, name: str, image: TopicSurvey, info: TopicSur
                   "record the CameraInfo of this image")  # fmt: skip
     else:
         found.say(OK, subject, f"{model.width}x{model.height}, {info.first.distortion_model}")
-    for doubt in camera_doubts(info.first):
-        text = doubt.replace("the image parameter", f"parameter {name}.image")
-        found.say(WARNING, subject, text)
+    for doubt in camera_doubts(info.first, name=name):
+        found.say(WARNING, subject, doubt)
 
 
 def _look_at_pose(found: BagCheck, reader: Recording, camera: str, one: TopicSurvey) -> None:
@@ -382,9 +381,9 @@ def _look_at_pose(found: BagCheck, reader: Recording, camera: str, one: TopicSur
     frames, subject = (camera.lstrip("/"), one.frame.lstrip("/")), f"{sensor} pose"
     for name in ("tf_static", "tf"):
         try:
-            transforms: Mapping[str, Any] = {}
-            for source in ("tf", "tf_static")[0 if name == "tf" else 1 :]:
-                transforms = {**transforms, **recorded_transforms(reader, source)[0]}
+            transforms = dict(recorded_transforms(reader, name)[0])
+            if name == "tf":  # beside the static ones, which win
+                transforms |= recorded_transforms(reader, "tf_static")[0]
             transform_chain(transforms, *frames)
         except RosError as error:
             reason = error

@@ -107,9 +107,8 @@ def parameter_doubts(parameters: Mapping[str, Any]) -> list[str]:
         values = parameters.get(name, {}).get("info")
         if values:
             defaults = {"d": [], "r": [0.0] * 9, "p": [0.0] * 12}
-            texts = camera_doubts(SimpleNamespace(**defaults | values))
-            parameter = f"parameter {name}.image"
-            found += [f"{name}.info: {t.replace('the image parameter', parameter)}" for t in texts]
+            doubts = camera_doubts(SimpleNamespace(**defaults | values), name=name)
+            found += [f"{name}.info: {doubt}" for doubt in doubts]
     return found
 
 

@@ -54,14 +54,16 @@ def _values(info: Any) -> dict[str, Any]:
     return {**values, "roi": roi}
 
 
-def camera_doubts(info: Any, image: str = "auto") -> list[str]:
-    """Ambiguities in a CameraInfo that `camera_model` accepts, and what to set."""
+def camera_doubts(info: Any, image: str = "auto", name: str = "camera") -> list[str]:
+    """Ambiguities in a CameraInfo that `camera_model` accepts, and what to set for the camera
+    `name`, "camera" or "thermal".
+    """
     rectified, own_frame = IMAGES[image]
     d, p = np.asarray(info.d, np.float64).ravel(), np.reshape(info.p, (3, 4))
     taken = camera_info.decide(rectified, info.distortion_model, d, p)
     return camera_info.doubts(
         width=info.width, height=info.height, k=info.k, r=info.r, p=p, taken=taken,
-        settled=own_frame or rectified is False,
+        settled=own_frame or rectified is False, parameter=f"parameter {name}.image",
     )  # fmt: skip
 
 
@@ -123,9 +125,8 @@ class CameraInfos:
                 f"{width}x{height}; publish the CameraInfo of this image",
                 "camera_info",
             )
-        for doubt in camera_doubts(info, image) if values != known else ():
-            text = f"{where}: {doubt}".replace("the image parameter", f"parameter {name}.image")
-            self.notes.warning(text)
+        for doubt in camera_doubts(info, image, name) if values != known else ():
+            self.notes.warning(f"{where}: {doubt}")
         self._models[name] = values, model
         return model
 
@@ -158,6 +159,18 @@ def transform_matrix(transform: Any) -> Matrix:
     return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
 
 
+def pose_parameter(name: str, values: Sequence[float] | None) -> Matrix | None:
+    """(4, 4) of the parameter `name`: x, y, z, qx, qy, qz, qw; None if it is not set. RosError if
+    it is not a pose.
+    """
+    if not values:
+        return None
+    try:
+        return pose_matrix(values[:3], values[3:])
+    except SensorError as error:
+        raise RosError(f"parameter {name}: {error}") from error
+
+
 class Extrinsics:
     """Looks up extrinsics in TF, if tf2_ros is installed, then in `poses`: the parameters
     `<sensor>.extrinsics` by sensor. RosError if one is not a pose.
@@ -171,13 +184,8 @@ class Extrinsics:
         transforms: "Transforms | None" = None,
     ) -> None:  # fmt: skip
         self._log = node.get_logger()
-        self._fixed: dict[str, Matrix] = {}
-        for sensor, values in poses.items():
-            try:
-                if values:
-                    self._fixed[sensor] = pose_matrix(values[:3], values[3:])
-            except SensorError as error:
-                raise RosError(f"parameter {sensor}.extrinsics: {error}") from error
+        given = {s: pose_parameter(f"{s}.extrinsics", values) for s, values in poses.items()}
+        self._fixed = {sensor: pose for sensor, pose in given.items() if pose is not None}
         # frames -> when TF was asked, and its answer
         self._static: dict[tuple[str, str], tuple[float, Matrix]] = {}
         self._origin: dict[str, str] = {}  # of each sensor's newest pose
@@ -288,11 +296,8 @@ class _Transforms:
         from rclpy.time import Time
         from tf2_ros import Buffer, ExtrapolationException, TransformException, TransformListener
 
-        self._time, self._too_early, self._failure = (
-            Time,
-            ExtrapolationException,
-            TransformException,
-        )
+        self._time = Time
+        self._too_early, self._failure = ExtrapolationException, TransformException
         self._buffer = Buffer(node=node)
         self._listener = TransformListener(self._buffer, node)
 
@@ -317,21 +322,16 @@ class _Transforms:
 
     def twist(self, target: str, source: str, time_ns: int, stale: int) -> tuple[Vector, Vector]:
         """See `Transforms`."""
+        lookup, time_of = self._buffer.lookup_transform, self._time
         try:
-            newest = nanoseconds(
-                self._buffer.lookup_transform(target, source, self._time()).header.stamp
-            )
+            newest = nanoseconds(lookup(target, source, time_of()).header.stamp)
             if newest == 0:
                 raise RosError(f"frame {source!r} does not move in {target!r} by TF")
             end = twist_end(newest, time_ns, stale, f"from {source!r} to {target!r}")
             if end <= WAY:  # a simulation has just begun; rclpy has no time before 0
                 raise RosError(f"TF from {source!r} to {target!r} begins later")
             first, last = (
-                transform_matrix(
-                    self._buffer.lookup_transform(
-                        target, source, self._time(nanoseconds=at)
-                    ).transform
-                )
+                transform_matrix(lookup(target, source, time_of(nanoseconds=at)).transform)
                 for at in (end - WAY, end)
             )
         except (self._failure, SensorError) as error:

@@ -14,21 +14,16 @@ from std_srvs.srv import SetBool, Trigger
 
 from mmsam_ros._util import MmsamError
 from mmsam_ros.ros.errors import RosError
+from mmsam_ros.ros.health import Observed
 from mmsam_ros.ros.interface import LIVE, PARAMETERS
 from mmsam_ros.ros.parameters import plain_value
-from mmsam_ros.ros.pipeline import Pipeline
 from mmsam_ros.ros.snapshot import plain
 
 _ROWS = {row.name: row for row in PARAMETERS}
 
 
-class Controlled(Protocol):
+class Controlled(Observed, Protocol):
     """The part of the node that `Control` uses (`node.SegmentNode`)."""
-
-    parameters: dict[str, Any]
-    pipeline: Pipeline | None
-    active: bool
-    enabled: bool
 
     def follow(self, patience: float | None = None) -> None: ...
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from mmsam_ros.ros.sets import CAMERA, DEFECT, OWN, Outcome, SyncedSet
+from mmsam_ros.ros.sets import CAMERA, DEFECT, OWN_FAILURES, Outcome, SyncedSet
 from mmsam_ros.sensors import Refusal
 from mmsam_ros.sensors.limits import shortened
 
@@ -87,10 +87,10 @@ class Monitor:
                 sensors = "+".join((CAMERA, *outcome.fused))
                 self._fused[sensors] += 1
                 self._ends.append((now, sensors))
-                self._tell_first(now, sensors)
+                self._log_first(now, sensors)
             else:
                 self._ends.append((now, outcome.reason))
-            if outcome.reason in OWN:
+            if outcome.reason in OWN_FAILURES:
                 self._failures += 1
             for refusal in outcome.refusals:
                 self._note_refusal(refusal, now)
@@ -138,7 +138,7 @@ class Monitor:
             else:
                 self._inform("; ".join(parts))
 
-    def _tell_first(self, now: float, sensors: str) -> None:
+    def _log_first(self, now: float, sensors: str) -> None:
         if self._next_report is None:
             self._next_report = now + REPORT_PERIOD
             self._inform(f"first mask {now - self._begin:.1f} s after the start, of {sensors}")

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from mmsam_ros.ros.bags import recorded_transforms
-from mmsam_ros.ros.calibration import CAMERAS, CameraInfos
+from mmsam_ros.ros.calibration import CAMERAS, CameraInfos, nanoseconds
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.intake import Intake
@@ -18,7 +18,7 @@ from mmsam_ros.ros.parameters import Parameters, make_synchroniser
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.sets import SyncedSet
 from mmsam_ros.ros.storage import Connection
-from mmsam_ros.ros.transforms import RecordedTransforms, nanoseconds
+from mmsam_ros.ros.transforms import RecordedTransforms
 from mmsam_ros.sensors import CAMERA
 from mmsam_ros.weights import Spec
 

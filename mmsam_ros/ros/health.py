@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import String
 
+from mmsam_ros._util import first_line
 from mmsam_ros.ros.diagnostics import Counts, Figures
 from mmsam_ros.ros.pipeline import Pipeline
 from mmsam_ros.ros.topics import advertise
@@ -300,7 +301,7 @@ def memory(device: torch.device) -> dict[str, str]:
         free, total = torch.cuda.mem_get_info(device)
         own = torch.cuda.memory_reserved(device)
     except RuntimeError as error:  # the device has failed, which the frames say as well
-        return {"memory": str(error).partition("\n")[0]}
+        return {"memory": first_line(error)}
     found = {"reserved": own, "free": free, "total": total}
     return {f"memory_{name}_mib": f"{size / 2**20:.0f}" for name, size in found.items()}
 

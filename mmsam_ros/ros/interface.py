@@ -234,43 +234,18 @@ def _info(name: str) -> tuple[ParameterRow, ...]:
 
 def _sensor(name: str) -> tuple[ParameterRow, ...]:
     return (
-        _seconds(
-            f"{name}.slop",
-            0.05,
-            0,
-            10,
-            "Largest time between the stamps of sensor and camera that still match.",
-            LIVE,
-        ),
-        _seconds(
-            f"{name}.offset",
-            0.0,
-            -86400,
-            86400,
-            "Added to the sensor's stamps before matching.",
-            LIVE,
-        ),
-        _seconds(
-            f"{name}.max_age",
-            0.2,
-            0,
-            60,
-            "Without a match, the sensor's last message is "
-            "reused up to this age and counted as held.",
-            LIVE,
-        ),
-        _seconds(
-            f"{name}.min_interval",
-            -1.0,
-            -10,
-            10,
-            "Shortest time between two messages of "
-            "the sensor. A message shortly before the camera's is then taken without waiting "
-            "for the next one. 0: unknown, always wait; negative: learned from the stream.",
-            LIVE,
-        ),
+        _seconds(f"{name}.slop", 0.05, 0, 10, "Largest time between the stamps of sensor and "
+                 "camera that still match.", LIVE),
+        _seconds(f"{name}.offset", 0.0, -86400, 86400, "Added to the sensor's stamps before "
+                 "matching.", LIVE),
+        _seconds(f"{name}.max_age", 0.2, 0, 60, "Without a match, the sensor's last message is "
+                 "reused up to this age and counted as held.", LIVE),
+        _seconds(f"{name}.min_interval", -1.0, -10, 10, "Shortest time between two messages of "
+                 "the sensor. A message shortly before the camera's is then taken without waiting "
+                 "for the next one. 0: unknown, always wait; negative: learned from the stream.",
+                 LIVE),
         _transport(name),
-    )
+    )  # fmt: skip
 
 
 def _pose(name: str, used: str) -> ParameterRow:
@@ -318,8 +293,9 @@ PARAMETERS = (  # config/segment.yaml lists them in the same order
                  "second, for subscribers that are not transient local."),
     _choice("image_backend", ("native", "cv_bridge"), "What decodes sensor_msgs/Image."),
     _choice("plausibility", ("warn", "refuse", "off"), "What happens to a sensor whose data cannot "
-            "be what the weights were trained on (unit, polarity, orientation). warn: it is said "
-            "in log and diagnostics; refuse: the sensor is left out of the mask as well.", LIVE),
+            "be what the weights were trained on (unit, polarity, orientation). warn: it is "
+            "reported in the log and diagnostics; refuse: the sensor is left out of the mask as "
+            "well.", LIVE),
     _choice("input_reliability", ("auto", "reliable", "best_effort"), "QoS reliability of the "
             "subscriptions. auto: that of the publishers."),
     _seconds("health.silence", 2.0, 0.1, 3600, "An input without a message for longer is silent; "

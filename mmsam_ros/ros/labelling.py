@@ -9,9 +9,6 @@ an interrupted run can be resumed.
 import io
 import logging
 import multiprocessing
-import os
-import signal
-import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -33,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmsam_ros._util import MmsamError, write_atomic
+from mmsam_ros._util import MmsamError, follow_parent, write_atomic
 from mmsam_ros.inference import Prepared, Result, Segmenter, tune_allocator
 from mmsam_ros.inference.engines.ladder import EngineError, lost, out_of_memory
 from mmsam_ros.inference.geometry import Plan
@@ -152,8 +149,8 @@ class Labelling:
         labelled = ended if isinstance(ended, Labelled) else self._await(ended)
         if labelled.outcome.reason == ENGINE:  # as the node ends: all later frames would fail, too
             raise RosError(
-                f"{labelled.outcome.text}. What is labelled so far is kept: the same command goes "
-                "on where it was"
+                f"{labelled.outcome.text}. What is labelled so far is kept: give the same command "
+                "again to resume"
             )
         return labelled
 
@@ -164,7 +161,7 @@ class Labelling:
         except BrokenExecutor as error:
             raise RosError(
                 "a process of the network has ended, perhaps for lack of memory: give fewer "
-                "--workers; the same command goes on where it was"
+                "--workers; give the same command again to resume"
             ) from error
         except Exception as error:
             return self._refuse(synced, error, refused)
@@ -246,18 +243,9 @@ def _load(parameters: Parameters) -> None:
 
 
 def _start_process(parameters: Parameters, threads: int) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent ends us
+    follow_parent()
     torch.set_num_threads(threads)
     _load(parameters)
-
-
-def _end_with_parent() -> None:
-    """End this process with its parent; it would outlive a parent that is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager

@@ -22,12 +22,12 @@ from rclpy.qos import (
 )
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO, message_class
-from mmsam_ros.ros.live_outputs import MASK, OWN_CLOUD, Said, is_judged, judge, read_output
+from mmsam_ros.ros.live_outputs import MASK, OWN_CLOUD, Summary, is_judged, judge, read_output
 from mmsam_ros.ros.live_tf import PARAMETERS as OF_POSES
 from mmsam_ros.ros.live_tf import HeardTransforms, check_pose, poses_needed
 from mmsam_ros.ros.survey import content
-from mmsam_ros.ros.transforms import nanoseconds
 from mmsam_ros.sensors import NO_LABEL
 
 _TWIST = "geometry_msgs/msg/TwistStamped"
@@ -59,12 +59,12 @@ class _Output(_Topic):
     """Keeps only its newest message: some are large."""
 
     short: str = ""  # name in the node's namespace
-    said: list[Said] = field(default_factory=list)
+    summaries: list[Summary] = field(default_factory=list)
 
     def receive(self, message: Any) -> None:
         self.arrivals.append(time.time())
         self.messages[:] = [message]
-        self.said.append(read_output(self.short, message))
+        self.summaries.append(read_output(self.short, message))
 
 
 def look_at(name: str, seconds: float) -> list[Finding]:
@@ -88,7 +88,7 @@ class _Live:
         namespace, _, self._name = name.rpartition("/")
         self._namespace, self._full = namespace or "/", name
         self._inputs: list[_Topic] = []
-        self._told: dict[str, _Topic] = {}  # what the node says of itself
+        self._reports: dict[str, _Topic] = {}  # of the node on itself
         self._outputs: dict[str, _Output] = {}  # by their names in its namespace
         self._transforms: HeardTransforms | None = None
         self._given: dict[str, Any] = {}  # parameters of the node
@@ -142,8 +142,8 @@ class _Live:
             short = topic.removeprefix(f"{self._full}/")
             if remapped == [topic] and f"{self._full}/{MASK}" not in own:
                 short = MASK
-            if short in ("classes", "/diagnostics") and short not in self._told:
-                self._told[short] = self._listen(_Topic(topic, types[0]))
+            if short in ("classes", "/diagnostics") and short not in self._reports:
+                self._reports[short] = self._listen(_Topic(topic, types[0]))
             elif is_judged(short) and short not in self._outputs and self._is_made(short, topic):
                 self._outputs[short] = self._listen(_Output(topic, types[0], short=short))
 
@@ -211,7 +211,7 @@ class _Live:
 
     def _streams(self) -> dict[str, str]:
         """The topic of each stream, such as "camera", as the node says in its diagnostics."""
-        arrays = self._told.get("/diagnostics")
+        arrays = self._reports.get("/diagnostics")
         return {
             value.key.removeprefix("topic."): value.value
             for array in (arrays.messages if arrays else ())
@@ -263,12 +263,12 @@ class _Live:
     def _of_outputs(self) -> Iterator[Finding]:
         """Whether they have stamp, frame and size of what they were made of, and ids of classes."""
         masks = self._outputs.get(MASK)
-        if masks is None or not masks.said:
+        if masks is None or not masks.summaries:
             yield Finding(ERROR, "masks", f"none in {self._seconds:g} s",
-                          "see what is said of the inputs, and the node's log")  # fmt: skip
+                          "see the findings on the inputs, and the node's log")  # fmt: skip
             return
         yield self._of_messages(masks)
-        classes = self._told.get("classes")
+        classes = self._reports.get("classes")
         table = json.loads(classes.messages[-1].data) if classes and classes.messages else None
         if table is None:
             yield Finding(WARNING, "classes", f"nothing on {self._full}/classes",
@@ -276,11 +276,11 @@ class _Live:
         ids = {c["id"] for c in table["classes"]} | {NO_LABEL} if table else None
         images, clouds = self._received("camera", _PICTURES), self._received("lidar", (CLOUD,))
         for name, output in self._outputs.items():
-            if output.said:
-                yield judge(name, output.said, clouds if name == OWN_CLOUD else images, ids)
+            if output.summaries:
+                yield judge(name, output.summaries, clouds if name == OWN_CLOUD else images, ids)
                 continue
             yield Finding(WARNING, name, f"none in {self._seconds:g} s, though somebody reads it",
-                          "see what is said of the LiDAR" if output.type == CLOUD else
+                          "see the findings on the LiDAR" if output.type == CLOUD else
                           "listen longer (--seconds)")  # fmt: skip
 
     def _received(self, stream: str, types: tuple[str, ...]) -> list[list[Any]]:
@@ -291,7 +291,7 @@ class _Live:
         return [topic.messages for topic in chosen]
 
     def _of_diagnostics(self) -> Iterator[Finding]:
-        topic, said = self._told.get("/diagnostics"), set[str]()
+        topic, said = self._reports.get("/diagnostics"), set[str]()
         for array in topic.messages[-1:] if topic else ():
             for status in array.status:
                 if not status.name.startswith(self._full):

@@ -97,7 +97,7 @@ class SegmentNode(LifecycleNode):
         return self._attempt("clean up", self.stop, ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As cleanup, for good."""
+        """As cleanup, but final."""
         return self._attempt("shut down", self.stop, ERROR)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:

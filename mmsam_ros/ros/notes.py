@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user should know once about messages that are used nevertheless. Needs no ROS."""
+"""Notes on messages that are used although something is odd, each logged once. Needs no ROS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

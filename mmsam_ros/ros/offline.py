@@ -46,7 +46,7 @@ def make_labelling(
 def resume_facts(
     bag: Path, parameters: Parameters, remaps: Sequence[str], *, confidence: bool
 ) -> dict[str, Any]:
-    """What the labels depend on; an interrupted run goes on where it is the same."""
+    """What the labels depend on; an interrupted run can be resumed if it is the same."""
     files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
     stats = [(path.name, path.stat()) for path in files if path.is_file()]
     return {

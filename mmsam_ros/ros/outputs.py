@@ -37,8 +37,8 @@ _REPEAT = 1.0  # seconds between two tables of classes, where they are repeated
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A frame and what the network says of it."""
+class SegmentedFrame:
+    """A frame with its labels, to be published."""
 
     header: Header  # of the camera message
     frame: Frame
@@ -65,8 +65,8 @@ class Shown:
         return seen_points(points.xyz, camera, points.T_camera_lidar)
 
 
-class Asked(NamedTuple):
-    """What `Segmenter.infer` is asked for."""
+class Request(NamedTuple):
+    """What `Segmenter.infer` has to compute."""
 
     confidence: bool
     probabilities: bool
@@ -75,7 +75,7 @@ class Asked(NamedTuple):
 
 class _Output(NamedTuple):
     publisher: Publisher
-    make: Callable[[Shown], Any]  # the message
+    make: Callable[[SegmentedFrame], Any]  # the message
     needs: str = ""  # of a result, besides the labels: confidence, probabilities
     of_cloud: bool = False
 
@@ -83,10 +83,10 @@ class _Output(NamedTuple):
     def is_read(self) -> bool:
         return self.publisher.get_subscription_count() > 0
 
-    def can_show(self, shown: Shown) -> bool:
+    def can_make(self, segmented: SegmentedFrame) -> bool:
         """Whether what it needs was computed; a subscriber may have come while the network ran."""
-        known = not self.needs or getattr(shown.result, self.needs) is not None
-        return known and not (self.of_cloud and shown.cloud is None)
+        known = not self.needs or getattr(segmented.result, self.needs) is not None
+        return known and not (self.of_cloud and segmented.cloud is None)
 
 
 class Outputs:
@@ -150,10 +150,10 @@ class Outputs:
         return self._label_info is not None
 
     @property
-    def asked(self) -> Asked:
+    def request(self) -> Request:
         """What the present subscribers need."""
         needs = {output.needs for output in self._outputs if output.needs and output.is_read}
-        return Asked("confidence" in needs, "probabilities" in needs, self._threshold)
+        return Request("confidence" in needs, "probabilities" in needs, self._threshold)
 
     def set_threshold(self, threshold: float) -> None:
         """Set the threshold from the next frame on; ~/label_info has it, too."""
@@ -161,14 +161,14 @@ class Outputs:
             self._threshold = threshold
             self.publish_classes()
 
-    def publish(self, shown: Shown) -> None:
+    def publish(self, segmented: SegmentedFrame) -> None:
         """Publish the outputs of a frame that have subscribers."""
         for output in self._outputs:
-            if output.is_read and output.can_show(shown):
-                message = output.make(shown)
+            if output.is_read and output.can_make(segmented):
+                message = output.make(segmented)
                 if message is not None:
                     output.publisher.publish(message)
-                    shown.sent.append(output.publisher.topic_name)
+                    segmented.sent.append(output.publisher.topic_name)
 
     def publish_classes(self) -> None:
         """Publish ids, names and colours of the classes."""
@@ -182,18 +182,20 @@ class Outputs:
             info.header.stamp = self._node.get_clock().now().to_msg()
             self._label_info.publish(info)
 
-    def _color(self, shown: Shown) -> NDArray[np.uint8]:
-        return colorise(shown.result.labels, self._colours)
+    def _color(self, segmented: SegmentedFrame) -> NDArray[np.uint8]:
+        return colorise(segmented.result.labels, self._colours)
 
-    def _overlay(self, shown: Shown) -> NDArray[np.uint8]:
-        return overlay(shown.frame.rgb, shown.result.labels, self._colours, self.opacity)
+    def _overlay(self, segmented: SegmentedFrame) -> NDArray[np.uint8]:
+        return overlay(segmented.frame.rgb, segmented.result.labels, self._colours, self.opacity)
 
     def _overlays(self) -> list[_Output]:
         """An overlay for each class."""
 
-        def draw(shown: Shown, class_id: int, color: tuple[int, int, int]) -> NDArray[np.uint8]:
-            labels = shown.result.labels
-            return highlight(shown.frame.rgb, labels, class_id, color, self.opacity)
+        def draw(
+            segmented: SegmentedFrame, class_id: int, color: tuple[int, int, int]
+        ) -> NDArray[np.uint8]:
+            labels = segmented.result.labels
+            return highlight(segmented.frame.rgb, labels, class_id, color, self.opacity)
 
         outputs, classes = [], self._spec.classes
         for info, name in zip(classes, topic_names(classes), strict=True):
@@ -202,28 +204,32 @@ class Outputs:
             outputs.append(_Output(publisher, _image("rgb8", make)))
         return outputs
 
-    def _points(self, shown: Shown) -> PointCloud2:
-        labels, confidence = shown.result.labels, shown.result.confidence
+    def _points(self, segmented: SegmentedFrame) -> PointCloud2:
+        labels, confidence = segmented.result.labels, segmented.result.confidence
         assert confidence is not None
-        points = organised_cloud(shown.seen, labels, confidence, self._colours)
-        return cloud_message(shown.header, points)
+        points = organised_cloud(segmented.seen, labels, confidence, self._colours)
+        return cloud_message(segmented.header, points)
 
-    def _own_cloud(self, shown: Shown) -> PointCloud2 | None:
+    def _own_cloud(self, segmented: SegmentedFrame) -> PointCloud2 | None:
         """A cloud that goes with several images is published once, with the first one's labels."""
-        confidence, cloud = shown.result.confidence, shown.cloud
+        confidence, cloud = segmented.result.confidence, segmented.cloud
         assert confidence is not None
         assert cloud is not None
         if self._labelled == (cloud.stamp_ns, cloud.arrival):
             return None
         self._labelled = cloud.stamp_ns, cloud.arrival
         xyz, message = cloud.decoded[0], cloud.message
-        points = labelled_cloud(xyz, shown.seen, shown.result.labels, confidence, self._colours)
+        points = labelled_cloud(
+            xyz, segmented.seen, segmented.result.labels, confidence, self._colours
+        )
         return cloud_message(message.header, points.reshape(message.height, message.width))
 
 
-def _image(encoding: str, pixels: Callable[[Shown], Any]) -> Callable[[Shown], Image]:
+def _image(
+    encoding: str, pixels: Callable[[SegmentedFrame], Any]
+) -> Callable[[SegmentedFrame], Image]:
     """A function that makes the Image of a frame, from the pixels that `pixels` gives."""
-    return lambda shown: fill_image(Image(header=shown.header), pixels(shown), encoding)
+    return lambda segmented: fill_image(Image(header=segmented.header), pixels(segmented), encoding)
 
 
 def _advertise_label_info(node: Node) -> Publisher | None:

@@ -20,7 +20,13 @@ from mmsam_ros.inference.engines.choose import make_engine
 from mmsam_ros.inference.engines.eager import PRECISIONS, TorchEngine
 from mmsam_ros.inference.engines.ladder import Ladder, free_memory, rungs
 from mmsam_ros.inference.errors import InferenceError
-from mmsam_ros.ros.calibration import INFO_FIELDS, CameraInfos, Extrinsics, camera_model
+from mmsam_ros.ros.calibration import (
+    INFO_FIELDS,
+    CameraInfos,
+    Extrinsics,
+    camera_model,
+    pose_parameter,
+)
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.frames import Adjustments, FrameBuilder
 from mmsam_ros.ros.interface import PARAMETERS, START, ParameterRow, check_names
@@ -34,9 +40,7 @@ from mmsam_ros.sensors import (
     CAMERA,
     HALF_PIXEL,
     Registration,
-    SensorError,
     check_limits,
-    pose_matrix,
 )
 from mmsam_ros.weights import Geometry, Spec, default_weights, load_model, weights_file
 
@@ -243,10 +247,11 @@ def make_frame_builder(
     if mode == "homography":
         thermal = opencv_homography(parameters["thermal.homography"])
     read = cv_bridge_reader() if parameters["image_backend"] == "cv_bridge" else read_pixels
-    field = parameters["lidar.intensity_field"]
-    adjust = make_adjustments(parameters)
     motion = make_motion(parameters, poses, notes) if "lidar" in spec.sensors else None
-    return FrameBuilder(spec, infos, poses, thermal, read, field, notes, adjust, motion=motion)
+    return FrameBuilder(
+        spec, infos, poses, thermal, read, notes=notes, motion=motion,
+        intensity_field=parameters["lidar.intensity_field"], adjust=make_adjustments(parameters),
+    )  # fmt: skip
 
 
 def make_motion(parameters: Parameters, poses: Extrinsics, notes: Notes) -> CloudMotion | None:
@@ -257,26 +262,23 @@ def make_motion(parameters: Parameters, poses: Extrinsics, notes: Notes) -> Clou
             f"parameter lidar.motion_pose: found {pose} with lidar.motion {by!r}, expected it with "
             "'twist' only"
         )
-    try:
-        place = pose_matrix(pose[:3], pose[3:]) if pose else None
-    except SensorError as error:
-        raise RosError(f"parameter lidar.motion_pose: {error}") from error
     if by == "off":
         return None
+    place = pose_parameter("lidar.motion_pose", pose)
     return CloudMotion(poses, by, parameters["lidar.motion_frame"], place, notes)
 
 
 def make_adjustments(parameters: Parameters) -> Adjustments:
     """What the parameters say of sensors whose data differs from that of the training."""
-    limits, pose = parameters["thermal.limits"], parameters["lidar.frame_pose"]
+    limits = parameters["thermal.limits"]
     if limits:
         check_limits("parameter thermal.limits", "mono16", limits)
-    try:
-        matrix = pose_matrix(pose[:3], pose[3:]) if pose else None
-    except SensorError as error:
-        raise RosError(f"parameter lidar.frame_pose: {error}") from error
-    low_high = (limits[0], limits[1]) if limits else None
-    return Adjustments(parameters["lidar.frame"], matrix, low_high, parameters["thermal.invert"])
+    return Adjustments(
+        lidar_frame=parameters["lidar.frame"],
+        lidar_frame_pose=pose_parameter("lidar.frame_pose", parameters["lidar.frame_pose"]),
+        thermal_limits=(limits[0], limits[1]) if limits else None,
+        thermal_inverted=parameters["thermal.invert"],
+    )
 
 
 def make_plausibility(

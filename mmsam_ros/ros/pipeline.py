@@ -17,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 from mmsam_ros._util import cuda_seen
 from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.ros import parameters as setup
-from mmsam_ros.ros.calibration import Extrinsics
+from mmsam_ros.ros.calibration import Extrinsics, nanoseconds
 from mmsam_ros.ros.candidates import info_candidates, sensor_candidates
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.errors import RosError
@@ -189,7 +189,7 @@ class Pipeline:
     def _made(
         self, synced: SyncedSet, frame: Frame, result: Result, took: Mapping[str, float]
     ) -> None:
-        """After a mask was published; called by the worker."""
+        """Take note of a published mask; called by the worker."""
         self._timings.publish(synced, took)
         self.recorder.keep(synced, frame, result)
 
@@ -198,17 +198,16 @@ class Pipeline:
         self.recorder.settled(synced, outcome)
         self.monitor.settled(synced, outcome)
         self.sync.settle(synced, outcome)
-        self._tell_ends()
+        self._log_ends()
         if outcome.reason == ENGINE:
             self.fault = outcome.text
         elif full := self._memory.fault(outcome, time.monotonic()):
             self.fault = full
 
     def _store(self, stream: str, message: Any) -> None:
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
         if self._worker is None:
             return
+        stamp_ns = nanoseconds(message.header.stamp)
         now = time.monotonic()
         refusal = self._intake.refusal(stream, stamp_ns, message.header.frame_id, now)
         if refusal is None:
@@ -216,9 +215,9 @@ class Pipeline:
         else:
             self.sync.refuse(stream, stamp_ns, refusal.reason)
             self.monitor.refused(refusal)
-        self._tell_ends()
+        self._log_ends()
 
-    def _tell_ends(self) -> None:
+    def _log_ends(self) -> None:
         """Log what has become of each camera image, for debugging (--log-level debug)."""
         for stamp_ns, end in self.sync.ended():
             self._node.get_logger().debug(f"camera {stamp_ns}: {end}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from mmsam_ros.ros import interface
+from mmsam_ros.ros.interface import INPUTS, OUTPUTS, SERVICES
 
 NODE = "mmsam"
 _OF_ROS = ("/parameter_events", "/rosout")  # every node writes them
@@ -25,7 +25,7 @@ _PARAMETERS = ("describe_parameters", "get_parameter_types", "get_parameters", "
 def inputs() -> list[str]:
     """Topics that the node may subscribe to."""
     names = list(_READ)
-    for topic in interface.INPUTS:
+    for topic in INPUTS:
         names.append(topic.name)
         if topic.compressed:
             names.append(f"{topic.name}/compressed")
@@ -36,13 +36,13 @@ def inputs() -> list[str]:
 
 def outputs() -> list[str]:
     """Topics that it may publish; `*` stands for the name of a class or of a step."""
-    own = [re.sub("<.*>", "*", topic.name) for topic in interface.OUTPUTS]
+    own = [re.sub("<.*>", "*", topic.name) for topic in OUTPUTS]
     return [*_OF_ROS, *own, "~/transition_event"]
 
 
 def services() -> list[str]:
     """Services that it may answer."""
-    own = [row.name for row in getattr(interface, "SERVICES", ())]
+    own = [row.name for row in SERVICES]
     return [*(f"~/{name}" for name in (*_PARAMETERS, *_LIFECYCLE)), *_TF, *own]
 
 

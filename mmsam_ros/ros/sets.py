@@ -10,7 +10,7 @@ from mmsam_ros.sensors import CAMERA, Refusal
 DEFECT, OUT_OF_MEMORY = "defect", "out_of_memory"
 ENGINE = "engine"  # no engine computes any more
 INVALID = "invalid"  # such as values of the network that are not finite
-OWN = (DEFECT, ENGINE, OUT_OF_MEMORY, INVALID)  # reasons that are the node's own failure
+OWN_FAILURES = (DEFECT, ENGINE, OUT_OF_MEMORY, INVALID)  # reasons that are the node's own failure
 
 
 @dataclass(eq=False, slots=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import CLOUD, COMPRESSED, IMAGE, INFO
 from mmsam_ros.ros.recording import Recording
 from mmsam_ros.ros.storage import Connection
-from mmsam_ros.ros.transforms import nanoseconds
 
 KINDS = (IMAGE, COMPRESSED, CLOUD, INFO)
 _GAP, _SHORTEST = 3.0, 0.3  # intervals that make a gap, and seconds at least
@@ -73,7 +73,7 @@ class TopicSurvey:
 
     @property
     def drift(self) -> float:
-        """By how much the lag grows from the first to the last quarter, seconds."""
+        """Growth of the lag from the first to the last quarter, seconds."""
         quarter = len(self.lag) // 4
         if not quarter:
             return 0.0

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from mmsam_ros.ros.calibration import nanoseconds
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.sets import CAMERA, Entry, SyncedSet
 from mmsam_ros.ros.sync import SyncConfig, Synchroniser
@@ -45,7 +46,7 @@ class StockSynchroniser(Synchroniser):
     def _matched(self, *messages: Any) -> None:
         entries = {}
         for name, message in zip(self._filters, messages, strict=True):
-            time_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            time_ns = nanoseconds(message.header.stamp)
             entry = Entry(name, time_ns, message, time_ns, self._now, _sets=1, _buffered=False)
             entries[name] = entry
         synced = SyncedSet(entries.pop(CAMERA), entries, frozenset())

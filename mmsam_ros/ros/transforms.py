@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from mmsam_ros.ros.bags import Transforms, transform_chain
-from mmsam_ros.ros.calibration import LATE, WAY, Matrix, transform_matrix, twist_end
+from mmsam_ros.ros.calibration import (
+    LATE,
+    WAY,
+    Matrix,
+    nanoseconds,
+    transform_matrix,
+    twist_end,
+)
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.sensors import SensorError, pose_matrix, pose_values
 from mmsam_ros.sensors.motion import Vector, twist_between
@@ -107,8 +114,3 @@ def _interpolated(first: Matrix, last: Matrix, share: float) -> Matrix:
         weights = 1 - share, share
     place, turn = (1 - share) * a[:3] + share * b[:3], weights[0] * p + weights[1] * q
     return pose_matrix(place.tolist(), turn.tolist())
-
-
-def nanoseconds(stamp: Any) -> int:
-    """A builtin_interfaces/Time in nanoseconds."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

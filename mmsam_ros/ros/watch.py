@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says what a user waits for in vain: inputs without messages, sensors that never match."""
+"""Logs why masks or sensors are missing: inputs without messages, sensors that never match."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Watch:
         self._begin = clock()
         self._silent: set[str] = set()  # inputs that were logged
         self._alone: dict[str, float] = {}  # since when a sensor has not matched
-        self._told: set[str] = set()  # sensors that were logged
+        self._logged: set[str] = set()  # sensors that were logged
 
     def look(self) -> None:
         """Log new findings; call it about once a second."""
@@ -66,10 +66,10 @@ class Watch:
         for stream in self._inputs:
             if stream.name in silent - self._silent and self._matters(stream, silent):
                 self._silent.add(stream.name)
-                self._tell_silence(stream)
+                self._log_silence(stream)
                 break  # one a second: it asks the graph, while the executor waits
 
-    def _tell_silence(self, stream: Awaited) -> None:
+    def _log_silence(self, stream: Awaited) -> None:
         what = f"{stream.name}: nothing received for {PATIENCE:g} s"
         gone = f"{what} on {stream.topic}, which nobody publishes any more"
         # a line of its own each: rclpy allows only one severity per line of code
@@ -91,10 +91,10 @@ class Watch:
     def _look_at_stamps(self, now: float) -> None:
         found = self._unmatched()
         self._alone = {name: self._alone.get(name, now) for name in found}
-        self._told &= found.keys()
+        self._logged &= found.keys()
         for name, ahead in found.items():
-            if name not in self._told and now - self._alone[name] >= PATIENCE:
-                self._told.add(name)
+            if name not in self._logged and now - self._alone[name] >= PATIENCE:
+                self._logged.add(name)
                 self._warn(self._explain_stamps(name, ahead))
 
     def _explain_stamps(self, name: str, ahead: float) -> str:

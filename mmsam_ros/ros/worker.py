@@ -18,14 +18,13 @@ from mmsam_ros.inference import Result, Segmenter
 from mmsam_ros.inference.engines.ladder import free_memory, lost, out_of_memory
 from mmsam_ros.inference.prepare import Review
 from mmsam_ros.ros.frames import FrameBuilder
-from mmsam_ros.ros.outputs import Outputs, Shown
+from mmsam_ros.ros.outputs import Outputs, SegmentedFrame
 from mmsam_ros.ros.plausibility import Plausibility
 from mmsam_ros.ros.sets import DEFECT, ENGINE, INVALID, OUT_OF_MEMORY, Outcome, SyncedSet
 from mmsam_ros.ros.sync import Synchroniser
 from mmsam_ros.sensors import Frame, Refusal
 from mmsam_ros.sensors.limits import shortened
 
-Timings = Mapping[str, float]  # milliseconds by step
 PATIENCE = 2.0  # seconds that a stop waits for the frame that is processed
 # seconds after which a frame counts as stuck: the first one, later ones, and for these at least so
 # many times the longest of the last ones
@@ -43,7 +42,8 @@ class Processor:
     is_wanted: Callable[[], bool] = lambda: True  # once it is not, nothing is published
     sending: Lock = field(default_factory=Lock)  # held from that question to the last output
     plausibility: Plausibility | None = None
-    made: Callable[[SyncedSet, Frame, Result, Timings], None] = lambda *_: None  # after a mask
+    # after a mask; the last are milliseconds by step
+    made: Callable[[SyncedSet, Frame, Result, Mapping[str, float]], None] = lambda *_: None
     # held while a frame is decoded and prepared: a worker that was stopped may still be at it
     preparing: Lock = field(default_factory=Lock)
 
@@ -56,7 +56,7 @@ class Processor:
 
     def _process(self, synced: SyncedSet) -> Outcome:
         refused: dict[str, Refusal] = {}
-        shown: Shown | None = None
+        segmented: SegmentedFrame | None = None
         began = time.perf_counter()
         try:
             with self.preparing:
@@ -64,24 +64,24 @@ class Processor:
                 converted = time.perf_counter()
                 prepared = self.segmenter.prepare(frame, self._review(synced))
             refused |= prepared.refused
-            result = self.segmenter.infer(prepared, **self.outputs.asked._asdict())
+            result = self.segmenter.infer(prepared, **self.outputs.request._asdict())
             inferred = time.perf_counter()
             with self.sending:
                 if not self.is_wanted():
                     return Outcome("dropped", "shutdown")
-                shown = Shown.of(synced, frame, result, refused)
-                self.outputs.publish(shown)
+                segmented = SegmentedFrame.of(synced, frame, result, refused)
+                self.outputs.publish(segmented)
                 around = {"convert": converted - began, "publish": time.perf_counter() - inferred}
                 timings = {**result.timings, **{step: 1e3 * took for step, took in around.items()}}
                 self.made(synced, frame, result, timings)
         except Exception as error:  # a bug costs one frame, not the node
             failed = self._failed(error, refused)
-            if shown is None or not shown.sent:
+            if segmented is None or not segmented.sent:
                 return failed
             # a mask was published, though not all that is read of it
             return replace(
-                failed, end="used", text=f"after {', '.join(shown.sent)}: {failed.text}",
-                fused=shown.result.present, timings=shown.result.timings,
+                failed, end="used", text=f"after {', '.join(segmented.sent)}: {failed.text}",
+                fused=segmented.result.present, timings=segmented.result.timings,
             )  # fmt: skip
         return Outcome("used", sensors=refused, fused=result.present, timings=timings)
 

@@ -198,14 +198,15 @@ def _text(values: Array) -> str:
 
 
 def doubts(
-    *, width: int, height: int, k: Array, r: Array, p: Array, taken: Taken, settled: bool
+    *, width: int, height: int, k: Array, r: Array, p: Array, taken: Taken, settled: bool,
+    parameter: str,
 ) -> list[str]:  # fmt: skip
     """What in a usable CameraInfo may be meant otherwise than it is taken, with what to set.
 
     A rotation R, or a fourth column of P, moves points from the raw camera (the first one of a
     stereo pair) into the rectified one. Recordings exist whose poses lead into the rectified camera
     already; their CameraInfo looks the same. settled: somebody has said that they do, or that the
-    image is raw.
+    image is raw. parameter: where that can be said, in words.
     """
     R, P = np.reshape(r, (3, 3)), np.reshape(p, (3, 4))
     found = []
@@ -226,12 +227,12 @@ def doubts(
         found.append(
             f"{' and '.join(marks)}; used is {used}. If the image is rectified and TF or the "
             "extrinsics lead into the rectified camera itself (KITTI, right camera of a ZED), set "
-            f"the image parameter to rectified_frame{other}"
+            f"{parameter} to rectified_frame{other}"
         )
     if taken.distortion == "equidistant" and not taken.d.any() and not settled:
         found.append(
             "d has no coefficients of its equidistant lens; used is k with an ideal fisheye lens. "
-            "Set the image parameter to rectified if the image is, to raw if the lens is meant"
+            f"Set {parameter} to rectified if the image is, to raw if the lens is meant"
         )
     matrix = P if taken.rectified else np.reshape(k, (3, 3))
     return found + centre_doubts(matrix, (width, height))

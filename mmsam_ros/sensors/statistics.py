@@ -22,7 +22,8 @@ _KEPT = 2**12  # of those that hold something
 
 @dataclass(frozen=True)
 class ChannelStatistics(Checked):
-    """Of one field, in the unit of its encoding; empty pixels (0 in every field) count as `empty`.
+    """Statistics of one field, in the unit of its encoding, over the pixels that are not empty
+    (0 in every field).
 
     Attributes:
         low, high: the 1st and the 99th percentile.

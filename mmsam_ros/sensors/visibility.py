@@ -35,7 +35,7 @@ class SeenPoints:
 
     @property
     def nearest(self) -> NDArray[np.int64]:
-        """Of each pixel that has points, the row (of these K) of the nearest one."""
+        """Row (of these K) of the nearest point in each pixel that has any."""
         order = np.lexsort((self.depth, self.pixel))
         first = np.diff(self.pixel[order], prepend=-1) > 0
         return np.asarray(order[first], np.int64)

@@ -11,7 +11,7 @@ from mmsam_ros.model import config as network
 
 
 class TrainingError(MmsamError):
-    """A configuration, run directory or machine that training or evaluation cannot go on with."""
+    """A configuration, run directory or machine that training or evaluation cannot use."""
 
 
 class _Config(Checked):

@@ -176,7 +176,7 @@ def _network_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _descriptions(cls: type) -> dict[str, str]:
-    """Of the fields: their entries in "Attributes:" and the comments beside them."""
+    """Help texts of the fields: their entries in "Attributes:", or the comments beside them."""
     section = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2]
     joined = section.replace("\n" + 8 * " ", " ")
     beside = re.findall(r"^    (\w+): .*  # (.+)$", inspect.getsource(cls), re.MULTILINE)

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from mmsam_ros._util import require
+from mmsam_ros._util import first_line, require
 from mmsam_ros.data.open import find_benchmark
 from mmsam_ros.model import MMSAMAdapter, build_model
 from mmsam_ros.model.convnext import ConvNeXtBlock
@@ -264,7 +264,7 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
             f"the GPU's memory is full with batch.per_device {batch.per_device}, crop "
             f"{config.augment.crop}, precision {used.precision}, checkpointing "
             f"{used.checkpointing}, preset {config.model.preset}; the last checkpoint is as it "
-            f"was. Try {', '.join(filter(None, tries))}. ({str(error).splitlines()[0]})"
+            f"was. Try {', '.join(filter(None, tries))}. ({first_line(error)})"
         ) from error
 
 

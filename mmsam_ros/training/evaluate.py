@@ -97,7 +97,7 @@ class Predictor:
         return prediction, F.interpolate(label, plan.output, mode="nearest")[0, 0]
 
     def _probabilities(self, item: LabelledFrame, plan: Plan) -> Iterator[Tensor]:
-        """Of every view, brought back to the frame."""
+        """Class probabilities of every view, brought back to the frame."""
         for scaled in scaled_plans(plan, self.views):
             prepared = self._prepared(item, scaled)
             yield resize_maps(predict(self.engine, prepared), plan.output).softmax(dim=1)

@@ -44,7 +44,7 @@ class FallbackLoss(nn.Module):
         net.register_forward_hook(self._see_inputs)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """As of `criterion`."""
+        """The loss of `criterion`, plus the two terms."""
         loss: Tensor = self.criterion(logits, labels)
         alone, gates = self._alone, self._gates
         self._forget()
@@ -86,15 +86,17 @@ class FallbackLoss(nn.Module):
 
 
 def _squared_error(p: Tensor, right: Tensor) -> Tensor:
-    """Of probabilities (n, 1, h, w): mean over the right pixels, and over the wrong ones."""
+    """Squared error of probabilities (n, 1, h, w): mean over the right pixels, and over the wrong
+    ones.
+    """
     shares = F.adaptive_avg_pool2d(right, (p.shape[-2], p.shape[-1]))
     errors = torch.cat([(1 - p).square(), p.square()], dim=1)
     return ((shares * errors).sum((0, 2, 3)) / shares.sum((0, 2, 3)).clamp(min=1e-6)).mean()
 
 
 def _divergence(logits: Tensor, alone: Tensor, where: Tensor) -> Tensor:
-    """Of both logits (n, classes, h, w); mean over all pixels, of which `where` (n, 1, H, W) says
-    how far they count.
+    """KL(alone || logits) of logits (n, classes, h, w): mean over all pixels, weighted by `where`
+    (n, 1, H, W).
     """
     own, target = (at_least_float32(x).log_softmax(dim=1) for x in (logits, alone))
     divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(dim=1, keepdim=True)

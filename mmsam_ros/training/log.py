@@ -126,7 +126,7 @@ class RunLog:
     def step(
         self, step: int, epoch: int, loss: float, optimiser: Optimizer, spent: float, waited: float
     ) -> None:
-        """After an optimiser step, while its gradients are there; step and epoch count from 1.
+        """Log an optimiser step, while its gradients exist; step and epoch count from 1.
 
         It took `spent` seconds, of which it `waited` for data.
         """
@@ -161,7 +161,7 @@ class RunLog:
 
     @rank_zero_only
     def frame(self, done: int, count: int) -> None:
-        """After `done` of the frames that this process validates; 0 when it begins."""
+        """Show that `done` of the `count` frames of this process are validated; 0 at first."""
         now = time.monotonic()
         if not done:
             self._began = self._said = now
@@ -221,7 +221,7 @@ def _memory() -> float:
 
 
 def watched_parameters(net: nn.Module) -> Watched:
-    """By their names in the log: each injector's gamma, and Road-Fusion's scalars, if any."""
+    """Each injector's gamma, and Road-Fusion's scalars, if any, by their names in the log."""
     watched = {}
     for name, p in net.named_parameters():
         if name.endswith("injector.gamma"):

@@ -40,7 +40,7 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 def train(config: TrainConfig, resume: Path | None = None) -> Path:
     """Train a network; returns the run directory.
 
-    `resume` is the run directory to go on with; a run without a checkpoint begins anew.
+    `resume` is the directory of a run to resume; one without a checkpoint starts over.
 
     Raises:
         TrainingError: configuration, directory, checkpoint, machine or data do not fit together,
@@ -107,8 +107,8 @@ class Trainer:
         self.stop = run.StopSignals()
         notes = [*devices.departures(fabric, config), *filter(None, [frames.rasters])]
         notes += [*count_notes(frames), *count_notes(self.val_frames)]
-        goes_on = [f"goes on after step {start} of {self.sampler.steps.stop}"] if start else []
-        for note in (start_line(config.start), *notes, *goes_on):
+        resumed = [f"resumed after step {start} of {self.sampler.steps.stop}"] if start else []
+        for note in (start_line(config.start), *notes, *resumed):
             self.log.say(note)
 
     def fit(self) -> None:
@@ -157,7 +157,7 @@ class Trainer:
         if epoch_ends or signalled or done % self.config.log.checkpoint_every == 0:
             self.checkpoints.save(self.progress)
         if signalled:
-            self.log.say(f"stopped after step {done}; go on with --resume {self.directory}")
+            self.log.say(f"stopped after step {done}; resume with --resume {self.directory}")
             raise SystemExit(128 + signalled)
         if due:
             self.validate()
@@ -234,7 +234,7 @@ class Trainer:
                 "--device.precision fp32"
             ) from error
         if number := any_signal(fabric, self.stop):
-            self.log.say(f"stopped while validating; go on with --resume {self.directory}")
+            self.log.say(f"stopped while validating; resume with --resume {self.directory}")
             raise SystemExit(128 + number)
         return matrices.scores(Scoring.of(frames, self.spec.classes).names)
 

@@ -210,7 +210,7 @@ def write_report(out: Path, content: dict[str, Any], examples: Examples) -> None
 
 
 def _colours(evaluation: Evaluation) -> list[str]:
-    """Of the scored classes, as HTML writes them: the network's, else the data set's."""
+    """HTML colours of the scored classes: the network's, else the data set's."""
     tables = (evaluation.frames.classes, evaluation.spec.classes)
     colours = {info.name: info.rgb for table in tables for info in table}
     return ["#{:02x}{:02x}{:02x}".format(*colours[name]) for name in evaluation.names]

@@ -21,7 +21,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.optim import Optimizer
 
 from mmsam_ros import __version__
-from mmsam_ros._util import atomic_path, machine, revision, stop_signals, versions, write_atomic
+from mmsam_ros._util import (
+    atomic_path,
+    first_line,
+    machine,
+    revision,
+    stop_signals,
+    versions,
+    write_atomic,
+)
 from mmsam_ros.training.config import TrainConfig, TrainingError
 from mmsam_ros.training.devices import gathered
 from mmsam_ros.weights.foreign import BROKEN
@@ -45,7 +53,7 @@ def run_directory(config: TrainConfig, resume: Path | None) -> Path:
         raise TrainingError(f"{directory}: expected a run directory, but {CONFIG} is missing")
     if not resume and exists:
         raise TrainingError(
-            f"{directory}: holds a run; go on with it (--resume {directory}) or give another --out"
+            f"{directory}: holds a run; resume it (--resume {directory}) or give another --out"
         )
     return directory
 
@@ -92,7 +100,7 @@ class Progress:
     kept: tuple[tuple[float, int], ...] = ()  # mIoU and epoch of `log.keep_best`'s files
 
     def validated(self, miou: float, epoch: int, keep: int) -> Self:
-        """After a validation; files of the `keep` best ones are kept if that is more than one."""
+        """The progress after a validation; with `keep` above 1, files of so many best ones stay."""
         ranked = sorted((*self.kept, (miou, epoch)), key=lambda found: (-found[0], found[1]))
         return type(self)(
             self.step,
@@ -152,7 +160,7 @@ class Checkpoints:
         except (pickle.UnpicklingError, *BROKEN) as error:
             raise TrainingError(
                 f"{self.path}: is broken, or no checkpoint of a run ({type(error).__name__}: "
-                f"{str(error).partition(chr(10))[0]}); without it the run begins anew: remove it, "
+                f"{first_line(error)}); without it the run starts over: remove it, "
                 f"or begin with {self.path.parent / 'last.safetensors'} as start.weights"
             ) from error
         if differing := differences(before, self.identity, prefix="", longer=True):

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmsam_ros._util import first_line
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.model.convnext import ConvNeXtTrunk
 from mmsam_ros.model.prior import SpatialPrior
@@ -50,7 +51,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_inert_numpy_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = f"refused by the safe unpickler: {str(error).splitlines()[0]}"
+        reason = f"refused by the safe unpickler: {first_line(error)}"
         if named := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
             reason = f"refused: the pickle names the class {named[1]}, which is not a tensor, "
             reason += "plain value or inert numpy type"

@@ -67,7 +67,7 @@ class Entry(Checked):
 
     @property
     def suffix(self) -> str:
-        """Of the file, `.safetensors` and the like."""
+        """Suffix of the file, such as `.safetensors`."""
         return Path(urlsplit(self.source).path).suffix
 
     @property

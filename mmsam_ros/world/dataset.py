@@ -14,8 +14,6 @@ frame is hard if at least `SHARE` of its objects are visible to an auxiliary and
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -27,6 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsam_ros._util import follow_parent
 from mmsam_ros.data.errors import DataError
 from mmsam_ros.data.folder_writer import FolderWriter
 from mmsam_ros.sensors import project, register
@@ -113,17 +112,8 @@ def render(
 
 
 def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the whole group; the parent ends us
-
-
-def _end_with_parent() -> None:
-    """Or a pool's worker, which waits for work, outlives a parent that is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _render_scene(root: Path, scene: Scene, rig: Rig) -> dict[str, dict[str, str]]:

@@ -39,7 +39,7 @@ class Path:
 
     @cached_property
     def _s(self) -> Floats:
-        """Of the table's rows."""
+        """Arc lengths of the rows of `_table`, metres."""
         return _FIRST + _STEP * np.arange(math.ceil((self.end - _FIRST) / _STEP) + 2)
 
     @cached_property

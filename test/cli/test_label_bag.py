@@ -216,7 +216,7 @@ def test_a_killed_run_goes_on(
     if not out.exists():  # else it was faster
         (part / "results/00000004.npz").write_bytes(b"cut")  # as a full disk would leave it
         assert label_bag(drive, out, weights) == 0
-        assert "frames are labelled already" in capfd.readouterr().err
+        assert "frames are already labelled" in capfd.readouterr().err
     assert masks(out) == masks(labelled)
     assert not part.exists()
 
@@ -290,7 +290,7 @@ def test_files_that_are_read_as_well_are_said(
     (file,) = (folder / "twice").glob("*.mcap")
     shutil.copy(file, file.with_name("copy.mcap"))
     assert label_bag(folder / "twice", folder / "once", weights) == 0
-    said, found = capsys.readouterr().err, report(folder / "once")["said"]
+    said, found = capsys.readouterr().err, report(folder / "once")["log"]
     for text in ("copy.mcap is not listed in metadata.yaml and read as well", "are left out"):
         assert text in said
         assert text in "\n".join(found)

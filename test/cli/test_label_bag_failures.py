@@ -80,14 +80,14 @@ def test_a_lost_engine_ends_the_run_which_goes_on_with_the_same_command(
     said = capfd.readouterr().err
     assert "error: no engine computes any more" in said
     assert "CUDA error" in said
-    assert "the same command goes on where it was" in said
+    assert "give the same command again to resume" in said
     assert not out.exists()
     kept = sorted(path.stem for path in part.glob("results/*.npz"))
     first = [f"{number:08d}" for number in range(len(kept))]
     assert kept == first, "the frames before the one that failed"
     assert SOUND <= len(kept) < FRAMES
     assert label_bag(drive, out, weights, *more) == 0
-    assert f"going on: {len(kept)} frames are labelled already" in capfd.readouterr().err
+    assert f"resuming: {len(kept)} frames are already labelled" in capfd.readouterr().err
     assert len(read_topic(out, SEMANTIC)) == FRAMES
     assert not part.exists()
 

@@ -48,7 +48,7 @@ def content(out: Path) -> dict[str, Any]:
         "files": sorted(path.name for path in out.iterdir()),
         "messages": messages,
         "video": (out / "overlay.mp4").read_bytes(),
-        "report": {k: v for k, v in report.items() if k not in ("labelled", "said")},
+        "report": {k: v for k, v in report.items() if k not in ("labelled", "log")},
     }
 
 
@@ -81,14 +81,14 @@ def test_the_same_command_goes_on_with_more_room(
         *_, again, error = said.splitlines()
         assert error.startswith("mmsam: error: [Errno 28] "), said
         assert f"{disk / where}" in error
-        assert again == "mmsam: give the same command again to continue"
+        assert again == "mmsam: give the same command again to resume"
         assert [path.name for path in disk.iterdir()] == [part.name], "no OUT"
         kept = sorted(path.stem for path in part.glob("results/*.npz"))
         assert kept == [f"{number:08d}" for number in range(len(kept))]
         assert len(kept) >= least
         resize(disk, PLENTY)
         assert label_bag(bag, out, weights, *MORE) == 0
-        assert (f"going on: {len(kept)} frames" in capfd.readouterr().err) == bool(kept)
+        assert (f"resuming: {len(kept)} frames" in capfd.readouterr().err) == bool(kept)
         assert content(out) == expected
         assert [path.name for path in disk.iterdir()] == [out.name]
     assert digests(bag) == before

@@ -209,7 +209,7 @@ COLUMN = {"p": projection(K, (-42.6, 0.0, 0.0))}
         ({"r": np.diag([-1.0, -1.0, 1.0]).ravel()}, "auto", "r turns by 180 degrees"),
         ({"r": np.diag([1.0, -1.0, -1.0]).ravel()}, "auto", "r turns by 180 degrees"),
         ({"d": RADIAL, "p": [float("nan")] * 12}, "auto", ""),
-        ({"d": RADIAL, "r": TURN}, "rectified", "used is p with r.*image parameter to rectified_"),
+        ({"d": RADIAL, "r": TURN}, "rectified", "used is p with r.*camera.image to rectified_"),
         ({"d": RADIAL, "r": TURN}, "rectified_frame", ""),
         ({"d": RADIAL, "r": TURN}, "raw", ""),
         (COLUMN, "auto", "p has the fourth column -42.6 0 0"),  # ZED's right camera

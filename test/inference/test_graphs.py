@@ -91,7 +91,7 @@ def test_what_cannot_be_captured_goes_on_without(caplog: pytest.LogCaptureFixtur
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() < reserved, "memory can be given back as before"
     (said,) = (r.message for r in caplog.records if r.levelno == logging.WARNING)
-    assert said.startswith("no CUDA graph of the network with rgb, it goes on without")
+    assert said.startswith("no CUDA graph of the network with rgb, continuing without one")
 
 
 class Replayed:

@@ -311,9 +311,8 @@ def test_nan_in_a_raster_is_refused_not_spread() -> None:
     raster = np.zeros((128, 192, 3), np.float32)
     segmenter(Frame(f.rgb, {"lidar": SensorImage(raster)}))
     raster[3, 4, 1] = np.nan
-    with pytest.raises(InferenceError, match=r"lidar: .*NaN") as caught:
+    with pytest.raises(InferenceError, match=r"^lidar: .*NaN"):
         segmenter(Frame(f.rgb, {"lidar": SensorImage(raster)}))
-    assert caught.value.sensor == "lidar"
 
 
 def test_one_absurd_value_costs_its_point_not_the_mask() -> None:

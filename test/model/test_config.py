@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from mmsam_ros.model import ModelConfig, ModelError, build_model, config_from_released
+from mmsam_ros.model import ModelConfig, ModelError, build_model
 
 
 def count(module: torch.nn.Module) -> int:
@@ -81,15 +81,6 @@ def test_wrong_types_are_refused() -> None:
     values = ModelConfig.preset("nano", num_classes=3).to_dict()
     with pytest.raises(ModelError, match=r"num_classes: found '3', expected int"):
         ModelConfig.from_dict(values | {"num_classes": "3"})
-
-
-def test_released_dictionary_with_foreign_setting_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"in_chans: found 4, expected 3"):
-        config_from_released({"in_chans": 4}, {})
-    with pytest.raises(ModelError, match="'img_size' is missing"):
-        config_from_released({}, {})
-    with pytest.raises(ModelError, match=r"patch_size: found 14, expected 16"):
-        config_from_released({"patch_size": 14}, {})
 
 
 def test_illegal_size_lists_the_legal_ones() -> None:

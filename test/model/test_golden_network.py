@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from faults import FAULTS
 from safetensors.torch import load_file
+from support.released import config_from_released
 from torch import Tensor
 
-from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model, config_from_released
+from mmsam_ros.model import MMSAMAdapter, ModelConfig, build_model
 from mmsam_ros.training.recipe import OhemCrossEntropy
 from mmsam_ros.weights import WeightsError, convert_released
 from mmsam_ros.weights.foreign import released_name
@@ -33,7 +34,7 @@ class Golden:
         self.state = {
             k.removeprefix("state."): v for k, v in self.tensors.items() if k.startswith("state.")
         }
-        self.config = config_from_released(self.facts["backbone"], self.facts["head"])
+        self.config = config_from_released(self.facts)
         self.model = self.network()
         rgb, aux = self.tensors["input"].double().split(3, dim=1)
         self.inputs = {"rgb": rgb, self.config.auxiliaries[0]: aux}

@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from mmsam_ros.inference import Result
 from mmsam_ros.ros import outputs as module
 from mmsam_ros.ros.calibration import camera_model
-from mmsam_ros.ros.outputs import Outputs, Shown
+from mmsam_ros.ros.outputs import Outputs, SegmentedFrame
 from mmsam_ros.ros.sets import Entry, SyncedSet
 from mmsam_ros.sensors import (
     Frame,
@@ -64,14 +64,16 @@ def test_a_held_or_refused_cloud_gets_no_labels() -> None:
     """Its points are where things were, and not where the mask shows them."""
     for held, refused, there in ((), {}, True), (("lidar",), {}, False), ((), {"lidar": 0}, False):
         synced = synced_set(held)
-        shown = Shown.of(synced, small_frame(synced), small_result(), refused)
-        assert (shown.cloud is not None) == there
-        assert shown.header.frame_id == "camera"
+        segmented = SegmentedFrame.of(synced, small_frame(synced), small_result(), refused)
+        assert (segmented.cloud is not None) == there
+        assert segmented.header.frame_id == "camera"
     synced = synced_set()
     raster = Frame(
         np.zeros((12, 16, 3), np.uint8), {"lidar": SensorImage(np.zeros((12, 16, 3), np.uint8))}
     )
-    assert Shown.of(synced, raster, small_result(), {}).cloud is None, "a raster has no points"
+    assert SegmentedFrame.of(synced, raster, small_result(), {}).cloud is None, (
+        "a raster has no points"
+    )
 
 
 class Reader:
@@ -126,9 +128,9 @@ def test_nothing_is_made_that_is_not_read(
         )
         reader.client.spin_until(publisher.get_subscription_count, "the subscription")
     clouds = name.startswith("points")
-    assert reader.outputs.asked == (clouds or name == "confidence", name == "probabilities", 0.0)
+    assert reader.outputs.request == (clouds or name == "confidence", name == "probabilities", 0.0)
     synced = synced_set()
-    reader.outputs.publish(Shown.of(synced, small_frame(synced), small_result(), {}))
+    reader.outputs.publish(SegmentedFrame.of(synced, small_frame(synced), small_result(), {}))
     if not name:
         assert calls == []
         return
@@ -152,7 +154,7 @@ def test_the_opacity_of_overlays(
         lambda: any(o.is_read for o in reader.outputs._outputs), "the subscription"
     )
     synced = synced_set()
-    reader.outputs.publish(Shown.of(synced, small_frame(synced), small_result(), {}))
+    reader.outputs.publish(SegmentedFrame.of(synced, small_frame(synced), small_result(), {}))
     reader.client.spin_until(lambda: got, name)
     seen = np.frombuffer(got[0].data, np.uint8).reshape(-1, 3)
     assert np.abs(seen - share * COLOURS[0].astype(float)).max() <= 1
@@ -168,10 +170,10 @@ def test_a_subscriber_that_came_while_the_network_ran_waits(reader: Reader) -> N
     )  # fmt: skip
     synced = synced_set()
     frame = small_frame(synced)
-    reader.outputs.publish(Shown.of(synced, frame, small_result(confidence=None), {}))
+    reader.outputs.publish(SegmentedFrame.of(synced, frame, small_result(confidence=None), {}))
     reader.client.spin_until(lambda: masks, "a mask")
     assert not got
-    reader.outputs.publish(Shown.of(synced, frame, small_result(), {}))
+    reader.outputs.publish(SegmentedFrame.of(synced, frame, small_result(), {}))
     reader.client.spin_until(lambda: got, "the cloud")
 
 
@@ -189,10 +191,10 @@ def test_what_was_sent_before_a_failure_is_known(
 
     monkeypatch.setattr(module, "overlay", fail)
     synced = synced_set()
-    shown = Shown.of(synced, small_frame(synced), small_result(), {})
+    segmented = SegmentedFrame.of(synced, small_frame(synced), small_result(), {})
     with pytest.raises(MemoryError):
-        reader.outputs.publish(shown)
-    assert shown.sent == ["/mmsam/semantic"]
+        reader.outputs.publish(segmented)
+    assert segmented.sent == ["/mmsam/semantic"]
     reader.client.spin_until(lambda: masks, "a mask")
 
 
@@ -204,6 +206,6 @@ def test_a_cloud_of_several_images_is_labelled_once(reader: Reader) -> None:
     )
     synced = synced_set()
     for _ in range(3):
-        reader.outputs.publish(Shown.of(synced, small_frame(synced), small_result(), {}))
+        reader.outputs.publish(SegmentedFrame.of(synced, small_frame(synced), small_result(), {}))
     reader.client.spin_until(lambda: len(masks) == 3, "three masks")
     assert len(got) == 1

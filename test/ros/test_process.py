@@ -21,7 +21,7 @@ from mmsam_ros.inference.prepare import prepare
 from mmsam_ros.ros.calibration import CameraInfos
 from mmsam_ros.ros.diagnostics import Monitor
 from mmsam_ros.ros.frames import FrameBuilder
-from mmsam_ros.ros.outputs import Asked, Shown
+from mmsam_ros.ros.outputs import Request, SegmentedFrame
 from mmsam_ros.ros.plausibility import IntensityScale, Plausibility
 from mmsam_ros.ros.sets import CAMERA, Outcome, SyncedSet
 from mmsam_ros.ros.sync import AuxiliarySync, SyncConfig, Synchroniser
@@ -48,13 +48,13 @@ class Poses:
 class Published:
     """In place of the publishers of a node."""
 
-    asked = Asked(confidence=True, probabilities=False, threshold=0.0)
+    request = Request(confidence=True, probabilities=False, threshold=0.0)
 
     def __init__(self) -> None:
         self.results: list[tuple[Any, Result]] = []
 
-    def publish(self, shown: Shown) -> None:
-        self.results.append((shown.header, shown.result))
+    def publish(self, segmented: SegmentedFrame) -> None:
+        self.results.append((segmented.header, segmented.result))
 
 
 @dataclasses.dataclass
@@ -302,8 +302,8 @@ def test_an_error_while_ros_shuts_down_is_no_defect(
 def test_a_failure_after_the_mask_was_sent_is_said_and_the_frame_used(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    def publish(shown: Shown) -> None:
-        shown.sent.append("/mmsam/semantic")
+    def publish(segmented: SegmentedFrame) -> None:
+        segmented.sent.append("/mmsam/semantic")
         raise error
 
     monkeypatch.setattr(rig.outputs, "publish", publish)

@@ -60,7 +60,7 @@ def test_killed_and_stopped_runs_go_on_to_the_same_losses(tmp_path: Path) -> Non
     stopped = Job(["train", *resumed], Interrupt(10, signal.SIGTERM))
     status, said = finish(start(tmp_path, [stopped, Job(["train", *resumed])]))
     assert status == 0, said
-    assert said.count("stopped after step 10; go on with --resume") == 1
+    assert said.count("stopped after step 10; resume with --resume") == 1
     assert f"status {128 + signal.SIGTERM} of " in said
     assert logged(out) == expected
 
@@ -77,7 +77,7 @@ def test_a_signal_ends_validation(tmp_path: Path) -> None:
     job = Job(["train", *options(tmp_path, "--schedule.epochs=1")], Interrupt(0, signal.SIGTERM))
     status, said = finish(start(tmp_path, [job]))
     assert status == 128 + signal.SIGTERM, said
-    assert f"stopped while validating; go on with --resume {config.out}" in said
+    assert f"stopped while validating; resume with --resume {config.out}" in said
     assert said.count("predicts a frame") == 1
     assert "miou" not in (tmp_path / "run/metrics.jsonl").read_text()
     content = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
@@ -144,6 +144,6 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
         assert torch.equal(ours.state_dict()[name], value), name
     assert yaml.safe_load((parts / "config.yaml").read_text())["schedule"]["epochs"] == 2
     said = (parts / "train.log").read_text()
-    assert said.count("goes on after step 2 of 4") == 1
+    assert said.count("resumed after step 2 of 4") == 1
     with pytest.raises(TrainingError, match=r"schedule.epochs: 2 before, 1 now, expected at least"):
         train(shorter, resume=parts)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from support.networks import network_of, spec_of
 from support.randomise import randomise
+from support.released import config_from_released
 from torch import nn
 
 from mmsam_ros.cli.main import main
@@ -26,7 +27,6 @@ from mmsam_ros.model import (
     PriorConfig,
     TrunkConfig,
     build_model,
-    config_from_released,
 )
 from mmsam_ros.weights import (
     WeightsError,
@@ -119,7 +119,7 @@ def test_golden_state_round_trip(shared: Path, tmp_path: Path) -> None:
         if k.startswith("state.")
     }
     checkpoint = write(tmp_path / "r.pth", {"meta": {"epoch": np.int64(9)}, "state_dict": state})
-    config = config_from_released(facts["backbone"], facts["head"])
+    config = config_from_released(facts)
     model = build_model(config)
     model.load_state_dict(convert_released(read_checkpoint(checkpoint), config), strict=True)
     spec = spec_of("deliver_rgb_lidar")

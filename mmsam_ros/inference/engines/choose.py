@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsam_ros._util import check_word, cpu_flags, machine, write_atomic
+from mmsam_ros._util import check_word, cpu_flags, first_line, machine, write_atomic
 from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.cache import cache_folder, fingerprint
 from mmsam_ros.inference.engines.eager import TorchEngine, find_device
@@ -80,10 +80,9 @@ def warm_up(engine: Engine, config: ModelConfig, size: tuple[int, int]) -> None:
             for names in subsets(config):
                 engine({n: torch.zeros(1, 3, *size, device=engine.device) for n in names})
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        reason = str(error).strip().partition("\n")[0]
         raise InferenceError(
-            f"engine {engine.name} on {engine.device}: the first pass failed: {reason}; precision "
-            "bf16 or smaller weights need less"
+            f"engine {engine.name} on {engine.device}: the first pass failed: {first_line(error)}; "
+            "precision bf16 or smaller weights need less"
         ) from error
 
 
@@ -202,8 +201,8 @@ def _measure(
             seconds[name] = measured(name)
             said[name] = f"{1e3 * seconds[name]:.3g} ms"
         except Exception as error:  # engines have no common error
-            reason = str(error).strip().partition("\n")[0]
-            _log.warning("engine auto: %s is left out: %s", name, reason or type(error).__name__)
+            reason = first_line(error) or type(error).__name__
+            _log.warning("engine auto: %s is left out: %s", name, reason)
             said[name] = "cannot be used"
     if not seconds:
         raise InferenceError(f"engine auto: none of {', '.join(names)} can be used")

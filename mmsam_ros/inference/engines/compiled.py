@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.runtime.runtime_utils import default_cache_dir
 
+from mmsam_ros._util import first_line
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.eager import TorchEngine, find_device
 from mmsam_ros.inference.errors import InferenceError
@@ -43,8 +44,7 @@ class CompiledEngine(TorchEngine):
         try:
             return super().__call__(inputs)
         except TorchDynamoException as error:  # the compilers' errors, too
-            reason = str(error).strip().partition("\n")[0]
-            raise InferenceError(f"engine compile: {reason}") from error
+            raise InferenceError(f"engine compile: {first_line(error)}") from error
 
 
 def _operations(device: torch.device) -> Operations:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmsam_ros._util import first_line
+
 _MOST = 32  # graphs of an engine; each holds its part of the memory
 PASSES = 3  # until a set is captured; in the first ones libraries choose their kernels
 _log = logging.getLogger(__name__)
@@ -54,10 +56,10 @@ class Graphs:
             try:
                 return _Captured(self.forward, inputs, self._pool, self._stream)
             except RuntimeError as error:  # out of memory, or an operation that waits for the CPU
-                reason = str(error).strip().partition("\n")[0]
+                reason = first_line(error)
             _end_of_capture(self._stream)  # the error is gone, and with it what its frames held
         _log.warning(
-            "no CUDA graph of the network with %s, it goes on without, slower: %s",
+            "no CUDA graph of the network with %s, continuing without one, slower: %s",
             ", ".join(inputs), reason,
         )  # fmt: skip
         return None

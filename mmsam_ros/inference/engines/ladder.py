@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mmsam_ros._util import first_line
 from mmsam_ros.inference.engines import Engine
 from mmsam_ros.inference.engines.eager import TorchEngine
 from mmsam_ros.inference.errors import InferenceError
@@ -159,7 +160,7 @@ def out_of_memory(error: Exception) -> str:
     """The first line of an error that means that the memory, of the device or of the machine, is
     full; empty if it means something else.
     """
-    text = str(error).strip().partition("\n")[0]
+    text = first_line(error)
     is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     if is_full or any(words in text for words in _FULL):
         return text or "the memory is full"
@@ -168,4 +169,4 @@ def out_of_memory(error: Exception) -> str:
 
 def _line(error: Exception) -> str:
     """The type of an error and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"

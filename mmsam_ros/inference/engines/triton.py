@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mmsam_ros._util import first_line
 from mmsam_ros.inference.engines.cache import cache_folder
 from mmsam_ros.inference.engines.eager import TorchEngine, find_device
 from mmsam_ros.inference.errors import InferenceError
@@ -39,7 +40,7 @@ class TritonEngine(TorchEngine):
             try:
                 driver.active.get_current_device()  # builds its launcher
             except Exception as error:  # many kinds: no C compiler, no Python.h, no libcuda
-                reason = f"{type(error).__name__}: {_line(error)}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise InferenceError(
                     f"engine triton: no kernel can be launched ({reason}); it needs a C compiler "
                     "and Python's headers"
@@ -54,9 +55,4 @@ class TritonEngine(TorchEngine):
         try:
             return super().__call__(inputs)
         except self._errors as error:
-            raise InferenceError(f"engine triton: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
+            raise InferenceError(f"engine triton: {first_line(error)}") from error
