@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import json
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +129,10 @@ def _fastest(
     if len(names) < 2:
         return _make(names[0] if names else "onnx", model, device, precision, providers)
     threads = torch.get_num_threads()
-    key = fingerprint(model, machine(), device, threads, precision, size, providers, names)
+    # the node's threads sleep while they wait, those of other programs may spin: other times
+    waiting = os.environ.get("OMP_WAIT_POLICY")
+    facts = (machine(), device, threads, waiting, precision, size, providers, names)
+    key = fingerprint(model, *facts)
     note = cache_folder("auto") / f"{key}.json"
     found = _noted(note)
     if found is None:
@@ -147,7 +151,7 @@ def _fastest(
                          "start", note, error.strerror)  # fmt: skip
     chosen = found["engine"]
     text = ", ".join(f"{name} {said}" for name, said in found["measured"].items())
-    _log.info("engine auto: %s (%s)", chosen, text)
+    _log.info("engine auto: %s (%s); remove %s to measure again", chosen, text, note)
     try:
         return _make(chosen, model, device, precision, providers)
     except InferenceError as error:  # a compiler or library that has gone since
@@ -202,9 +206,9 @@ def _measure(
             seconds[name] = measured(name)
             said[name] = f"{1e3 * seconds[name]:.3g} ms"
         except Exception as error:  # engines have no common error
-            reason = str(error).strip().partition("\n")[0]
-            _log.warning("engine auto: %s is left out: %s", name, reason or type(error).__name__)
-            said[name] = "cannot be used"
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            _log.warning("engine auto: %s is left out: %s", name, reason)
+            said[name] = f"cannot be used: {reason}"
     if not seconds:
         raise InferenceError(f"engine auto: none of {', '.join(names)} can be used")
     return {"engine": min(seconds, key=lambda name: seconds[name]), "measured": said}
