@@ -64,8 +64,8 @@ def slow_precision(device: torch.device, precision: str) -> str:
         has_units = not flags or any(unit in flags for unit in _BF16_UNITS)
     if has_units:
         return ""
-    return (f"precision bf16: {device} has no unit for it ({expected}), and is many times slower "
-            "than with precision fp32")  # fmt: skip
+    return (f"precision bf16: {device} has no unit for it ({expected}), and is slower with it "
+            "than with precision fp32, often many times")  # fmt: skip
 
 
 @torch.inference_mode()
