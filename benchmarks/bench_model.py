@@ -9,7 +9,6 @@ With --against, vit_l of another checkout is measured as it comes: plain, defaul
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from results import (
     kind_of,
     peak_gib,
     run,
+    said_by,
     write,
 )
 from torch import nn
@@ -81,8 +81,7 @@ def before(checkout: Path) -> Row:
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "2"}
     command = [sys.executable, str(Path(__file__).with_name("plain_forward.py")), "vit_l"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    found = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1]
-    row = case | ({"reason": found} if done.returncode else json.loads(found))
+    row = case | said_by(done)
     print(row, flush=True)
     return row
 

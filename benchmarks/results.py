@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mmsam_ros._util import machine, revision, versions, write_atomic
+from mmsam_ros._util.openmp import wait_passively
 
+wait_passively()  # as in the node; the processes that measure inherit it
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PACKAGES = (
@@ -121,10 +123,20 @@ def in_process(case: Row, **environment: str) -> Row:
     """
     command = [sys.executable, sys.argv[0], "--case", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    found = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    row = case | ({"reason": found[-1]} if done.returncode else json.loads(found[-1]))
+    row = case | said_by(done)
     print(row, flush=True)
     return row
+
+
+def said_by(done: "subprocess.CompletedProcess[str]") -> Row:
+    """The JSON in the last line of a process's output; if it failed, the reason, which is the
+    status alone for one that was killed, as for want of memory.
+    """
+    if done.returncode == 0:
+        found: Row = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+    *_, reason = ["", *done.stderr.strip().splitlines()]
+    return {"reason": reason or f"the process has ended with status {done.returncode}"}
 
 
 def peak_gib(*, cuda: bool = False) -> float:

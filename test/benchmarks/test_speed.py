@@ -145,6 +145,26 @@ def test_vit_l_is_compared_with_the_state_before(
 
 
 @pytest.mark.parametrize(
+    ("program_text", "reason"),
+    [
+        ("raise SystemExit('no room')", "no room"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended with status -9"),
+    ],
+)
+def test_a_case_that_fails_or_is_killed_has_a_reason(
+    program: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program_text: str, reason: str
+) -> None:
+    """The kernel kills for want of memory, without a word of the process."""
+    (tmp_path / "bench.py").write_text(program_text)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bench.py")])
+    row = program("results").in_process({"threads": 1})
+    assert row.pop("reason").endswith(reason)
+    assert row == {"threads": 1}
+    monkeypatch.setattr(program("bench_labels"), "write", lambda _, rows, bars: None)
+    program("bench_labels").report()
+
+
+@pytest.mark.parametrize(
     "case",
     [
         {"what": "area", "size": (48, 64)},

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +62,37 @@ def test_losing_a_sensor_makes_no_session(caplog: pytest.LogCaptureFixture) -> N
     assert {path: path.stat().st_mtime_ns for path in cache_folder("onnx").iterdir()} == folders
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "reference.npy"])
-def test_what_cannot_be_read_is_made_again(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def _emptied(content: bytes) -> bytes:
+    return b""  # as a power cut may leave it
+
+
+def _with_a_wrong_bit(content: bytes) -> bytes:
+    """The file can be read, and its network may still agree well enough."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [_emptied, _with_a_wrong_bit])
+@pytest.mark.parametrize("name", ["model.onnx", "reference.npy", "sha256.json"])
+def test_what_is_not_as_it_was_written_is_made_again(
+    name: str, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     model, inputs = PixelNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
     expected = OnnxEngine(model, "cpu")(inputs)
     (folder,) = cache_folder("onnx").iterdir()
-    (folder / name).write_bytes(b"")  # as a power cut may leave it
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
     torch.testing.assert_close(OnnxEngine(model, "cpu")(inputs), expected)
-    assert f"{folder} is damaged" in caplog.text
+    assert f"{folder} is damaged ({name}" in caplog.text
     caplog.clear()
     OnnxEngine(model, "cpu")(inputs)
     assert "damaged" not in caplog.text
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    """Another content, as if it had been exported."""
+    file.write_bytes(content)
+    sums = json.loads((file.parent / "sha256.json").read_text())
+    sums[file.name] = hashlib.sha256(content).hexdigest()
+    (file.parent / "sha256.json").write_text(json.dumps(sums))
 
 
 def test_what_disagrees_is_neither_deleted_nor_made_again(
@@ -82,8 +102,9 @@ def test_what_disagrees_is_neither_deleted_nor_made_again(
     model, inputs = PixelNetwork(SPEC.config), sample_inputs(("rgb",), (1, 3, *SIZE))
     OnnxEngine(model, "cpu")(inputs)
     (folder,) = cache_folder("onnx").iterdir()
-    np.save(folder / "reference.npy", -np.load(folder / "reference.npy"))
-    (folder / "kept.engine").touch()
+    np.save(folder / "other.npy", -np.load(folder / "reference.npy"))
+    _write_whole(folder / "reference.npy", (folder / "other.npy").read_bytes())
+    (folder / "other.npy").rename(folder / "kept.engine")
     with pytest.raises(InferenceError, match=r"for rgb does not agree .* cosine -1\.0"):
         OnnxEngine(model, "cpu")(inputs)
     assert not [
@@ -104,10 +125,7 @@ def test_a_whole_file_that_a_provider_refuses_is_not_made_again(
     OnnxEngine(model, "cpu", providers=[CPU])(inputs)
     (folder,) = cache_folder("onnx").iterdir()
     refused = b"nothing that this provider reads"
-    (folder / "model.onnx").write_bytes(refused)
-    sums = json.loads((folder / "sha256.json").read_text())
-    sums["model.onnx"] = hashlib.sha256(refused).hexdigest()
-    (folder / "sha256.json").write_text(json.dumps(sums))
+    _write_whole(folder / "model.onnx", refused)
     with pytest.raises(InferenceError, match=f"engine onnx with {CPU} for rgb: .*model.onnx"):
         OnnxEngine(model, "cpu", providers=[CPU])(inputs)
     assert "damaged" not in caplog.text
@@ -198,6 +216,36 @@ def test_a_damaged_measurement_is_made_again(
     assert engine.name in ("torch", "onnx (CPU)")
     assert "measuring" in caplog.text
     assert json.loads(note.read_text())["engine"] in ("torch", "onnx")
+
+
+def test_what_was_measured_while_threads_spin_is_not_for_threads_that_sleep(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mmsam_ros.inference.engines.eager.prepare", lambda model, _: model)
+    model = PixelNetwork(SPEC.config)
+    caplog.set_level(logging.INFO)
+    for policy in ("ACTIVE", "PASSIVE"):
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+        caplog.clear()
+        make_engine("auto", model, "cpu", "fp32", SIZE)
+        assert "measuring" in caplog.text
+    assert len(list(cache_folder("auto").iterdir())) == 2
+
+
+def test_every_start_says_why_an_engine_was_left_out_and_what_to_remove(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mmsam_ros.inference.engines.eager.prepare", lambda model, _: model)
+    model = PixelNetwork(SPEC.config)
+    cache_folder("onnx").rmdir()
+    cache_folder("auto").with_name("onnx").touch()  # no export can be written
+    assert make_engine("auto", model, "cpu", "fp32", SIZE).name == "torch"
+    (note,) = cache_folder("auto").iterdir()
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    make_engine("auto", model, "cpu", "fp32", SIZE)
+    assert "onnx cannot be used: " in caplog.text
+    assert f"set MMSAM_CACHE to a folder that can be written); remove {note}" in caplog.text
 
 
 def test_an_engine_that_was_measured_and_is_gone(

@@ -27,14 +27,22 @@ _PACKAGES = (
 
 
 def cache_folder(name: str) -> Path:
-    """A folder for one kind of files: in MMSAM_CACHE, else XDG_CACHE_HOME/mmsam, ~/.cache/mmsam.
+    """A folder for one kind of files: in MMSAM_CACHE, else XDG_CACHE_HOME/mmsam, ~/.cache/mmsam,
+    or without a home in the folder of temporary files.
 
-    InferenceError where it cannot be made.
+    InferenceError where it cannot be made, or another user has made the temporary one.
     """
     places = (("MMSAM_CACHE", ""), ("XDG_CACHE_HOME", "mmsam"), ("HOME", ".cache/mmsam"))
     given = (Path(os.environ[key], below) for key, below in places if os.environ.get(key))
-    folder = next(given, Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")) / name
+    temporary = Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")
+    cache = next(given, temporary)
+    folder = cache / name
     try:
+        if cache == temporary:
+            cache.mkdir(mode=0o700, exist_ok=True)
+            if cache.lstat().st_uid != os.getuid():  # kernels in it would run as this user
+                raise InferenceError(f"{cache}: belongs to another user; set MMSAM_CACHE to a "
+                                     "folder of your own")  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "set MMSAM_CACHE to a folder that can be written"

@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import json
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,8 +64,8 @@ def slow_precision(device: torch.device, precision: str) -> str:
         has_units = not flags or any(unit in flags for unit in _BF16_UNITS)
     if has_units:
         return ""
-    return (f"precision bf16: {device} has no unit for it ({expected}), and is many times slower "
-            "than with precision fp32")  # fmt: skip
+    return (f"precision bf16: {device} has no unit for it ({expected}), and is slower with it "
+            "than with precision fp32, often many times")  # fmt: skip
 
 
 @torch.inference_mode()
@@ -127,7 +128,10 @@ def _fastest(
     if len(names) < 2:
         return _make(names[0] if names else "onnx", model, device, precision, providers)
     threads = torch.get_num_threads()
-    key = fingerprint(model, machine(), device, threads, precision, size, providers, names)
+    # the node's threads sleep while they wait, those of other programs may spin: other times
+    waiting = os.environ.get("OMP_WAIT_POLICY")
+    facts = (machine(), device, threads, waiting, precision, size, providers, names)
+    key = fingerprint(model, *facts)
     note = cache_folder("auto") / f"{key}.json"
     found = _noted(note)
     if found is None:
@@ -146,7 +150,7 @@ def _fastest(
                          "start", note, error.strerror)  # fmt: skip
     chosen = found["engine"]
     text = ", ".join(f"{name} {said}" for name, said in found["measured"].items())
-    _log.info("engine auto: %s (%s)", chosen, text)
+    _log.info("engine auto: %s (%s); remove %s to measure again", chosen, text, note)
     try:
         return _make(chosen, model, device, precision, providers)
     except InferenceError as error:  # a compiler or library that has gone since
@@ -203,7 +207,7 @@ def _measure(
         except Exception as error:  # engines have no common error
             reason = first_line(error) or type(error).__name__
             _log.warning("engine auto: %s is left out: %s", name, reason)
-            said[name] = "cannot be used"
+            said[name] = f"cannot be used: {reason}"
     if not seconds:
         raise InferenceError(f"engine auto: none of {', '.join(names)} can be used")
     return {"engine": min(seconds, key=lambda name: seconds[name]), "measured": said}

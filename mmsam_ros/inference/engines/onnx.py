@@ -76,7 +76,6 @@ class OnnxEngine:
         state = vars(self._runtime.capi.onnxruntime_pybind11_state).values()  # no common base
         kinds = [kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception)]
         self._errors: tuple[type[Exception], ...] = tuple(kinds)
-        self._damage: tuple[type[Exception], ...] = (*kinds, OSError, ValueError, EOFError)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """See `Engine`; errors as of the network."""
@@ -90,19 +89,13 @@ class OnnxEngine:
         """A session that agrees with PyTorch."""
         what = f"engine onnx with {self.providers[0]} for {' + '.join(names)}"
         folder = cache_folder("onnx") / "-".join((self._key, *names, *map(str, shape)))
-        if folder.exists():
-            try:
-                return self._load(folder, names, shape, what)
-            except InferenceError:  # a ValueError; the files are whole, and made again are the same
-                raise
-            except self._damage as error:
-                if _whole(folder):
-                    raise InferenceError(f"{what}: {error}") from error
-                _log.warning("%s: %s is damaged (%s); it is made again", what, folder, error)
         try:
-            if folder.exists():
+            # before it is loaded: a few wrong weights would pass the comparison with PyTorch
+            if folder.exists() and (damaged := _damaged(folder)):
+                _log.warning("%s: %s is damaged (%s); it is made again", what, folder, damaged)
                 shutil.rmtree(folder)
-            self._export(folder, names, shape)
+            if not folder.exists():
+                self._export(folder, names, shape)
         except OSError as error:
             raise InferenceError(
                 f"{what}: {folder.parent} cannot be written ({error.strerror}); set "
@@ -114,7 +107,7 @@ class OnnxEngine:
             raise InferenceError(f"{what}: {error}") from error
 
     def _load(self, folder: Path, names: tuple[str, ...], shape: tuple[int, ...], what: str) -> Any:
-        """The session of a folder of the cache; one of `_damage` where a file cannot be read."""
+        """The session of a folder of the cache."""
         options = self._runtime.SessionOptions()
         options.log_severity_level = 3  # errors alone
         options.intra_op_num_threads = torch.get_num_threads()
@@ -123,9 +116,10 @@ class OnnxEngine:
         providers = [(name, self._options(name, folder)) for name in self.providers]
         session = self._runtime.InferenceSession(folder / "model.onnx", options, providers)
         active = session.get_providers()
-        if active[0] != self.providers[0]:  # ONNX Runtime falls back by itself
-            raise InferenceError(f"{what}: it cannot be loaded, ONNX Runtime fell back to "
-                                 f"{active[0]}; its log says why")  # fmt: skip
+        lacks = [name for name in self.providers if name not in active]
+        if lacks:  # ONNX Runtime falls back by itself
+            raise InferenceError(f"{what}: {', '.join(lacks)} cannot be loaded, ONNX Runtime fell "
+                                 f"back to {', '.join(active)}; its log says why")  # fmt: skip
         found = self._run(session, sample_inputs(names, shape))
         reference = torch.from_numpy(np.load(folder / "reference.npy"))
         Agreement.of(found, reference).check(what)
@@ -198,10 +192,16 @@ def choose_providers(wanted: Sequence[str], have: Sequence[str], device: torch.d
     return list(dict.fromkeys([*found, CPU]))
 
 
-def _whole(folder: Path) -> bool:
-    """Whether the files of an export are as they were written."""
+def _damaged(folder: Path) -> str:
+    """Which file of an export is not as it was written; empty: all are."""
     try:
-        sums = json.loads((folder / _SUMS).read_text())
-        return bool(sums) and all(file_sha256(folder / name) == sum_ for name, sum_ in sums.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        sums = dict(json.loads((folder / _SUMS).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        return f"{_SUMS}: {error}"
+    for name, expected in sums.items():
+        try:
+            if file_sha256(folder / name) != expected:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return "" if sums else f"{_SUMS} names no file"
