@@ -5,6 +5,7 @@ what its sensors look like, export the network; the registry of weights by name.
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -149,7 +150,7 @@ def write_seen(args: argparse.Namespace) -> None:
     """
     from mmsam_ros.training.start import check_fit, look_at
 
-    if weights.weights_file(args.file) != args.file.expanduser():
+    if weights.weights_file(args.file) != Path(os.path.expanduser(args.file)):
         raise CliError(
             f"{args.file}: is a name of the registry, whose bytes must stay; copy "
             f"{weights.weights_file(args.file)} and give the copy"

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsam_ros._util import flush
 from mmsam_ros.inference.errors import InferenceError
 from mmsam_ros.model import MMSAMAdapter, ModelConfig, prepare
 from mmsam_ros.sensors import RGB
@@ -141,9 +142,24 @@ def export_file(
         arrays = {name: image.numpy() for name, image in sample_inputs(names, shape).items()}
         agreement = Agreement.of(torch.from_numpy(session.run(None, arrays)[0]), reference)
         agreement.check(str(path), 1e-3 if precision == "fp32" else float("inf"))
-        for file in sorted(Path(part).iterdir(), reverse=True):  # tensors, then what names them
-            file.replace(path.parent / file.name)
+        _publish(made, path)
     return agreement
+
+
+def _publish(made: Path, path: Path) -> None:
+    """Put a graph in its place, and its tensors beside it where they have a file of their own.
+
+    An older graph never names newer tensors, whenever the process ends.
+    """
+    made_data, data = (file.with_name(f"{file.name}.data") for file in (made, path))
+    for file in filter(Path.is_file, (made_data, made)):
+        flush(file)
+    if made_data.is_file() or data.is_file():  # two files cannot be replaced at once
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+    if made_data.is_file():
+        made_data.replace(data)
+    made.replace(path)
 
 
 def load_optional(name: str) -> ModuleType:

@@ -188,8 +188,9 @@ class ModelConfig(_Part):
         fits = all(w % fusion.groups == 0 and w % fusion.num_heads == 0 for w in widths)
         divisors = f"fusion.groups {fusion.groups} and fusion.num_heads {fusion.num_heads}"
         self.require(fits, "trunk.widths", f"multiples of {divisors}")
-        fits = all(2 * w % fusion.norm_groups == 0 for w in widths)
-        expected = f"a divisor of twice each of trunk.widths {widths}"
+        # of groups of one channel, torch takes batches of several samples, but not a single frame
+        fits = all(2 * w % fusion.norm_groups == 0 and 2 * w > fusion.norm_groups for w in widths)
+        expected = f"a divisor of twice each of trunk.widths {widths}, smaller than it"
         self.require(fits, "fusion.norm_groups", expected)
 
     def _check_modalities(self) -> None:
@@ -248,7 +249,10 @@ class ModelConfig(_Part):
     @property
     def of_rgb(self) -> Self:
         """The same network for RGB alone."""
-        return replace(self, modalities=("rgb",), combine=CombineConfig(), empty=(0.0, 0.0, 0.0))
+        return replace(
+            self, modalities=("rgb",), combine=CombineConfig(), empty=(0.0, 0.0, 0.0),
+            prior=replace(self.prior, shared=False),
+        )  # fmt: skip
 
     @classmethod
     def preset(

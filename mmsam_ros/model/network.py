@@ -257,7 +257,8 @@ def rgb_alone(model: MMSAMAdapter) -> MMSAMAdapter:
     combine, prior = model.config.combine, model.prior
     require(combine.absent != "empty", "combine.absent", "empty", "masked or fallback", ModelError)
     source = model.fallback or model
-    state = source.state_dict()
+    shared = "prior.trunks.shared."
+    state = {n.replace(shared, "prior.trunks.rgb."): v for n, v in source.state_dict().items()}
     assert isinstance(prior, SpatialPrior)
     for i in range(len(prior.combinations) if model.fallback is None else 0):
         # the path of samples without auxiliaries and the projection are one 1x1 convolution

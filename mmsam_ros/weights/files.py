@@ -2,13 +2,14 @@
 """The weights file: one `.safetensors` whose metadata holds the spec as JSON strings."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmsam_ros._util import MmsamError, atomic_path
@@ -20,6 +21,7 @@ from mmsam_ros.weights.spec import FORMAT, KEYS, Spec, WeightsError
 State = Mapping[str, Tensor]
 _COUNTER = "num_batches_tracked"
 _FALLBACK, _SHARED = "fallback.", "shared"  # prefix of its tensors; key of the metadata
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_model(path: str | Path, model: MMSAMAdapter, spec: Spec) -> None:
@@ -43,9 +45,11 @@ def save_spec(path: str | Path, spec: Spec) -> None:
         WeightsError: as `read_spec`, or the spec is one of another network.
     """
     path = weights_file(path)
-    if read_spec(path).config != spec.config:
-        raise WeightsError(f"{path}: the spec's configuration is not the file's")
-    _write(path, _read(path), spec)
+    with _opened(path) as file:
+        if _spec(path, file).config != spec.config:
+            raise WeightsError(f"{path}: the spec's configuration is not the file's")
+        state = _tensors(path, file)
+    _write(path, state, spec)
 
 
 def _write(path: Path, state: State, spec: Spec) -> None:
@@ -66,15 +70,34 @@ def _write(path: Path, state: State, spec: Spec) -> None:
         raise WeightsError(f"{path}: cannot be written ({error})") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors, with those that are stored once."""
-    state = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_SHARED, "[]")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, opened once: another that takes its place meanwhile has another spec."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _tensors(path: Path, file: Any) -> dict[str, Tensor]:
+    """The tensors, with those that are stored once.
+
+    They are copies: safetensors' own lie in the file, and would change with it, or end the process
+    where it becomes shorter (`cp` onto the weights of a running node).
+    """
+    names = file.keys()
+    state = {name: file.get_tensor(name).clone() for name in names}
+    text = (file.metadata() or {}).get(_SHARED, "[]")
     try:
         shared = [str(name) for name in json.loads(text)]
     except (ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: metadata key {_SHARED!r} is no list ({error})") from error
+    if twice := [name for name in shared if name in state]:
+        found = f"metadata key {_SHARED!r} names {', '.join(twice)}"
+        raise WeightsError(f"{path}: {found}, expected what is not stored itself")
     return state | {n: state[_FALLBACK + n].clone() for n in shared if _FALLBACK + n in state}
 
 
@@ -86,13 +109,12 @@ def read_spec(path: str | Path) -> Spec:
         WeightsError: not such a file, or a key is missing, unknown or out of range.
     """
     path = weights_file(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+    with _opened(path) as file:
+        return _spec(path, file)
+
+
+def _spec(path: Path, file: Any) -> Spec:
+    metadata = file.metadata() or {}
     values: dict[str, Any] = {}
     for key in ("format", *KEYS):
         if key not in metadata:
@@ -120,8 +142,8 @@ def load_model(path: str | Path) -> tuple[MMSAMAdapter, Spec]:
             hold what no training ends with: NaN, infinity, a negative variance.
     """
     path = weights_file(path)
-    spec = read_spec(path)
-    state = _read(path)
+    with _opened(path) as file:
+        spec, state = _spec(path, file), _tensors(path, file)
     with torch.device("meta"):
         model = build_model(spec.config)
     check_state(state, model.state_dict(), what=str(path))
@@ -149,8 +171,12 @@ def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str
     if parts:
         raise WeightsError(f"{what} does not fit the configuration; " + "; ".join(parts))
     for name, value in state.items():
-        if not (value.is_floating_point() or name.endswith(_COUNTER)):
-            raise WeightsError(f"{what}: {name} is {value.dtype}, expected a floating type")
+        if not (value.dtype in _FLOATS or name.endswith(_COUNTER)):
+            raise WeightsError(
+                f"{what}: {name} is {value.dtype}, expected a floating type of 16 to 64 bits"
+            )
+        if value.is_meta or value.layout != torch.strided:
+            raise WeightsError(f"{what}: {name} is sparse or without data, expected a plain tensor")
         if not bool(value.float().isfinite().all()):
             raise WeightsError(f"{what}: {name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):

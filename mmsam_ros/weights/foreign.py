@@ -27,8 +27,8 @@ SAM_MD5 = {"sam_vit_b": "01ec64", "sam_vit_l": "0b3195", "sam_vit_h": "4b8939"} 
 
 # What a damaged file makes the unpickler raise.
 BROKEN = (
-    AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-    struct.error,
+    AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SystemError,
+    TypeError, ValueError, struct.error,
 )  # fmt: skip
 
 
@@ -97,10 +97,11 @@ def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
             or lists missing, unexpected and misshapen keys.
     """
     path = _official_sam(str(source)) if str(source) in SAM_MD5 else Path(source)
-    state = _below(read_checkpoint(path), "image_encoder.", "encoder.")
+    state = _below(read_checkpoint(path), "image_encoder.", "fallback.", "encoder.")
     state = {n: v for n, v in state.items() if not n.startswith("neck.")}
-    state |= {n: v for n, v in model.encoder.state_dict().items() if ".lora_" in n}
-    _load_part(model.encoder, state, f"{path}: SAM image encoder")
+    encoder = (model.fallback or model).encoder
+    state |= {n: v for n, v in encoder.state_dict().items() if ".lora_" in n}
+    _load_part(encoder, state, f"{path}: SAM image encoder")
 
 
 def _below(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
@@ -143,8 +144,10 @@ def load_convnext(model: MMSAMAdapter, source: str) -> None:
 
     if not isinstance(model.prior, SpatialPrior):
         raise WeightsError(f"{source}: the network has no ConvNeXt trunk (prior.kind)")
-    if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).exists():
-        state = _below(read_checkpoint(source), "prior.trunks.rgb.", "prior.trunks.shared.")
+    if Path(source).suffix in {".pth", ".pt", ".safetensors"} or Path(source).is_file():
+        state = _below(
+            read_checkpoint(source), "fallback.", "prior.trunks.rgb.", "prior.trunks.shared."
+        )
         # mmpretrain's names for what the original authors call dwconv and pwconv
         for long, short in (("depthwise_conv", "dwconv"), ("pointwise_conv", "pwconv")):
             state = {n.removeprefix("backbone.").replace(long, short): v for n, v in state.items()}

@@ -23,7 +23,15 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, require, write_atomic
+from mmsam_ros._util import (
+    Checked,
+    MmsamError,
+    flush,
+    from_mapping,
+    near_match,
+    require,
+    write_atomic,
+)
 from mmsam_ros.weights.spec import WeightsError
 
 REGISTRY = "registry.yaml"
@@ -90,7 +98,11 @@ def _is_allowed(url: str) -> bool:
 def user_folder(variable: str, default: str) -> Path:
     """The package's folder below an XDG base folder, which may not be relative."""
     base = os.environ.get(variable, "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / default) / "mmsam_ros"
+    home = os.path.expanduser("~")  # relative where there is none
+    if not os.path.isabs(base):
+        require(os.path.isabs(home), "HOME", home, f"a folder; or set {variable}", WeightsError)
+        base = os.path.join(home, default)
+    return Path(base) / "mmsam_ros"
 
 
 def user_registry() -> Path:
@@ -140,7 +152,7 @@ def weights_file(given: str | Path) -> Path:
     WeightsError if it is a name whose file is not there, or has another size.
     """
     path = Path(os.path.expanduser(given))  # Path's own needs a home
-    if path.exists() or not _NAME.fullmatch(str(given)):
+    if path.is_file() or not _NAME.fullmatch(str(given)):
         return path
     entries = all_entries()
     if str(given) not in entries:
@@ -208,7 +220,8 @@ def fetch(name: str, report: Report = lambda done, total: None) -> Path:
         path = Path(part.name)
         if not file.is_file():  # else another process has been faster
             _download(name, entry, file, part, report)
-            _verified(path, entry).replace(file)
+            flush(_verified(path, entry))  # what is read later is not hashed again
+            path.replace(file)
         path.unlink(missing_ok=True)
     return _verified(file, entry)
 

@@ -9,6 +9,8 @@ networks.
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 from support.networks import lean_spec, random_network, spec_of
 
 from mmsam_ros.cli.main import main
-from mmsam_ros.inference.export import sample_inputs, subsets
+from mmsam_ros.inference.export import _publish, sample_inputs, subsets
 from mmsam_ros.model import CombineConfig, FusionConfig
 from mmsam_ros.sensors import RGB
 from mmsam_ros.weights import Spec, save_model
@@ -88,6 +90,45 @@ def test_sets_of_sensors_are_exported(
         assert [o.version for o in proto.opset_import if not o.domain] == [20]
         assert not {"ScatterElements", "NonZero"} & {node.op_type for node in proto.graph.node}
         assert str(Path.home()).encode() not in path.read_bytes()  # no traces of this machine
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_a_graph_never_reads_the_tensors_of_another(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files cannot be replaced at once. Here the process ends after so many system calls."""
+    left = iter(range(calls))
+
+    def limited(call: Any) -> Any:
+        def run(*given: Any, **options: Any) -> Any:
+            if next(left, None) is None:
+                raise SystemExit
+            return call(*given, **options)
+
+        return run
+
+    path, made = tmp_path / "w.onnx", tmp_path / "part" / "w.onnx"
+    made.parent.mkdir()
+    for file, age in ((path, "old"), (made, "new")):
+        file.write_text(age)
+        file.with_name("w.onnx.data").write_text(age)
+    with monkeypatch.context() as patch, suppress(SystemExit):
+        patch.setattr(os, "unlink", limited(os.unlink))
+        patch.setattr(os, "replace", limited(os.replace))
+        _publish(made, path)
+    data = path.with_name("w.onnx.data")
+    assert not path.exists() or path.read_text() == data.read_text()
+    assert path.exists() == (calls in (0, 4))
+
+
+def test_a_graph_alone_takes_the_place_of_one_with_tensors(tmp_path: Path) -> None:
+    path, made = tmp_path / "w.onnx", tmp_path / "part" / "w.onnx"
+    made.parent.mkdir()
+    for file in (path, path.with_name("w.onnx.data"), made):
+        file.write_text(str(file))
+    _publish(made, path)
+    assert path.read_text() == str(made)
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["w.onnx"]
 
 
 @pytest.mark.slow

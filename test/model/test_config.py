@@ -116,6 +116,7 @@ def test_bad_inputs_are_named() -> None:
         ("trunk.drop_path_rate", 5.0),
         ("fusion.groups", 0),
         ("fusion.norm_groups", 0),
+        ("fusion.norm_groups", 32),  # of one channel
         ("interaction.num_heads", 0),
         ("interaction.num_points", 0),
         ("interaction.value_ratio", 0.0),

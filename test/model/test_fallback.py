@@ -13,6 +13,7 @@ from mmsam_ros.model import (
     MMSAMAdapter,
     ModelConfig,
     ModelError,
+    PriorConfig,
     build_model,
     rgb_alone,
 )
@@ -123,9 +124,10 @@ def test_a_variant_without_an_rgb_network_of_its_own_is_refused(changes: dict[st
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("absent", ["masked", "fallback"])
+@pytest.mark.parametrize("absent", ["masked", "fallback", "shared"])
 def test_the_rgb_network_can_be_taken_out(absent: str) -> None:
-    combine = CombineConfig("masked" if absent == "masked" else "fallback", gate=True)
-    whole = randomise(build_model(config(combine=combine)).eval(), seed=9)
+    combine = CombineConfig("fallback" if absent == "fallback" else "masked", gate=True)
+    prior = PriorConfig(shared=absent == "shared")
+    whole = randomise(build_model(config(combine=combine, prior=prior)).eval(), seed=9)
     rgb = images(2)["rgb"]
     torch.testing.assert_close(rgb_alone(whole).eval()({"rgb": rgb}), whole({"rgb": rgb}))

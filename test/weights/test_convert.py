@@ -6,6 +6,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import nn
 
 from mmsam_ros.cli.main import main
 from mmsam_ros.model import (
+    CombineConfig,
     EncoderConfig,
     ModelConfig,
     PriorConfig,
@@ -42,6 +45,13 @@ from mmsam_ros.weights.foreign import released_name
 
 class NotInert:
     """A class that an unpickler would have to import."""
+
+
+class OddType:
+    """A dtype whose state is none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (np.dtype, ("f8", False, True), 3)
 
 
 def write(path: Path, content: Any) -> Path:
@@ -101,6 +111,15 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         broken.write_bytes(content)
         with pytest.raises(WeightsError, match=r"broken\.pth"):
             read_checkpoint(broken)
+    torch.save({"w": torch.ones(2)}, broken, _use_new_zipfile_serialization=False)
+    start, key, end = broken.read_bytes().rpartition(
+        re.findall(rb"\d{6,}", broken.read_bytes())[-1]
+    )
+    broken.write_bytes(start + b"9" * len(key) + end)  # of the storage that holds it
+    with pytest.raises(WeightsError, match=r"broken\.pth: not a PyTorch checkpoint"):
+        read_checkpoint(broken)
+    with pytest.raises(WeightsError, match=r"broken\.pth: not a PyTorch checkpoint"):
+        read_checkpoint(write(broken, {"meta": OddType()}))
     corrupt = tmp_path / "corrupt.safetensors"
     corrupt.write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match=r"corrupt\.safetensors"):
@@ -290,10 +309,16 @@ def original_name(name: str) -> str:
     return name.replace("mlp.fc", "pwconv")
 
 
-def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
-    """An RGB network's encoder and trunk start one with two auxiliaries."""
+@pytest.mark.parametrize("absent", ["empty", "fallback"])
+def test_parts_of_our_own_files_start_others(tmp_path: Path, absent: Any) -> None:
+    """The encoder and trunk of an RGB network, which may be a fallback, start one with two
+    auxiliaries.
+    """
     name = "synthetic_rgb_lidar_thermal"
-    spec = spec_of(name, rgb_only=True)
+    spec = spec_of(name, rgb_only=absent == "empty")
+    spec = dataclasses.replace(
+        spec, config=dataclasses.replace(spec.config, combine=CombineConfig(absent))
+    )
     first = randomise(build_model(spec.config), seed=4)
     path = tmp_path / "rgb.safetensors"
     save_model(path, first, spec)
@@ -301,12 +326,21 @@ def test_parts_of_our_own_files_start_others(tmp_path: Path) -> None:
     load_sam_encoder(model, path)
     load_convnext(model, str(path))
     state = model.state_dict()
-    for name, value in first.state_dict().items():
+    for name, value in (first.fallback or first).state_dict().items():
         if name.startswith("encoder."):
             assert torch.equal(state[name], value)
         if name.startswith("prior.trunks.rgb.st"):
             for modality in ("rgb", "lidar", "thermal"):
                 assert torch.equal(state[name.replace("rgb", modality)], value)
+
+
+def test_an_encoder_starts_that_of_a_fallback(tmp_path: Path) -> None:
+    config = spec_of("synthetic_rgb_lidar_thermal").config
+    model = build_model(dataclasses.replace(config, combine=CombineConfig("fallback")))
+    assert model.fallback is not None
+    state = randomise(build_model(config.of_rgb).encoder, seed=4).state_dict()
+    load_sam_encoder(model, write(tmp_path / "sam.pth", state))
+    assert all(torch.equal(v, state[n]) for n, v in model.fallback.encoder.state_dict().items())
 
 
 def test_a_shared_trunk_starts_trunks_of_their_own(tmp_path: Path) -> None:
@@ -322,19 +356,21 @@ def test_a_shared_trunk_starts_trunks_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("convert", "text"),
     [
-        (torch.full((), torch.nan), "pos_embed has values that are not finite"),
-        (torch.ones((), dtype=torch.int8), "pos_embed is torch.int8, expected a floating type"),
+        (lambda x: x * torch.nan, "pos_embed has values that are not finite"),
+        (lambda x: x.to(torch.int8), "pos_embed is torch.int8, expected a floating type"),
+        (torch.Tensor.to_sparse, "pos_embed is sparse or without data, expected a plain tensor"),
+        (lambda x: x.to("meta"), "pos_embed is sparse or without data, expected a plain tensor"),
     ],
 )
 def test_start_weights_that_no_training_ends_with(
-    tmp_path: Path, value: torch.Tensor, text: str
+    tmp_path: Path, convert: Callable[[torch.Tensor], torch.Tensor], text: str
 ) -> None:
     """Training would blame its frames for a loss that is NaN."""
     model = build_model(spec_of("muses_rgb_lidar").config)
     state = dict(model.encoder.state_dict())
-    state["pos_embed"] = value.expand_as(state["pos_embed"]).clone()
+    state["pos_embed"] = convert(state["pos_embed"])
     torch.save({f"image_encoder.{name}": x for name, x in state.items()}, tmp_path / "sam.pth")
     with pytest.raises(WeightsError, match=rf"sam.pth: SAM image encoder: {text}"):
         load_sam_encoder(model, tmp_path / "sam.pth")

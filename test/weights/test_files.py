@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.networks import NETWORKS, network_of, spec_of
+from support.networks import NETWORKS, network_of, random_network, spec_of
 from support.randomise import randomise
 
 from mmsam_ros._util import MmsamError
@@ -95,10 +97,27 @@ def test_what_equals_the_fallbacks_is_stored_once(spec: Spec, tmp_path: Path) ->
     undeclared = rewrite(path, tmp_path / "undeclared.safetensors", shared=None)
     with pytest.raises(WeightsError, match=r"missing: .*head\.classifier\.weight"):
         load_model(undeclared)
+    twice = rewrite(path, tmp_path / "twice.safetensors", shared='["head.classifier.bias"]')
+    with pytest.raises(WeightsError, match=r"'shared' names head\.classifier\.bias, expected"):
+        load_model(twice)
     for text in ("7", "[", "[" * 10_000):
         spoilt = rewrite(path, tmp_path / "spoilt.safetensors", shared=text)
         with pytest.raises(WeightsError, match="metadata key 'shared' is no list"):
             load_model(spoilt)
+
+
+def test_a_loaded_network_needs_its_file_no_more(weights_file: Path, tmp_path: Path) -> None:
+    """New weights are copied over those of a running node; tensors in the file would follow, and
+    the process would end with SIGBUS where it gets shorter.
+    """
+    path = Path(shutil.copy(weights_file, tmp_path / "nano.safetensors"))
+    model, spec = load_model(path)
+    before = copy.deepcopy(model.state_dict())
+    save_model(other := tmp_path / "other.safetensors", random_network(spec, seed=6), spec)
+    shutil.copyfile(other, path)
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+    path.write_bytes(b"")
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
 
 
 def test_half_precision_files_load_as_float32(weights_file: Path, tmp_path: Path) -> None:
@@ -207,6 +226,7 @@ def test_tensors_that_do_not_fit_are_listed(weights_file: Path, tmp_path: Path) 
         ("encoder.pos_embed", torch.inf, "has values that are not finite"),
         ("head.fuse.norm.running_var", -1.0, "has values below 0, expected a variance"),
         ("level_embed", torch.int64, "is torch.int64, expected a floating type"),
+        ("head.fuse.norm.running_var", torch.float8_e4m3fn, "is torch.float8_e4m3fn, expected"),
     ],
 )
 def test_values_that_no_training_ends_with_are_refused(

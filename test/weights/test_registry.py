@@ -318,10 +318,22 @@ def test_names_and_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     (home / "tiny_synthetic").write_bytes(b"a file of this name")
     assert registry.weights_file("tiny_synthetic") == Path("tiny_synthetic"), "a file comes first"
+    (home / "tiny_synthetic").unlink()
+    (home / "tiny_synthetic").mkdir()  # such as the folder that it was exported to
+    assert registry.weights_file("tiny_synthetic") == shipped
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(home))
     assert registry.user_folder("XDG_CACHE_HOME", ".cache") == home / ".cache/mmsam_ros"
     assert os.fspath(registry.weights_file("~/x.safetensors")) == str(home / "x.safetensors")
+
+
+def test_a_user_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    assert registry.weights_file("tiny_synthetic") == registry.default_weights()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(WeightsError, match="HOME: found '~', expected a folder; or set XDG_CACHE"):
+        registry.weights_file("tiny_synthetic")
+    assert main(["weights", "seen", "~/x", "--dataset", "folder", "--root", str(home)]) == 2
 
 
 def test_statistics_are_not_written_into_a_named_file(
