@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from mmsam_ros._util import Checked, MmsamError, from_mapping, near_match, require, write_atomic
+from mmsam_ros._util.documents import load_yaml
 from mmsam_ros.weights.spec import WeightsError
 
 REGISTRY = "registry.yaml"
@@ -101,7 +102,7 @@ def user_registry() -> Path:
 def read_registry(path: Path) -> dict[str, Entry]:
     """Entries by name; none if there is no such file. WeightsError for what is no registry."""
     try:
-        table = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
+        table = load_yaml(path.read_text("utf-8")) if path.is_file() else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: not a YAML file ({reason})") from error
