@@ -58,7 +58,7 @@ def _describe(error: Exception) -> str:
 def _flush() -> OSError | None:
     """Why standard output or error takes no more; what is left for it is then thrown away."""
     found = None
-    for stream in (sys.stderr, sys.stdout):
+    for stream in filter(None, (sys.stderr, sys.stdout)):  # none was closed from the beginning
         try:
             stream.flush()
         except OSError as error:

@@ -4,7 +4,6 @@
 import io
 import struct
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

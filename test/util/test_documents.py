@@ -35,7 +35,7 @@ def test_aliases_for_billions_of_values_are_refused(text: str) -> None:
         load_yaml(text)
 
 
-@pytest.mark.parametrize("text", ["", "a: &a 1\nb: [*a, *a]\n", lists(4), "[1, 2e3, ~, 2026-01-01]"])
+@pytest.mark.parametrize("text", ["", "a: &a 1\nb: [*a, *a]\n", lists(4), "[1, ~, 2026-01-01]"])
 def test_others_are_what_they_were(text: str) -> None:
     assert load_yaml(text) == yaml.safe_load(text)
 

@@ -324,6 +324,19 @@ def test_names_and_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.fspath(registry.weights_file("~/x.safetensors")) == str(home / "x.safetensors")
 
 
+def test_a_user_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number of the host's."""
+    for variable in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # so it leaves "~" there
+    assert registry.weights_file("tiny_synthetic") == registry.default_weights()
+    with pytest.raises(WeightsError, match="no name of the registry"):
+        registry.weights_file("absent")
+    (home / "w.pt").write_text("w")
+    with pytest.raises(WeightsError, match=r"has no home folder.*; set HOME or XDG_DATA_HOME to a"):
+        registry.register(home / "w.pt", "mine", "MIT")
+
+
 def test_statistics_are_not_written_into_a_named_file(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

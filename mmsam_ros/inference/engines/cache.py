@@ -29,15 +29,21 @@ _PACKAGES = (
 def cache_folder(name: str) -> Path:
     """A folder for one kind of files: in MMSAM_CACHE, else XDG_CACHE_HOME/mmsam, ~/.cache/mmsam.
 
-    InferenceError where it cannot be made.
+    InferenceError where it cannot be made, or others could put kernels of theirs into it.
     """
     places = (("MMSAM_CACHE", ""), ("XDG_CACHE_HOME", "mmsam"), ("HOME", ".cache/mmsam"))
     given = (Path(os.environ[key], below) for key, below in places if os.environ.get(key))
-    folder = next(given, Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")) / name
+    shared = Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")  # all users write beside it
+    folder = next(given, shared) / name
+    reason = "set MMSAM_CACHE to a folder that can be written"
     try:
+        if folder.parent == shared:
+            shared.mkdir(0o700, exist_ok=True)
+            found = shared.lstat()
+            if found.st_uid != os.getuid() or found.st_mode & 0o022:
+                raise InferenceError(f"{shared}: other users can write there; {reason}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "set MMSAM_CACHE to a folder that can be written"
         raise InferenceError(f"{folder}: cannot be made ({error.strerror}); {reason}") from error
     return folder
 
