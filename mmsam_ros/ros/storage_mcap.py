@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
+from lz4.frame import LZ4FrameDecompressor
 from mcap.exceptions import UnsupportedCompressionError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
+from lz4.frame import LZ4FrameDecompressor
 from rosbags.convert.converter import (
     LATCH,
     STATIC_MSGTYPE_RENAMES,
