@@ -16,7 +16,7 @@ RUN apt-get update \
 COPY constraints.txt src/mmsam_ros/
 RUN python3 -m venv --system-site-packages venv && touch venv/COLCON_IGNORE \
     && venv/bin/pip install --no-cache-dir --constraint src/mmsam_ros/constraints.txt \
-        torch torchvision timm safetensors rosbags mcap "numpy<2" setuptools \
+        torch torchvision timm safetensors rosbags mcap lz4 "numpy<2" setuptools \
         lightning torchmetrics tensorboard embreex
 
 # the venv's Python first: the executables get the Python that builds them

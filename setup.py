@@ -36,6 +36,7 @@ setup(
     install_requires=[
         "setuptools",
         # node, weights, bags
+        "lz4",
         "mcap",
         "numpy",
         "opencv-python-headless",

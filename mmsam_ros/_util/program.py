@@ -77,7 +77,7 @@ def _flush() -> OSError | None:
     discarded.
     """
     found = None
-    for stream in (sys.stderr, sys.stdout):
+    for stream in filter(None, (sys.stderr, sys.stdout)):  # none was closed from the beginning
         try:
             stream.flush()
         except OSError as error:

@@ -2,8 +2,8 @@
 """Image files. An EXIF tag that turns an image is obeyed, as viewers and labelling tools do."""
 
 import io
+import struct
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ Array = NDArray[Any]
 Turns = dict[Path, int]  # the number in the EXIF tag of each image file that was read
 Image.MAX_IMAGE_PIXELS = None  # see `check_pixels`
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What Pillow may open: of all others it would run a program for one of them (Ghostscript, for EPS).
+_FORMATS = ("TIFF", "BMP", "WEBP")
+_SIDES = (257, 256)  # tags of TIFF: height, width
+_WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of whole numbers
 _DEFLATED = ("tiff_deflate", "tiff_adobe_deflate")
 _STRIPS, _TILES = (273, 279), (324, 325)  # tags: where parts of a TIFF lie, and their bytes
 _AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -72,10 +76,20 @@ def read_file(path: Path, turns: Turns | None = None) -> tuple[bytes, Array]:
 
 
 def _load(content: bytes) -> Array | None:
-    """Raises some error for a damaged TIFF, of which OpenCV reads what it can. The pixels of one
-    with alpha and 8 bits, whose colours OpenCV multiplies by alpha.
+    """Raises some error for a damaged TIFF, of which OpenCV reads what it can, and for what is none
+    of `_FORMATS`. The pixels of a TIFF with alpha and 8 bits, whose colours OpenCV multiplies by
+    alpha.
     """
-    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as image:
+    is_tiff = content.startswith(_TIFF)
+    if is_tiff:
+        check_pixels(*_tiff_size(content))
+    try:
+        opened = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except UnidentifiedImageError:
+        if is_tiff:  # of colours as floats, say, which OpenCV alone knows
+            return None
+        raise
+    with opened as image:
         check_pixels(image.height, image.width)
         image.load()
         if image.info.get("compression") in _DEFLATED:
@@ -88,6 +102,26 @@ def _load(content: bytes) -> Array | None:
             if set(bits) == {8}:  # Pillow would make 8 of 16
                 return np.ascontiguousarray(np.asarray(image)[..., 2::-1])
     return None
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """(height, width) of a TIFF's first image; of a side that is given twice, the larger: readers
+    do not agree on which counts.
+    """
+    order, big = "<" if content[:1] == b"I" else ">", b"+" in content[2:4]
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, at)
+    head = struct.Struct(order + ("HHQ" if big else "HHI"))  # of an entry: tag, type, values
+    place = at + (8 if big else 2)
+    sides = dict.fromkeys(_SIDES, 0)
+    for _ in range(count):  # struct.error beyond the end
+        tag, kind, _ = head.unpack_from(content, place)
+        if tag in sides:
+            (value,) = struct.unpack_from(order + _WHOLE[kind], content, place + head.size)
+            sides[tag] = max(value, sides[tag])
+        place += head.size + (8 if big else 4)
+    height, width = sides.values()
+    return height, width
 
 
 def _inflate(packed: bytes) -> None:

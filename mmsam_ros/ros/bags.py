@@ -18,6 +18,7 @@ from mmsam_ros.ros.calibration import (
     Matrix,
     camera_doubts,
     camera_model,
+    links_frames,
     transform_matrix,
 )
 from mmsam_ros.ros.errors import RosError
@@ -212,6 +213,8 @@ def recorded_transforms(reader: Recording, name: str) -> tuple[Transforms, set[s
     for topic, message in _decoded(reader, connections):
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+            if not links_frames(parent, child):
+                continue
             try:
                 pose = parent, transform_matrix(stamped.transform)
             except SensorError as error:

@@ -153,8 +153,15 @@ class CameraInfos:
         return info
 
 
+def links_frames(parent: str, child: str) -> bool:
+    """Whether a transform is one of two frames; tf2 leaves out those of a frame in itself, which
+    would take the place of the frame's own, and of a frame without name.
+    """
+    return bool(parent and child) and parent != child
+
+
 def transform_matrix(transform: Any) -> Matrix:
-    """(4, 4) of a geometry_msgs/Transform; SensorError if its rotation is zero or not finite."""
+    """(4, 4) of a geometry_msgs/Transform; SensorError as of `pose_matrix`."""
     t, q = transform.translation, transform.rotation
     return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmsam_ros._util.findings import ERROR, OK, WARNING, Finding
-from mmsam_ros.ros.calibration import Matrix, nanoseconds, transform_matrix
+from mmsam_ros.ros.calibration import Matrix, links_frames, nanoseconds, transform_matrix
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.transforms import RecordedTransforms
 from mmsam_ros.sensors import SensorError
@@ -36,6 +36,8 @@ class HeardTransforms:
         """Take a TFMessage of /tf_static."""
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+            if not links_frames(parent, child):
+                continue
             try:
                 self._static[child] = parent, transform_matrix(stamped.transform)
             except SensorError as error:

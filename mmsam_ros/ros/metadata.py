@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from mmsam_ros._util.documents import load_yaml
 from mmsam_ros.ros.errors import RosError
 
 NAME = "metadata.yaml"
@@ -22,7 +23,7 @@ _NO_METADATA = (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, Att
 def read_metadata(path: Path) -> tuple[list[str], dict[str, int]]:
     """(files as listed, claimed numbers by unit); RosError if it is not the metadata of a bag."""
     try:
-        table = yaml.safe_load(path.read_text("utf-8"))["rosbag2_bagfile_information"]
+        table = load_yaml(path.read_text("utf-8"))["rosbag2_bagfile_information"]
         files = [str(name) for name in table.get("relative_file_paths") or []]
         claims = {
             "messages": table.get("message_count"),

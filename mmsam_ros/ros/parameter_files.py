@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mmsam_ros._util import check_word
+from mmsam_ros._util.documents import load_yaml
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.interface import INPUTS
 
@@ -47,7 +48,7 @@ def read_given(files: Sequence[Path], assignments: Iterable[str]) -> dict[str, A
 def read_file(path: Path) -> dict[str, Any]:
     """The values that a ROS 2 parameter file has for the node `mmsam`, by name with dots."""
     try:
-        document = yaml.load(path.read_text("utf-8"), _Loader)
+        document = load_yaml(path.read_text("utf-8"), _Loader)
         is_table = isinstance(document, dict)
         # RecursionError: also of an alias that leads to what it is in
         sections = [(n, _flat(v, "")) for n, v in _sections(document, "")] if is_table else []
@@ -93,7 +94,7 @@ def _flat(table: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return load_yaml(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 

@@ -22,7 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from mmsam_ros.ros.errors import RosError
 from mmsam_ros.ros.metadata import BAG, MCAP, NAME, bag_files, locate, read_metadata
-from mmsam_ros.ros.storage import Connection, Storage
+from mmsam_ros.ros.storage import Connection, Storage, unpack
 from mmsam_ros.ros.storage_mcap import McapFile
 from mmsam_ros.ros.storage_ros1 import ENCODING as ROS1
 from mmsam_ros.ros.storage_ros1 import Ros1Converter, Ros1File
@@ -144,7 +144,7 @@ class Recording:
     def _as_cdr(self, connection: Connection, data: bytes) -> bytes:
         """A recorded message as ROS 2 serialises it."""
         if data[:4] == _ZSTD:
-            data = zstd.decompress(data)
+            data = unpack(zstd.ZstdDecompressor, data)
         if connection.id in self._converters:
             data = self._converters[connection.id](data)
         if len(data) < _CDR_HEADER:

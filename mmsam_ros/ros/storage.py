@@ -3,14 +3,18 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rosbags.interfaces import Qos
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
+
+# Bytes that a compressed chunk or message may hold; the largest image that is read has half of it.
+MAX_UNPACKED = 2**30
 
 # One message: id of its connection, receive time (ns), serialised message.
 Entry = tuple[int, int, bytes]
@@ -55,6 +59,23 @@ class Storage(ABC):
         """Messages of some connections from `start` to before `stop`, by receive time; empty where
         one cannot be read.
         """
+
+
+def unpack(kind: Callable[[], Any], data: bytes) -> bytes:
+    """What a compressed chunk or message holds; ValueError if it is cut, or holds more than
+    `MAX_UNPACKED`. `kind` makes a decompressor of bz2, lz4 or zstd.
+    """
+    parts, room = [], MAX_UNPACKED
+    while data:
+        decompressor = kind()
+        part = decompressor.decompress(data, max_length=room)
+        if not decompressor.eof:
+            found = f"{len(data)} compressed bytes are cut or hold more than expected"
+            raise ValueError(f"{found}, {MAX_UNPACKED} bytes at most")
+        parts.append(part)
+        room -= len(part)
+        data = decompressor.unused_data
+    return b"".join(parts)
 
 
 def type_name(name: str) -> str:

@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from heapq import heappop, heappush
 from io import BytesIO
 from itertools import count
@@ -17,21 +18,23 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+from lz4.frame import LZ4FrameDecompressor
 from mcap.exceptions import UnsupportedCompressionError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, ChunkIndex, McapRecord, Message, Schema
 from mcap.stream_reader import MAGIC_SIZE, StreamReader, breakup_chunk
 from mcap.summary import Summary
+from rosbags.rosbag2.reader import zstd
 
-from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name
+from mmsam_ros.ros.storage import Connection, Entry, Storage, read_offers, type_name, unpack
 from mmsam_ros.ros.storage_ros1 import LATCHED
 
 _HEAD = struct.Struct("<BQ")  # of a record: opcode, size of the rest
 _READ = (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK)
 _END = (Opcode.DATA_END, Opcode.FOOTER)
 _CHUNK_HEAD = 40  # bytes of a chunk before its messages, where they are not compressed
-_COMPRESSIONS = ("", "lz4", "zstd")
+_COMPRESSIONS = {"lz4": LZ4FrameDecompressor, "zstd": zstd.ZstdDecompressor}
 _LOOKED_AT = 1 << 24  # bytes, about
 # records besides those of indexed chunks that hold no message
 _BETWEEN = (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE_INDEX, Opcode.ATTACHMENT,
@@ -237,8 +240,11 @@ class McapFile(Storage):
         record = next(StreamReader(data, skip_magic=True, emit_chunks=True).records)
         if not isinstance(record, Chunk):
             return [record]
-        if record.compression not in _COMPRESSIONS:
-            raise UnsupportedCompressionError(record.compression)
+        if record.compression:
+            if record.compression not in _COMPRESSIONS:
+                raise UnsupportedCompressionError(record.compression)
+            content = unpack(_COMPRESSIONS[record.compression], record.data)
+            record = replace(record, compression="", data=content)
         return breakup_chunk(record, validate_crc=True)
 
 

@@ -4,13 +4,16 @@
 import contextlib
 import os
 import struct
+from bz2 import BZ2Decompressor
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from heapq import merge
 from io import BytesIO, StringIO
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+from lz4.frame import LZ4FrameDecompressor
 from rosbags.convert.converter import (
     LATCH,
     STATIC_MSGTYPE_RENAMES,
@@ -18,15 +21,19 @@ from rosbags.convert.converter import (
 )
 from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader, ReaderError
-from rosbags.rosbag1.reader import Header, RecordType, read_bytes, read_uint32
+from rosbags.rosbag1.reader import Header, RecordType, decompressors, read_bytes, read_uint32
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from mmsam_ros.ros.errors import RosError
-from mmsam_ros.ros.storage import Connection, Entry, Storage
+from mmsam_ros.ros.storage import Connection, Entry, Storage, unpack
 
 LATCHED = [LATCH[0]._replace(depth=1)]  # QoS of a latched topic
 ENCODING = "ros1"  # of serialised messages
+# functions of rosbags -> what does the same up to a limit
+_COMPRESSIONS: dict[Any, Callable[[], Any]] = {
+    decompressors["bz2"]: BZ2Decompressor, decompressors["lz4"]: LZ4FrameDecompressor
+}  # fmt: skip
 _REMEDY = "`rosbag fix` and `rosbag reindex` of ROS 1 may repair it"
 _HEADER = "std_msgs/msg/Header"
 _EMPTY = "std_msgs/msg/Empty"
@@ -86,7 +93,10 @@ class Ros1File(Storage):
         head = self._reader.chunks[position]
         try:
             self._file.seek(head.datapos)
-            return BytesIO(head.decompressor(read_bytes(self._file, head.datasize)))
+            data = read_bytes(self._file, head.datasize)
+            if kind := _COMPRESSIONS.get(head.decompressor):
+                data = unpack(kind, data)
+            return BytesIO(data)
         except _DAMAGED as error:
             self._damaged(error)
         return BytesIO()

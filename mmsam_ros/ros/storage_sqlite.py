@@ -69,11 +69,14 @@ class SqliteFile(Storage):
         The table is read in its own order: the database's index may be what is damaged.
         """
         values = array("q")
+        most = 3 * sum(file.stat().st_size for file in _files(self.path))
         try:
             for row in self._database.execute(
                 f"SELECT CAST(ifnull(timestamp, 0) AS INTEGER), CAST(ifnull({self._key}, 0) AS "
                 "INTEGER), CAST(ifnull(topic_id, -1) AS INTEGER) FROM messages NOT INDEXED"
             ):
+                if len(values) >= most:  # of a view, which can make rows without end
+                    raise sqlite3.DataError("there are more of them than the file has bytes")
                 values.extend(row)
         except _DAMAGED as error:
             self.fault(
@@ -101,10 +104,20 @@ class SqliteFile(Storage):
             yield int(self._topics[index]), int(self._times[index]), data
 
 
+def _files(path: Path) -> list[Path]:
+    """The database and the journals beside it that are not empty."""
+    journals = [Path(f"{path}{end}") for end in _JOURNALS]
+    return [path, *(file for file in journals if file.is_file() and file.stat().st_size)]
+
+
+def _allow(action: int, *_: object) -> int:
+    """Whether a statement may do something: a view that calls itself need never end."""
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_RECURSIVE else sqlite3.SQLITE_OK
+
+
 def _connect(path: Path, closing: ExitStack) -> sqlite3.Connection:
     """Open for reading; where nothing can be written, a copy if a journal has to be merged."""
-    journals = [Path(f"{path}{end}") for end in _JOURNALS]
-    journals = [journal for journal in journals if journal.is_file() and journal.stat().st_size]
+    _, *journals = _files(path)
     with contextlib.suppress(sqlite3.OperationalError):
         return _open(path, "mode=ro", closing)
     if not journals:  # SQLite wants to write one
@@ -119,6 +132,7 @@ def _open(path: Path, options: str, closing: ExitStack) -> sqlite3.Connection:
     """Open and read a first page, which is when SQLite looks at the journal."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
     closing.callback(database.close)
+    database.set_authorizer(_allow)
     database.execute("PRAGMA writable_schema = ON")  # else files that are cut are refused
     database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return database

@@ -13,6 +13,7 @@ from mmsam_ros.ros.calibration import (
     LATE,
     WAY,
     Matrix,
+    links_frames,
     nanoseconds,
     transform_matrix,
     twist_end,
@@ -37,6 +38,8 @@ class RecordedTransforms:
         """Take a TFMessage of /tf; an invalid transform is left out, as in tf2."""
         for stamped in message.transforms:
             child, parent = stamped.child_frame_id.lstrip("/"), stamped.header.frame_id.lstrip("/")
+            if not links_frames(parent, child):
+                continue
             stamp = nanoseconds(stamped.header.stamp)
             known = self._moving[child]
             if known and stamp < known[-1][0] - _KEPT:
@@ -109,8 +112,8 @@ def _interpolated(first: Matrix, last: Matrix, share: float) -> Matrix:
     p, q = a[3:], b[3:] if a[3:] @ b[3:] >= 0 else -b[3:]  # the shorter way
     angle = float(np.arccos(min(1.0, p @ q)))
     if angle > 1e-6:
-        weights = np.sin((1 - share) * angle), np.sin(share * angle)
+        weights = np.sin([(1 - share) * angle, share * angle]) / np.sin(angle)
     else:
-        weights = 1 - share, share
+        weights = np.array([1 - share, share])
     place, turn = (1 - share) * a[:3] + share * b[:3], weights[0] * p + weights[1] * q
     return pose_matrix(place.tolist(), turn.tolist())

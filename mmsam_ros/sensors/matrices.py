@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmsam_ros.sensors.errors import SensorError
 
 Array = NDArray[np.float64]
+_UNIT = 0.01  # by which the square of a quaternion's length may differ from 1, as in tf2
 
 
 def finite_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -52,12 +53,19 @@ def check_pose(name: str, T: ArrayLike) -> Array:
 
 
 def pose_matrix(translation: Sequence[float], quaternion: Sequence[float]) -> Array:
-    """(x, y, z), (qx, qy, qz, qw) -> (4, 4); the quaternion need not have unit length."""
+    """(x, y, z), (qx, qy, qz, qw) -> (4, 4). SensorError unless the quaternion has unit length, as
+    exactly as tf2 asks for it: others are angles or have a wrong digit.
+    """
     q = np.asarray(quaternion, np.float64)
     norm = np.linalg.norm(q)
     if not (np.isfinite(norm) and norm > 1e-6 and np.isfinite(translation).all()):
         values = [*translation, *quaternion]
         raise SensorError(f"pose {values} is not finite or has a zero rotation")
+    if abs(norm**2 - 1) >= _UNIT:
+        raise SensorError(
+            f"pose {[*translation, *quaternion]} has a quaternion of length {norm:.4g}, expected 1 "
+            "(qx, qy, qz, qw; not angles)"
+        )
     x, y, z, w = q / norm
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])  # of the vector part
     matrix = np.eye(4)

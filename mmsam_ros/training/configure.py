@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import yaml
 
 from mmsam_ros._util import check_word, from_mapping, require
+from mmsam_ros._util.documents import load_yaml
 from mmsam_ros._util.mapping import allowed
 from mmsam_ros.data.open import BENCHMARKS
 from mmsam_ros.model import ModelConfig
@@ -85,7 +86,7 @@ def config_files(folder: str) -> dict[str, Path]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML file; TrainingError where it holds something else."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = load_yaml(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {' '.join(str(error).split())}") from error
     require(isinstance(values, dict), str(path), values, "keys with values", TrainingError)
@@ -138,7 +139,7 @@ def _parse(key: str, text: str, kind: str) -> Any:
     if kind == "[str, ...]" and not text.startswith("["):
         return [word for word in text.split(",") if word]
     try:
-        return yaml.load(text, _Loader)
+        return load_yaml(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{key}: found {text!r}, expected a value in YAML") from error
 

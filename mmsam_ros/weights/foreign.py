@@ -80,7 +80,18 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds no state dict, found {type(content).__name__}")
     if strange := [str(k) for k, v in content.items() if not isinstance(v, Tensor)]:
         raise WeightsError(f"{path}: not tensors: {', '.join(strange[:5])}")
+    if strange := [str(k) for k, v in content.items() if not _is_plain(v)]:
+        raise WeightsError(
+            f"{path}: tensors without values of their own (sparse, nested, on no device): "
+            f"{', '.join(strange[:5])}; expected dense ones, as state_dict() gives them"
+        )
     return {str(k): v for k, v in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values are there, one by one."""
+    dense = tensor.layout == torch.strided and not tensor.is_nested
+    return dense and tensor.device.type == "cpu"
 
 
 def load_sam_encoder(model: MMSAMAdapter, source: str | Path) -> None:
@@ -266,8 +277,9 @@ def convert_released(state: State, config: ModelConfig) -> dict[str, Tensor]:
         except WeightsError:
             unexpected.append(name)
             continue
-        converted[ours] = value.float() if value.is_floating_point() else value
+        converted[ours] = value
     with torch.device("meta"):
         own = build_model(config).state_dict()
     check_state(converted, own, what="released state", unexpected=unexpected)
-    return converted
+    # not before: a view that repeats one value may have any size
+    return {n: v.float() if v.is_floating_point() else v for n, v in converted.items()}

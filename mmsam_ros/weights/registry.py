@@ -15,6 +15,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -32,6 +33,7 @@ from mmsam_ros._util import (
     require,
     write_atomic,
 )
+from mmsam_ros._util.documents import load_yaml
 from mmsam_ros.weights.spec import WeightsError
 
 REGISTRY = "registry.yaml"
@@ -96,13 +98,17 @@ def _is_allowed(url: str) -> bool:
 
 
 def user_folder(variable: str, default: str) -> Path:
-    """The package's folder below an XDG base folder, which may not be relative."""
-    base = os.environ.get(variable, "")
-    home = os.path.expanduser("~")  # relative where there is none
-    if not os.path.isabs(base):
-        require(os.path.isabs(home), "HOME", home, f"a folder; or set {variable}", WeightsError)
-        base = os.path.join(home, default)
-    return Path(base) / "mmsam_ros"
+    """The package's folder below an XDG base folder, which may not be relative.
+
+    WeightsError for a user without a home, as a container's may be.
+    """
+    base, home = os.environ.get(variable, ""), os.path.expanduser("~")
+    if not (os.path.isabs(base) or os.path.isabs(home)):
+        raise WeightsError(
+            f"user {os.getuid()} has no home folder, in which names of weights and downloads are "
+            f"kept; set HOME or {variable} to a folder that can be written"
+        )
+    return (Path(base) if os.path.isabs(base) else Path(home, default)) / "mmsam_ros"
 
 
 def user_registry() -> Path:
@@ -113,7 +119,7 @@ def user_registry() -> Path:
 def read_registry(path: Path) -> dict[str, Entry]:
     """Entries by name; none if there is no such file. WeightsError for what is no registry."""
     try:
-        table = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
+        table = load_yaml(path.read_text("utf-8")) if path.is_file() else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: not a YAML file ({reason})") from error
@@ -135,15 +141,20 @@ def check_name(name: str, where: str = "name") -> None:
 
 def all_entries() -> dict[str, tuple[Entry, Path]]:
     """Entry and place of its file by name; the package's names come first and stay as they are."""
-    shipped = package_file(f"models/{REGISTRY}")
-    cache = user_folder("XDG_CACHE_HOME", ".cache") / "weights"
+    paths = [package_file(f"models/{REGISTRY}")]
+    with suppress(WeightsError):  # a user without a home still has the package's
+        paths.append(user_registry())
     found: dict[str, tuple[Entry, Path]] = {}
-    for path in filter(None, (shipped, user_registry())):
+    for path in filter(None, paths):
         for name, entry in read_registry(path).items():
-            file = path.with_name(entry.source) if entry.is_beside else cache / (
-                f"{name}{entry.suffix}")  # fmt: skip
+            file = path.with_name(entry.source) if entry.is_beside else _cached(name, entry)
             found.setdefault(name, (entry, file))
     return found
+
+
+def _cached(name: str, entry: Entry) -> Path:
+    """Where a download is kept."""
+    return user_folder("XDG_CACHE_HOME", ".cache") / "weights" / f"{name}{entry.suffix}"
 
 
 def weights_file(given: str | Path) -> Path:

@@ -181,6 +181,14 @@ def test_a_full_disk_is_named(words: list[str]) -> None:
     assert done.stderr == "mmsam: error: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_output_that_was_closed_from_the_beginning_is_no_error(closed: str) -> None:
+    """As some supervisors start their programs."""
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *LITTLE], capture_output=True)
+    assert done.returncode == 0
+    assert not done.stderr
+
+
 def lack_of_semaphores() -> None:
     """The error that a machine without /dev/shm gives, for a name that none takes."""
     from multiprocessing import synchronize

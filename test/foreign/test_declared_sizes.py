@@ -62,6 +62,17 @@ def tiff(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<I", place) + bytes(100) + struct.pack("<H", 9) + body + bytes(4)
 
 
+def tiff_of_floats(width: int, height: int) -> bytes:
+    """Three floats a pixel, which Pillow does not know and OpenCV reads."""
+    data = bytearray(cv2.imencode(".tiff", np.ones((4, 8, 3), np.float32))[1].tobytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    for place in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], 12):
+        (tag,) = struct.unpack_from("<H", data, place)
+        if side := {256: width, 257: height}.get(tag):
+            struct.pack_into("<HII", data, place + 2, 4, 1, side)
+    return bytes(data)
+
+
 def bmp(width: int, height: int) -> bytes:
     info = (40, width, height, 1, 24, 0, 96, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IIIIiiHHIIIIII", 150, 0, 54, *info) + bytes(96)
@@ -251,6 +262,7 @@ def test_texts_are_left_out_and_nothing_else() -> None:
         ("a.png", png(60000, 60000, b"")),
         ("a.jpg", jpeg(60000, 60000)),
         ("a.tif", tiff(60000, 60000)),
+        ("a.tiff", tiff_of_floats(60000, 60000)),
         ("a.bmp", bmp(60000, 60000)),
     ],
 )
@@ -259,6 +271,26 @@ def test_files(tmp_path: Path, name: str, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"{path}: size is 60000x60000, expected sides"):
         read_image(path)
+
+
+def test_a_tiff_that_pillow_does_not_know_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_of_floats(8, 4))
+    np.testing.assert_array_equal(read_image(path), np.ones((4, 8, 3), np.float32))
+
+
+def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript to Ghostscript, whatever the file is called."""
+    ran = tmp_path / "ran"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 4\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="expected a whole PNG, JPEG or TIFF image"):
+        read_image(path)
+    assert not ran.exists()
 
 
 def test_what_a_message_says_stays_one_short_line() -> None:

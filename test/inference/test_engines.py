@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,25 @@ def test_auto_without_onnx_runtime_is_torch(monkeypatch: pytest.MonkeyPatch) -> 
     assert not cache_folder("auto").parent.joinpath("onnx").exists()
     with pytest.raises(InferenceError, match="with engine auto and no onnxruntime installed"):
         Segmenter(random_network(spec), spec, "cpu", engine="auto", providers=[CPU])
+
+
+def test_others_cannot_put_kernels_into_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a home it is in the temporary folder, where every user may make its folder first."""
+    for variable in ("MMSAM_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = cache_folder("auto").parent
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o777)
+    with pytest.raises(InferenceError, match="other users can write there; set MMSAM_CACHE to a"):
+        cache_folder("auto")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InferenceError, match="other users can write there"):
+        cache_folder("auto")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from mmsam_ros.ros.feed import Feed
 from mmsam_ros.ros.parameter_files import read_remaps
 from mmsam_ros.ros.parameters import check_parameters
 from mmsam_ros.ros.recording import Recording
-from mmsam_ros.sensors import pose_matrix, pose_values
+from mmsam_ros.sensors import SensorError, pose_matrix, pose_values
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T = STORE.types
@@ -152,12 +152,30 @@ def test_camera_infos_of_a_recording_are_known_from_its_beginning(tmp_path: Path
     st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1),
 )
 def test_pose_survives_both_ways(xyz: tuple[float, ...], q: tuple[float, ...]) -> None:
-    matrix = pose_matrix(xyz, q)
+    matrix = pose_matrix(xyz, np.divide(q, np.linalg.norm(q)).tolist())
     np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1.0)
     values = pose_values(matrix)
     assert values[6] >= 0
     np.testing.assert_allclose(pose_matrix(values[:3], values[3:]), matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("q", "length"),
+    [
+        ((-1.57, 0.0, -1.57, 0.0), "2.22"),
+        ((0.0, 0.0, 0.0, 1.1), "1.1"),
+        ((0.5, 0.5, 0.5, 0), "0.8"),
+    ],
+)
+def test_angles_are_no_quaternion(q: tuple[float, ...], length: str) -> None:
+    with pytest.raises(SensorError, match=f"has a quaternion of length {length}"):
+        pose_matrix((0.0, 0.0, 0.0), q)
+
+
+def test_a_quaternion_may_be_written_with_few_digits() -> None:
+    matrix = pose_matrix((0.0, 0.0, 0.0), (0.0, 0.0, 0.71, 0.71))
+    np.testing.assert_allclose(matrix[:2, :2], [[0, -1], [1, 0]], atol=1e-12)
 
 
 def test_quaternion_turns_the_right_way() -> None:

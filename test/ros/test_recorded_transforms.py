@@ -71,6 +71,22 @@ def test_none_is_made_up(turret: RecordedTransforms, seconds: float) -> None:
         turret.find("base", "camera", round(seconds * 1e9))
 
 
+@pytest.mark.parametrize("child", ["turret", ""])
+def test_a_frame_in_itself_takes_no_place(turret: RecordedTransforms, child: str) -> None:
+    """Some drivers send the identity of their own frame, and tf2 leaves it out."""
+    message = moving(101.05, 0.0, 0.0, parent=child)
+    message.transforms[0].child_frame_id = child
+    turret.add(message)
+    assert turret.find("base", "camera", 101_000_000_000)[0][0, 3] == pytest.approx(3.0)
+
+
+def test_a_rotation_of_another_length_is_left_out(turret: RecordedTransforms) -> None:
+    message = moving(100.5, 0.0, 9.0)
+    message.transforms[0].transform.rotation.w = 1.1
+    turret.add(message)
+    assert turret.find("base", "camera", 100_500_000_000)[0][0, 3] == pytest.approx(2.0)
+
+
 def test_old_ones_and_those_before_a_jump_are_forgotten(turret: RecordedTransforms) -> None:
     turret.add(moving(111.5, 0.0, 0.0))
     with pytest.raises(RosError, match=r"known from 111\.500"):

@@ -102,6 +102,21 @@ def test_files_without_a_state_are_refused(tmp_path: Path, content: Any, message
         read_checkpoint(write(tmp_path / "x.pth", content))
 
 
+@pytest.mark.parametrize("strange", [torch.empty(2, device="meta"), torch.eye(2).to_sparse()])
+def test_tensors_without_values_are_refused(tmp_path: Path, strange: torch.Tensor) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": {"a": torch.ones(1), "b": strange}}, path)
+    with pytest.raises(WeightsError, match=r"on no device\): b; expected dense ones"):
+        read_checkpoint(path)
+
+
+def test_a_view_of_any_size_is_not_copied() -> None:
+    config = ModelConfig.preset("nano", num_classes=3, modalities=("rgb", "lidar"))
+    huge = torch.zeros(1, dtype=torch.half).expand(10**7, 10**7)
+    with pytest.raises(WeightsError, match="does not fit the configuration"):
+        convert_released({"backbone.pos_embed": huge}, config)
+
+
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"PK\x03\x04 nothing")

@@ -328,11 +328,16 @@ def test_names_and_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_user_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "~")
+    """As in a container that runs under a number of the host's."""
+    for variable in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # so it leaves "~" there
     assert registry.weights_file("tiny_synthetic") == registry.default_weights()
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    with pytest.raises(WeightsError, match="HOME: found '~', expected a folder; or set XDG_CACHE"):
-        registry.weights_file("tiny_synthetic")
+    with pytest.raises(WeightsError, match="no name of the registry"):
+        registry.weights_file("absent")
+    (home / "w.pt").write_text("w")
+    with pytest.raises(WeightsError, match=r"has no home folder.*; set HOME or XDG_DATA_HOME to a"):
+        registry.register(home / "w.pt", "mine", "MIT")
     assert main(["weights", "seen", "~/x", "--dataset", "folder", "--root", str(home)]) == 2
 
 

@@ -30,22 +30,21 @@ def cache_folder(name: str) -> Path:
     """A folder for one kind of files: in MMSAM_CACHE, else XDG_CACHE_HOME/mmsam, ~/.cache/mmsam,
     or without a home in the folder of temporary files.
 
-    InferenceError where it cannot be made, or another user has made the temporary one.
+    InferenceError where it cannot be made, or others could put kernels of theirs into it.
     """
     places = (("MMSAM_CACHE", ""), ("XDG_CACHE_HOME", "mmsam"), ("HOME", ".cache/mmsam"))
     given = (Path(os.environ[key], below) for key, below in places if os.environ.get(key))
-    temporary = Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")
-    cache = next(given, temporary)
-    folder = cache / name
+    shared = Path(tempfile.gettempdir(), f"mmsam_cache_{os.getuid()}")  # all users write beside it
+    folder = next(given, shared) / name
+    reason = "set MMSAM_CACHE to a folder that can be written"
     try:
-        if cache == temporary:
-            cache.mkdir(mode=0o700, exist_ok=True)
-            if cache.lstat().st_uid != os.getuid():  # kernels in it would run as this user
-                raise InferenceError(f"{cache}: belongs to another user; set MMSAM_CACHE to a "
-                                     "folder of your own")  # fmt: skip
+        if folder.parent == shared:
+            shared.mkdir(0o700, exist_ok=True)
+            found = shared.lstat()
+            if found.st_uid != os.getuid() or found.st_mode & 0o022:
+                raise InferenceError(f"{shared}: other users can write there; {reason}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "set MMSAM_CACHE to a folder that can be written"
         raise InferenceError(f"{folder}: cannot be made ({error.strerror}); {reason}") from error
     return folder
 
