@@ -117,6 +117,22 @@ def test_lidar_rasters(
     assert "camera + lidar\n" in capsys.readouterr().out
 
 
+def test_an_image_of_another_size_is_warned_of_unless_it_is_registered(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thermal = tmp_path / "thermal.png"
+    cv2.imwrite(str(thermal), np.tile(np.arange(64, dtype=np.uint8), (48, 1)))
+    words = ["--thermal", thermal, "--out", tmp_path / "out"]
+    assert predict(folder / "images/val_0001.png", *words) == 0
+    warned = (
+        "warning: thermal: an image of 64x48 beside 128x96 is taken to show exactly the camera's"
+    )
+    assert warned in capsys.readouterr().err
+    registered = ["--thermal", folder / "thermal/val_0001.png", "--calib", folder / "calib.json"]
+    assert predict(folder / "images/val_0001.png", *registered, "--out", tmp_path / "out") == 0
+    assert "exactly" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
