@@ -86,7 +86,8 @@ def test_directories(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     words += ["--weights", default_weights(), "--precision", "bf16", "--out", tmp_path / "out"]
     assert predict(*words) == 0
     said = capsys.readouterr()
-    (warning,) = said.err.splitlines()
+    view, warning = said.err.splitlines()
+    assert view.startswith("warning: thermal: an image of ")  # without --calib
     assert warning.startswith("warning: thermal value is ")
     assert "black-hot or upside down" in warning
     blocks = dict(block.split(": ", 1) for block in said.out.split(f"{folder}/images/")[1:])
