@@ -40,7 +40,7 @@ CHOICES = {"one_process": ["true", "false", "True", "False"], **one.CHOICES}
 def read_arguments(context):
     """The values by name, and the cameras; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    wrong = one.misspelt(context, FILE, ARGUMENTS)
+    wrong = one.misspelt(context, FILE, ARGUMENTS) + one.without_topic(values)
     for name in ("weights", "params_file", "params_folder"):
         values[name] = path = os.path.expanduser(values[name])
         if name == "weights" and one.is_registry_name(path):
@@ -53,14 +53,25 @@ def read_arguments(context):
     if not names or len(set(cameras)) < len(cameras):
         found, expected = values["cameras"], "names of their own with commas, such as front,left"
         wrong.append(f"cameras: found {found!r}, expected {expected}")
+    folder = values["params_folder"]
+    own = [os.path.isfile(own_file(folder, camera)) for camera in cameras]
+    if folder and not wrong and not any(own):
+        expected = " or ".join(f"{camera}.yaml" for camera in cameras)
+        found = ", ".join(sorted(os.listdir(folder))[:10]) or "nothing"
+        wrong.append(f"params_folder: {folder}: found {found}, expected {expected}")
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return values, cameras
 
 
+def own_file(folder, camera):
+    """The parameter file of one camera, which need not exist."""
+    return os.path.join(folder, f"{camera}.yaml")
+
+
 def parameter_files(values, camera):
     """The parameter files of a camera's node; later ones take precedence."""
-    own = os.path.join(values["params_folder"], f"{camera}.yaml") if values["params_folder"] else ""
+    own = own_file(values["params_folder"], camera) if values["params_folder"] else ""
     return [path for path in (values["params_file"], own) if path and os.path.isfile(path)]
 
 
@@ -88,6 +99,10 @@ def start(context):
         found = ", ".join(of_group)
         actions.append(LogInfo(msg=f"one_process: a process for each camera, as a group that "
                                    f"includes this file sets {found}"))  # fmt: skip
+    if folder := values["params_folder"]:
+        files = [own_file(folder, camera) for camera in cameras]
+        actions += [LogInfo(msg=f"params_folder: {file} is not there") for file in files
+                    if not os.path.isfile(file)]  # fmt: skip
     nodes = len(cameras) // len(makers)  # of each process
     kept = [one.kept_alive(context, make, nodes=nodes) for make in makers]
     return [*actions, *(action for process in kept for action in process)]

@@ -127,7 +127,7 @@ def is_registry_name(weights):
 def read_arguments(context):
     """The values by name, paths with ~ expanded; RuntimeError that names all that is wrong."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    wrong = misspelt(context, FILE, ARGUMENTS)
+    wrong = misspelt(context, FILE, ARGUMENTS) + without_topic(values)
     for name in (*FILES, "bag"):
         values[name] = path = os.path.expanduser(values[name])
         if name == "weights" and is_registry_name(path):
@@ -146,6 +146,14 @@ def read_arguments(context):
     if wrong:
         raise RuntimeError("; ".join(wrong))
     return values
+
+
+def without_topic(values):
+    """Arguments of topics that are empty, of which ROS would not say which."""
+    empty = [(topic, name) for topic, name in TOPICS if not values[name].strip("/ ")]
+    return [
+        f"{name}: is empty, expected a topic; leave it out for {topic}" for topic, name in empty
+    ]
 
 
 def misspelt(context, file, arguments):

@@ -31,10 +31,10 @@ _TORCH = (2, 6)
 _PACKAGES = {"cv2": "opencv-python-headless", "mcap": "mcap", "numpy": "numpy", "rich": "rich",
              "rosbags": "rosbags", "safetensors": "safetensors", "timm": "timm",
              "torch": "torch", "torchvision": "torchvision", "yaml": "PyYAML"}  # fmt: skip
-# ROS packages that the node can do without, and what is missing then
+# modules that the node can do without: ROS package of each, and what is missing then
 _OPTIONAL = {
-    "tf2_ros": "extrinsics are read from the parameters <sensor>.extrinsics only",
-    "vision_msgs": "~/label_info is not published",
+    "tf2_ros": ("tf2-ros-py", "extrinsics are read from the parameters <sensor>.extrinsics only"),
+    "vision_msgs": ("vision-msgs", "~/label_info is not published"),
 }
 _MESSAGE = 512 << 10  # bytes above which Fast DDS's own transports lose best-effort messages
 _SHARED, _MEMORY, _DISK = 256 << 20, 2 << 30, 1 << 30  # bytes that are enough
@@ -138,10 +138,12 @@ def _ros() -> Iterator[Finding]:
         yield Finding(WARNING, "ROS", f"{distribution}, tested is {_DISTRIBUTION}", _source())
     else:
         yield Finding(OK, "ROS", known)
-    for name, lack in _OPTIONAL.items():
+    for name, (package, lack) in _OPTIONAL.items():
         if reason := _lack(name):
-            package = f"ros-{distribution or _DISTRIBUTION}-{name.replace('_', '-')}"
-            yield Finding(WARNING, name, f"{reason}: {lack}", f"apt install {package}")
+            remedy = f"apt install ros-{distribution or _DISTRIBUTION}-{package}"
+            if not distribution:
+                remedy += "; with ROS from wheels there is none"
+            yield Finding(WARNING, name, f"{reason}: {lack}", remedy)
     domain = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not domain.isdecimal() or int(domain) > _DOMAINS:
         yield Finding(WARNING, "ROS_DOMAIN_ID", f"found {domain}, expected 0 to {_DOMAINS}",

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from mmsam_ros._util import write_atomic
 from mmsam_ros.cli.arguments import CliError, add_inference, add_out
 from mmsam_ros.data.files import ARRAYS, IMAGES, composed, entries
-from mmsam_ros.sensors import AUXILIARY_SENSORS, ClassInfo, Frame, LidarPoints, Planes, palette
+from mmsam_ros.sensors import (
+    AUXILIARY_SENSORS,
+    ClassInfo,
+    Frame,
+    LidarPoints,
+    Planes,
+    SensorImage,
+    palette,
+)
 
 _FILES = {
     "lidar": "points (.npy: x, y, z, intensity) or a raster (.npz, .npy, .png)",
@@ -86,11 +94,13 @@ def run(args: argparse.Namespace) -> None:
             watch.add(sensor, planes.auxiliaries[sensor], points=points)
         return planes
 
+    views: dict[str, str] = {}  # of sensors without registration, sizes that are not the camera's
     for image, files in pairs.items():
         read = {sensor: path for sensor, path in files.items() if sensor in spec.sensors}
         frame = frames.read(Record(image.stem, image, read, None, coarse=tuple(read))).frame
         prepared = segmenter.prepare(frame, review)
         result = segmenter.infer(prepared, confidence=False)
+        views |= {s: text for s, text in unlike_camera(frame).items() if s in result.present}
         picture = overlay(frame.rgb, result.labels, palette(spec.classes))
         for kind, pixels in (("labels", result.labels), ("overlay", picture[..., ::-1])):
             write_atomic(results[image][kind], cv2.imencode(".png", pixels)[1].tobytes())
@@ -104,10 +114,24 @@ def run(args: argparse.Namespace) -> None:
             if sensor not in result.present:
                 print(f"  {sensor} not used: {reason}")
         print(f"  {_shares(result.labels, spec.classes)}")
+    for sensor, sizes in views.items():
+        print(f"warning: {sensor}: an image of {sizes} is taken to show exactly the camera's view; "
+              "if it does not, register it with --calib", file=sys.stderr)  # fmt: skip
     for sensor in spec.sensors:
         for finding in watch.findings(sensor):
             print(f"warning: {sensor} {finding.subject} {finding.found}", file=sys.stderr)
     print(f"{args.out}: labels and overlays of {len(pairs)} images")
+
+
+def unlike_camera(frame: Frame) -> dict[str, str]:
+    """Sizes of sensor images that have no registration and not the camera image's size."""
+    (height, width), found = frame.size, {}
+    for sensor, data in frame.sensors.items():
+        if isinstance(data, SensorImage) and data.registration.homography is None:
+            rows, columns = data.data.shape[:2]
+            if (rows, columns) != (height, width):
+                found[sensor] = f"{columns}x{rows} beside {width}x{height}"
+    return found
 
 
 def result_paths(out: Path, image: Path) -> dict[str, Path]:

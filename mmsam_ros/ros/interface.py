@@ -161,14 +161,23 @@ class ParameterRow:
 
     def check(self, value: Any) -> None:
         """Raises RosError unless type, word, range and length of a value are as expected."""
-        hint = near_match(value, self.choices) if self.choices else ""
-        require(self._fits(value), f"parameter {self.name}", value, self.expected + hint, RosError)
+        expected = self.expected + self._hint(value)
+        require(self._fits(value), f"parameter {self.name}", value, expected, RosError)
 
     def check_override(self, given: Mapping[str, Any]) -> None:
         """`check` the value a node was started with (rclpy's Parameters by name), if any."""
         found = given.get(self.name)
         if found is not None and not (self.default is None and found.value is None):
             self.check(found.value)
+
+    def _hint(self, value: Any) -> str:
+        """What to write instead, where that can be told."""
+        if value is False and "off" in self.choices:
+            return """; YAML reads off as false: write "off" in quotes, in a shell '"off"'"""
+        if self.choices:
+            near = near_match(value, self.choices)
+            return near if near.startswith("; did you mean") else ""  # all choices are said
+        return "; write it in quotes" if self.default == "" and not isinstance(value, str) else ""
 
     def _fits(self, value: Any) -> bool:
         if self.default is None:

@@ -33,7 +33,7 @@ from mmsam_ros.sensors import NO_LABEL
 _TWIST = "geometry_msgs/msg/TwistStamped"
 _INPUTS = (IMAGE, COMPRESSED, CLOUD, INFO, _TWIST)
 _PICTURES = (IMAGE, COMPRESSED)
-_OLD = 1.0  # seconds by which stamps may be behind the clock
+_OLD = 1.0  # seconds by which stamps may differ from the clock
 _TF = "tf2_msgs/msg/TFMessage"
 _LEVELS = (OK, WARNING, ERROR, ERROR)  # of a DiagnosticStatus
 _ADVICE = "see docs/troubleshooting.md"
@@ -85,8 +85,9 @@ class _Live:
         self, node: Node, executor: SingleThreadedExecutor, name: str, seconds: float
     ) -> None:
         self._node, self._executor, self._seconds = node, executor, seconds
-        namespace, _, self._name = name.rpartition("/")
-        self._namespace, self._full = namespace or "/", name
+        self._full = f"/{name.strip('/')}"
+        namespace, _, self._name = self._full.rpartition("/")
+        self._namespace = namespace or "/"
         self._inputs: list[_Topic] = []
         self._reports: dict[str, _Topic] = {}  # of the node on itself
         self._outputs: dict[str, _Output] = {}  # by their names in its namespace
@@ -255,9 +256,10 @@ class _Live:
             return Finding(ERROR, topic.name, f"{text}, stamps are zero", "set them in the driver")
         clock = "/clock" if self._given.get("use_sim_time") else "this clock"
         if abs(age) > _OLD and topic.type != INFO and now:
-            return Finding(WARNING, topic.name, f"{text}, stamps are {age:.1f} s behind {clock}",
-                           "a bag without use_sim_time, or clocks that differ: all sensors need "
-                           "the same one")  # fmt: skip
+            side = "behind" if age > 0 else "ahead of"
+            said = f"{text}, stamps are {abs(age):.1f} s {side} {clock}"
+            return Finding(WARNING, topic.name, said, "a bag without use_sim_time, or clocks "
+                           "that differ: all sensors need the same one")  # fmt: skip
         return Finding(OK, topic.name, text)
 
     def _of_outputs(self) -> Iterator[Finding]:

@@ -45,8 +45,14 @@ def read_given(files: Sequence[Path], assignments: Iterable[str]) -> dict[str, A
     return found
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The values that a ROS 2 parameter file has for the node `mmsam`, by name with dots."""
+class OtherNodesError(RosError):
+    """A parameter file has nothing for the node."""
+
+
+def read_file(path: Path, name: str = NODE) -> dict[str, Any]:
+    """The values that a ROS 2 parameter file has for the node `name` (with its namespace), by name
+    with dots; OtherNodesError if it has none, RosError if it is no parameter file.
+    """
     try:
         document = load_yaml(path.read_text("utf-8"), _Loader)
         is_table = isinstance(document, dict)
@@ -58,11 +64,12 @@ def read_file(path: Path) -> dict[str, Any]:
         raise RosError(f"{path}: not a parameter file: expected the name of a node at the top")
     found: dict[str, Any] = {}
     for node, values in sections:
-        if _names_node(node):
+        if _names_node(node, name):
             found |= values
     if not found:
         nodes = ", ".join(node for node, _ in sections) or f"no {_KEY}"
-        raise RosError(f"{path}: found parameters of {nodes}, expected some of {NODE} or of /**")
+        expected = " or of ".join((name, f"/**/{name.rpartition('/')[2]}", "/**"))
+        raise OtherNodesError(f"{path}: found parameters of {nodes}, expected some of {expected}")
     return found
 
 
@@ -75,11 +82,11 @@ def _sections(table: Mapping[Any, Any], node: str) -> Iterator[tuple[str, Mappin
             yield from _sections(below, f"{node}/{str(key).strip('/')}")
 
 
-def _names_node(pattern: str) -> bool:
-    """Whether a name with `*` (one word) and `**` (any words) is that of the node."""
+def _names_node(pattern: str, name: str) -> bool:
+    """Whether a pattern with `*` (one word) and `**` (any words) is the name of a node."""
     words = (re.escape(word) for word in pattern.strip("/").split("/"))
     parts = ("(/[^/]+)*" if w == r"\*\*" else "/[^/]+" if w == r"\*" else f"/{w}" for w in words)
-    return re.fullmatch("".join(parts), NODE) is not None
+    return re.fullmatch("".join(parts), name) is not None
 
 
 def _flat(table: Mapping[Any, Any], prefix: str) -> dict[str, Any]:

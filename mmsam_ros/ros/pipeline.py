@@ -286,8 +286,11 @@ class Pipeline:
     def _make_watch(self) -> Watch:
         """A watch on the inputs that this configuration needs."""
         needed = [stream for stream in self.inputs if stream.name not in self.optional]
-        log = self._node.get_logger()
-        return Watch(needed, self.sync.unmatched, self._offsets, log.warning, log.info)
+        log, clock = self._node.get_logger(), self._node.get_clock()
+        return Watch(
+            needed, self.sync.unmatched, self._offsets, log.warning, log.info,
+            ros_time=lambda: clock.now().nanoseconds,
+        )  # fmt: skip
 
 
 class Entities:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import rclpy
 from rclpy import qos
-from rclpy.duration import Duration
+from rclpy.duration import Duration, Infinite
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
@@ -150,6 +150,9 @@ def offered_qos(connection: Connection) -> qos.QoSProfile:
         depth=depth if latched and depth else max(depth, 10),
         reliability=reliability.BEST_EFFORT if weak and not static else reliability.RELIABLE,
         durability=LATCHED if latched else qos.DurabilityPolicy.VOLATILE,
+        # as every subscriber reports them: the default, 0, would not count as compatible with that
+        deadline=Infinite,
+        liveliness_lease_duration=Infinite,
     )
 
 

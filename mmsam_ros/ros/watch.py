@@ -31,7 +31,8 @@ class Watch:
     """Looks at the inputs and at the distance of stamps; each finding is logged once.
 
     `inputs`: those whose messages are needed. `unmatched`: of `Synchroniser`. `offsets`: the
-    parameters `<sensor>.offset` by sensor, seconds. `warn` and `inform` log a line.
+    parameters `<sensor>.offset` by sensor, seconds. `warn` and `inform` log a line. `ros_time`: of
+    the node, nanoseconds; 0 until something comes on /clock where `use_sim_time` is set.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Watch:
         warn: Callable[[str], Any],
         inform: Callable[[str], Any],
         clock: Callable[[], float] = time.monotonic,
+        ros_time: Callable[[], int] = time.time_ns,
     ) -> None:
         self._inputs, self._unmatched, self._offsets = inputs, unmatched, offsets
         self._warn, self._inform, self._clock = warn, inform, clock
+        self._ros_time: Callable[[], int] | None = ros_time  # None once that is settled
         self._begin = clock()
         self._silent: set[str] = set()  # inputs that were logged
         self._alone: dict[str, float] = {}  # since when a sensor has not matched
@@ -53,8 +56,20 @@ class Watch:
     def look(self) -> None:
         """Log new findings; call it about once a second."""
         now = self._clock()
+        self._look_for_time(now)
         self._look_for_messages(now)
         self._look_at_stamps(now)
+
+    def _look_for_time(self, now: float) -> None:
+        if self._ros_time is None or now - self._begin < PATIENCE:
+            return
+        if not self._ros_time():
+            self._warn(
+                f"use_sim_time is set, and nothing has come on /clock for {PATIENCE:g} s: "
+                "diagnostics have no stamps, and delays are not known. Set it to false for live "
+                "sensors, or play the bag with --clock"
+            )
+        self._ros_time = None
 
     def _look_for_messages(self, now: float) -> None:
         silent = {

@@ -86,7 +86,8 @@ def test_directories(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     words += ["--weights", default_weights(), "--precision", "bf16", "--out", tmp_path / "out"]
     assert predict(*words) == 0
     said = capsys.readouterr()
-    (warning,) = said.err.splitlines()
+    view, warning = said.err.splitlines()
+    assert view.startswith("warning: thermal: an image of ")  # without --calib
     assert warning.startswith("warning: thermal value is ")
     assert "black-hot or upside down" in warning
     blocks = dict(block.split(": ", 1) for block in said.out.split(f"{folder}/images/")[1:])
@@ -115,6 +116,22 @@ def test_lidar_rasters(
         cv2.imwrite(str(path), ((raster[..., ::-1] + 100) * 150).astype(np.uint16))
     assert predict(folder / "images/val_0001.png", "--lidar", path, "--out", tmp_path) == 0
     assert "camera + lidar\n" in capsys.readouterr().out
+
+
+def test_an_image_of_another_size_is_warned_of_unless_it_is_registered(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thermal = tmp_path / "thermal.png"
+    cv2.imwrite(str(thermal), np.tile(np.arange(64, dtype=np.uint8), (48, 1)))
+    words = ["--thermal", thermal, "--out", tmp_path / "out"]
+    assert predict(folder / "images/val_0001.png", *words) == 0
+    warned = (
+        "warning: thermal: an image of 64x48 beside 128x96 is taken to show exactly the camera's"
+    )
+    assert warned in capsys.readouterr().err
+    registered = ["--thermal", folder / "thermal/val_0001.png", "--calib", folder / "calib.json"]
+    assert predict(folder / "images/val_0001.png", *registered, "--out", tmp_path / "out") == 0
+    assert "exactly" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_a_tilde_is_the_home(launch: Any, weights: Path, monkeypatch: pytest.Mon
         ({"calibration": "calib.yml"}, "calibration: calib.yml: no such file"),
         ({"bag": "/absent"}, "bag: /absent: no such file or folder"),
         ({"rate": "fast"}, "rate: found 'fast', expected a number above 0"),
+        ({"points_topic": ""}, "points_topic: is empty, expected a topic; leave it out for lidar"),
         ({"rate": "0"}, "rate: found '0', expected a number above 0"),
         ({"rate": "nan"}, "rate: found 'nan'"),
         ({"rate": "1e300"}, "rate: found '1e300'"),

@@ -117,6 +117,8 @@ def test_threads_take_turns(weights: Path) -> None:
         ({"cameras": "a,"}, "cameras: found 'a,'"),
         ({"cameras": "a", "weights": "/absent"}, "weights: /absent: no such file"),
         ({"cameras": "a", "params_folder": "/absent"}, "params_folder: /absent: no such folder"),
+        ({"cameras": "a,b", "params_folder": "/"}, "found .*, expected a.yaml or b.yaml"),
+        ({"cameras": "a", "thermal_topic": "/"}, "thermal_topic: is empty, expected a topic"),
     ],
 )
 def test_wrong_arguments_are_said_before_anything_starts(
@@ -188,7 +190,9 @@ def test_separate_processes(launch: Any, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "left.yaml").touch()
     values = {"cameras": "front,left", "one_process": "false", "weights": str(weights),
               "params_folder": str(tmp_path), "points_topic": "/lidar/points"}  # fmt: skip
-    nodes = [a.kwargs for a in launch.start(defaults(launch, **values)) if a.kind == "Node"]
+    said, *actions = launch.start(defaults(launch, **values))
+    assert said.kwargs["msg"] == f"params_folder: {tmp_path / 'front.yaml'} is not there"
+    nodes = [a.kwargs for a in actions if a.kind == "Node"]
     assert [n["namespace"] for n in nodes] == ["front", "left"]
     assert {n["executable"] for n in nodes} == {"segment"}
     assert [len(n["parameters"]) for n in nodes] == [2, 3]

@@ -31,6 +31,7 @@ from mmsam_ros.ros.parameters import (
     make_synchroniser,
 )
 from mmsam_ros.ros.plausibility import IntensityScale
+from mmsam_ros.ros.preflight import can_start
 
 ROWS = {row.name: row for row in PARAMETERS}
 LISTS = {row.name for row in PARAMETERS if row.default is None}
@@ -158,7 +159,9 @@ def test_a_calibration_is_a_fixed_camera_model(context: Context) -> None:
         ({"lidar__slop": "near"}, r"lidar\.slop: found 'near', expected a double"),
         ({"sync__queue": 0}, r"sync\.queue: found 0, expected an integer from 1 to 1000 messages"),
         ({"geometry__stride": 9999}, r"geometry\.stride: found 9999, .*from 0 to 8192 pixels"),
-        ({"weights": 5}, "weights: found 5, expected a string"),
+        ({"weights": 5}, "weights: found 5, expected a string; write it in quotes"),
+        ({"plausibility": False}, """found False, .*; YAML reads off as false: write "off" in"""),
+        ({"thermal__registration": False}, "found False, expected one of .*'rotation'$"),
         ({"thermal__registration": "homography"}, r"thermal\.homography: found no value"),
         ({"thermal__homography": [1.0] * 9}, r"thermal\.homography: found .* 'none'"),
         ({"plausibility": "refused"}, r"plausibility: found 'refused'.*did you mean 'refuse'"),
@@ -230,6 +233,42 @@ def test_names_that_are_near_nothing_are_warned_of(
     logged = "".join(capfd.readouterr())
     assert "parameter 'favourite_colour' does not exist and is ignored" in logged
     assert "use_sim_time" not in logged
+
+
+@pytest.mark.parametrize("others", ["/mmsam", "segment", "/**/other"])
+def test_a_file_of_other_nodes_is_warned_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], others: str
+) -> None:
+    """ROS itself does not report that it has used nothing of a file."""
+    words = ["--ros-args", "-r", "__ns:=/front"]
+    for name, node in (("own", "/**/mmsam"), ("others", others)):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"{node}:\n  ros__parameters: {{device: cpu}}\n")
+        words += ["--params-file", str(path)]
+    assert can_start(words)
+    logged = "".join(capfd.readouterr())
+    assert f"others.yaml: found parameters of /{others.strip('/')}, expected" in logged
+    assert "some of /front/mmsam or of /**/mmsam or of /**; nothing of this file is used" in logged
+    assert "own.yaml" not in logged
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-r", "camera/image:="], "'-r camera/image:='. Error: error not set; expected FROM:=TO"),
+        (["-r", "__ns:=/my-robot"], "a namespace begins with /"),
+        (["-p", "lidar.extrinsics:=[0.0, 1]"], "write each number of the list with a decimal"),
+        (["--params-file", "no.yaml"], "Error opening YAML file; expected the path of a file"),
+        (["--param-file", "a"], "does not know the arguments ['--param-file', 'a'], expected -p"),
+    ],
+)
+def test_arguments_that_ros_cannot_read(
+    capfd: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert not can_start(["--ros-args", *words])
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "cannot start: " in line]
+    assert said in line
+    assert ", at /" not in line
 
 
 # config/segment.yaml

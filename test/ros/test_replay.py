@@ -266,6 +266,7 @@ def test_a_subscriber_that_cannot_match_is_named(ears: Ears, tmp_path: Path) -> 
     result = ears.finish(ears.play(bag))
     assert result.code == 0
     assert f"note: /ears gets nothing of {IMAGE}: " in result.out
+    assert result.out.count("gets nothing of") == 1  # the other one matches
     assert f"nobody subscribes to {LATCHED}, {IMAGE}" in result.out.replace("/tf_static, ", "")
 
 

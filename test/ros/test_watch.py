@@ -34,9 +34,10 @@ class Watched:
         self.told: list[str] = []
         self.streams = {name: Stream(name) for name in names}
         self.apart: dict[str, float] = {}
+        self.ros_time = 1
         self.watch = Watch(
             list(self.streams.values()), lambda: self.apart, {"lidar": 0.0, "thermal": 1.5},
-            self.warned.append, self.told.append, lambda: self.now,
+            self.warned.append, self.told.append, lambda: self.now, lambda: self.ros_time,
         )  # fmt: skip
 
     def go(self, seconds: float, *coming: str) -> None:
@@ -46,6 +47,16 @@ class Watched:
             for name in coming:
                 self.streams[name].last = self.now
             self.watch.look()
+
+
+def test_a_clock_that_does_not_come_is_named_once() -> None:
+    found = Watched("camera")
+    found.ros_time = 0
+    found.go(4.5, "camera")
+    assert found.warned == []
+    found.go(60, "camera")
+    (line,) = found.warned
+    assert line.startswith("use_sim_time is set, and nothing has come on /clock for 5 s: ")
 
 
 def silence(name: str) -> str:
