@@ -175,8 +175,6 @@ def check_state(state: State, own: State, *, what: str, unexpected: Sequence[str
             raise WeightsError(
                 f"{what}: {name} is {value.dtype}, expected a floating type of 16 to 64 bits"
             )
-        if value.is_meta or value.layout != torch.strided:
-            raise WeightsError(f"{what}: {name} is sparse or without data, expected a plain tensor")
         if not bool(value.float().isfinite().all()):
             raise WeightsError(f"{what}: {name} has values that are not finite")
         if name.endswith("running_var") and bool((value < 0).any()):

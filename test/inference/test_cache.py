@@ -7,15 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
-import pytest
-
 import mmsam_ros
-from mmsam_ros.inference import InferenceError
-from mmsam_ros.inference.engines.cache import cache_folder, new_folder
+from mmsam_ros.inference.engines.cache import new_folder
 
 CODE = ("model/network.py", "inference/export.py", "inference/engines/onnx.py")
 KEYS = """
@@ -47,22 +43,6 @@ def test_the_key_follows_the_code_of_network_export_and_engines(tmp_path: Path) 
     first, second, *others = done.stdout.split()
     assert first == second
     assert len({first, *others}) == 1 + len(CODE)
-
-
-def test_without_a_home_nobody_else_can_bring_kernels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("MMSAM_CACHE", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    own = cache_folder("triton")
-    assert own == tmp_path / f"mmsam_cache_{os.getuid()}/triton"
-    assert own.parent.stat().st_mode & 0o077 == 0
-    another = os.getuid() + 1
-    (tmp_path / f"mmsam_cache_{another}").mkdir()
-    monkeypatch.setattr(os, "getuid", lambda: another)
-    with pytest.raises(InferenceError, match=f"cache_{another}: belongs to another user; set MMS"):
-        cache_folder("triton")
 
 
 def test_who_makes_the_same_folder_in_the_same_moment_uses_the_first(tmp_path: Path) -> None:

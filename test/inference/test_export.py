@@ -44,11 +44,11 @@ def export(spec: Spec, tmp_path: Path, *words: str) -> Any:
 @pytest.mark.parametrize(
     ("network", "absent", "fusion", "asked"),
     [
-        (SEVERAL, "masked", "concat", None),
+        (SEVERAL, "masked", "concat", ["thermal"]),
         (ONE, "empty", "road", ["lidar"]),
-        (ONE, "empty", "add", []),
+        (ONE, "empty", "add", None),
         (SEVERAL, "fallback", "road", []),  # the camera alone is another network
-        (SEVERAL, "fallback", "road", ["lidar", "thermal"]),
+        (SEVERAL, "fallback", "concat", ["lidar", "thermal"]),
     ],
 )
 def test_sets_of_sensors_are_exported(

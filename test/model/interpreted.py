@@ -80,11 +80,18 @@ def points(levels: str, dtype: torch.dtype, wrong: float = 0.0) -> tuple[float, 
     return compare(found, expected)
 
 
+def lean(change: dict[str, object], **encoder: object) -> ModelConfig:
+    """Nano with one block at each level, and one extractor at the end."""
+    values = ModelConfig.preset("nano", num_classes=5).to_dict() | change
+    values["encoder"] |= encoder
+    values["interaction"] |= {"num_extra_extractors": 1}
+    values["trunk"] |= {"depths": (1, 1, 1, 1)}
+    return ModelConfig.from_dict(values | {"image_size": (64, 96)})
+
+
 def network(change: dict[str, object]) -> tuple[float, float]:
     """The engine's logits; windows of 5 do not fit the grid of 4 x 6."""
-    values = ModelConfig.preset("nano", num_classes=5).to_dict()
-    values |= change | {"encoder": values["encoder"] | {"window_size": 5}, "image_size": (64, 96)}
-    model = build_model(ModelConfig.from_dict(values))
+    model = build_model(lean(change, window_size=5))
     randomise(model, seed=5)
     model.float().eval()
     inputs = {name: torch.randn(1, 3, 64, 96) for name in model.config.modalities}
@@ -93,8 +100,7 @@ def network(change: dict[str, object]) -> tuple[float, float]:
 
 def traced(change: dict[str, object]) -> tuple[float, float]:
     """The logits as torch.compile sees the network: without a break, the kernels untouched."""
-    values = ModelConfig.preset("nano", num_classes=5).to_dict() | change
-    model = build_model(ModelConfig.from_dict(values | {"image_size": (64, 96)}))
+    model = build_model(lean(change))
     randomise(model, seed=5)
     model.float().eval()
     inputs = {name: torch.randn(1, 3, 64, 96) for name in model.config.modalities}

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.dds
 RIG = make_rig(192, 144)
 STEP = 800_000_000  # ns between frames
 POSE = [float(v) for v in pose_values(RIG.T_camera_lidar)]
-SAMPLES = list(Scene(world_seed("test", 900), "test", "sun", "ordinary", range(4)).samples(RIG))
+SCENE = Scene(world_seed("test", 900), "test", "sun", "ordinary", range(4))
 
 
 def drive(client: Client, factor: float) -> None:
@@ -53,7 +53,7 @@ def drive(client: Client, factor: float) -> None:
     publishers["camera/camera_info"].publish(infos[0])
     publishers["thermal/camera_info"].publish(infos[1])
     client.diagnostics()  # they have arrived
-    for number, sample in enumerate(SAMPLES, start=1):
+    for number, sample in enumerate(SCENE.samples(RIG), start=1):
         stamp = 10**9 + number * STEP
         scaled = sample.cloud.intensity[:, None] * np.float32(factor)
         points = np.concatenate([sample.cloud.xyz, scaled], axis=1).astype(np.float32)
