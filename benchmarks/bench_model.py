@@ -207,21 +207,23 @@ def bars(rows: list[Row]) -> list[Row]:
         return round(before / after, 2) if before and after else None
 
     fp32, lacks = best["fp32"], "not measured (vit_l, --against), or failed"
+    without_bf16 = [
+        ("times faster than before", ratio("fp32"), "x", 1.8, ge),
+        ("share of the matrix rate", fp32.get("share_of_matrix_rate"), "", 0.8, ge),
+        ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
+    ]
     own = {
-        "CPU with bf16 units": [
+        "cpu_bf16": [
             ("float32: times faster than before", ratio("fp32"), "x", 2.5, ge),
             ("bf16: times faster than before", ratio("bf16"), "x", 5.0, ge),
             ("peak memory", fp32.get("peak_gib"), "GiB", 3.5, le),
         ],
-        "CPU with AVX2": [
-            ("times faster than before", ratio("fp32"), "x", 1.8, ge),
-            ("share of the matrix rate", fp32.get("share_of_matrix_rate"), "", 0.8, ge),
-            ("peak memory", fp32.get("peak_gib"), "GiB", 5.0, le),
-        ],
+        "cpu_avx512": without_bf16,
+        "cpu_avx2": without_bf16,
     }
-    kind = KINDS[kind_of(machine())]
+    kind = kind_of(machine())
     return [
-        bar(f"vit_l 1024x1024, {kind}: {what}", value, unit, limit, holds, lacks)
+        bar(f"vit_l 1024x1024, {KINDS[kind]}: {what}", value, unit, limit, holds, lacks)
         for what, value, unit, limit, holds in own.get(kind, ())
     ]
 

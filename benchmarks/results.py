@@ -35,8 +35,8 @@ PACKAGES = (
 )
 BF16_UNITS = {"avx512_bf16", "amx_bf16"}  # of a processor that multiplies bfloat16
 # folder of the results of speed, and how the kind of machine is called
-KINDS = {"cpu_bf16": "CPU with bf16 units", "cpu_avx2": "CPU with AVX2", "cpu": "other CPU",
-         "gpu": "GPU"}  # fmt: skip
+KINDS = {"cpu_bf16": "CPU with bf16 units", "cpu_avx512": "CPU with AVX-512, no bf16 units",
+         "cpu_avx2": "CPU with AVX2", "cpu": "other CPU", "gpu": "GPU"}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -55,7 +55,10 @@ def kind_of(machine: Mapping[str, Any]) -> str:
     if machine["gpu"]:
         return "gpu"
     flags = set(machine["flags"])
-    return "cpu_bf16" if flags & BF16_UNITS else "cpu_avx2" if "avx2" in flags else "cpu"
+    if flags & BF16_UNITS:
+        return "cpu_bf16"
+    units = {"avx512f": "cpu_avx512", "avx2": "cpu_avx2"}
+    return next((kind for unit, kind in units.items() if unit in flags), "cpu")
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], bars: Sequence[Mapping[str, Any]]) -> None:

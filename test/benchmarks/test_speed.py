@@ -69,7 +69,7 @@ def test_a_page_says_what_holds_and_what_is_missing(program: Any) -> None:
     ("machine", "kind"),
     [
         ({"gpu": None, "flags": ["avx2"]}, "cpu_avx2"),
-        ({"gpu": None, "flags": ["avx2", "avx512f"]}, "cpu_avx2"),
+        ({"gpu": None, "flags": ["avx2", "avx512f"]}, "cpu_avx512"),
         ({"gpu": None, "flags": ["avx2", "avx512f", "avx512_bf16"]}, "cpu_bf16"),
         ({"gpu": None, "flags": ["asimd"]}, "cpu"),
         ({"gpu": "NVIDIA H100", "flags": ["avx2", "avx512_bf16"]}, "gpu"),
