@@ -149,11 +149,9 @@ def read_arguments(context):
 
 
 def without_topic(values):
-    """Arguments of topics that are empty, of which ROS would not say which."""
-    empty = [(topic, name) for topic, name in TOPICS if not values[name].strip("/ ")]
-    return [
-        f"{name}: is empty, expected a topic; leave it out for {topic}" for topic, name in empty
-    ]
+    """What is wrong with topics that are given as empty; ROS's own error names no argument."""
+    return [f"{name}: is empty, expected a topic; leave it out for {topic}"
+            for topic, name in TOPICS if not values[name].strip("/ ")]  # fmt: skip
 
 
 def misspelt(context, file, arguments):
